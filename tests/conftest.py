@@ -1,0 +1,116 @@
+"""Fixtures of the whole suite. Plain helper functions are in `support.py`, the hand-stepped event loop in `steploop.py`."""
+
+import asyncio
+import faulthandler
+import importlib
+import importlib.util
+import os
+
+import pytest
+from steploop import StepLoop
+from support import DEADLINE, Spawned
+
+OBJECT_VARIANTS = ["local", "spsc", "mpsc"]
+LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
+
+_stderr = None
+
+
+def pytest_configure(config):
+    global _stderr
+    config.addinivalue_line("markers", "watchdog(seconds): end the run with all stacks when the test takes longer")
+    # Captured output is lost when the watchdog ends the process, so keep a way to the real stderr.
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        _stderr = os.dup(2)
+
+
+def pytest_unconfigure():
+    os.close(_stderr)
+
+
+def pytest_report_header():
+    return f"event loops: {', '.join(LOOPS)}"
+
+
+@pytest.fixture(autouse=True)
+def watchdog(request):
+    """A test that hangs, be it in C with the GIL held, ends the run and says where."""
+    marker = request.node.get_closest_marker("watchdog")
+    seconds = marker.args[0] if marker else 3 * DEADLINE
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_stderr)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _variant(request):
+    return importlib.import_module(f"nexus_channels.{request.param}")
+
+
+@pytest.fixture(params=OBJECT_VARIANTS)
+def variant(request):
+    """Each of the object channel modules."""
+    return _variant(request)
+
+
+@pytest.fixture(params=["spsc", "mpsc"])
+def threaded(request):
+    """Each object channel module whose ends may live in different threads."""
+    return _variant(request)
+
+
+@pytest.fixture(params=["local", "mpsc"])
+def clonable(request):
+    """Each object channel module whose senders can be cloned."""
+    return _variant(request)
+
+
+@pytest.fixture(params=LOOPS)
+def loop_factory(request):
+    """Makes a new event loop, of each kind that is installed."""
+    if request.param == "uvloop":
+        return importlib.import_module("uvloop").new_event_loop
+    return asyncio.new_event_loop
+
+
+@pytest.fixture
+def run(loop_factory):
+    """`run(coroutine)`: like `asyncio.run`, on each kind of loop, with a deadline; errors the loop reports fail the test."""
+
+    def run(coroutine, *, debug=None):
+        reported = []
+
+        async def main():
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+            async with asyncio.timeout(DEADLINE):
+                return await coroutine
+
+        with asyncio.Runner(loop_factory=loop_factory, debug=debug) as runner:
+            result = runner.run(main())
+        assert reported == []
+        return result
+
+    return run
+
+
+@pytest.fixture
+def step_loop():
+    """A hand-stepped loop; errors it was told of fail the test."""
+    loop = StepLoop()
+    yield loop
+    errors, loop.errors = loop.errors, []
+    loop.close()
+    assert errors == []
+
+
+@pytest.fixture
+def spawn():
+    """`spawn(function, *args)` starts a thread; none may be left at the end of the test."""
+    threads = []
+
+    def start(function, *args, **kwargs):
+        threads.append(Spawned(function, *args, **kwargs))
+        return threads[-1]
+
+    yield start
+    for thread in threads:
+        thread.wait()
