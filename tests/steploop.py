@@ -221,7 +221,7 @@ class StepLoop(asyncio.AbstractEventLoop):
     async def shutdown_asyncgens(self):
         pass
 
-    async def shutdown_default_executor(self):
+    async def shutdown_default_executor(self, timeout=None):
         pass
 
     def get_debug(self):

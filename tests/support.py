@@ -27,7 +27,6 @@ async def until_async(condition, what="the awaited state"):
     while not condition():
         assert time.monotonic() < end, f"{what} did not come about within {DEADLINE} s"
         await asyncio.sleep(0)
-        time.sleep(0)
 
 
 def _waiting(endpoint, senders, receivers):
@@ -61,7 +60,7 @@ class Spawned:
     def _run(self, function, args, kwargs):
         try:
             self._outcome = (function(*args, **kwargs), None)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (join() raises it again)
             self._outcome = (None, error)
 
     @property
