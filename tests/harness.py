@@ -1,0 +1,56 @@
+"""For tests of many rounds, and for tests that need a process of their own."""
+
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import sysconfig
+
+# Full sizes take minutes; the short form of the same test runs every time.
+STRESS = os.environ.get("NEXUS_CHANNELS_STRESS") == "1"
+
+# Sanitizer builds are several times slower, and say so by a longer deadline (see support.DEADLINE).
+SLOWNESS = float(os.environ.get("NEXUS_TEST_DEADLINE", "20")) / 20
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+GIL_ENABLED = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+TESTS = pathlib.Path(__file__).parent
+
+
+def size(short, full):
+    """How many rounds: `full` in the stress suite, else `short`."""
+    return full if STRESS else short
+
+
+def seeded(name):
+    """A random generator whose seed is printed, and can be given back by NEXUS_CHANNELS_SEED."""
+    seed = int(os.environ.get("NEXUS_CHANNELS_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"{name}: NEXUS_CHANNELS_SEED={seed}", flush=True)
+    return random.Random(seed)
+
+
+def child_command(source, *args, flags=()):
+    return [sys.executable, "-X", "faulthandler", *flags, "-c", source, *map(str, args)]
+
+
+def run_child(source, *args, seconds=10, flags=(), before=(), env=None, code=0):
+    """Run `source` in a new interpreter, which must end in time, with exit code `code` and no fatal error. Return its stdout.
+
+    `before` is a command to run it under. Modules beside the tests can be imported there.
+    """
+    child = subprocess.run(
+        [*before, *child_command(source, *args, flags=flags)],
+        capture_output=True,
+        text=True,
+        timeout=seconds * SLOWNESS,
+        cwd=TESTS,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    report = f"exit code {child.returncode}\n--- stdout\n{child.stdout}\n--- stderr\n{child.stderr}"
+    assert child.returncode == code, report
+    assert "Fatal Python error" not in child.stderr, report
+    assert "Traceback" not in child.stderr, report
+    return child.stdout
