@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite. Plain helper functions are in `support.py`, the hand-stepped event loop in `steploop.py`."""
+"""Fixtures of the whole suite. Plain helper functions are in `support.py`, the hand-stepped loop in `steploop.py`."""
 
 import asyncio
 import faulthandler
@@ -74,7 +74,7 @@ def loop_factory(request):
 
 @pytest.fixture
 def run(loop_factory):
-    """`run(coroutine)`: like `asyncio.run`, on each kind of loop, with a deadline; errors the loop reports fail the test."""
+    """`run(coroutine)`: like `asyncio.run`, on each kind of loop, with a deadline; what the loop reports fails the test."""
 
     def run(coroutine, *, debug=None):
         reported = []

@@ -10,8 +10,8 @@
     loop.advance(1.5)                # 1.5 seconds later: timers come due, in order
     assert loop.errors == []
 
-Only ready callbacks run; nothing ever waits for the real clock. With `readers=False` the loop has no `add_reader`, as some
-loops have none, so that wake-ups must come by `call_soon_threadsafe`.
+Only ready callbacks run; nothing ever waits for the real clock. With `readers=False` the loop has no `add_reader`, as
+some loops have none, so that wake-ups must come by `call_soon_threadsafe`.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ class StepLoop(asyncio.AbstractEventLoop):
         raise AssertionError(f"still callbacks ready after {limit} steps")
 
     def advance(self, seconds):
-        """Let `seconds` pass: each timer due by then fires at its own time, and what it makes ready runs before the next."""
+        """Let `seconds` pass: timers fire each at its own time, and what one makes ready runs before the next."""
         end = self._now + seconds
         self.run_ready()
         while (due := self.next_timer()) is not None and due <= end:

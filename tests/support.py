@@ -1,6 +1,7 @@
-"""Plain functions the tests share: waiting for a state, threads whose failures are not lost, and awaitables driven by hand.
+"""Plain functions the tests share: waiting for a state, threads whose failures are not lost, awaitables by hand.
 
-Nothing here sleeps for a state to come about: a wait yields the processor until the state is seen, and fails at a deadline.
+Nothing here sleeps for a state to come about: a wait yields the processor until the state is seen, and fails at a
+deadline.
 """
 
 import asyncio

@@ -1,0 +1,636 @@
+"""First come, first served: room is owed to waiting sends, items to waiting receives, and no more than their share."""
+
+import asyncio
+
+import pytest
+from steploop import StepLoop
+from support import in_thread, turns, until_blocked, until_parked
+
+import nexus_channels
+from nexus_channels import Empty, Full, RecvTimeout, SendTimeout
+
+
+def fill(tx):
+    """Make the channel full; what is in it is told apart by being negative."""
+    tx.try_send_many(range(-tx.capacity, 0))
+
+
+def wait(loop, *awaitables):
+    """Start one task after another, in this order, all of which have to wait."""
+    tasks = []
+    for awaitable in awaitables:
+        tasks.append(loop.create_task(awaitable))
+        loop.run_ready()
+        assert not tasks[-1].done()
+    return tasks
+
+
+def step_by_hand(loop, awaitable):
+    """Start an awaitable here and now, ahead of every task that is ready; return whether it finished at once."""
+    try:
+        loop.call(awaitable.send, None)
+    except StopIteration:
+        return True
+    awaitable.close()
+    return False
+
+
+def drain(rx):
+    return rx.try_recv_many(1000)
+
+
+# First come, first served
+
+
+def test_items_of_one_sender_arrive_in_the_order_sent(variant, run):
+    tx, rx = variant.channel(3)
+
+    async def produce():
+        for number in range(100):
+            await tx.send(number)
+
+    async def main():
+        producing = asyncio.create_task(produce())
+        received = [await rx.recv() for _ in range(100)]
+        await producing
+        return received
+
+    assert run(main()) == list(range(100))
+
+
+def test_items_of_each_clone_arrive_in_the_order_sent(clonable, run):
+    tx, rx = clonable.channel(3)
+
+    async def produce(name):
+        with tx.clone() as own:
+            for number in range(50):
+                await own.send((name, number))
+
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            for name in "abc":
+                group.create_task(produce(name))
+            return [await rx.recv() for _ in range(150)]
+
+    received = run(main())
+    for name in "abc":
+        assert [number for sender, number in received if sender == name] == list(range(50))
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3])
+def test_pitfall_06_waiting_sends_go_in_the_order_they_came(variant, step_loop, capacity):
+    tx, rx = variant.channel(capacity)
+    fill(tx)
+    tasks = wait(step_loop, *(tx.send(name) for name in "ABCD"))
+    received = []
+    while len(received) < capacity + 4:
+        received.append(step_loop.call(rx.try_recv))
+        step_loop.run_ready()
+    assert received[capacity:] == list("ABCD")
+    assert all(task.done() for task in tasks)
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3])
+def test_pitfall_06_waiting_receives_are_served_in_the_order_they_came(variant, step_loop, capacity):
+    tx, rx = variant.channel(capacity)
+    tasks = wait(step_loop, *(rx.recv() for _ in range(4)))
+    for number in range(4):
+        step_loop.call(tx.try_send, number)
+        step_loop.run_ready()
+    assert [task.result() for task in tasks] == [0, 1, 2, 3]
+
+
+def test_pitfall_06_waiting_sends_woken_together_go_in_the_order_they_came(variant, step_loop):
+    tx, rx = variant.channel(4)
+    fill(tx)
+    wait(step_loop, *(tx.send(name) for name in "ABCD"))
+    step_loop.call(drain, rx)
+    step_loop.run_ready()
+    assert drain(rx) == list("ABCD")
+
+
+def test_pitfall_06_waiting_receives_woken_together_are_served_in_the_order_they_came(variant, step_loop):
+    tx, rx = variant.channel(4)
+    tasks = wait(step_loop, *(rx.recv() for _ in range(4)))
+    step_loop.call(tx.try_send_many, [0, 1, 2, 3])
+    step_loop.run_ready()
+    assert [task.result() for task in tasks] == [0, 1, 2, 3]
+
+
+def test_pitfall_06_several_sends_may_wait_on_one_sender_and_on_its_clones(clonable, step_loop):
+    tx, rx = clonable.channel(1)
+    other = tx.clone()
+    fill(tx)
+    wait(step_loop, tx.send("A"), other.send("B"), tx.send("C"), other.send("D"))
+    received = []
+    for _ in range(5):
+        received.append(step_loop.call(rx.try_recv))
+        step_loop.run_ready()
+    assert received[1:] == list("ABCD")
+
+
+def test_pitfall_06_waiting_threads_send_in_the_order_they_came(threaded, spawn):
+    tx, rx = threaded.channel(1)
+    fill(tx)
+    threads = []
+    for waiting, name in enumerate("ABCD", 1):
+        threads.append(spawn(tx.send_blocking, name))
+        until_blocked(rx, senders=waiting)
+    assert [rx.recv_blocking() for _ in range(5)][1:] == list("ABCD")
+    for thread in threads:
+        thread.join()
+
+
+def test_pitfall_06_waiting_threads_receive_in_the_order_they_came(threaded, spawn):
+    tx, rx = threaded.channel(1)
+    threads = []
+    for waiting in range(1, 5):
+        threads.append(spawn(rx.recv_blocking))
+        until_blocked(tx, receivers=waiting)
+    for number in range(4):
+        tx.send_blocking(number)
+    assert [thread.join() for thread in threads] == [0, 1, 2, 3]
+
+
+def test_pitfall_06_tasks_and_threads_stand_in_one_line_to_send(threaded, run):
+    tx, rx = threaded.channel(1)
+    fill(tx)
+
+    async def main():
+        waiting = []
+        for place, name in enumerate("ABCDEF", 1):
+            awaitable = tx.send(name) if place % 2 else in_thread(tx.send_blocking, name)
+            waiting.append(asyncio.create_task(awaitable))
+            await until_parked(rx, senders=place)
+        received = [await rx.recv() for _ in range(7)]
+        await asyncio.gather(*waiting)
+        return received[1:]
+
+    assert run(main()) == list("ABCDEF")
+
+
+def test_pitfall_06_tasks_and_threads_stand_in_one_line_to_receive(threaded, run):
+    tx, rx = threaded.channel(1)
+
+    async def main():
+        waiting = []
+        for place in range(1, 7):
+            awaitable = rx.recv() if place % 2 else in_thread(rx.recv_blocking)
+            waiting.append(asyncio.create_task(awaitable))
+            await until_parked(rx, receivers=place)
+        for number in range(6):
+            await tx.send(number)
+        return await asyncio.gather(*waiting)
+
+    assert run(main()) == [0, 1, 2, 3, 4, 5]
+
+
+# Room is owed to those who wait
+
+
+def test_room_freed_for_a_waiting_send_is_not_taken_by_a_later_try_send(variant, step_loop):
+    tx, rx = variant.channel(1)
+    fill(tx)
+    (task,) = wait(step_loop, tx.send("waited"))
+    step_loop.call(rx.try_recv)
+    with pytest.raises(Full) as failed:
+        step_loop.call(tx.try_send, "pushed in")
+    assert failed.value.value == "pushed in"
+    step_loop.run_ready()
+    assert task.done()
+    assert drain(rx) == ["waited"]
+
+
+def test_room_freed_for_a_waiting_send_is_not_taken_by_a_later_send(variant, step_loop):
+    tx, rx = variant.channel(1)
+    fill(tx)
+    wait(step_loop, tx.send("waited"))
+    step_loop.call(rx.try_recv)
+    assert not step_by_hand(step_loop, tx.send("pushed in"))
+    step_loop.run_ready()
+    assert drain(rx) == ["waited"]
+
+
+def test_room_freed_for_a_waiting_send_is_not_taken_by_a_clone(clonable, step_loop):
+    tx, rx = clonable.channel(1)
+    other = tx.clone()
+    fill(tx)
+    wait(step_loop, tx.send("waited"))
+    step_loop.call(rx.try_recv)
+    with pytest.raises(Full):
+        step_loop.call(other.try_send, "pushed in")
+    step_loop.run_ready()
+    assert drain(rx) == ["waited"]
+
+
+def test_room_freed_for_a_waiting_send_is_not_taken_by_a_thread(threaded, step_loop, spawn):
+    tx, rx = threaded.channel(1)
+    fill(tx)
+    wait(step_loop, tx.send("waited"))
+    step_loop.call(rx.try_recv)
+    with pytest.raises(Full):
+        spawn(tx.try_send, "pushed in").join()
+    with pytest.raises(SendTimeout):
+        spawn(tx.send_blocking, "pushed in", timeout=0.01).join()
+    step_loop.run_ready()
+    assert drain(rx) == ["waited"]
+
+
+def test_a_send_with_timeout_zero_does_not_push_in(variant, step_loop):
+    tx, rx = variant.channel(1)
+    fill(tx)
+    wait(step_loop, tx.send("waited"))
+    step_loop.call(rx.try_recv)
+    with pytest.raises(SendTimeout):
+        step_loop.call(tx.send("pushed in", timeout=0).send, None)
+    step_loop.run_ready()
+    assert drain(rx) == ["waited"]
+
+
+def test_a_try_send_many_takes_only_the_room_that_is_not_owed(variant, step_loop):
+    tx, rx = variant.channel(4)
+    fill(tx)
+    wait(step_loop, tx.send("waited"))
+    step_loop.call(rx.try_recv_many, 3)
+    assert step_loop.call(tx.try_send_many, ["a", "b", "c"]) == 2
+    step_loop.run_ready()
+    assert drain(rx) == [-1, "a", "b", "waited"]
+
+
+def test_an_item_sent_for_a_waiting_receive_is_not_taken_by_a_later_try_recv(variant, step_loop):
+    tx, rx = variant.channel(1)
+    (task,) = wait(step_loop, rx.recv())
+    step_loop.call(tx.try_send, "owed")
+    with pytest.raises(Empty):
+        step_loop.call(rx.try_recv)
+    assert step_loop.call(rx.try_recv_many, 5) == []
+    step_loop.run_ready()
+    assert task.result() == "owed"
+
+
+def test_an_item_sent_for_a_waiting_receive_is_not_taken_by_a_later_recv(variant, step_loop):
+    tx, rx = variant.channel(1)
+    (task,) = wait(step_loop, rx.recv())
+    step_loop.call(tx.try_send, "owed")
+    assert not step_by_hand(step_loop, rx.recv())
+    with pytest.raises(RecvTimeout):
+        step_loop.call(rx.recv(timeout=0).send, None)
+    step_loop.run_ready()
+    assert task.result() == "owed"
+
+
+def test_an_item_sent_for_a_waiting_receive_is_not_taken_by_a_thread(threaded, step_loop, spawn):
+    tx, rx = threaded.channel(1)
+    (task,) = wait(step_loop, rx.recv())
+    step_loop.call(tx.try_send, "owed")
+    with pytest.raises(Empty):
+        spawn(rx.try_recv).join()
+    step_loop.run_ready()
+    assert task.result() == "owed"
+
+
+def test_a_waiting_send_is_not_starved_by_a_task_that_tries_all_the_time(variant, run):
+    tx, rx = variant.channel(1)
+    fill(tx)
+
+    async def pushy():
+        while True:
+            try:
+                tx.try_send("pushy")
+            except Full:
+                await asyncio.sleep(0)
+
+    async def main():
+        pushing = asyncio.create_task(pushy())
+        await turns()
+        for number in range(20):
+            sending = asyncio.create_task(tx.send(number))
+            await until_parked(rx, senders=1)
+            while await rx.recv() != number:
+                assert not sending.done()
+            await sending
+        pushing.cancel()
+
+    run(main())
+
+
+# But only their share: nobody convoys
+
+
+@pytest.mark.parametrize("capacity", [2, 3, 8])
+def test_a_woken_send_that_has_not_run_holds_back_one_place_only(variant, step_loop, capacity):
+    tx, rx = variant.channel(capacity)
+    fill(tx)
+    (task,) = wait(step_loop, tx.send("waited"))
+    step_loop.call(drain, rx)
+    for number in range(capacity - 1):
+        step_loop.call(tx.try_send, number)
+    with pytest.raises(Full):
+        step_loop.call(tx.try_send, "too many")
+    step_loop.run_ready()
+    assert task.done()
+    assert drain(rx) == [*range(capacity - 1), "waited"]
+
+
+def test_a_later_send_goes_ahead_while_there_is_more_room_than_is_owed(variant, step_loop):
+    tx, rx = variant.channel(2)
+    fill(tx)
+    wait(step_loop, tx.send("waited"))
+    step_loop.call(drain, rx)
+    assert step_by_hand(step_loop, tx.send("ahead"))
+    step_loop.run_ready()
+    assert drain(rx) == ["ahead", "waited"]
+
+
+def test_a_woken_receive_that_has_not_run_holds_back_one_item_only(variant, step_loop):
+    tx, rx = variant.channel(3)
+    (task,) = wait(step_loop, rx.recv())
+    step_loop.call(tx.try_send_many, [1, 2, 3])
+    taken = [step_loop.call(rx.try_recv), step_loop.call(rx.try_recv)]
+    with pytest.raises(Empty):
+        step_loop.call(rx.try_recv)
+    step_loop.run_ready()
+    assert [*taken, task.result()] == [1, 2, 3]
+
+
+def test_a_later_receive_goes_ahead_while_there_are_more_items_than_are_owed(variant, step_loop):
+    tx, rx = variant.channel(2)
+    (task,) = wait(step_loop, rx.recv())
+    step_loop.call(tx.try_send_many, [1, 2])
+    assert step_by_hand(step_loop, rx.recv())
+    step_loop.run_ready()
+    assert task.result() == 2
+
+
+def test_several_waiting_sends_hold_back_one_place_each(variant, step_loop):
+    tx, rx = variant.channel(4)
+    fill(tx)
+    wait(step_loop, tx.send("A"), tx.send("B"))
+    step_loop.call(drain, rx)
+    assert step_loop.call(tx.try_send_many, [1, 2, 3, 4]) == 2
+    step_loop.run_ready()
+    assert drain(rx) == [1, 2, "A", "B"]
+
+
+def test_a_woken_send_whose_loop_never_runs_again_does_not_stop_the_others(threaded, step_loop, spawn):
+    tx, rx = threaded.channel(2)
+    fill(tx)
+    wait(step_loop, tx.send("asleep"))
+    drain(rx)
+    for number in range(20):
+        spawn(tx.send_blocking, number).join()
+        assert rx.try_recv() == number
+
+
+@pytest.mark.parametrize(("capacity", "items", "owed"), [(4, 2, 2), (4, 3, 3), (4, 4, 4), (4, 9, 4), (1, 9, 1)])
+def test_a_waiting_send_many_is_owed_what_it_has_left_up_to_the_capacity(variant, step_loop, capacity, items, owed):
+    tx, rx = variant.channel(capacity)
+    fill(tx)
+    wait(step_loop, tx.send_many(range(items)))
+    step_loop.call(drain, rx)
+    assert step_loop.call(tx.try_send_many, ["x"] * capacity) == capacity - owed
+    step_loop.run_ready()
+    assert drain(rx) == ["x"] * (capacity - owed) + list(range(owed))
+
+
+def test_a_send_many_that_sent_a_part_is_owed_the_rest_only(variant, step_loop):
+    tx, rx = variant.channel(4)
+    wait(step_loop, tx.send_many([1, 2, 3, 4, 5, 6]))
+    assert step_loop.call(drain, rx) == [1, 2, 3, 4]
+    assert step_loop.call(tx.try_send_many, ["x"] * 4) == 2
+    step_loop.run_ready()
+    assert drain(rx) == ["x", "x", 5, 6]
+
+
+@pytest.mark.parametrize(("capacity", "n", "owed"), [(4, 2, 2), (4, 3, 3), (4, 4, 4), (4, 9, 4), (1, 9, 1)])
+def test_a_waiting_recv_many_is_owed_what_it_asks_for_up_to_the_capacity(variant, step_loop, capacity, n, owed):
+    tx, rx = variant.channel(capacity)
+    (task,) = wait(step_loop, rx.recv_many(n))
+    step_loop.call(tx.try_send_many, range(capacity))
+    taken = step_loop.call(rx.try_recv_many, 9)
+    assert taken == list(range(capacity - owed))
+    step_loop.run_ready()
+    assert task.result() == list(range(capacity - owed, capacity))
+
+
+def test_pitfall_07_every_waiter_that_fits_is_woken_not_one_a_free_place(variant, step_loop):
+    tx, rx = variant.channel(3)
+    fill(tx)
+    tasks = wait(step_loop, *(tx.send(name) for name in "ABC"))
+    step_loop.call(rx.try_recv_many, 3)
+    step_loop.run_ready()
+    assert all(task.done() for task in tasks)
+    tasks = wait(step_loop, tx.send_many("DE"), tx.send("F"))
+    assert step_loop.call(drain, rx) == list("ABC")
+    step_loop.run_ready()
+    assert all(task.done() for task in tasks)
+    assert drain(rx) == list("DEF")
+
+
+def test_every_receive_that_can_be_served_is_woken(variant, step_loop):
+    tx, rx = variant.channel(3)
+    tasks = wait(step_loop, *(rx.recv() for _ in range(3)))
+    step_loop.call(tx.try_send_many, [1, 2, 3])
+    step_loop.run_ready()
+    assert [task.result() for task in tasks] == [1, 2, 3]
+
+
+def test_what_a_batch_does_not_take_goes_to_the_next_in_line(variant, step_loop):
+    tx, rx = variant.channel(3)
+    first, second = wait(step_loop, rx.recv_many(3), rx.recv())
+    step_loop.call(tx.try_send, 1)
+    step_loop.run_ready()
+    assert first.result() == [1]
+    assert not second.done()
+    step_loop.call(tx.try_send, 2)
+    step_loop.run_ready()
+    assert second.result() == 2
+
+
+# Those who give up hand on what they were owed
+
+
+@pytest.mark.parametrize("off_loop", [False, True])
+def test_pitfall_05_a_cancelled_send_passes_its_wake_up_to_the_next(variant, step_loop, off_loop):
+    tx, rx = variant.channel(1)
+    fill(tx)
+    first, second = wait(step_loop, tx.send("A"), tx.send("B"))
+    assert (rx.try_recv() if off_loop else step_loop.call(rx.try_recv)) == -1
+    first.cancel()
+    step_loop.run_ready()
+    assert first.cancelled()
+    assert second.done()
+    assert drain(rx) == ["B"]
+
+
+@pytest.mark.parametrize("off_loop", [False, True])
+def test_pitfall_05_a_cancelled_receive_passes_its_wake_up_to_the_next(variant, step_loop, off_loop):
+    tx, rx = variant.channel(1)
+    first, second = wait(step_loop, rx.recv(), rx.recv())
+    if off_loop:
+        tx.try_send("kept")
+    else:
+        step_loop.call(tx.try_send, "kept")
+    first.cancel()
+    step_loop.run_ready()
+    assert first.cancelled()
+    assert second.result() == "kept"
+
+
+def test_pitfall_05_a_send_that_times_out_as_it_is_woken_passes_its_wake_up_to_the_next(variant, step_loop):
+    tx, rx = variant.channel(1)
+    fill(tx)
+    first, second = wait(step_loop, tx.send("A", timeout=1), tx.send("B"))
+    step_loop.skip(1)  # the timeout is ready to fire, before the wake-up
+    step_loop.call(rx.try_recv)
+    step_loop.run_ready()
+    if first.exception() is None:
+        assert drain(rx) == ["A"]
+        step_loop.run_ready()
+    else:
+        assert isinstance(first.exception(), SendTimeout)
+    assert second.done()
+    assert drain(rx) == ["B"]
+
+
+def test_pitfall_05_a_thread_that_times_out_passes_on_what_it_was_owed(threaded, spawn):
+    tx, rx = threaded.channel(1)
+
+    def impatient():
+        try:
+            return rx.recv_blocking(timeout=0.002)
+        except RecvTimeout:
+            return None
+
+    for _ in range(20):
+        threads = [spawn(impatient), spawn(rx.recv_blocking)]
+        tx.send_blocking("first")
+        tx.send_blocking("second")  # needs the room that one of the two makes
+        received = [thread.join() for thread in threads]
+        if received[0] is None:
+            received[0] = rx.try_recv()
+        assert sorted(received) == ["first", "second"]
+
+
+def test_pitfall_05_a_closed_clone_passes_on_what_its_sends_were_owed(clonable, step_loop):
+    tx, rx = clonable.channel(1)
+    other = tx.clone()
+    fill(tx)
+    first, second = wait(step_loop, tx.send("A"), other.send("B"))
+    step_loop.call(rx.try_recv)
+    step_loop.call(tx.close)
+    step_loop.run_ready()
+    assert isinstance(first.exception(), nexus_channels.EndpointClosed)
+    assert second.done()
+    assert drain(rx) == ["B"]
+
+
+def test_a_cancelled_send_gives_its_place_back_to_everybody(variant, step_loop):
+    tx, rx = variant.channel(1)
+    fill(tx)
+    (task,) = wait(step_loop, tx.send("A"))
+    step_loop.call(rx.try_recv)
+    task.cancel()
+    step_loop.run_ready()
+    tx.try_send("B")
+    assert drain(rx) == ["B"]
+
+
+def test_a_cancelled_send_in_the_middle_of_the_line_leaves_the_order_of_the_others(variant, step_loop):
+    tx, rx = variant.channel(1)
+    fill(tx)
+    tasks = wait(step_loop, *(tx.send(name) for name in "ABCDE"))
+    tasks[1].cancel()
+    tasks[3].cancel()
+    step_loop.run_ready()
+    received = []
+    for _ in range(4):
+        received.append(step_loop.call(rx.try_recv))
+        step_loop.run_ready()
+    assert received[1:] == list("ACE")
+
+
+def test_a_cancelled_batch_gives_its_whole_share_back(variant, step_loop):
+    tx, rx = variant.channel(3)
+    fill(tx)
+    batch, single = wait(step_loop, tx.send_many("ABC"), tx.send("D"))
+    batch.cancel()
+    step_loop.run_ready()
+    step_loop.call(drain, rx)
+    assert step_loop.call(tx.try_send_many, "xyz") == 2
+    step_loop.run_ready()
+    assert single.done()
+    assert drain(rx) == ["x", "y", "D"]
+
+
+def test_a_line_that_empties_leaves_no_debt(variant, step_loop):
+    tx, rx = variant.channel(2)
+    for _ in range(50):
+        fill(tx)
+        tasks = wait(step_loop, tx.send("A"), tx.send_many("BCD"), tx.send("E"))
+        tasks[2].cancel()
+        step_loop.run_ready()
+        received = []
+        while not (tasks[0].done() and tasks[1].done()):
+            received += step_loop.call(drain, rx)
+            step_loop.run_ready()
+        received += drain(rx)
+        assert received == [-2, -1, *"ABCD"]
+    assert tx.try_send_many(range(5)) == 2
+
+
+# Across threads and loops
+
+
+def test_pitfall_08_an_item_sent_from_another_thread_wakes_the_loop(threaded, run, spawn):
+    tx, rx = threaded.channel(1)
+
+    async def main():
+        receiving = asyncio.create_task(rx.recv())
+        await until_parked(rx, receivers=1)
+        thread = spawn(tx.try_send, "from a thread")
+        received = await receiving  # the loop has nothing else to wake it, but the deadline of the test
+        thread.join()
+        return received
+
+    assert run(main()) == "from a thread"
+
+
+def test_pitfall_08_room_made_in_another_thread_wakes_the_loop(threaded, run, spawn):
+    tx, rx = threaded.channel(1)
+    fill(tx)
+
+    async def main():
+        sending = asyncio.create_task(tx.send("sent"))
+        await until_parked(tx, senders=1)
+        thread = spawn(rx.try_recv)
+        await sending
+        return thread.join()
+
+    assert run(main()) == -1
+    assert rx.try_recv() == "sent"
+
+
+def test_pitfall_08_an_item_sent_from_another_thread_wakes_the_loop_each_time(threaded, run, spawn):
+    tx, rx = threaded.channel(1)
+
+    async def main():
+        thread = spawn(lambda: [tx.send_blocking(number) for number in range(300)])
+        received = [await rx.recv() for _ in range(300)]
+        thread.join()
+        return received
+
+    assert run(main()) == list(range(300))
+
+
+@pytest.mark.parametrize("readers", [True, False])
+def test_pitfall_08_a_loop_with_or_without_add_reader_is_woken(threaded, spawn, readers):
+    loop = StepLoop(readers=readers)
+    tx, rx = threaded.channel(1)
+    (task,) = wait(loop, rx.recv())
+    spawn(tx.try_send, "woken").join()
+    loop.wait_ready()
+    loop.run_ready()
+    assert task.result() == "woken"
+    assert loop.errors == []
+    loop.close()
