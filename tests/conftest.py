@@ -74,7 +74,7 @@ def loop_factory(request):
 
 @pytest.fixture
 def run(loop_factory):
-    """`run(coroutine)`: like `asyncio.run`, on each kind of loop, with a deadline; what the loop reports fails the test."""
+    """`run(coroutine)`: `asyncio.run` on each kind of loop, with a deadline; errors the loop reports fail the test."""
 
     def run(coroutine, *, debug=None):
         reported = []

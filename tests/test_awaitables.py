@@ -1,4 +1,4 @@
-"""The awaitables are coroutines as far as anyone can tell: asyncio takes them directly, as does what drives coroutines."""
+"""The awaitables are coroutines as far as anyone can tell: asyncio takes them, and so does what drives coroutines."""
 
 import asyncio
 import collections.abc
