@@ -1,0 +1,69 @@
+/* nc_base.h: what every other nc_*.h stands on: atomics, cache lines, spinning, a small lock.
+ *
+ * May touch libc and pthreads.  Knows nothing of Python: no callbacks, no allocation, no errno.
+ *
+ * A model explorer takes the place of <stdatomic.h> and of the lock by defining NC_MODEL as the header
+ * to include instead; delay injection takes the place of NC_STEP.  Neither changes a line elsewhere.
+ */
+#ifndef NC_BASE_H
+#define NC_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef NC_MODEL
+#include NC_MODEL
+#else
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#endif
+
+/* The unit in which two cores steal memory from each other. */
+#if defined(__aarch64__) && defined(__APPLE__)
+#define NC_CACHE_LINE 128
+#else
+#define NC_CACHE_LINE 64
+#endif
+
+/* A point between two steps of a protocol; tests let another thread run here. */
+#ifndef NC_STEP
+#define NC_STEP(name) ((void)0)
+#endif
+
+typedef enum nc_result {
+    NC_OK = 0,
+    NC_FULL,  /* no room now */
+    NC_EMPTY, /* nothing committed now */
+} nc_result;
+
+/* Tell the core that we spin; after a while, let another thread have it. */
+#ifndef NC_MODEL
+static inline void nc_relax(unsigned *spins)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+    if (++*spins % 128 == 0)
+        sched_yield();
+}
+
+/* The lock of the slow paths.  Held for a few dozen instructions, never across a call that can wait or
+ * run foreign code.  A pthread mutex, not a spin lock: its holder may be preempted. */
+typedef pthread_mutex_t nc_lock;
+
+static inline void nc_lock_init(nc_lock *lock) { pthread_mutex_init(lock, NULL); }
+static inline void nc_lock_destroy(nc_lock *lock) { pthread_mutex_destroy(lock); }
+static inline void nc_lock_enter(nc_lock *lock) { pthread_mutex_lock(lock); }
+static inline void nc_lock_exit(nc_lock *lock) { pthread_mutex_unlock(lock); }
+#endif
+
+/* The smallest power of two that is at least n; n in 1 .. 2^63. */
+static inline uint64_t nc_pow2_ceil(uint64_t n) { return n < 2 ? 1 : UINT64_C(1) << (64 - __builtin_clzll(n - 1)); }
+
+static inline uint64_t nc_align_up(uint64_t n, uint64_t align) { return (n + align - 1) & ~(align - 1); }
+
+#endif

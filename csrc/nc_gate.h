@@ -1,0 +1,333 @@
+/* nc_gate.h: who waits on one side of a channel, and how they are reached.  Touches nc_base.h only.
+ *
+ * The other side publishes and then looks at `flag`; a waiter raises `flag` and then looks at the ring.
+ * All four accesses are seq_cst, so at least one of the two sees the other (edges W1..W4 in PROTOCOL.md).
+ *
+ *      line, first come first                     .-- every waiter before the cursor was called
+ *      +--------+    +--------+    +---------+    v    +---------+
+ *  --> | CALLED | -> | CALLED | -> | WAITING |  <----  | WAITING |   (first WAITING = cursor, or after it)
+ *      +--------+    +--------+    +---------+         +---------+
+ *
+ *      crowd  = waiters in the line               waiting = those in state WAITING
+ *      owed   = sum of their shares               called  = sum of the shares of those CALLED
+ *      flag & NC_WATCHED  <=>  waiting > 0
+ *
+ * To call a waiter is to say "look again"; it carries no value.  A called waiter keeps its place and its
+ * share until it leaves, so what was freed for it is not taken by a later comer, and leaving by
+ * cancellation hands the share to the next.
+ *
+ * A waiter is reached through its box: a loop's mailbox, or a blocked thread.  Posting to a box takes no
+ * lock; whoever finds it empty owes it a kick (a write to a wake fd, a semaphore), given after the gate's
+ * lock is left, so boxes in need of one are handed back as a chain.
+ *
+ * The links of the line are written under the lock and only by those who enrol and leave; calling
+ * changes states alone, so that a reader that keeps enrolling and leaving out may walk the line unlocked.
+ */
+#ifndef NC_GATE_H
+#define NC_GATE_H
+
+#include "nc_base.h"
+
+struct nc_waiter;
+
+/* ---- the box: where a waiter is reached ------------------------------------------------------------ */
+
+typedef struct nc_box {
+    struct nc_waiter *_Atomic mail;  /* called waiters, newest first; pushed by callers, taken by the owner */
+    _Atomic uint32_t kick;           /* 1: it is in somebody's chain and will be kicked */
+    _Atomic uint32_t refs;           /* the owner's, one a waiter that may be called, one a chain */
+    struct nc_box *next;             /* next in the chain; written by whoever raised `kick` */
+} nc_box;
+
+/* Where a called waiter's post stands: whoever ends it settles the reference that it carries. */
+enum { NC_POST_NONE, NC_POST_MAILED, NC_POST_ABANDONED };
+
+typedef enum nc_waiter_state { NC_OUTSIDE, NC_WAITING, NC_CALLED } nc_waiter_state;
+
+typedef struct nc_waiter {
+    struct nc_waiter *prev, *next; /* in the line; under the gate's lock */
+    struct nc_waiter *mail_next;   /* in the mail; written by the caller before it pushes */
+    nc_box *box;                   /* set before enrolling */
+    const void *owner;             /* the endpoint it waits on; set before enrolling */
+    uint64_t least;                /* what it needs to go on, in the ring's unit; set before enrolling */
+    uint64_t share;                /* what it will take at most; set before enrolling */
+    uint32_t born;                 /* the gate's, when it enrolled */
+    _Atomic uint32_t state;        /* nc_waiter_state; written under the gate's lock, peeked at by a spinner */
+    _Atomic uint32_t post;         /* NC_POST_* */
+} nc_waiter;
+
+static inline void nc_box_init(nc_box *box)
+{
+    atomic_store_explicit(&box->mail, NULL, memory_order_relaxed); /* nobody else knows the box yet */
+    atomic_store_explicit(&box->kick, 0, memory_order_relaxed);
+    atomic_store_explicit(&box->refs, 1, memory_order_relaxed);
+    box->next = NULL;
+}
+
+static inline void nc_box_ref(nc_box *box)
+{
+    atomic_fetch_add_explicit(&box->refs, 1, memory_order_relaxed); /* the caller holds one already */
+}
+
+/* True when that was the last reference: the caller frees the box. */
+static inline bool nc_box_unref(nc_box *box)
+{
+    return atomic_fetch_sub_explicit(&box->refs, 1, memory_order_acq_rel) == 1; /* B1 -> B1 */
+}
+
+/* Put a waiter into its box; if nobody has promised the box a kick yet, chain it to `kicks`. */
+static inline void nc_box_post(nc_waiter *w, nc_box **kicks)
+{
+    nc_box *box = w->box;
+    if (atomic_exchange_explicit(&w->post, NC_POST_MAILED, memory_order_acq_rel) == NC_POST_MAILED) /* B4 */
+        return; /* called before and not received yet: the owner is still to come by */
+    nc_waiter *top = atomic_load_explicit(&box->mail, memory_order_relaxed); /* the swap checks it */
+    do
+        w->mail_next = top;
+    while (!atomic_compare_exchange_weak_explicit(&box->mail, &top, w, memory_order_acq_rel, /* B2 */
+                                                  memory_order_relaxed));
+    if (top != NULL || atomic_exchange_explicit(&box->kick, 1, memory_order_acq_rel)) /* B3 */
+        return;
+    nc_box_ref(box);
+    box->next = *kicks;
+    *kicks = box;
+}
+
+/* Take a box off the chain, just before kicking it: from here on a new post needs a new kick.  The
+ * caller now owns the chain's reference. */
+static inline nc_box *nc_box_unchain(nc_box **kicks)
+{
+    nc_box *box = *kicks;
+    *kicks = box->next;
+    atomic_exchange_explicit(&box->kick, 0, memory_order_acq_rel); /* B3: sees every post before it */
+    return box;
+}
+
+/* Take everything in the box, oldest first. */
+static inline nc_waiter *nc_box_take(nc_box *box)
+{
+    nc_waiter *w = atomic_exchange_explicit(&box->mail, NULL, memory_order_acquire), *oldest = NULL; /* B2 */
+    while (w != NULL) {
+        nc_waiter *next = w->mail_next;
+        w->mail_next = oldest;
+        oldest = w;
+        w = next;
+    }
+    return oldest;
+}
+
+/* The box's owner read w off its mail: true if the waiter still stands for it, false if it was abandoned. */
+static inline bool nc_post_receive(nc_waiter *w)
+{
+    return atomic_exchange_explicit(&w->post, NC_POST_NONE, memory_order_acq_rel) == NC_POST_MAILED; /* B4 */
+}
+
+/* The waiter goes away: true if nothing is in the mail, false if it is and the box's owner will settle it. */
+static inline bool nc_post_abandon(nc_waiter *w)
+{
+    uint32_t mailed = NC_POST_MAILED;
+    return !atomic_compare_exchange_strong_explicit(&w->post, &mailed, NC_POST_ABANDONED, memory_order_acq_rel,
+                                                    memory_order_acquire); /* B4 */
+}
+
+/* ---- the gate -------------------------------------------------------------------------------------- */
+
+enum {
+    NC_WATCHED = 1, /* flag: somebody in this line waits to be called */
+    NC_GONE = 2,    /* flag: this side has left for good */
+    NC_OVER = 1,    /* crowd: the other side has left for good */
+    NC_HEAD = 2,    /* crowd: one waiter */
+};
+
+typedef struct nc_gate {
+    _Atomic uint32_t flag;  /* for the other side: NC_WATCHED | NC_GONE; written under the lock */
+    _Atomic uint32_t crowd; /* for this side: NC_HEAD a waiter, | NC_OVER; written under the lock */
+    uint32_t waiting;       /* the rest: under the lock */
+    uint32_t born;          /* which process it belongs to; see nc_gate_enter */
+    uint64_t owed, called;
+    nc_waiter *first, *last, *cursor;
+    nc_lock lock;
+} nc_gate;
+
+static inline void nc_gate_init(nc_gate *g, uint32_t born)
+{
+    atomic_store_explicit(&g->flag, 0, memory_order_relaxed); /* nobody else knows the gate yet */
+    atomic_store_explicit(&g->crowd, 0, memory_order_relaxed);
+    g->waiting = 0;
+    g->born = born;
+    g->owed = g->called = 0;
+    g->first = g->last = g->cursor = NULL;
+    nc_lock_init(&g->lock);
+}
+
+/* This side, before it takes: nobody is in line and the other side is there.  Relaxed: a call that
+ * overlaps an enrolment may count as having come first. */
+static inline uint32_t nc_gate_crowd(nc_gate *g) { return atomic_load_explicit(&g->crowd, memory_order_relaxed); }
+
+/* The other side, after it has published: does somebody have to be told?  `order` is seq_cst (W2), or
+ * relaxed where a lock or the GIL covers both sides. */
+static inline uint32_t nc_gate_flag(nc_gate *g, memory_order order) { return atomic_load_explicit(&g->flag, order); }
+
+static inline uint32_t nc_waiter_state_of(nc_waiter *w)
+{
+    return atomic_load_explicit(&w->state, memory_order_acquire); /* W5 */
+}
+
+/* Has the other side left?  Acquire: then what it published before is there to be seen (C1). */
+static inline bool nc_gate_over_seen(nc_gate *g)
+{
+    return atomic_load_explicit(&g->crowd, memory_order_acquire) & NC_OVER;
+}
+
+/* Under the lock, so no read-modify-write.  Release: whoever reads NC_OVER out of this store is to see
+ * what C1 published. */
+static inline void nc_gate_add_crowd(nc_gate *g, uint32_t n)
+{
+    atomic_store_explicit(&g->crowd, nc_gate_crowd(g) + n, memory_order_release); /* C1, handed on */
+}
+
+static inline void nc_gate_set_flag(nc_gate *g)
+{
+    uint32_t gone = atomic_load_explicit(&g->flag, memory_order_relaxed) & NC_GONE; /* under the lock */
+    atomic_store_explicit(&g->flag, gone | (g->waiting ? NC_WATCHED : 0), memory_order_seq_cst); /* W1 */
+}
+
+/* Enter the gate.  `now` tells this process from the one it was forked from: what waits in the parent is
+ * not waiting here, and a lock that was held there is held for ever. */
+static inline void nc_gate_enter(nc_gate *g, uint32_t now)
+{
+    if (g->born != now) {
+        uint32_t gone = atomic_load_explicit(&g->flag, memory_order_relaxed) & NC_GONE; /* alone after fork */
+        uint32_t over = nc_gate_crowd(g) & NC_OVER;
+        nc_gate_init(g, now);
+        atomic_store_explicit(&g->flag, gone, memory_order_relaxed);
+        atomic_store_explicit(&g->crowd, over, memory_order_relaxed);
+    }
+    nc_lock_enter(&g->lock);
+}
+
+static inline void nc_gate_exit(nc_gate *g) { nc_lock_exit(&g->lock); }
+
+/* Everything below is called between nc_gate_enter and nc_gate_exit. */
+
+static inline bool nc_gate_over(nc_gate *g) { return nc_gate_crowd(g) & NC_OVER; }
+
+static inline void nc_gate_mark(nc_gate *g, nc_waiter *w, uint32_t state)
+{
+    bool was = atomic_load_explicit(&w->state, memory_order_relaxed) == NC_CALLED; /* under the lock */
+    if (was && state != NC_CALLED)
+        g->called -= w->share;
+    if (!was && state == NC_CALLED)
+        g->called += w->share;
+    g->waiting += (state == NC_WAITING);
+    atomic_store_explicit(&w->state, state, memory_order_release); /* W5 */
+}
+
+/* The first waiter in line that was not called yet, or NULL. */
+static inline nc_waiter *nc_gate_next(nc_gate *g)
+{
+    nc_waiter *w = g->cursor;
+    while (w != NULL && atomic_load_explicit(&w->state, memory_order_relaxed) != NC_WAITING) /* under the lock */
+        w = w->next;
+    return g->cursor = w;
+}
+
+/* Join the end of the line.  The caller must then look at the ring again (W1 before W3). */
+static inline void nc_gate_enrol(nc_gate *g, nc_waiter *w)
+{
+    w->prev = g->last;
+    w->next = NULL;
+    if (g->last != NULL)
+        g->last->next = w;
+    else
+        g->first = w;
+    g->last = w;
+    if (g->cursor == NULL)
+        g->cursor = w;
+    w->born = g->born;
+    g->owed += w->share;
+    nc_gate_add_crowd(g, NC_HEAD);
+    nc_gate_mark(g, w, NC_WAITING);
+    nc_gate_set_flag(g);
+}
+
+/* A called waiter looked and found nothing: wait on, in the old place.  Look again, as after enrolling. */
+static inline void nc_gate_rejoin(nc_gate *g, nc_waiter *w)
+{
+    nc_gate_mark(g, w, NC_WAITING);
+    g->cursor = g->first; /* it may stand before the cursor */
+    nc_gate_set_flag(g);
+}
+
+/* Leave the line, called or not.  The caller then calls those whose turn it may be now. */
+static inline void nc_gate_leave(nc_gate *g, nc_waiter *w)
+{
+    if (w->born != g->born) { /* the line it stood in stayed behind in the parent process */
+        atomic_store_explicit(&w->state, NC_OUTSIDE, memory_order_relaxed);
+        return;
+    }
+    if (atomic_load_explicit(&w->state, memory_order_relaxed) == NC_WAITING) /* under the lock */
+        g->waiting--;
+    nc_gate_mark(g, w, NC_OUTSIDE);
+    if (g->cursor == w)
+        g->cursor = w->next;
+    *(w->prev != NULL ? &w->prev->next : &g->first) = w->next;
+    *(w->next != NULL ? &w->next->prev : &g->last) = w->prev;
+    w->prev = w->next = NULL;
+    g->owed -= w->share;
+    nc_gate_add_crowd(g, -(uint32_t)NC_HEAD);
+    nc_gate_set_flag(g);
+}
+
+/* Tell a waiter to look again.  Without `kicks` it is the caller itself, who is looking anyway. */
+static inline void nc_gate_call(nc_gate *g, nc_waiter *w, nc_box **kicks)
+{
+    g->waiting--;
+    nc_gate_mark(g, w, NC_CALLED);
+    if (kicks != NULL)
+        nc_box_post(w, kicks);
+    nc_gate_set_flag(g);
+}
+
+/* Call from the front, as far as `have` units go; with NC_OVER and nothing left, everybody. */
+static inline void nc_gate_call_all(nc_gate *g, uint64_t have, nc_box **kicks)
+{
+    bool end = have == 0 && nc_gate_over(g);
+    nc_waiter *w;
+    while ((w = nc_gate_next(g)) != NULL && (end || (have > g->called && have - g->called >= w->least)))
+        nc_gate_call(g, w, kicks);
+}
+
+/* After enrolling or rejoining, and a second look that found `have`: is it w's turn?  Then it counts as
+ * called, and its thread goes on at once. */
+static inline bool nc_gate_my_turn(nc_gate *g, nc_waiter *w, uint64_t have)
+{
+    bool end = have == 0 && nc_gate_over(g);
+    if (nc_gate_next(g) != w || !(end || (have > g->called && have - g->called >= w->least)))
+        return false;
+    nc_gate_call(g, w, NULL);
+    return true;
+}
+
+/* Call everybody who waits on one endpoint: it was closed. */
+static inline void nc_gate_call_owner(nc_gate *g, const void *owner, nc_box **kicks)
+{
+    for (nc_waiter *w = g->first; w != NULL; w = w->next)
+        if (w->owner == owner && atomic_load_explicit(&w->state, memory_order_relaxed) == NC_WAITING) /* locked */
+            nc_gate_call(g, w, kicks);
+}
+
+/* The other side has left: no wait in this line makes sense any more. */
+static inline void nc_gate_end(nc_gate *g)
+{
+    atomic_store_explicit(&g->crowd, nc_gate_crowd(g) | NC_OVER, memory_order_seq_cst); /* C1 */
+}
+
+/* This side has left: whoever publishes from now on is told so (W2). */
+static inline void nc_gate_abandon(nc_gate *g)
+{
+    uint32_t flag = atomic_load_explicit(&g->flag, memory_order_relaxed); /* under the lock */
+    atomic_store_explicit(&g->flag, flag | NC_GONE, memory_order_seq_cst); /* C2 */
+}
+
+#endif

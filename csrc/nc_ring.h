@@ -1,0 +1,182 @@
+/* nc_ring.h: a bounded ring of pointers with an exact capacity.  Touches nc_base.h only.
+ *
+ * Algorithms are named by side: push_sp (one producer), push_mp (many), pop_sc (one consumer, for both).
+ * "One" means one at a time: whoever calls has to serialise its side, by a lock, the GIL or a single thread.
+ *
+ *            head                      tail
+ *             v                         v
+ *    +------+------+------+------+------+------+------+
+ *    | NULL |  v   |  v   | NULL |  v   | NULL | NULL |      capacity = 7 slots, span = 8
+ *    +------+------+------+------+------+------+------+
+ *                            ^ claimed by a producer that has not stored its value yet (push_mp only)
+ *
+ * A position is lap * span + index, where span is the smallest power of two that is >= capacity and index
+ * runs over 0 .. capacity - 1: the capacity is exact, no division is needed, and the 64 bits may wrap.
+ *
+ *    head <= tail            as free-running positions
+ *    empty:  tail == head    full:  tail == head + span
+ *    slots[head .. tail) hold values or are claimed; every other slot is NULL
+ *
+ * The stamp with laps is crossbeam-channel's (array flavour); claim-then-store with NULL as "not there
+ * yet" is Aeron's many-to-one array queue; the stale copies of the other side's position are rtrb's.
+ * Edges R1..R4 are in PROTOCOL.md.
+ */
+#ifndef NC_RING_H
+#define NC_RING_H
+
+#include "nc_base.h"
+
+typedef struct nc_ring {
+    /* read-only after init */
+    uint64_t capacity; /* slots in use, 1 .. 2^62 */
+    uint64_t span;     /* power of two >= capacity */
+    void *_Atomic *slots;
+
+    /* producers' line */
+    _Alignas(NC_CACHE_LINE) _Atomic uint64_t tail; /* next position to claim; written by producers */
+    _Atomic uint64_t head_seen;                    /* a head that was; written by producers, stale */
+
+    /* consumer's line */
+    _Alignas(NC_CACHE_LINE) _Atomic uint64_t head; /* next position to take; written by the consumer */
+    uint64_t tail_seen;                            /* a tail that was; the consumer's own, stale */
+} nc_ring;
+
+_Static_assert(offsetof(nc_ring, tail) == NC_CACHE_LINE, "producers' fields start a line");
+_Static_assert(offsetof(nc_ring, head) == 2 * NC_CACHE_LINE, "the consumer's fields start a line");
+
+/* `slots` holds `capacity` NULLs; `start` is a position to start from (0, or anything a test wants). */
+static inline void nc_ring_init(nc_ring *r, void *_Atomic *slots, uint64_t capacity, uint64_t start)
+{
+    r->capacity = capacity;
+    r->span = nc_pow2_ceil(capacity);
+    r->slots = slots;
+    start &= ~(r->span - 1); /* relaxed below: nobody else knows the ring yet */
+    atomic_store_explicit(&r->tail, start, memory_order_relaxed);
+    atomic_store_explicit(&r->head, start, memory_order_relaxed);
+    atomic_store_explicit(&r->head_seen, start, memory_order_relaxed);
+    r->tail_seen = start;
+}
+
+static inline uint64_t nc_ring_index(const nc_ring *r, uint64_t pos) { return pos & (r->span - 1); }
+
+/* The position `n` items on, n <= capacity. */
+static inline uint64_t nc_ring_advance(const nc_ring *r, uint64_t pos, uint64_t n)
+{
+    uint64_t index = nc_ring_index(r, pos);
+    return index + n < r->capacity ? pos + n : pos - index + r->span + (index + n - r->capacity);
+}
+
+/* Items from `head` to `tail`, two positions at most a lap apart. */
+static inline uint64_t nc_ring_distance(const nc_ring *r, uint64_t head, uint64_t tail)
+{
+    uint64_t hi = nc_ring_index(r, head), ti = nc_ring_index(r, tail);
+    return (tail - ti == head - hi ? 0 : r->capacity) + ti - hi;
+}
+
+/* Items that ever passed a position, as long as the lap count has not wrapped. */
+static inline uint64_t nc_ring_ordinal(const nc_ring *r, uint64_t pos)
+{
+    return pos / r->span * r->capacity + nc_ring_index(r, pos);
+}
+
+/* Items in the ring, for anybody at any time: never less than what was there throughout the call.
+ * Head first: read the other way round, the head could overtake.  (R1 -> R1', R3 -> R3') */
+static inline uint64_t nc_ring_len(nc_ring *r)
+{
+    uint64_t head = atomic_load_explicit(&r->head, memory_order_seq_cst);
+    uint64_t tail = atomic_load_explicit(&r->tail, memory_order_seq_cst);
+    uint64_t len = tail - head > r->span ? r->capacity : nc_ring_distance(r, head, tail);
+    return len;
+}
+
+/* ---- producers ------------------------------------------------------------------------------------ */
+
+/* Room as a producer sees it from `tail`, at least 1 unless the ring is really full. */
+static inline uint64_t nc_ring_room(nc_ring *r, uint64_t tail, uint64_t want)
+{
+    uint64_t head = atomic_load_explicit(&r->head_seen, memory_order_acquire); /* R4 -> A4; possibly full */
+    uint64_t room = tail - head > r->span ? 0 : r->capacity - nc_ring_distance(r, head, tail);
+    if (room >= want)
+        return room; /* else: really full? */
+    head = atomic_load_explicit(&r->head, memory_order_acquire); /* R3 -> A3: its slots are NULL again */
+    atomic_store_explicit(&r->head_seen, head, memory_order_release); /* R4: and so for other producers */
+    return tail - head > r->span ? 0 : r->capacity - nc_ring_distance(r, head, tail);
+}
+
+static inline void nc_ring_fill(nc_ring *r, uint64_t pos, void *value, memory_order order)
+{
+    atomic_store_explicit(&r->slots[nc_ring_index(r, pos)], value, order);
+}
+
+/* Push up to `n` values in order; returns how many.  `publish` is the order of the tail's store:
+ * seq_cst where the other side may look without a common lock (R1), release where a lock or the GIL
+ * covers both. */
+static inline uint64_t nc_ring_push_sp(nc_ring *r, void *const *values, uint64_t n, memory_order publish)
+{
+    uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed); /* ours: nobody else writes it */
+    uint64_t room = nc_ring_room(r, tail, n);
+    if (n > room)
+        n = room;
+    if (n == 0)
+        return 0;
+    for (uint64_t i = 0; i < n; i++) /* relaxed: R1 below publishes them */
+        nc_ring_fill(r, nc_ring_advance(r, tail, i), values[i], memory_order_relaxed);
+    NC_STEP("push_sp: stored, not published");
+    atomic_store_explicit(&r->tail, nc_ring_advance(r, tail, n), publish); /* R1 */
+    return n;
+}
+
+/* The same for many producers: claim by compare-and-swap, then store.  What is claimed and not yet
+ * stored holds the consumer up for the few instructions in between. */
+static inline uint64_t nc_ring_push_mp(nc_ring *r, void *const *values, uint64_t n)
+{
+    uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed), take; /* the swap checks it */
+    do {
+        uint64_t room = nc_ring_room(r, tail, n);
+        take = n < room ? n : room;
+        if (take == 0) {
+            uint64_t now = atomic_load_explicit(&r->tail, memory_order_relaxed);
+            if (now == tail)
+                return 0;
+            tail = now; /* not full: somebody moved on while we looked */
+            continue;
+        }
+        NC_STEP("push_mp: room seen, not claimed");
+        if (atomic_compare_exchange_strong_explicit(&r->tail, &tail, nc_ring_advance(r, tail, take),
+                                                    memory_order_seq_cst, memory_order_relaxed)) /* R1 */
+            break;
+    } while (true);
+    NC_STEP("push_mp: claimed, not stored");
+    for (uint64_t i = 0; i < take; i++)
+        nc_ring_fill(r, nc_ring_advance(r, tail, i), values[i], memory_order_release); /* R2 */
+    return take;
+}
+
+/* ---- the consumer --------------------------------------------------------------------------------- */
+
+/* Take up to `n` values in order; returns how many.  `publish` as in push_sp (R3). */
+static inline uint64_t nc_ring_pop_sc(nc_ring *r, void **values, uint64_t n, memory_order publish)
+{
+    uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed); /* ours: nobody else writes it */
+    uint64_t len = nc_ring_distance(r, head, r->tail_seen);
+    if (len < n) {
+        r->tail_seen = atomic_load_explicit(&r->tail, memory_order_acquire); /* R1 -> A1 */
+        len = nc_ring_distance(r, head, r->tail_seen);
+    }
+    if (n > len)
+        n = len;
+    if (n == 0)
+        return 0;
+    for (uint64_t i = 0; i < n; i++) {
+        void *_Atomic *slot = &r->slots[nc_ring_index(r, nc_ring_advance(r, head, i))];
+        unsigned spins = 0;
+        while ((values[i] = atomic_load_explicit(slot, memory_order_acquire)) == NULL) /* R2 -> A2 */
+            nc_relax(&spins);
+        atomic_store_explicit(slot, NULL, memory_order_relaxed); /* R3 below publishes it */
+    }
+    NC_STEP("pop_sc: taken, not freed");
+    atomic_store_explicit(&r->head, nc_ring_advance(r, head, n), publish); /* R3 */
+    return n;
+}
+
+#endif

@@ -1,0 +1,440 @@
+/* py_chan.c: a channel's shared part and what all its endpoints have: opening, inspecting, closing.
+ *
+ * Chan is a garbage-collected object of its own, hidden from Python: it owns the ring's memory, the values
+ * in it and the awaitables that wait in its lines.  Endpoints refer to it; it never refers to them.
+ */
+#include "py_core.h"
+
+/* ---- opening ---------------------------------------------------------------------------------------- */
+
+/* Lay out [gates][ring][slots] in one block, aligned by hand: an object's memory is not. */
+static bool chan_allocate(Chan *c, uint64_t capacity)
+{
+    size_t gates = nc_align_up(SIDES * sizeof(nc_gate), NC_CACHE_LINE);
+    size_t fixed = gates + sizeof(nc_ring) + NC_CACHE_LINE;
+    if (capacity > (PY_SSIZE_T_MAX - fixed) / sizeof(void *))
+        return false;
+    c->block = PyMem_RawCalloc(1, fixed + capacity * sizeof(void *));
+    if (c->block == NULL)
+        return false;
+    char *base = (char *)nc_align_up((uintptr_t)c->block, NC_CACHE_LINE);
+    c->gate = (nc_gate *)base;
+    c->ring = (nc_ring *)(base + gates);
+    for (int side = 0; side < SIDES; side++)
+        nc_gate_init(&c->gate[side], core_generation());
+    nc_ring_init(c->ring, (void *_Atomic *)(base + gates + sizeof(nc_ring)), capacity, 0);
+    return true;
+}
+
+static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
+{
+    core_state *st = PyModule_GetState(module);
+    Chan *c = (Chan *)st->chan_type->tp_alloc(st->chan_type, 0);
+    if (c == NULL)
+        return NULL;
+    c->module = Py_NewRef(module);
+    c->st = st;
+    c->kind = kind;
+    c->thread = kind == LOCAL ? PyThread_get_thread_ident() : 0;
+    if (!chan_allocate(c, capacity)) {
+        PyErr_Format(PyExc_MemoryError, "no memory for a channel of %llu items", (unsigned long long)capacity);
+        Py_DECREF(c);
+        return NULL;
+    }
+    return c;
+}
+
+static Endpoint *endpoint_new(Chan *c, int side)
+{
+    PyTypeObject *type = c->st->endpoint_type[c->kind][side];
+    Endpoint *ep = (Endpoint *)type->tp_alloc(type, 0);
+    if (ep == NULL)
+        return NULL;
+    ep->chan = (Chan *)Py_NewRef(c);
+    ep->side = (uint8_t)side;
+    /* relaxed: whoever opens an endpoint holds one, or is the first */
+    atomic_fetch_add_explicit(side == TX ? &c->senders : &c->receivers, 1, memory_order_relaxed);
+    return ep;
+}
+
+/* An exact capacity in items, or 0 with an exception set. */
+static uint64_t parse_capacity(PyObject *arg)
+{
+    if (PyBool_Check(arg) || !PyIndex_Check(arg)) {
+        PyErr_Format(PyExc_TypeError, "capacity must be an int, not %.200s", Py_TYPE(arg)->tp_name);
+        return 0;
+    }
+    Py_ssize_t capacity = PyNumber_AsSsize_t(arg, NULL); /* clips: what is huge stays huge */
+    if (capacity == -1 && PyErr_Occurred())
+        return 0;
+    if (capacity < 1)
+        PyErr_Format(PyExc_ValueError, "capacity must be at least 1, not %S", arg);
+    return capacity < 1 ? 0 : (uint64_t)capacity;
+}
+
+/* open(kind, capacity) -> (sender, receiver) */
+PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    long kind = n == 2 ? PyLong_AsLong(args[0]) : -1;
+    if (kind < 0 || kind >= KINDS) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "open(kind, capacity)");
+        return NULL;
+    }
+    uint64_t capacity = parse_capacity(args[1]);
+    Chan *c = capacity ? chan_new(module, (chan_kind)kind, capacity) : NULL;
+    if (c == NULL)
+        return NULL;
+    PyObject *tx = (PyObject *)endpoint_new(c, TX), *rx = (PyObject *)endpoint_new(c, RX);
+    PyObject *pair = tx != NULL && rx != NULL ? PyTuple_Pack(2, tx, rx) : NULL;
+    Py_XDECREF(tx);
+    Py_XDECREF(rx);
+    Py_DECREF(c);
+    return pair;
+}
+
+const char endpoint_clone_doc[] =
+    "clone()\n--\n\n"
+    "Another sender of the same channel; the receiver sees the end when all of them are gone.\n\n"
+    "Raises EndpointClosed if this one is closed.  Safe from any thread (local: its own only).";
+
+PyObject *endpoint_clone(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Endpoint *ep = (Endpoint *)self;
+    PyObject *twin = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (endpoint_check(ep) == STEP_READY)
+        twin = (PyObject *)endpoint_new(ep->chan, ep->side);
+    Py_END_CRITICAL_SECTION();
+    return twin;
+}
+
+/* ---- inspecting ------------------------------------------------------------------------------------- */
+
+uint64_t chan_have(Chan *c, int side)
+{
+    uint64_t len = nc_ring_len(c->ring);
+    if (side == RX)
+        return len;
+    return nc_gate_over(&c->gate[TX]) ? UINT64_MAX : c->ring->capacity - len; /* nobody there: all may look */
+}
+
+static bool off_thread(Chan *c)
+{
+    if (c->thread == 0 || c->thread == PyThread_get_thread_ident())
+        return false;
+    core_raise(c->st, E_WRONG_THREAD, NULL, "this local channel belongs to thread %lu, and this is thread %lu",
+               c->thread, PyThread_get_thread_ident());
+    return true;
+}
+
+step endpoint_check(Endpoint *ep)
+{
+    if (ep->closed) {
+        core_raise(ep->chan->st, E_ENDPOINT_CLOSED, NULL, "this %s is closed", ep->side == TX ? "sender" : "receiver");
+        return STEP_ERROR;
+    }
+    return off_thread(ep->chan) ? STEP_ERROR : STEP_READY;
+}
+
+static PyObject *endpoint_is_closed(PyObject *self, void *Py_UNUSED(ignored))
+{
+    bool closed;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    closed = ((Endpoint *)self)->closed;
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(closed);
+}
+
+static PyObject *endpoint_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
+{
+    Endpoint *ep = (Endpoint *)self;
+    return PyBool_FromLong(nc_gate_over_seen(&ep->chan->gate[ep->side]));
+}
+
+static PyObject *endpoint_capacity(PyObject *self, void *Py_UNUSED(ignored))
+{
+    return PyLong_FromUnsignedLongLong(((Endpoint *)self)->chan->ring->capacity);
+}
+
+Py_ssize_t endpoint_length(PyObject *self) { return (Py_ssize_t)nc_ring_len(((Endpoint *)self)->chan->ring); }
+
+int endpoint_bool(PyObject *Py_UNUSED(self)) { return 1; }
+
+PyGetSetDef endpoint_getset[] = {
+    {"capacity", endpoint_capacity, NULL, "How many items the channel holds at most.", NULL},
+    {"is_closed", endpoint_is_closed, NULL, "True once this endpoint was closed.", NULL},
+    {"is_disconnected", endpoint_is_disconnected, NULL,
+     "True once the other side is gone, whatever is still buffered.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyMemberDef endpoint_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Endpoint, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+const char endpoint_statistics_doc[] =
+    "statistics()\n--\n\n"
+    "A snapshot: capacity, buffered, open_senders, open_receivers, waiting_senders, waiting_receivers, and\n"
+    "the totals sent and received, all in items.  Each number is right by itself; together they are right\n"
+    "while nobody sends or receives.  Never raises for a closed endpoint; safe from any thread.";
+
+PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Chan *c = ((Endpoint *)self)->chan;
+    unsigned waiting[SIDES];
+    uint64_t discarded = 0;
+    for (int side = 0; side < SIDES; side++) {
+        nc_gate_enter(&c->gate[side], core_generation());
+        waiting[side] = nc_gate_crowd(&c->gate[side]) / NC_HEAD;
+        if (side == RX)
+            discarded = c->discarded;
+        nc_gate_exit(&c->gate[side]);
+    }
+    /* relaxed: a snapshot of counters that promise nothing about one another */
+    uint64_t head = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->head, memory_order_relaxed));
+    uint64_t tail = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->tail, memory_order_relaxed));
+    return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)c->ring->capacity,
+                                 (unsigned long long)nc_ring_len(c->ring),
+                                 atomic_load_explicit(&c->senders, memory_order_relaxed),
+                                 atomic_load_explicit(&c->receivers, memory_order_relaxed), waiting[TX],
+                                 waiting[RX], (unsigned long long)tail, (unsigned long long)(head - discarded));
+}
+
+const char endpoint_same_channel_doc[] =
+    "same_channel(other, /)\n--\n\nTrue if `other` is an endpoint, of either side, of this very channel.";
+
+PyObject *endpoint_same_channel(PyObject *self, PyObject *other)
+{
+    core_state *st = ((Endpoint *)self)->chan->st;
+    for (int i = 0; i < KINDS * SIDES; i++)
+        if (Py_TYPE(other) == st->endpoint_type[i / SIDES][i % SIDES])
+            return PyBool_FromLong(((Endpoint *)self)->chan == ((Endpoint *)other)->chan);
+    PyErr_Format(PyExc_TypeError, "same_channel() takes a Sender or a Receiver, not %.200s", Py_TYPE(other)->tp_name);
+    return NULL;
+}
+
+PyObject *endpoint_repr(PyObject *self)
+{
+    Endpoint *ep = (Endpoint *)self;
+    return PyUnicode_FromFormat("<%s %s, %zd of %llu buffered, at %p>", Py_TYPE(self)->tp_name,
+                                ep->closed ? "closed"
+                                : nc_gate_over_seen(&ep->chan->gate[ep->side]) ? "disconnected"
+                                                                              : "open",
+                                endpoint_length(self), (unsigned long long)ep->chan->ring->capacity, self);
+}
+
+PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
+{
+    PyErr_Format(PyExc_TypeError,
+                 "cannot copy or pickle '%.200s': a copy would not be connected.  Pass the endpoint itself to the "
+                 "other task or thread%s; between processes use multiprocessing",
+                 Py_TYPE(self)->tp_name,
+                 PyObject_HasAttrString(self, "clone") ? ", or a clone()" : "");
+    return NULL;
+}
+
+/* ---- closing ---------------------------------------------------------------------------------------- */
+
+/* Take values off the ring, the receiver being gone; whoever gets here has the consumer's part for as long
+ * as it holds the gate. */
+void chan_discard_orphans(Chan *c)
+{
+    PyObject *values[64];
+    uint64_t n;
+    do {
+        nc_gate *g = &c->gate[RX];
+        nc_gate_enter(g, core_generation());
+        n = nc_ring_pop_sc(c->ring, (void **)values, 64, NC_PUBLISH);
+        c->discarded += n;
+        nc_gate_exit(g);
+        for (uint64_t i = 0; i < n; i++)
+            Py_DECREF(values[i]);
+    } while (n > 0);
+}
+
+/* Everything about a side that has just lost its last endpoint. */
+static void chan_leave_side(Chan *c, int side, nc_box **kicks)
+{
+    nc_gate *mine = &c->gate[side], *theirs = &c->gate[1 - side];
+    nc_gate_enter(mine, core_generation());
+    nc_gate_abandon(mine); /* C2: before the ring is emptied */
+    nc_gate_exit(mine);
+    nc_gate_enter(theirs, core_generation());
+    nc_gate_end(theirs); /* C1 */
+    nc_gate_call_all(theirs, chan_have(c, 1 - side), kicks);
+    nc_gate_exit(theirs);
+}
+
+/* Holding the endpoint, or with the last reference to it. */
+static void endpoint_close_held(Endpoint *ep, nc_box **kicks)
+{
+    Chan *c = ep->chan;
+    if (ep->closed)
+        return;
+    ep->closed = true;
+    nc_gate *g = &c->gate[ep->side];
+    nc_gate_enter(g, core_generation());
+    nc_gate_call_owner(g, ep, kicks);
+    nc_gate_exit(g);
+    /* C3: the last one to go has seen what all the others sent */
+    if (atomic_fetch_sub_explicit(ep->side == TX ? &c->senders : &c->receivers, 1, memory_order_acq_rel) == 1)
+        chan_leave_side(c, ep->side, kicks);
+}
+
+static void endpoint_close_now(Endpoint *ep)
+{
+    nc_box *kicks = NULL;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    endpoint_close_held(ep, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle(ep->chan->st, ep->chan, kicks);
+}
+
+const char endpoint_close_doc[] =
+    "close()\n--\n\n"
+    "Give up this endpoint.  Whoever waits on it raises EndpointClosed.  Closing the last sender lets the\n"
+    "receiver drain what was sent and then see the end; closing the receiver discards what is buffered, and\n"
+    "senders get SendError with their value.\n\n"
+    "Idempotent; dropping the last reference does the same.  Safe from any thread (local: its own only).";
+
+PyObject *endpoint_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (off_thread(((Endpoint *)self)->chan))
+        return NULL;
+    endpoint_close_now((Endpoint *)self);
+    Py_RETURN_NONE;
+}
+
+PyObject *endpoint_enter(PyObject *self, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(self); }
+
+PyObject *endpoint_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(n))
+{
+    return endpoint_close(self, NULL);
+}
+
+static step aenter_look(Call *call, bool Py_UNUSED(called), PyObject **out, nc_box **Py_UNUSED(kicks))
+{
+    *out = Py_NewRef(call->ep);
+    return STEP_READY;
+}
+
+static step aexit_look(Call *call, bool Py_UNUSED(called), PyObject **Py_UNUSED(out), nc_box **kicks)
+{
+    if (off_thread(call->ep->chan))
+        return STEP_ERROR;
+    endpoint_close_held(call->ep, kicks);
+    return STEP_READY;
+}
+
+static const call_op aenter_op = {.name = "__aenter__", .qualname = "Channel.__aenter__", .look = aenter_look};
+static const call_op aexit_op = {.name = "__aexit__", .qualname = "Channel.__aexit__", .look = aexit_look};
+
+PyObject *endpoint_aenter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return wait_new(&(Call){.op = &aenter_op, .ep = (Endpoint *)Py_NewRef(self)}, -1);
+}
+
+PyObject *endpoint_aexit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(n))
+{
+    return wait_new(&(Call){.op = &aexit_op, .ep = (Endpoint *)Py_NewRef(self)}, -1);
+}
+
+/* ---- garbage ---------------------------------------------------------------------------------------- */
+
+int endpoint_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((Endpoint *)self)->chan);
+    return 0;
+}
+
+/* Closing is all there is to clear: the cycle, if any, goes through the channel's values or lines. */
+int endpoint_clear(PyObject *self)
+{
+    if (((Endpoint *)self)->chan != NULL)
+        endpoint_close_now((Endpoint *)self);
+    return 0;
+}
+
+void endpoint_dealloc(PyObject *self)
+{
+    Endpoint *ep = (Endpoint *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (ep->weakrefs != NULL)
+        PyObject_ClearWeakRefs(self);
+    Chan *c = ep->chan;
+    if (c != NULL) {
+        nc_box *kicks = NULL;
+        endpoint_close_held(ep, &kicks);
+        settle(c->st, c, kicks);
+    }
+    type->tp_free(self);
+    Py_XDECREF(c);
+    Py_DECREF(type);
+}
+
+static int chan_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Chan *c = (Chan *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(c->module);
+    if (c->block == NULL)
+        return 0;
+    /* relaxed: with the GIL, or in a stopped world, nobody moves a value */
+    uint64_t tail = atomic_load_explicit(&c->ring->tail, memory_order_relaxed);
+    uint64_t pos = atomic_load_explicit(&c->ring->head, memory_order_relaxed);
+    for (; pos != tail; pos = nc_ring_advance(c->ring, pos, 1))
+        Py_VISIT(atomic_load_explicit(&c->ring->slots[nc_ring_index(c->ring, pos)], memory_order_relaxed));
+    for (int side = 0; side < SIDES; side++) {
+        int stop = wait_traverse_line(&c->gate[side], visit, arg);
+        if (stop != 0)
+            return stop;
+    }
+    return 0;
+}
+
+static int chan_clear(PyObject *self)
+{
+    if (((Chan *)self)->block != NULL)
+        chan_discard_orphans((Chan *)self);
+    return 0;
+}
+
+static void chan_dealloc(PyObject *self)
+{
+    Chan *c = (Chan *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (c->block != NULL) {
+        chan_discard_orphans(c);
+        for (int side = 0; side < SIDES; side++)
+            nc_lock_destroy(&c->gate[side].lock);
+        PyMem_RawFree(c->block);
+    }
+    Py_XDECREF(c->module);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot chan_slots[] = {
+    {Py_tp_dealloc, chan_dealloc},
+    {Py_tp_traverse, chan_traverse},
+    {Py_tp_clear, chan_clear},
+    {0, NULL},
+};
+
+static PyType_Spec chan_spec = {
+    .name = "nexus_channels._core.Chan",
+    .basicsize = sizeof(Chan),
+    .flags = ENDPOINT_FLAGS,
+    .slots = chan_slots,
+};
+
+int chan_add_types(PyObject *module, core_state *st)
+{
+    st->chan_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &chan_spec, NULL);
+    return st->chan_type != NULL ? 0 : -1;
+}

@@ -1,0 +1,262 @@
+/* py_core.c: the module nexus_channels._core: its state, its errors, its arguments. */
+#include "py_core.h"
+
+#include <math.h>
+
+/* ---- errors and arguments --------------------------------------------------------------------------- */
+
+static const char *const error_names[ERRORS] = {
+    [E_BUSY] = "BusyError",
+    [E_EMPTY] = "Empty",
+    [E_ENDPOINT_CLOSED] = "EndpointClosed",
+    [E_FULL] = "Full",
+    [E_RECV] = "RecvError",
+    [E_RECV_TIMEOUT] = "RecvTimeout",
+    [E_SEND] = "SendError",
+    [E_SEND_TIMEOUT] = "SendTimeout",
+    [E_WRONG_THREAD] = "WrongThreadError",
+};
+
+PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    PyObject *message = PyUnicode_FromFormatV(format, args);
+    va_end(args);
+    PyObject *error = message != NULL ? PyObject_CallFunctionObjArgs(st->errors[which], message, value, NULL) : NULL;
+    if (error != NULL)
+        PyErr_SetObject(st->errors[which], error);
+    Py_XDECREF(error);
+    Py_XDECREF(message);
+    return NULL;
+}
+
+bool core_parse_timeout(PyObject *arg, double *seconds)
+{
+    *seconds = -1;
+    if (arg == Py_None)
+        return true;
+    double value = PyBool_Check(arg) ? -1 : PyFloat_AsDouble(arg);
+    if (PyBool_Check(arg) || (value == -1 && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError))) {
+        PyErr_Format(PyExc_TypeError, "timeout must be None or a number of seconds, not %.200s", Py_TYPE(arg)->tp_name);
+        return false;
+    }
+    if (value == -1 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) /* an int beyond all floats */
+            return false;
+        PyErr_Clear();
+        int negative = PyObject_RichCompareBool(arg, Py_False, Py_LT);
+        if (negative < 0)
+            return false;
+        value = negative ? -1 : INFINITY;
+    }
+    if (!(value >= 0)) { /* NaN too */
+        PyErr_Format(PyExc_ValueError, "timeout must not be negative or NaN: %R", arg);
+        return false;
+    }
+    if (!isinf(value))
+        *seconds = value;
+    return true;
+}
+
+/* ---- fork ------------------------------------------------------------------------------------------- */
+
+static _Atomic uint32_t generation; /* of the process, not of an interpreter */
+static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
+
+static void forked(void) { atomic_fetch_add_explicit(&generation, 1, memory_order_relaxed); /* alone after fork */ }
+
+static void watch_forks_once(void) { pthread_atfork(NULL, NULL, forked); }
+
+uint32_t core_generation(void) { return atomic_load_explicit(&generation, memory_order_relaxed); }
+
+/* ---- module ----------------------------------------------------------------------------------------- */
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZER "address"
+#elif defined(__SANITIZE_THREAD__)
+#define SANITIZER "thread"
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZER "address"
+#elif __has_feature(thread_sanitizer)
+#define SANITIZER "thread"
+#endif
+#endif
+#ifndef SANITIZER
+#define SANITIZER ""
+#endif
+#ifndef NC_BUILD_FLAGS
+#define NC_BUILD_FLAGS ""
+#endif
+
+/* build_info(): how this module was built. */
+static PyObject *build_info(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    _Atomic uint64_t word = 0;
+#ifdef __linux__
+    const char *wake = "eventfd";
+#else
+    const char *wake = "pipe";
+#endif
+#ifdef NDEBUG
+    int debug = 0;
+#else
+    int debug = 1;
+#endif
+    return Py_BuildValue("{s:s,s:s,s:N,s:N,s:s,s:N,s:s,s:i}", "compiler", __VERSION__, "flags", NC_BUILD_FLAGS,
+                         "atomics_lock_free", PyBool_FromLong(atomic_is_lock_free(&word)), "free_threaded",
+                         PyBool_FromLong(NC_FREE_THREADED), "wake", wake, "debug", PyBool_FromLong(debug), "sanitizer",
+                         SANITIZER, "cache_line", NC_CACHE_LINE);
+}
+
+static PyObject *import_attr(const char *module, const char *name)
+{
+    PyObject *m = PyImport_ImportModule(module);
+    PyObject *attr = m != NULL ? PyObject_GetAttrString(m, name) : NULL;
+    Py_XDECREF(m);
+    return attr;
+}
+
+static int import_errors(core_state *st)
+{
+    for (int i = 0; i < ERRORS; i++)
+        if ((st->errors[i] = import_attr("nexus_channels.errors", error_names[i])) == NULL)
+            return -1;
+    return 0;
+}
+
+/* asyncio's dict of running tasks where there is one, else its function: either tells who runs on a loop. */
+static PyObject *import_current_tasks(void)
+{
+    PyObject *tasks = import_attr("_asyncio", "_current_tasks");
+    if (tasks != NULL && PyDict_Check(tasks))
+        return tasks;
+    Py_XDECREF(tasks);
+    PyErr_Clear();
+    return import_attr("asyncio", "current_task");
+}
+
+static int import_others(core_state *st)
+{
+    st->Statistics = import_attr("nexus_channels._types", "Statistics");
+    st->get_running_loop = import_attr("asyncio", "_get_running_loop");
+    st->current_tasks = import_current_tasks();
+    st->invalid_state = import_attr("asyncio", "InvalidStateError");
+    st->mailboxes = PyDict_New();
+    return st->Statistics && st->get_running_loop && st->current_tasks && st->invalid_state && st->mailboxes ? 0 : -1;
+}
+
+static int intern_names(core_state *st)
+{
+    struct {
+        PyObject **where;
+        const char *name;
+    } names[] = {
+        {&st->s_add_reader, "add_reader"},       {&st->s_blocking, "_asyncio_future_blocking"},
+        {&st->s_call_later, "call_later"},       {&st->s_call_soon_threadsafe, "call_soon_threadsafe"},
+        {&st->s_cancel, "cancel"},               {&st->s_create_future, "create_future"},
+        {&st->s_done, "done"},                   {&st->s_expire, "_expire"},
+        {&st->s_is_closed, "is_closed"},         {&st->s_set_result, "set_result"},
+        {&st->s_timeout, "timeout"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if ((*names[i].where = PyUnicode_InternFromString(names[i].name)) == NULL)
+            return -1;
+    return 0;
+}
+
+static int core_exec(PyObject *module)
+{
+    core_state *st = PyModule_GetState(module);
+    st->module = module;
+    pthread_once(&watch_forks, watch_forks_once);
+    if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
+        ring_add_types(module, st) < 0 || wait_add_types(module, st) < 0)
+        return -1;
+    if (PyModule_AddIntConstant(module, "LOCAL", LOCAL) < 0 || PyModule_AddIntConstant(module, "SPSC", SPSC) < 0)
+        return -1;
+    return PyModule_AddIntConstant(module, "MPSC", MPSC);
+}
+
+/* Everything the state refers to, in turn. */
+#define VISIT_STATE(st, VISIT)                                                                                    \
+    do {                                                                                                          \
+        for (int i = 0; i < ERRORS; i++)                                                                          \
+            VISIT((st)->errors[i]);                                                                               \
+        for (int i = 0; i < KINDS * SIDES; i++)                                                                   \
+            VISIT((st)->endpoint_type[i / SIDES][i % SIDES]);                                                     \
+        VISIT((st)->Statistics);                                                                                  \
+        VISIT((st)->chan_type);                                                                                   \
+        VISIT((st)->awaitable_type);                                                                              \
+        VISIT((st)->mailbox_type);                                                                                \
+        VISIT((st)->mailboxes);                                                                                   \
+        VISIT((st)->recent);                                                                                      \
+        VISIT((st)->get_running_loop);                                                                            \
+        VISIT((st)->current_tasks);                                                                               \
+        VISIT((st)->invalid_state);                                                                               \
+    } while (0)
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    core_state *st = PyModule_GetState(module);
+    if (st != NULL)
+        VISIT_STATE(st, Py_VISIT);
+    return 0;
+}
+
+/* Only what can close a cycle through a user's objects: channels may outlive this and still need the rest,
+ * which goes with the state itself. */
+static int core_clear(PyObject *module)
+{
+    core_state *st = PyModule_GetState(module);
+    if (st != NULL && st->mailboxes != NULL)
+        PyDict_Clear(st->mailboxes);
+    if (st != NULL)
+        Py_CLEAR(st->recent);
+    return 0;
+}
+
+static void core_free(void *module)
+{
+    core_state *st = PyModule_GetState(module);
+    if (st == NULL)
+        return;
+    VISIT_STATE(st, Py_CLEAR);
+    PyObject **names[] = {&st->s_add_reader, &st->s_blocking, &st->s_call_later, &st->s_call_soon_threadsafe,
+                          &st->s_cancel, &st->s_create_future, &st->s_done, &st->s_expire, &st->s_is_closed,
+                          &st->s_set_result, &st->s_timeout};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        Py_CLEAR(*names[i]);
+}
+
+static PyMethodDef core_methods[] = {
+    {"open", (PyCFunction)(void (*)(void))chan_open, METH_FASTCALL, "open(kind, capacity) -> (sender, receiver)"},
+    {"build_info", build_info, METH_NOARGS, "How this module was built, as a dict."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef core_module = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "nexus_channels._core",
+    .m_doc = "The channels themselves; use nexus_channels and its modules.",
+    .m_size = sizeof(core_state),
+    .m_methods = core_methods,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&core_module); }

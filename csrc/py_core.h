@@ -1,0 +1,203 @@
+/* py_core.h: what the py_*.c files share: the module's state, channels, endpoints and calls.
+ *
+ * A message on its way: Sender method -> Call -> look (py_ring.c) -> nc_ring.h; what has to wait goes
+ * through py_wait.c, which knows calls only by their `look`.
+ *
+ * Locks, outermost first: the critical section of an awaitable and of its endpoint (free-threaded builds;
+ * elsewhere the GIL is both), then a gate's lock.  No Python code runs and nothing is released while a
+ * gate's lock is held; what has to run afterwards is kept as a chain of boxes to kick.
+ */
+#ifndef NC_PY_CORE_H
+#define NC_PY_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include "nc_gate.h"
+#include "nc_ring.h"
+
+#if PY_VERSION_HEX < 0x030D0000 /* the GIL is the critical section */
+#define Py_BEGIN_CRITICAL_SECTION(op) {
+#define Py_END_CRITICAL_SECTION() }
+#define Py_BEGIN_CRITICAL_SECTION2(a, b) {
+#define Py_END_CRITICAL_SECTION2() }
+#endif
+
+#ifdef Py_GIL_DISABLED
+#define NC_FREE_THREADED 1
+#else
+#define NC_FREE_THREADED 0
+#endif
+
+/* Objects are only sent and received with the GIL held.  Where there is one, it orders both sides of a
+ * gate and all producers of a ring, so that the costly orders are not needed. */
+#define NC_PUBLISH (NC_FREE_THREADED ? memory_order_seq_cst : memory_order_release)
+#define NC_GLANCE (NC_FREE_THREADED ? memory_order_seq_cst : memory_order_relaxed)
+
+enum { TX, RX, SIDES };
+typedef enum { LOCAL, SPSC, MPSC, KINDS } chan_kind;
+
+/* ---- module state ---------------------------------------------------------------------------------- */
+
+enum { /* index into core_state.errors; names in py_core.c */
+       E_BUSY,
+       E_EMPTY,
+       E_ENDPOINT_CLOSED,
+       E_FULL,
+       E_RECV,
+       E_RECV_TIMEOUT,
+       E_SEND,
+       E_SEND_TIMEOUT,
+       E_WRONG_THREAD,
+       ERRORS,
+};
+
+typedef struct core_state {
+    PyObject *module;             /* borrowed: this is its state */
+    PyObject *errors[ERRORS];
+    PyObject *Statistics;         /* nexus_channels._types.Statistics */
+    PyTypeObject *chan_type;      /* a channel's shared part; not visible from Python */
+    PyTypeObject *endpoint_type[KINDS][SIDES];
+    PyTypeObject *awaitable_type;
+    PyTypeObject *mailbox_type;   /* one a loop that was waited on; not visible from Python */
+    PyObject *mailboxes;          /* dict: id of a loop -> its mailbox */
+    PyObject *recent;             /* GIL builds: the mailbox used last, borrowed from the dict, or NULL */
+    PyObject *get_running_loop;   /* asyncio._get_running_loop */
+    PyObject *current_tasks;      /* dict loop -> task (up to 3.13), or the function asyncio.current_task */
+    PyObject *invalid_state;      /* asyncio.InvalidStateError */
+    PyObject *s_add_reader, *s_blocking, *s_call_later, *s_call_soon_threadsafe, *s_cancel, *s_create_future,
+        *s_done, *s_expire, *s_is_closed, *s_set_result, *s_timeout;
+} core_state;
+
+/* Raise errors[which](message), or errors[which](message, value) where a value was not sent; NULL. */
+PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...);
+/* Seconds from an argument: < 0 for None or infinity; false with ValueError or TypeError set. */
+bool core_parse_timeout(PyObject *arg, double *seconds);
+/* How many times this process was forked off, counting along: what was born elsewhere must not be woken. */
+uint32_t core_generation(void);
+
+/* ---- channels and endpoints ------------------------------------------------------------------------ */
+
+typedef struct Chan {
+    PyObject_HEAD
+    PyObject *module;             /* keeps `st` alive, whatever the collector clears first */
+    core_state *st;
+    nc_ring *ring;
+    nc_gate *gate;                /* [SIDES]: gate[TX] is where senders wait */
+    _Atomic uint32_t senders;     /* open sender endpoints; relaxed but for the last one's C3 */
+    _Atomic uint32_t receivers;
+    uint64_t discarded;           /* items that rx.close() threw away; under gate[RX]'s lock */
+    chan_kind kind;
+    unsigned long thread;         /* LOCAL: the one thread it belongs to; else 0 */
+    void *block;                  /* the allocation that ring, gates and slots lie in */
+} Chan;
+
+typedef struct Endpoint {
+    PyObject_HEAD
+    Chan *chan;                   /* until the endpoint is freed */
+    PyObject *weakrefs;
+    uint8_t side;
+    bool closed;                  /* by its user or by its end; written in its critical section */
+    _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
+} Endpoint;
+
+/* ---- calls: one send or receive, however it waits --------------------------------------------------- */
+
+typedef enum {
+    STEP_READY,   /* done; the result is in *out (NULL stands for None) */
+    STEP_ERROR,   /* an exception is set; nothing was sent or taken */
+    STEP_BLOCKED, /* not now */
+    STEP_PARTIAL, /* some of a batch went; not the rest now */
+} step;
+
+typedef struct Call {
+    const struct call_op *op;
+    Endpoint *ep;                 /* strong, unless the call lives on the stack of a method of ep */
+    PyObject *value;              /* what to send: one value, or a list; strong, NULL once it is in the ring */
+    Py_ssize_t n;                 /* recv_many: at most; send_many: how many went */
+    uint64_t least, share;        /* for the waiter: needs, and will take at most */
+} Call;
+
+typedef struct call_op {
+    const char *name, *qualname;
+    /* Try once, holding the endpoint.  `called`: it is this call's turn; else it must go behind those who
+     * wait.  Whom it made room for, or gave something to, is chained to `kicks`. */
+    step (*look)(Call *, bool called, PyObject **out, nc_box **kicks);
+    /* Raise what this call raises when its time is up. */
+    void (*timed_out)(Call *);
+} call_op;
+
+/* py_chan.c */
+int chan_add_types(PyObject *module, core_state *st);
+PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
+/* What a gate is asked for: items for receivers, room for senders. */
+uint64_t chan_have(Chan *c, int side);
+/* Drop what is buffered, now that the receiver is gone.  Runs Python code. */
+void chan_discard_orphans(Chan *c);
+/* Can the endpoint be used at all?  STEP_READY, or STEP_ERROR with an exception set. */
+step endpoint_check(Endpoint *ep);
+
+/* What all endpoints have, to be listed among a type's slots and methods. */
+#define ENDPOINT_METHODS                                                                                         \
+    {"close", endpoint_close, METH_NOARGS, endpoint_close_doc},                                                  \
+        {"statistics", endpoint_statistics, METH_NOARGS, endpoint_statistics_doc},                               \
+        {"same_channel", endpoint_same_channel, METH_O, endpoint_same_channel_doc},                              \
+        {"__enter__", endpoint_enter, METH_NOARGS, NULL},                                                        \
+        {"__exit__", (PyCFunction)(void (*)(void))endpoint_exit, METH_FASTCALL, NULL},                           \
+        {"__aenter__", endpoint_aenter, METH_NOARGS, NULL},                                                      \
+        {"__aexit__", (PyCFunction)(void (*)(void))endpoint_aexit, METH_FASTCALL, NULL},                         \
+        {"__reduce_ex__", endpoint_reduce, METH_O, NULL},                                                        \
+        {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL}
+#define ENDPOINT_CLONE {"clone", endpoint_clone, METH_NOARGS, endpoint_clone_doc}
+#define ENDPOINT_SLOTS                                                                                           \
+    {Py_tp_dealloc, endpoint_dealloc}, {Py_tp_traverse, endpoint_traverse}, {Py_tp_clear, endpoint_clear},       \
+        {Py_tp_repr, endpoint_repr}, {Py_nb_bool, endpoint_bool}, {Py_sq_length, endpoint_length},               \
+        {Py_tp_getset, endpoint_getset}, {Py_tp_members, endpoint_members}
+enum {
+    ENDPOINT_FLAGS = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
+};
+extern PyGetSetDef endpoint_getset[];
+extern PyMemberDef endpoint_members[];
+extern const char endpoint_close_doc[], endpoint_statistics_doc[], endpoint_same_channel_doc[], endpoint_clone_doc[];
+PyObject *endpoint_close(PyObject *, PyObject *);
+PyObject *endpoint_clone(PyObject *, PyObject *);
+PyObject *endpoint_statistics(PyObject *, PyObject *);
+PyObject *endpoint_same_channel(PyObject *, PyObject *);
+PyObject *endpoint_enter(PyObject *, PyObject *);
+PyObject *endpoint_exit(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *endpoint_aenter(PyObject *, PyObject *);
+PyObject *endpoint_aexit(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *endpoint_reduce(PyObject *, PyObject *);
+PyObject *endpoint_repr(PyObject *);
+int endpoint_bool(PyObject *);
+Py_ssize_t endpoint_length(PyObject *);
+int endpoint_traverse(PyObject *, visitproc, void *);
+int endpoint_clear(PyObject *);
+void endpoint_dealloc(PyObject *);
+
+/* py_ring.c */
+int ring_add_types(PyObject *module, core_state *st);
+
+/* py_wait.c */
+int wait_add_types(PyObject *module, core_state *st);
+/* Tell those on `side` who can go on now; for when the gate's flag says that somebody wants to know. */
+void gate_notify(Chan *c, int side, nc_box **kicks);
+/* Give every box of the chain its kick and release values that nobody can receive any more.  Runs Python
+ * code; keeps the current exception. */
+void settle(core_state *st, Chan *c, nc_box *kicks);
+static inline void settle_soon(Chan *c, nc_box *kicks)
+{
+    /* relaxed: tell() has just looked, in an order that counts, or there was nothing to tell */
+    if (kicks != NULL || nc_gate_flag(&c->gate[RX], memory_order_relaxed) & NC_GONE)
+        settle(c->st, c, kicks);
+}
+/* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
+ * references, also when it fails. */
+PyObject *wait_new(Call *call, double timeout);
+/* Run the call to its end in this thread, asleep without the GIL in between.  Borrows what `call` refers to. */
+PyObject *wait_blocking(Call *call, double timeout);
+/* Line members of a gate, for the garbage collector. */
+int wait_traverse_line(nc_gate *g, visitproc visit, void *arg);
+
+#endif

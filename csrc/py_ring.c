@@ -1,0 +1,604 @@
+/* py_ring.c: the endpoints that carry objects: send and recv, one and many, on nc_ring.h.
+ *
+ * Each operation is one `look` function: try once, tell the other side.  Waiting, timeouts and
+ * cancellation are py_wait.c's and the same for all.  Senders first, receivers second, types last.
+ */
+#include "py_core.h"
+
+/* ---- the ring, as a side may use it ------------------------------------------------------------------ */
+
+/* Move up to `n` references into the ring.  With a GIL there is one producer at a time anyway. */
+static inline uint64_t ring_put(Chan *c, PyObject *const *values, uint64_t n)
+{
+#if NC_FREE_THREADED
+    if (c->kind == MPSC)
+        return nc_ring_push_mp(c->ring, (void *const *)values, n);
+    if (c->kind == LOCAL)
+        return nc_ring_push_sp(c->ring, (void *const *)values, n, memory_order_release);
+#endif
+    return nc_ring_push_sp(c->ring, (void *const *)values, n, NC_PUBLISH);
+}
+
+/* Move up to `n` references out of it. */
+static inline uint64_t ring_take(Chan *c, PyObject **values, uint64_t n)
+{
+#if NC_FREE_THREADED
+    if (c->kind == LOCAL)
+        return nc_ring_pop_sc(c->ring, (void **)values, n, memory_order_release);
+#endif
+    return nc_ring_pop_sc(c->ring, (void **)values, n, NC_PUBLISH);
+}
+
+/* With others in line: only what is left over when each of them has had its share. */
+static uint64_t ring_put_behind(Chan *c, PyObject *const *values, uint64_t n)
+{
+    nc_gate *g = &c->gate[TX];
+    nc_gate_enter(g, core_generation());
+    uint64_t have = chan_have(c, TX), spare = have > g->owed ? have - g->owed : 0;
+    if (n > spare)
+        n = spare;
+    if (n > 0)
+        n = ring_put(c, values, n);
+    nc_gate_exit(g);
+    return n;
+}
+
+static uint64_t ring_take_behind(Chan *c, PyObject **values, uint64_t n)
+{
+    nc_gate *g = &c->gate[RX];
+    nc_gate_enter(g, core_generation());
+    uint64_t have = chan_have(c, RX), spare = have > g->owed ? have - g->owed : 0;
+    if (n > spare)
+        n = spare;
+    if (n > 0)
+        n = ring_take(c, values, n);
+    nc_gate_exit(g);
+    return n;
+}
+
+/* After something was published: does anybody on the other side want to know? */
+static inline void tell(Chan *c, int side, nc_box **kicks)
+{
+    if (nc_gate_flag(&c->gate[side], NC_GLANCE) != 0) /* W2 */
+        gate_notify(c, side, kicks);
+}
+
+/* ---- senders: look ---------------------------------------------------------------------------------- */
+
+/* Put up to `n` values.  STEP_READY if anything went, in *put; the ring owns those now. */
+static inline step put_some(Endpoint *ep, PyObject *const *values, uint64_t n, uint64_t *put, bool called,
+                            PyObject *unsent, nc_box **kicks)
+{
+    Chan *c = ep->chan;
+    *put = 0;
+    if (ep->closed || c->thread != 0) {
+        step s = endpoint_check(ep);
+        if (s != STEP_READY)
+            return s;
+    }
+    uint32_t crowd = nc_gate_crowd(&c->gate[TX]);
+    if (crowd & NC_OVER) {
+        if (unsent != NULL)
+            core_raise(c->st, E_SEND, unsent, "the receiver is gone");
+        return STEP_ERROR;
+    }
+    *put = crowd == 0 || called ? ring_put(c, values, n) : ring_put_behind(c, values, n);
+    if (*put == 0)
+        return STEP_BLOCKED;
+    tell(c, RX, kicks);
+    return STEP_READY;
+}
+
+static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+{
+    uint64_t put;
+    step s = put_some(call->ep, &call->value, 1, &put, called, call->value, kicks);
+    if (s == STEP_READY)
+        call->value = NULL;
+    return s;
+}
+
+static void send_timed_out(Call *call)
+{
+    core_raise(call->ep->chan->st, E_SEND_TIMEOUT, call->value, "no room within the timeout (capacity %llu)",
+               (unsigned long long)call->ep->chan->ring->capacity);
+}
+
+static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out};
+static const call_op send_blocking_op = {"send_blocking", "Sender.send_blocking", send_look, send_timed_out};
+
+/* The list of what was not sent, a new reference. */
+static PyObject *unsent_of(Call *call) { return PyList_GetSlice(call->value, call->n, PY_SSIZE_T_MAX); }
+
+/* call->value is a private list of which `n` went already; its references stay its own. */
+static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+{
+    Chan *c = call->ep->chan;
+    PyObject **values = PySequence_Fast_ITEMS(call->value) + call->n;
+    uint64_t left = (uint64_t)(PyList_GET_SIZE(call->value) - call->n), put = 0;
+    uint64_t capacity = c->ring->capacity, want = left < capacity ? left : capacity;
+    for (uint64_t i = 0; i < want; i++)
+        Py_INCREF(values[i]); /* the ring's, before anybody can take it */
+    step s = put_some(call->ep, values, want, &put, called, NULL, kicks);
+    for (uint64_t i = put; i < want; i++)
+        Py_DECREF(values[i]); /* never the last: the list has one */
+    call->n += (Py_ssize_t)put;
+    left -= put;
+    call->share = left < capacity ? left : capacity;
+    if (s == STEP_ERROR && !PyErr_Occurred()) {
+        PyObject *unsent = unsent_of(call);
+        if (unsent != NULL)
+            core_raise(c->st, E_SEND, unsent, "the receiver is gone; %llu not sent", (unsigned long long)left);
+        Py_XDECREF(unsent);
+    }
+    if (s == STEP_ERROR || left == 0)
+        return s == STEP_ERROR ? s : STEP_READY;
+    return put > 0 ? STEP_PARTIAL : STEP_BLOCKED;
+}
+
+static void send_many_timed_out(Call *call)
+{
+    PyObject *unsent = unsent_of(call);
+    if (unsent != NULL)
+        core_raise(call->ep->chan->st, E_SEND_TIMEOUT, unsent, "no room within the timeout; %zd of %zd not sent",
+                   PyList_GET_SIZE(unsent), PyList_GET_SIZE(call->value));
+    Py_XDECREF(unsent);
+}
+
+static const call_op send_many_op = {"send_many", "Sender.send_many", send_many_look, send_many_timed_out};
+static const call_op send_many_blocking_op = {"send_many_blocking", "Sender.send_many_blocking", send_many_look,
+                                              send_many_timed_out};
+
+/* ---- senders: methods ------------------------------------------------------------------------------- */
+
+/* (value, timeout=None), as nearly all calls take it. */
+static bool parse_one_and_timeout(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n,
+                                  PyObject *kwnames, double *timeout)
+{
+    Py_ssize_t keywords = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    *timeout = -1;
+    if (n == 1 && keywords == 0)
+        return true;
+    if (n == 2 && keywords == 0)
+        return core_parse_timeout(args[1], timeout);
+    if (n == 1 && keywords == 1 && PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->s_timeout) == 0)
+        return core_parse_timeout(args[1], timeout);
+    PyErr_Format(PyExc_TypeError, "%s() takes one argument and a timeout", name);
+    return false;
+}
+
+static bool parse_timeout_only(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n,
+                               PyObject *kwnames, double *timeout)
+{
+    Py_ssize_t keywords = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    *timeout = -1;
+    if (n + keywords == 0)
+        return true;
+    if (n + keywords == 1 &&
+        (n == 1 || PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->s_timeout) == 0))
+        return core_parse_timeout(args[0], timeout);
+    PyErr_Format(PyExc_TypeError, "%s() takes nothing but a timeout", name);
+    return false;
+}
+
+static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    Endpoint *ep = (Endpoint *)self;
+    double timeout;
+    if (!parse_one_and_timeout(ep->chan->st, "send", args, n, kwnames, &timeout))
+        return NULL;
+    return wait_new(&(Call){&send_op, (Endpoint *)Py_NewRef(self), Py_NewRef(args[0]), 0, 1, 1}, timeout);
+}
+
+static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    Endpoint *ep = (Endpoint *)self;
+    double timeout;
+    if (!parse_one_and_timeout(ep->chan->st, "send_blocking", args, n, kwnames, &timeout))
+        return NULL;
+    Call call = {&send_blocking_op, ep, Py_NewRef(args[0]), 0, 1, 1};
+    PyObject *result = wait_blocking(&call, timeout);
+    Py_XDECREF(call.value);
+    return result;
+}
+
+static PyObject *sender_try_send(PyObject *self, PyObject *value)
+{
+    Endpoint *ep = (Endpoint *)self;
+    nc_box *kicks = NULL;
+    uint64_t put;
+    step s;
+    Py_INCREF(value);
+    Py_BEGIN_CRITICAL_SECTION(self);
+    s = put_some(ep, &value, 1, &put, false, value, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle_soon(ep->chan, kicks);
+    if (s == STEP_READY)
+        Py_RETURN_NONE;
+    if (s == STEP_BLOCKED)
+        core_raise(ep->chan->st, E_FULL, value, "the channel is full (capacity %llu)",
+                   (unsigned long long)ep->chan->ring->capacity);
+    Py_DECREF(value);
+    return NULL;
+}
+
+/* `list` is a snapshot that nobody else has: what is sent must not change under way. */
+static Call send_many_call(Endpoint *ep, const call_op *op, PyObject *list)
+{
+    uint64_t n = (uint64_t)PyList_GET_SIZE(list), capacity = ep->chan->ring->capacity;
+    return (Call){op, ep, list, 0, 1, n < capacity ? n : capacity};
+}
+
+static PyObject *sender_send_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    Endpoint *ep = (Endpoint *)self;
+    double timeout;
+    if (!parse_one_and_timeout(ep->chan->st, "send_many", args, n, kwnames, &timeout))
+        return NULL;
+    PyObject *list = PySequence_List(args[0]);
+    if (list == NULL)
+        return NULL;
+    Call call = send_many_call((Endpoint *)Py_NewRef(self), &send_many_op, list);
+    return wait_new(&call, timeout);
+}
+
+static PyObject *sender_send_many_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    Endpoint *ep = (Endpoint *)self;
+    double timeout;
+    if (!parse_one_and_timeout(ep->chan->st, "send_many_blocking", args, n, kwnames, &timeout))
+        return NULL;
+    PyObject *list = PySequence_List(args[0]);
+    if (list == NULL)
+        return NULL;
+    Call call = send_many_call(ep, &send_many_blocking_op, list);
+    PyObject *result = wait_blocking(&call, timeout);
+    Py_DECREF(list);
+    return result;
+}
+
+static PyObject *sender_try_send_many(PyObject *self, PyObject *sequence)
+{
+    Endpoint *ep = (Endpoint *)self;
+    PyObject *list = PySequence_List(sequence);
+    if (list == NULL)
+        return NULL;
+    Call call = send_many_call(ep, &send_many_op, list);
+    nc_box *kicks = NULL;
+    step s;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    s = send_many_look(&call, false, NULL, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle_soon(ep->chan, kicks);
+    Py_DECREF(list);
+    return s == STEP_ERROR ? NULL : PyLong_FromSsize_t(call.n);
+}
+
+/* ---- receivers: look -------------------------------------------------------------------------------- */
+
+/* Take up to `n` values.  STEP_ERROR without an exception is the end: no sender, and nothing left. */
+static inline step take_some(Endpoint *ep, PyObject **values, uint64_t n, uint64_t *taken, bool called, nc_box **kicks)
+{
+    Chan *c = ep->chan;
+    nc_gate *g = &c->gate[RX];
+    *taken = 0;
+    if (ep->closed || c->thread != 0) {
+        step s = endpoint_check(ep);
+        if (s != STEP_READY)
+            return s;
+    }
+    bool first = called || nc_gate_crowd(g) < NC_HEAD;
+    *taken = first ? ring_take(c, values, n) : ring_take_behind(c, values, n);
+    if (*taken == 0) {
+        if (!nc_gate_over_seen(g)) /* C1, before the last look: what came before the end is there by now */
+            return STEP_BLOCKED;
+        *taken = first ? ring_take(c, values, n) : ring_take_behind(c, values, n);
+        if (*taken == 0)
+            return nc_ring_len(c->ring) == 0 ? STEP_ERROR : STEP_BLOCKED; /* or is owed to those in line */
+    }
+    tell(c, TX, kicks);
+    return STEP_READY;
+}
+
+static void raise_end(Call *call)
+{
+    if (!PyErr_Occurred())
+        core_raise(call->ep->chan->st, E_RECV, NULL, "every sender is gone and everything was received");
+}
+
+static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+{
+    uint64_t taken;
+    step s = take_some(call->ep, out, 1, &taken, called, kicks);
+    if (s == STEP_ERROR)
+        raise_end(call);
+    return s;
+}
+
+static void recv_timed_out(Call *call)
+{
+    core_raise(call->ep->chan->st, E_RECV_TIMEOUT, NULL, "no item within the timeout");
+}
+
+static const call_op recv_op = {"recv", "Receiver.recv", recv_look, recv_timed_out};
+static const call_op recv_blocking_op = {"recv_blocking", "Receiver.recv_blocking", recv_look, recv_timed_out};
+
+/* The same for iteration, where the end is no error. */
+static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+{
+    uint64_t taken;
+    return take_some(call->ep, out, 1, &taken, called, kicks);
+}
+
+static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+{
+    step s = next_look(call, called, out, kicks);
+    if (s == STEP_ERROR && !PyErr_Occurred())
+        PyErr_SetNone(PyExc_StopAsyncIteration);
+    return s;
+}
+
+static const call_op next_op = {"__next__", "Receiver.__next__", next_look, recv_timed_out};
+static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, recv_timed_out};
+
+/* At least one, at most call->n, as a list. */
+static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+{
+    uint64_t len = nc_ring_len(call->ep->chan->ring), n = (uint64_t)call->n < len ? (uint64_t)call->n : len, taken;
+    PyObject *list = PyList_New((Py_ssize_t)(n > 0 ? n : 1)); /* first: when that fails, nothing was taken */
+    if (list == NULL)
+        return STEP_ERROR;
+    step s = take_some(call->ep, PySequence_Fast_ITEMS(list), n > 0 ? n : 1, &taken, called, kicks);
+    if (s == STEP_ERROR)
+        raise_end(call);
+    Py_SET_SIZE(list, (Py_ssize_t)taken); /* fewer than hoped for where others wait in line */
+    if (s == STEP_READY)
+        *out = list;
+    else
+        Py_DECREF(list);
+    return s;
+}
+
+static const call_op recv_many_op = {"recv_many", "Receiver.recv_many", recv_many_look, recv_timed_out};
+static const call_op recv_many_blocking_op = {"recv_many_blocking", "Receiver.recv_many_blocking", recv_many_look,
+                                              recv_timed_out};
+
+/* ---- receivers: methods ----------------------------------------------------------------------------- */
+
+static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    Endpoint *ep = (Endpoint *)self;
+    double timeout;
+    if (!parse_timeout_only(ep->chan->st, "recv", args, n, kwnames, &timeout))
+        return NULL;
+    return wait_new(&(Call){&recv_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1}, timeout);
+}
+
+static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    Endpoint *ep = (Endpoint *)self;
+    double timeout;
+    if (!parse_timeout_only(ep->chan->st, "recv_blocking", args, n, kwnames, &timeout))
+        return NULL;
+    return wait_blocking(&(Call){&recv_blocking_op, ep, NULL, 1, 1, 1}, timeout);
+}
+
+static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Endpoint *ep = (Endpoint *)self;
+    nc_box *kicks = NULL;
+    PyObject *value = NULL;
+    uint64_t taken;
+    step s;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    s = take_some(ep, &value, 1, &taken, false, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle_soon(ep->chan, kicks);
+    if (s == STEP_READY)
+        return value;
+    if (s == STEP_BLOCKED)
+        core_raise(ep->chan->st, E_EMPTY, NULL, "the channel is empty");
+    else
+        raise_end(&(Call){.ep = ep});
+    return NULL;
+}
+
+/* How many recv_many may take, 0 with an exception set. */
+static Py_ssize_t parse_count(PyObject *arg)
+{
+    if (PyBool_Check(arg) || !PyIndex_Check(arg)) {
+        PyErr_Format(PyExc_TypeError, "the number of items must be an int, not %.200s", Py_TYPE(arg)->tp_name);
+        return 0;
+    }
+    Py_ssize_t n = PyNumber_AsSsize_t(arg, NULL);
+    if (n == -1 && PyErr_Occurred())
+        return 0;
+    if (n < 1)
+        PyErr_Format(PyExc_ValueError, "the number of items must be at least 1, not %S", arg);
+    return n < 1 ? 0 : n;
+}
+
+static Call recv_many_call(Endpoint *ep, const call_op *op, Py_ssize_t n)
+{
+    uint64_t capacity = ep->chan->ring->capacity;
+    return (Call){op, ep, NULL, n, 1, (uint64_t)n < capacity ? (uint64_t)n : capacity};
+}
+
+static PyObject *receiver_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    Endpoint *ep = (Endpoint *)self;
+    double timeout;
+    if (!parse_one_and_timeout(ep->chan->st, "recv_many", args, n, kwnames, &timeout))
+        return NULL;
+    Py_ssize_t count = parse_count(args[0]);
+    if (count == 0)
+        return NULL;
+    Call call = recv_many_call((Endpoint *)Py_NewRef(self), &recv_many_op, count);
+    return wait_new(&call, timeout);
+}
+
+static PyObject *receiver_recv_many_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    Endpoint *ep = (Endpoint *)self;
+    double timeout;
+    if (!parse_one_and_timeout(ep->chan->st, "recv_many_blocking", args, n, kwnames, &timeout))
+        return NULL;
+    Py_ssize_t count = parse_count(args[0]);
+    if (count == 0)
+        return NULL;
+    Call call = recv_many_call(ep, &recv_many_blocking_op, count);
+    return wait_blocking(&call, timeout);
+}
+
+static PyObject *receiver_try_recv_many(PyObject *self, PyObject *arg)
+{
+    Endpoint *ep = (Endpoint *)self;
+    Py_ssize_t count = parse_count(arg);
+    if (count == 0)
+        return NULL;
+    Call call = recv_many_call(ep, &recv_many_op, count);
+    nc_box *kicks = NULL;
+    PyObject *list = NULL;
+    step s;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    s = recv_many_look(&call, false, &list, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle_soon(ep->chan, kicks);
+    return s == STEP_BLOCKED ? PyList_New(0) : list;
+}
+
+/* for v in rx: blocks; NULL without an exception is the end. */
+static PyObject *receiver_next(PyObject *self)
+{
+    return wait_blocking(&(Call){&next_op, (Endpoint *)self, NULL, 1, 1, 1}, -1);
+}
+
+static PyObject *receiver_anext(PyObject *self)
+{
+    return wait_new(&(Call){&anext_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1}, -1);
+}
+
+/* ---- types ------------------------------------------------------------------------------------------ */
+
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+#define SENDER_METHODS                                                                                           \
+    {"send", FAST(sender_send), METH_FASTCALL | METH_KEYWORDS, send_doc},                                        \
+        {"try_send", sender_try_send, METH_O, try_send_doc},                                                     \
+        {"send_many", FAST(sender_send_many), METH_FASTCALL | METH_KEYWORDS, send_many_doc},                     \
+        {"try_send_many", sender_try_send_many, METH_O, try_send_many_doc}
+#define SENDER_BLOCKING_METHODS                                                                                  \
+    {"send_blocking", FAST(sender_send_blocking), METH_FASTCALL | METH_KEYWORDS, send_blocking_doc},             \
+        {"send_many_blocking", FAST(sender_send_many_blocking), METH_FASTCALL | METH_KEYWORDS, send_many_blocking_doc}
+#define RECEIVER_METHODS                                                                                         \
+    {"recv", FAST(receiver_recv), METH_FASTCALL | METH_KEYWORDS, recv_doc},                                      \
+        {"try_recv", receiver_try_recv, METH_NOARGS, try_recv_doc},                                              \
+        {"recv_many", FAST(receiver_recv_many), METH_FASTCALL | METH_KEYWORDS, recv_many_doc},                   \
+        {"try_recv_many", receiver_try_recv_many, METH_O, try_recv_many_doc}
+#define RECEIVER_BLOCKING_METHODS                                                                                \
+    {"recv_blocking", FAST(receiver_recv_blocking), METH_FASTCALL | METH_KEYWORDS, recv_blocking_doc},           \
+        {"recv_many_blocking", FAST(receiver_recv_many_blocking), METH_FASTCALL | METH_KEYWORDS, recv_many_blocking_doc}
+#define END {NULL, NULL, 0, NULL}
+
+#define CANCEL_SEND "Cancelled or timed out, it did not send.  Safe from any thread (local: its own only)."
+#define CANCEL_RECV "Cancelled or timed out, it took nothing.  Safe from any thread (local: its own only)."
+
+static const char send_doc[] =
+    "send(value, timeout=None)\n--\n\n"
+    "Send `value`, waiting for room up to `timeout` seconds; await the result.\n\n"
+    "Raises SendTimeout, SendError if the receiver is gone (both with `.value`), EndpointClosed.\n" CANCEL_SEND;
+static const char send_blocking_doc[] =
+    "send_blocking(value, timeout=None)\n--\n\n"
+    "Send `value`, blocking this thread for room up to `timeout` seconds (0: do not wait), without the GIL.\n\n"
+    "Raises SendTimeout, SendError if the receiver is gone (both with `.value`), EndpointClosed, and whatever a\n"
+    "signal handler raises.  When it raised, it did not send.  Safe from any thread.";
+static const char try_send_doc[] =
+    "try_send(value, /)\n--\n\n"
+    "Send `value` now.  Raises Full when there is no room, or no more than those in line will take; SendError if\n"
+    "the receiver is gone (both with `.value`); EndpointClosed.  Never waits, keeps the GIL, and makes no system\n"
+    "call unless it wakes somebody.  Safe from any thread (local: its own only).";
+static const char send_many_doc[] =
+    "send_many(iterable, timeout=None)\n--\n\n"
+    "Send every value of `iterable`, which is read to its end first, in order; await the result.\n\n"
+    "Raises as send() does; `.value` is then the list of what was not sent.  Cancelled, it sent a prefix.\n"
+    "Whenever it has to wait again, it goes to the end of the line.  Safe from any thread (local: its own only).";
+static const char send_many_blocking_doc[] =
+    "send_many_blocking(iterable, timeout=None)\n--\n\n"
+    "send_many(), blocking this thread without the GIL.  Interrupted by a signal handler that raises, it sent a\n"
+    "prefix.  Safe from any thread.";
+static const char try_send_many_doc[] =
+    "try_send_many(sequence, /)\n--\n\n"
+    "Send as many values as there is room for now, in order; returns how many.  Raises SendError with the list of\n"
+    "what was not sent if the receiver is gone; EndpointClosed.  Safe from any thread (local: its own only).";
+static const char recv_doc[] =
+    "recv(timeout=None)\n--\n\n"
+    "Receive one value, waiting for it up to `timeout` seconds; await the result.\n\n"
+    "Raises RecvTimeout, RecvError once every sender is gone and all was received, EndpointClosed.\n" CANCEL_RECV;
+static const char recv_blocking_doc[] =
+    "recv_blocking(timeout=None)\n--\n\n"
+    "Receive one value, blocking this thread up to `timeout` seconds (0: do not wait), without the GIL.\n\n"
+    "Raises RecvTimeout, RecvError once every sender is gone and all was received, EndpointClosed, and whatever a\n"
+    "signal handler raises.  When it raised, it took nothing.  Safe from any thread.";
+static const char try_recv_doc[] =
+    "try_recv()\n--\n\n"
+    "Receive one value now.  Raises Empty when there is none, or none but for those in line; RecvError at the end;\n"
+    "EndpointClosed.  Never waits, keeps the GIL, and makes no system call unless it wakes somebody.  Safe from any\n"
+    "thread (local: its own only).";
+static const char recv_many_doc[] =
+    "recv_many(n, timeout=None)\n--\n\n"
+    "Wait for one value, then take what is there, at most `n`, as a list; await the result.\n\n"
+    "Raises as recv() does, ValueError for n < 1.\n" CANCEL_RECV;
+static const char recv_many_blocking_doc[] =
+    "recv_many_blocking(n, timeout=None)\n--\n\n"
+    "recv_many(), blocking this thread without the GIL.  When it raised, it took nothing.  Safe from any thread.";
+static const char try_recv_many_doc[] =
+    "try_recv_many(n, /)\n--\n\n"
+    "Take what is there now, at most `n`, as a list, which may be empty.  Raises RecvError at the end, EndpointClosed,\n"
+    "ValueError for n < 1.  Safe from any thread (local: its own only).";
+
+static PyMethodDef local_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS, END};
+static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, SENDER_BLOCKING_METHODS, ENDPOINT_METHODS, END};
+static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, SENDER_BLOCKING_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS,
+                                            END};
+static PyMethodDef local_receiver_methods[] = {RECEIVER_METHODS, ENDPOINT_METHODS, END};
+static PyMethodDef receiver_methods[] = {RECEIVER_METHODS, RECEIVER_BLOCKING_METHODS, ENDPOINT_METHODS, END};
+
+static PyType_Slot local_sender_slots[] = {{Py_tp_methods, local_sender_methods}, ENDPOINT_SLOTS, {0, NULL}};
+static PyType_Slot spsc_sender_slots[] = {{Py_tp_methods, spsc_sender_methods}, ENDPOINT_SLOTS, {0, NULL}};
+static PyType_Slot mpsc_sender_slots[] = {{Py_tp_methods, mpsc_sender_methods}, ENDPOINT_SLOTS, {0, NULL}};
+static PyType_Slot local_receiver_slots[] = {{Py_tp_methods, local_receiver_methods},
+                                             {Py_am_aiter, PyObject_SelfIter},
+                                             {Py_am_anext, receiver_anext},
+                                             ENDPOINT_SLOTS,
+                                             {0, NULL}};
+static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
+                                       {Py_tp_iter, PyObject_SelfIter},
+                                       {Py_tp_iternext, receiver_next},
+                                       {Py_am_aiter, PyObject_SelfIter},
+                                       {Py_am_anext, receiver_anext},
+                                       ENDPOINT_SLOTS,
+                                       {0, NULL}};
+
+#define SPEC(module, cls, its_slots)                                                                             \
+    {.name = "nexus_channels." module "." cls, .basicsize = sizeof(Endpoint), .flags = ENDPOINT_FLAGS, .slots = its_slots}
+
+static PyType_Spec specs[KINDS][SIDES] = {
+    [LOCAL] = {SPEC("local", "Sender", local_sender_slots), SPEC("local", "Receiver", local_receiver_slots)},
+    [SPSC] = {SPEC("spsc", "Sender", spsc_sender_slots), SPEC("spsc", "Receiver", receiver_slots)},
+    [MPSC] = {SPEC("mpsc", "Sender", mpsc_sender_slots), SPEC("mpsc", "Receiver", receiver_slots)},
+};
+
+int ring_add_types(PyObject *module, core_state *st)
+{
+    static const char *const names[KINDS][SIDES] = {
+        {"LocalSender", "LocalReceiver"}, {"SpscSender", "SpscReceiver"}, {"MpscSender", "MpscReceiver"}};
+    for (int kind = 0; kind < KINDS; kind++)
+        for (int side = 0; side < SIDES; side++) {
+            PyObject *type = PyType_FromModuleAndSpec(module, &specs[kind][side], NULL);
+            if (type == NULL || PyModule_AddObjectRef(module, names[kind][side], type) < 0) {
+                Py_XDECREF(type);
+                return -1;
+            }
+            st->endpoint_type[kind][side] = (PyTypeObject *)type;
+        }
+    return 0;
+}

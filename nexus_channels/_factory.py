@@ -1,0 +1,34 @@
+"""The callable behind every module's `channel`: `channel(n)` opens one, `channel[T](n)` says of what."""
+
+from typing import Any
+
+from . import _core
+from ._types import Channel
+
+__all__ = ["ChannelFactory"]
+
+
+class ChannelFactory:
+    """channel(capacity)
+
+    Open a channel that holds exactly `capacity` items, at least 1; returns `Channel(sender, receiver)`.
+    No event loop is needed, and any thread may open one.  `channel[T](capacity)` is the same, and tells type
+    checkers what the items are.
+
+    Raises TypeError unless `capacity` is an int, ValueError below 1, MemoryError if there is not that much.
+    """
+
+    __slots__ = ("_kind", "_name")
+
+    def __init__(self, kind: int, module: str) -> None:
+        self._kind = kind
+        self._name = f"{module}.channel"
+
+    def __call__(self, capacity: int) -> Channel[Any, Any]:
+        return Channel._make(_core.open(self._kind, capacity))
+
+    def __getitem__(self, item: object) -> "ChannelFactory":
+        return self
+
+    def __repr__(self) -> str:
+        return f"<function {self._name}>"

@@ -1,0 +1,134 @@
+"""What a channel can refuse, and why: one exception a situation.
+
+Three situations are told apart everywhere: *you* closed this endpoint (`EndpointClosed`), the *peer*
+is gone (`Disconnected`), and the channel has no room or no item *now* (`Full`, `Empty`).  Each class
+is also the one that a user of `queue`, `asyncio` or plain files would already be catching.
+"""
+
+import asyncio
+import queue
+
+__all__ = [
+    "BusyError",
+    "ChannelError",
+    "ClaimDisconnected",
+    "ClaimError",
+    "ClaimFull",
+    "ClaimReleased",
+    "ClaimTimeout",
+    "ClaimTooLarge",
+    "Closed",
+    "Disconnected",
+    "Empty",
+    "EndpointClosed",
+    "Full",
+    "RecvError",
+    "RecvTimeout",
+    "SendError",
+    "SendTimeout",
+    "TryRecvError",
+    "TrySendError",
+    "WrongThreadError",
+    "ZeroLengthClaim",
+]
+
+# queue.ShutDown and asyncio.QueueShutDown came with Python 3.13.
+_SHUTDOWN: tuple[type[Exception], ...] = tuple(
+    getattr(module, name)
+    for module, name in ((queue, "ShutDown"), (asyncio, "QueueShutDown"))
+    if hasattr(module, name)
+)
+
+
+class ChannelError(Exception):
+    """Base of everything a channel raises."""
+
+
+class Closed(ChannelError, *_SHUTDOWN):
+    """One side of the channel is closed: yours (`EndpointClosed`) or the other (`Disconnected`)."""
+
+
+class Disconnected(Closed):
+    """The other side is gone: closed, or dropped."""
+
+
+class EndpointClosed(Closed, ValueError):
+    """You closed this endpoint yourself."""
+
+
+class TrySendError(ChannelError):
+    """The value was not sent; `value` is the very object that was passed.
+
+    For a `send_many` it is the list of what was not sent.
+    """
+
+    def __init__(self, message: str = "", value: object = None) -> None:
+        super().__init__(message)
+        self.value = value
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.value)
+
+
+class TryRecvError(ChannelError):
+    """Nothing was received."""
+
+
+class SendError(Disconnected, TrySendError):
+    """Not sent: the receiver is gone.  `value` is what was passed."""
+
+
+class RecvError(Disconnected, TryRecvError, EOFError):
+    """The end: every sender is gone and everything sent was received."""
+
+
+class Full(TrySendError, queue.Full, asyncio.QueueFull):
+    """Not sent: no room now.  `value` is what was passed."""
+
+
+class SendTimeout(Full, TimeoutError):
+    """Not sent: no room within the timeout.  `value` is what was passed."""
+
+
+class Empty(TryRecvError, queue.Empty, asyncio.QueueEmpty):
+    """Nothing received: no item now."""
+
+
+class RecvTimeout(Empty, TimeoutError):
+    """Nothing received: no item within the timeout."""
+
+
+class ClaimError(ChannelError):
+    """Something about a claim on a byte ring."""
+
+
+class ClaimTooLarge(ClaimError, ValueError):
+    """The claim is larger than `max_message_size`: it could never be granted."""
+
+
+class ZeroLengthClaim(ClaimError, ValueError):
+    """A message has at least one byte."""
+
+
+class ClaimReleased(ClaimError, BufferError):
+    """The claim was already committed, aborted or released."""
+
+
+class ClaimDisconnected(ClaimError, SendError):
+    """No claim: the receiver is gone."""
+
+
+class ClaimFull(ClaimError, Full):
+    """No claim: the ring has no room for it now."""
+
+
+class ClaimTimeout(ClaimFull, SendTimeout):
+    """No claim: the ring had no room for it within the timeout."""
+
+
+class BusyError(ChannelError, RuntimeError):
+    """The endpoint is lent to a claim that is still open."""
+
+
+class WrongThreadError(ChannelError, RuntimeError):
+    """An endpoint of a `local` channel was used off the thread that created it."""
