@@ -7,7 +7,7 @@ import time
 
 import pytest
 from harness import STRESS, seeded, size
-from support import DEADLINE, drive, turns, until_blocked, until_parked
+from support import DEADLINE, drive, turns, until, until_blocked, until_parked
 
 from nexus_channels import Empty, Full, RecvError, RecvTimeout, SendError, SendTimeout
 
@@ -125,7 +125,8 @@ def test_pitfall_05_threads_that_time_out_pass_their_wake_ups_on(threaded, spawn
     for round_number in range(size(60, 2000)):
         tx, rx = threaded.channel(1)
         short = spawn(_recv_or_none, rx, 0.001)
-        until_blocked(rx, receivers=1) if round_number % 2 else None
+        if round_number % 2:
+            until(lambda rx=rx, short=short: rx.statistics().waiting_receivers or not short.is_alive())
         endless = spawn(rx.recv_blocking)
         time.sleep(0.001 * (round_number % 3) / 2)  # not for a state: to land before, at and after the timeout
         tx.send_blocking(1)
@@ -146,7 +147,8 @@ def test_pitfall_05_sending_threads_that_time_out_pass_their_wake_ups_on(threade
     for round_number in range(size(60, 2000)):
         tx, rx = full_channel(threaded)
         short = spawn(_sent, tx, "short", 0.001)
-        until_blocked(tx, senders=1) if round_number % 2 else None
+        if round_number % 2:
+            until(lambda tx=tx, short=short: tx.statistics().waiting_senders or not short.is_alive())
         endless = spawn(tx.send_blocking, "endless")
         time.sleep(0.001 * (round_number % 3) / 2)
         received = [rx.recv_blocking()]
