@@ -420,19 +420,6 @@ def test_every_use_of_a_closed_receiver_raises_endpoint_closed(variant, name):
         drive(result)
 
 
-def test_entering_a_closed_endpoint_again_raises_endpoint_closed(variant, run):
-    async def enter(endpoint):
-        async with endpoint:
-            pass
-
-    for endpoint in variant.channel(1):
-        endpoint.close()
-        with pytest.raises(EndpointClosed), endpoint:
-            pass
-        with pytest.raises(EndpointClosed):
-            run(enter(endpoint))
-
-
 def test_a_closed_endpoint_can_still_be_asked_about_itself(variant):
     tx, rx = variant.channel(3)
     tx.close()
