@@ -259,9 +259,12 @@ static inline void nc_gate_rejoin(nc_gate *g, nc_waiter *w)
     nc_gate_set_flag(g);
 }
 
-/* Leave the line, called or not.  The caller then calls those whose turn it may be now. */
+/* Leave the line, called or not; again is as good as once.  The caller then calls those whose turn it may
+ * be now. */
 static inline void nc_gate_leave(nc_gate *g, nc_waiter *w)
 {
+    if (atomic_load_explicit(&w->state, memory_order_relaxed) == NC_OUTSIDE) /* under the lock */
+        return;
     if (w->born != g->born) { /* the line it stood in stayed behind in the parent process */
         atomic_store_explicit(&w->state, NC_OUTSIDE, memory_order_relaxed);
         return;

@@ -363,6 +363,7 @@ void endpoint_dealloc(PyObject *self)
     Endpoint *ep = (Endpoint *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, endpoint_dealloc) /* a channel may hold an endpoint that holds a channel that ... */
     if (ep->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
     Chan *c = ep->chan;
@@ -374,6 +375,7 @@ void endpoint_dealloc(PyObject *self)
     type->tp_free(self);
     Py_XDECREF(c);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static int chan_traverse(PyObject *self, visitproc visit, void *arg)

@@ -172,7 +172,7 @@ static int core_exec(PyObject *module)
     st->module = module;
     pthread_once(&watch_forks, watch_forks_once);
     if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
-        ring_add_types(module, st) < 0 || wait_add_types(module, st) < 0)
+        ring_add_types(module, st) < 0 || wake_add_types(module, st) < 0 || wait_add_types(module, st) < 0)
         return -1;
     if (PyModule_AddIntConstant(module, "LOCAL", LOCAL) < 0 || PyModule_AddIntConstant(module, "SPSC", SPSC) < 0)
         return -1;

@@ -179,10 +179,31 @@ void endpoint_dealloc(PyObject *);
 /* py_ring.c */
 int ring_add_types(PyObject *module, core_state *st);
 
-/* py_wait.c */
-int wait_add_types(PyObject *module, core_state *st);
-/* Tell those on `side` who can go on now; for when the gate's flag says that somebody wants to know. */
-void gate_notify(Chan *c, int side, nc_box **kicks);
+/* py_wake.c */
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+
+typedef struct wake_box {
+    nc_box box;
+    bool is_loop;                 /* else a parker */
+    uint32_t born;                /* core_generation when made; a forked child leaves it alone */
+} wake_box;
+
+typedef struct parker {
+    wake_box base;
+    nc_waiter waiter;
+    PyThread_type_lock lock;      /* taken; a kick releases it */
+} parker;
+
+/* What stands in line for an awaitable. */
+typedef struct sleeper {
+    nc_waiter waiter;
+    Chan *chan;                   /* strong */
+    int side;
+    PyObject *_Atomic future;     /* strong; taken out by whoever resolves it.  Only its loop's thread puts one
+                                     in, so relaxed is enough for the rest but the hand-over: S1 */
+} sleeper;
+
+int wake_add_types(PyObject *module, core_state *st);
 /* Give every box of the chain its kick and release values that nobody can receive any more.  Runs Python
  * code; keeps the current exception. */
 void settle(core_state *st, Chan *c, nc_box *kicks);
@@ -192,12 +213,28 @@ static inline void settle_soon(Chan *c, nc_box *kicks)
     if (kicks != NULL || nc_gate_flag(&c->gate[RX], memory_order_relaxed) & NC_GONE)
         settle(c->st, c, kicks);
 }
+parker *parker_new(const void *owner);
+void wake_box_unref(nc_box *box);
+sleeper *sleeper_new(nc_box *box, Endpoint *owner);
+void sleeper_free(sleeper *sl);
+void sleeper_set_future(sleeper *sl, PyObject *future);
+PyObject *loop_here(core_state *st, const char *who, nc_box **box);
+PyObject *loop_future(core_state *st, PyObject *loop);
+PyObject *loop_timer(core_state *st, PyObject *loop, double seconds, PyObject *what);
+void resolve(core_state *st, PyObject *future);
+
+/* py_wait.c */
+int wait_add_types(PyObject *module, core_state *st);
+/* Tell those on `side` who can go on now; for when the gate's flag says that somebody wants to know. */
+void gate_notify(Chan *c, int side, nc_box **kicks);
+/* Leave the line for good, and hand on what the waiter was called for but did not take.  Idempotent. */
+void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks);
 /* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
  * references, also when it fails. */
-PyObject *wait_new(Call *call, double timeout);
-/* Run the call to its end in this thread, asleep without the GIL in between.  Borrows what `call` refers to. */
+PyObject *wait_new(const Call *call, double timeout);
+/* Run the call to its end in this thread, asleep without the GIL in between. */
 PyObject *wait_blocking(Call *call, double timeout);
-/* Line members of a gate, for the garbage collector. */
+/* What a gate's line refers to, for the garbage collector. */
 int wait_traverse_line(nc_gate *g, visitproc visit, void *arg);
 
 #endif

@@ -562,15 +562,38 @@ static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, SENDER_BLOCKING_METH
 static PyMethodDef local_receiver_methods[] = {RECEIVER_METHODS, ENDPOINT_METHODS, END};
 static PyMethodDef receiver_methods[] = {RECEIVER_METHODS, RECEIVER_BLOCKING_METHODS, ENDPOINT_METHODS, END};
 
-static PyType_Slot local_sender_slots[] = {{Py_tp_methods, local_sender_methods}, ENDPOINT_SLOTS, {0, NULL}};
-static PyType_Slot spsc_sender_slots[] = {{Py_tp_methods, spsc_sender_methods}, ENDPOINT_SLOTS, {0, NULL}};
-static PyType_Slot mpsc_sender_slots[] = {{Py_tp_methods, mpsc_sender_methods}, ENDPOINT_SLOTS, {0, NULL}};
+static const char sender_doc[] =
+    "The sending end of a channel; open one with channel(capacity).\n\n"
+    "send() waits in a task, send_blocking() in a thread, try_send() not at all.  Any number of tasks and threads\n"
+    "may use one sender: they are served first come, first served.  A context manager that closes itself; dropping\n"
+    "the last reference closes it too.  When every sender is closed, the receiver drains and then sees the end.";
+static const char receiver_doc[] =
+    "The receiving end of a channel; open one with channel(capacity).\n\n"
+    "recv() waits in a task, recv_blocking() in a thread, try_recv() not at all; `async for` and `for` end when\n"
+    "every sender is gone.  Any number of tasks and threads may use it: they are served first come, first served.\n"
+    "A context manager that closes itself; dropping the last reference closes it too, and what is buffered is dropped.";
+static const char local_receiver_doc[] =
+    "The receiving end of a channel within one thread; open one with channel(capacity).\n\n"
+    "recv() waits, try_recv() does not; `async for` ends when every sender is gone.  A context manager that closes\n"
+    "itself; dropping the last reference closes it too, and what is buffered is dropped.";
+static const char local_sender_doc[] =
+    "The sending end of a channel within one thread; open one with channel(capacity).\n\n"
+    "send() waits, try_send() does not; clone() makes another sender.  A context manager that closes itself; dropping\n"
+    "the last reference closes it too.  When every sender is closed, the receiver drains and then sees the end.";
+
+#define SENDER_SLOTS(its_methods, its_doc)                                                                       \
+    {{Py_tp_methods, its_methods}, {Py_tp_doc, (void *)its_doc}, ENDPOINT_SLOTS, {0, NULL}}
+static PyType_Slot local_sender_slots[] = SENDER_SLOTS(local_sender_methods, local_sender_doc);
+static PyType_Slot spsc_sender_slots[] = SENDER_SLOTS(spsc_sender_methods, sender_doc);
+static PyType_Slot mpsc_sender_slots[] = SENDER_SLOTS(mpsc_sender_methods, sender_doc);
 static PyType_Slot local_receiver_slots[] = {{Py_tp_methods, local_receiver_methods},
+                                             {Py_tp_doc, (void *)local_receiver_doc},
                                              {Py_am_aiter, PyObject_SelfIter},
                                              {Py_am_anext, receiver_anext},
                                              ENDPOINT_SLOTS,
                                              {0, NULL}};
 static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
+                                       {Py_tp_doc, (void *)receiver_doc},
                                        {Py_tp_iter, PyObject_SelfIter},
                                        {Py_tp_iternext, receiver_next},
                                        {Py_am_aiter, PyObject_SelfIter},

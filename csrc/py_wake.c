@@ -1,0 +1,573 @@
+/* py_wake.c: how somebody who waits is reached: the boxes in which called waiters are posted.  Touches nc_gate.h.
+ *
+ * A loop has one mailbox, however many channels its tasks wait on; a blocked thread has a parker.  A burst of
+ * wake-ups costs one kick: a write to the loop's wake fd, or the release of the parker's lock.  Neither needs
+ * the GIL, so the same path serves threads that never hold it.
+ *
+ * The wake fd is opened when somebody off the loop first has to wake it; until then, and on loops without
+ * add_reader, call_soon_threadsafe does it.
+ *
+ * What stands in line for an awaitable is its sleeper, a block of its own that refers to the future the task
+ * waits on, and through it to the task: so a waiting task lives as long as the channel it waits on.  The
+ * awaitable owns the sleeper; if it goes while a post is in the mail, whoever takes the mail frees it.
+ */
+#include "py_core.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/eventfd.h>
+#endif
+
+/* ---- boxes ----------------------------------------------------------------------------------------- */
+
+typedef struct loop_box {
+    wake_box base;
+    _Atomic int wake_fd;          /* what wakers write to; NO_FD until somebody off the loop has woken it */
+    int read_fd;                  /* what the loop reads from; the same for an eventfd */
+    void *loop;                   /* the loop's identity, to find its mailbox by; never followed */
+} loop_box;
+
+enum { NO_FD = -1, NO_READER = -2 }; /* NO_READER: a loop without add_reader */
+
+/* Not on the blocked thread's stack: a daemon thread may die there while the line still knows its waiter. */
+parker *parker_new(const void *owner)
+{
+    parker *p = PyMem_RawCalloc(1, sizeof *p);
+    if (p == NULL)
+        return NULL;
+    nc_box_init(&p->base.box);
+    p->base.born = core_generation();
+    p->waiter.box = &p->base.box;
+    p->waiter.owner = owner;
+    p->lock = PyThread_allocate_lock();
+    if (p->lock == NULL) {
+        PyMem_RawFree(p);
+        return NULL;
+    }
+    PyThread_acquire_lock(p->lock, NOWAIT_LOCK);
+    return p;
+}
+
+static void loop_box_close(loop_box *b)
+{
+    int wake = atomic_load_explicit(&b->wake_fd, memory_order_relaxed); /* the last to know it */
+    if (wake >= 0)
+        close(wake);
+    if (b->read_fd >= 0 && b->read_fd != wake)
+        close(b->read_fd);
+}
+
+void wake_box_unref(nc_box *box)
+{
+    if (!nc_box_unref(box))
+        return;
+    wake_box *b = container_of(box, wake_box, box);
+    if (b->is_loop)
+        loop_box_close((loop_box *)b);
+    else
+        PyThread_free_lock(((parker *)b)->lock);
+    PyMem_RawFree(b);
+}
+
+static bool open_wake_fds(int fds[2])
+{
+#ifdef __linux__
+    fds[0] = fds[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return fds[0] >= 0;
+#else
+    if (pipe(fds) != 0)
+        return false;
+    for (int i = 0; i < 2; i++) {
+        fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+        fcntl(fds[i], F_SETFL, O_NONBLOCK);
+    }
+    return true;
+#endif
+}
+
+/* One write a burst.  A full pipe is as good as a written one: the reader has yet to come by. */
+static void wake_fd_write(int fd)
+{
+    static const uint64_t one = 1;
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+static void wake_fd_clear(int fd)
+{
+    uint64_t buffer[8];
+    while (read(fd, buffer, sizeof buffer) == (ssize_t)sizeof buffer)
+        ; /* an eventfd answers 8 bytes, once; a pipe until it is empty */
+}
+
+/* ---- sleepers --------------------------------------------------------------------------------------- */
+
+sleeper *sleeper_new(nc_box *box, Endpoint *owner)
+{
+    sleeper *sl = PyMem_Malloc(sizeof *sl);
+    if (sl == NULL)
+        return NULL;
+    nc_box_ref(box);
+    sl->waiter.box = box;
+    sl->waiter.owner = owner;
+    sl->chan = (Chan *)Py_NewRef(owner->chan);
+    sl->side = owner->side;
+    atomic_store_explicit(&sl->waiter.state, NC_OUTSIDE, memory_order_relaxed); /* nobody else knows it yet */
+    atomic_store_explicit(&sl->waiter.post, NC_POST_NONE, memory_order_relaxed);
+    atomic_store_explicit(&sl->future, NULL, memory_order_relaxed);
+    return sl;
+}
+
+void sleeper_free(sleeper *sl)
+{
+    Py_XDECREF(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* the last to know it */
+    wake_box_unref(sl->waiter.box);
+    Py_DECREF(sl->chan);
+    PyMem_Free(sl);
+}
+
+void sleeper_set_future(sleeper *sl, PyObject *future)
+{
+    Py_XINCREF(future);
+    Py_XDECREF(atomic_exchange_explicit(&sl->future, future, memory_order_acq_rel)); /* S1 */
+}
+
+/* Wake the task that waits on this future.  On its loop's thread; runs Python code. */
+void resolve(core_state *st, PyObject *future)
+{
+    PyObject *done = PyObject_CallMethodOneArg(future, st->s_set_result, Py_None);
+    if (done == NULL) {
+        /* cancelled in the same tick: the cancellation leaves the line and hands the turn on */
+        if (PyErr_ExceptionMatches(st->invalid_state))
+            PyErr_Clear();
+        else
+            PyErr_WriteUnraisable(future);
+    }
+    Py_XDECREF(done);
+}
+
+/* Take the next one off the mail: its future, a new reference or NULL.  `gone`: it left the line meanwhile,
+ * and is freed. */
+static PyObject *sleeper_receive(nc_waiter *w, bool *gone)
+{
+    sleeper *sl = container_of(w, sleeper, waiter);
+    PyObject *future = atomic_exchange_explicit(&sl->future, NULL, memory_order_acq_rel); /* S1 */
+    *gone = !nc_post_receive(w);
+    if (*gone)
+        sleeper_free(sl);
+    return future;
+}
+
+/* ---- a loop's mailbox ------------------------------------------------------------------------------- */
+
+typedef struct Mailbox {
+    PyObject_HEAD
+    PyObject *module;             /* keeps `st` alive */
+    core_state *st;
+    loop_box *box;
+    PyObject *loop;               /* weak reference */
+    PyObject *key;
+} Mailbox;
+
+/* The mailbox's loop, a new reference, or NULL without an exception when it is gone. */
+static PyObject *mailbox_loop(Mailbox *m)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *loop;
+    PyWeakref_GetRef(m->loop, &loop);
+    return loop;
+#else
+    PyObject *loop = PyWeakref_GET_OBJECT(m->loop);
+    return loop == Py_None ? NULL : Py_NewRef(loop);
+#endif
+}
+
+/* A new reference, or NULL without an exception. */
+static PyObject *dict_find(PyObject *dict, PyObject *key)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *value;
+    if (PyDict_GetItemRef(dict, key, &value) < 0)
+        PyErr_Clear();
+    return value;
+#else
+    PyObject *value = PyDict_GetItemWithError(dict, key);
+    if (value == NULL)
+        PyErr_Clear();
+    return Py_XNewRef(value);
+#endif
+}
+
+/* Resolve the future of everyone in the box, first come first.  On the loop's thread. */
+static void mailbox_drain(Mailbox *m)
+{
+    nc_waiter *w = nc_box_take(&m->box->base.box);
+    while (w != NULL) {
+        nc_waiter *next = w->mail_next; /* before it is received: it may be posted again from then on */
+        bool gone;
+        PyObject *future = sleeper_receive(w, &gone);
+        if (future != NULL && !gone)
+            resolve(m->st, future);
+        Py_XDECREF(future);
+        w = next;
+    }
+}
+
+/* The loop is closed or gone: nobody will ever run there.  Whoever was called gives its turn to the next. */
+static void loop_box_bury(loop_box *box, nc_box **kicks)
+{
+    nc_waiter *w = nc_box_take(&box->base.box);
+    while (w != NULL) {
+        nc_waiter *next = w->mail_next;
+        sleeper *sl = container_of(w, sleeper, waiter);
+        line_leave(sl->chan, sl->side, w, kicks);
+        bool gone;
+        Py_XDECREF(sleeper_receive(w, &gone));
+        w = next;
+    }
+}
+
+/* The loop's reader: the wake fd was written to. */
+static PyObject *mailbox_wake(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Mailbox *m = (Mailbox *)self;
+    wake_fd_clear(m->box->read_fd);
+    mailbox_drain(m);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef mailbox_wake_def = {"_wake", mailbox_wake, METH_NOARGS, NULL};
+
+/* Give the mailbox a wake fd that its loop reads.  On the loop's thread.  Without one, every burst takes
+ * the way through call_soon_threadsafe. */
+static void mailbox_open_fd(Mailbox *m, PyObject *loop)
+{
+    int fds[2];
+    if (atomic_load_explicit(&m->box->wake_fd, memory_order_relaxed) != NO_FD || !open_wake_fds(fds))
+        return; /* relaxed: only this thread writes it; out of descriptors: try again next time */
+    PyObject *fd = PyLong_FromLong(fds[0]), *reader = PyCFunction_New(&mailbox_wake_def, (PyObject *)m);
+    PyObject *done = fd != NULL && reader != NULL
+                         ? PyObject_CallMethodObjArgs(loop, m->st->s_add_reader, fd, reader, NULL)
+                         : NULL;
+    Py_XDECREF(fd);
+    Py_XDECREF(reader);
+    if (done != NULL) {
+        Py_DECREF(done);
+        m->box->read_fd = fds[0];
+        atomic_store_explicit(&m->box->wake_fd, fds[1], memory_order_release); /* F1 */
+        return;
+    }
+    bool never = PyErr_ExceptionMatches(PyExc_NotImplementedError) || PyErr_ExceptionMatches(PyExc_AttributeError);
+    PyErr_Clear();
+    close(fds[0]);
+    if (fds[1] != fds[0])
+        close(fds[1]);
+    if (never)
+        atomic_store_explicit(&m->box->wake_fd, NO_READER, memory_order_release); /* F1 */
+}
+
+/* Sent by call_soon_threadsafe when there is no wake fd (yet). */
+static PyObject *mailbox_arm(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Mailbox *m = (Mailbox *)self;
+    PyObject *loop = mailbox_loop(m);
+    if (loop != NULL) {
+        mailbox_open_fd(m, loop);
+        Py_DECREF(loop);
+    }
+    mailbox_drain(m);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef mailbox_arm_def = {"_arm", mailbox_arm, METH_NOARGS, NULL};
+
+static int mailbox_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((Mailbox *)self)->module);
+    Py_VISIT(((Mailbox *)self)->loop);
+    return 0;
+}
+
+static void mailbox_dealloc(PyObject *self)
+{
+    Mailbox *m = (Mailbox *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    nc_box *kicks = NULL;
+    if (m->box != NULL) {
+        loop_box_bury(m->box, &kicks);
+        wake_box_unref(&m->box->base.box);
+    }
+    Py_XDECREF(m->loop);
+    Py_XDECREF(m->key);
+    if (kicks != NULL)
+        settle(m->st, NULL, kicks);
+    Py_XDECREF(m->module);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot mailbox_slots[] = {
+    {Py_tp_dealloc, mailbox_dealloc},
+    {Py_tp_traverse, mailbox_traverse},
+    {0, NULL},
+};
+
+static PyType_Spec mailbox_spec = {
+    .name = "nexus_channels._core.Mailbox",
+    .basicsize = sizeof(Mailbox),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = mailbox_slots,
+};
+
+/* Called when a loop is freed: self is (dict of mailboxes, key). */
+static PyObject *forget_loop(PyObject *self, PyObject *Py_UNUSED(weakref))
+{
+    if (PyDict_DelItem(PyTuple_GET_ITEM(self, 0), PyTuple_GET_ITEM(self, 1)) < 0)
+        PyErr_Clear(); /* a newer loop's first wait cleared it away already */
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef forget_loop_def = {"_forget_loop", forget_loop, METH_O, NULL};
+
+/* 1, 0, or 0 where asking fails: only a loop that says so is closed. */
+static int loop_is_closed(core_state *st, PyObject *loop)
+{
+    PyObject *closed = PyObject_CallMethodNoArgs(loop, st->s_is_closed);
+    int is = closed == NULL ? 0 : PyObject_IsTrue(closed);
+    Py_XDECREF(closed);
+    if (PyErr_Occurred())
+        PyErr_Clear();
+    return is == 1;
+}
+
+/* Mailboxes of loops that were closed keep a descriptor open until the loop is freed: let them go. */
+static void forget_closed_loops(core_state *st)
+{
+    PyObject *all = PyDict_Values(st->mailboxes);
+    for (Py_ssize_t i = 0; all != NULL && i < PyList_GET_SIZE(all); i++) {
+        Mailbox *m = (Mailbox *)PyList_GET_ITEM(all, i);
+        PyObject *loop = mailbox_loop(m);
+        if ((loop == NULL || loop_is_closed(st, loop)) && PyDict_DelItem(st->mailboxes, m->key) < 0)
+            PyErr_Clear();
+        Py_XDECREF(loop);
+    }
+    Py_XDECREF(all);
+    PyErr_Clear();
+}
+
+static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
+{
+    forget_closed_loops(st); /* one comes, others may go */
+    Mailbox *m = (Mailbox *)st->mailbox_type->tp_alloc(st->mailbox_type, 0);
+    if (m == NULL)
+        return NULL;
+    m->module = Py_NewRef(st->module);
+    m->st = st;
+    PyObject *self = PyTuple_Pack(2, st->mailboxes, key), *forget = NULL;
+    if (self != NULL)
+        forget = PyCFunction_New(&forget_loop_def, self);
+    Py_XDECREF(self);
+    m->key = Py_NewRef(key);
+    m->loop = forget != NULL ? PyWeakref_NewRef(loop, forget) : NULL;
+    Py_XDECREF(forget);
+    m->box = m->loop != NULL ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
+    if (m->box == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_NoMemory();
+        Py_DECREF(m);
+        return NULL;
+    }
+    nc_box_init(&m->box->base.box);
+    m->box->base.is_loop = true;
+    m->box->base.born = core_generation();
+    m->box->loop = loop;
+    m->box->read_fd = -1;
+    atomic_store_explicit(&m->box->wake_fd, NO_FD, memory_order_relaxed); /* nobody else knows it yet */
+    if (PyDict_SetItem(st->mailboxes, key, (PyObject *)m) < 0)
+        Py_CLEAR(m);
+    return m;
+}
+
+/* The loop's mailbox, a new reference; made when `create`.  NULL without an exception if there is none. */
+static Mailbox *mailbox_of(core_state *st, PyObject *loop, bool create)
+{
+#if !NC_FREE_THREADED
+    Mailbox *recent = (Mailbox *)st->recent;
+    if (recent != NULL && recent->box->loop == loop && recent->box->base.born == core_generation()) {
+        PyObject *alive = mailbox_loop(recent); /* or has another loop got the address? */
+        Py_XDECREF(alive);
+        if (alive == loop)
+            return (Mailbox *)Py_NewRef(recent);
+    }
+#endif
+    PyObject *key = PyLong_FromVoidPtr(loop);
+    if (key == NULL)
+        return NULL;
+    Mailbox *m = (Mailbox *)dict_find(st->mailboxes, key);
+    if (m != NULL && m->box->base.born != core_generation())
+        Py_CLEAR(m); /* the parent process's */
+    if (m == NULL && create)
+        m = mailbox_new(st, loop, key);
+    Py_DECREF(key);
+#if !NC_FREE_THREADED
+    if (m != NULL)
+        Py_XSETREF(st->recent, Py_NewRef(m));
+#endif
+    return m;
+}
+
+/* ---- kicking ---------------------------------------------------------------------------------------- */
+
+/* Is a task of `loop` being run by this thread right now?  Inside a bare callback the answer is no, as it
+ * is inside a signal handler that interrupted the loop's select(): there only a wake-up call helps. */
+static bool in_task_of(core_state *st, PyObject *loop)
+{
+    PyObject *task = PyDict_Check(st->current_tasks) ? dict_find(st->current_tasks, loop)
+                                                     : PyObject_CallOneArg(st->current_tasks, loop);
+    if (task == NULL)
+        PyErr_Clear();
+    bool inside = task != NULL && task != Py_None;
+    Py_XDECREF(task);
+    return inside;
+}
+
+/* If this thread is running a task of the box's loop, deliver at once. */
+static bool deliver_here(core_state *st, loop_box *box)
+{
+    PyObject *loop = PyObject_CallNoArgs(st->get_running_loop);
+    if (loop == NULL || loop == Py_None) {
+        PyErr_Clear();
+        Py_XDECREF(loop);
+        return false;
+    }
+    Mailbox *m = mailbox_of(st, loop, false);
+    bool here = m != NULL && m->box == box && in_task_of(st, loop);
+    if (here)
+        mailbox_drain(m);
+    PyErr_Clear();
+    Py_XDECREF(m);
+    Py_DECREF(loop);
+    return here;
+}
+
+/* Ask the loop to come by, through its own queue. */
+static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, nc_box **kicks)
+{
+    PyObject *arm = PyCFunction_New(&mailbox_arm_def, (PyObject *)m);
+    PyObject *done = arm != NULL ? PyObject_CallMethodOneArg(loop, st->s_call_soon_threadsafe, arm) : NULL;
+    Py_XDECREF(arm);
+    if (done != NULL) {
+        Py_DECREF(done);
+        return;
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (loop_is_closed(st, loop)) { /* the loop may be closed between any question and the call */
+        loop_box_bury(m->box, kicks);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    } else {
+        PyErr_Restore(type, value, traceback);
+        PyErr_WriteUnraisable(loop);
+    }
+}
+
+static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
+{
+    if (deliver_here(st, box))
+        return;
+    PyObject *key = PyLong_FromVoidPtr(box->loop);
+    Mailbox *m = key != NULL ? (Mailbox *)dict_find(st->mailboxes, key) : NULL;
+    Py_XDECREF(key);
+    PyObject *loop = m != NULL && m->box == box ? mailbox_loop(m) : NULL;
+    int fd = atomic_load_explicit(&box->wake_fd, memory_order_acquire); /* F1 */
+    if (loop == NULL || loop_is_closed(st, loop))
+        loop_box_bury(box, kicks);
+    else if (fd >= 0)
+        wake_fd_write(fd);
+    else
+        call_soon_threadsafe(st, m, loop, kicks);
+    Py_XDECREF(loop);
+    Py_XDECREF(m);
+}
+
+void settle(core_state *st, Chan *c, nc_box *kicks)
+{
+    bool orphans = c != NULL && nc_gate_flag(&c->gate[RX], memory_order_relaxed) & NC_GONE; /* W2 was before */
+    if (kicks == NULL && !orphans)
+        return;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    Py_XINCREF(c);
+    while (kicks != NULL) {
+        wake_box *b = container_of(nc_box_unchain(&kicks), wake_box, box);
+        if (b->born == core_generation()) {
+            if (b->is_loop)
+                kick_loop(st, (loop_box *)b, &kicks);
+            else
+                PyThread_release_lock(((parker *)b)->lock);
+        }
+        wake_box_unref(&b->box);
+    }
+    if (orphans)
+        chan_discard_orphans(c);
+    Py_XDECREF(c);
+    PyErr_Restore(type, value, traceback);
+}
+
+
+/* ---- for those who are about to wait ---------------------------------------------------------------- */
+
+/* The running loop, a new reference, and its box, a reference too; NULL with an exception set. */
+PyObject *loop_here(core_state *st, const char *who, nc_box **box)
+{
+    PyObject *loop = PyObject_CallNoArgs(st->get_running_loop);
+    if (loop == Py_None) {
+        Py_CLEAR(loop);
+        PyErr_Format(PyExc_RuntimeError,
+                     "%s() has to wait, and no asyncio event loop is running here to wait on "
+                     "(other async libraries are not supported)",
+                     who);
+    }
+    Mailbox *m = loop != NULL ? mailbox_of(st, loop, true) : NULL;
+    if (m == NULL) {
+        Py_XDECREF(loop);
+        return NULL;
+    }
+    *box = &m->box->base.box;
+    nc_box_ref(*box);
+    Py_DECREF(m);
+    return loop;
+}
+
+/* A future of the loop that a task may wait on, a new reference. */
+PyObject *loop_future(core_state *st, PyObject *loop)
+{
+    PyObject *future = PyObject_CallMethodNoArgs(loop, st->s_create_future);
+    if (future != NULL && PyObject_SetAttr(future, st->s_blocking, Py_True) < 0)
+        Py_CLEAR(future);
+    return future;
+}
+
+/* A timer that calls what->_expire() in `seconds`, a new reference. */
+PyObject *loop_timer(core_state *st, PyObject *loop, double seconds, PyObject *what)
+{
+    PyObject *expire = PyObject_GetAttr(what, st->s_expire), *timer = NULL;
+    PyObject *delay = expire != NULL ? PyFloat_FromDouble(seconds) : NULL;
+    if (delay != NULL)
+        timer = PyObject_CallMethodObjArgs(loop, st->s_call_later, delay, expire, NULL);
+    Py_XDECREF(delay);
+    Py_XDECREF(expire);
+    return timer;
+}
+
+int wake_add_types(PyObject *module, core_state *st)
+{
+    st->mailbox_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &mailbox_spec, NULL);
+    return st->mailbox_type != NULL ? 0 : -1;
+}
