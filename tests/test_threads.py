@@ -3,15 +3,14 @@
 import asyncio
 import collections
 import gc
-import shutil
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from harness import GIL_ENABLED, SLOWNESS, child_command, run_child, size
+from harness import GIL_ENABLED, SLOWNESS, run_child, size
 from support import DEADLINE, in_thread, until, until_blocked, until_parked
+from tracing import between_marks, strace
 
 from nexus_channels import Empty, EndpointClosed, Full, RecvError, RecvTimeout, SendError, SendTimeout
 
@@ -638,34 +637,6 @@ thread.join()
     switches, seconds = run_child(script, threaded.__name__.rpartition(".")[2]).split()
     assert int(switches) < 20, "polls"
     assert float(seconds) < 0.1 * SLOWNESS
-
-
-def strace(source, *args, calls="all"):
-    """Run `source` under strace; return [(thread, call)] in order. Its getppid() calls serve as marks."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
-    probe = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False)
-    if probe.returncode != 0:
-        pytest.skip("tracing is not permitted here")
-    command = ["strace", "-f", "-qq", "-e", f"trace={calls}", "-e", "signal=none", "-o", "/dev/stderr"]
-    child = subprocess.run(
-        [*command, *child_command(source, *args)], capture_output=True, text=True, timeout=60 * SLOWNESS, check=False
-    )
-    assert child.returncode == 0, child.stderr[-3000:]
-    lines = [line.split(None, 1) for line in child.stderr.splitlines()]
-    return [(thread, call) for thread, call in lines if "resumed>" not in call]
-
-
-def between_marks(trace):
-    """What the thread that called getppid() did between its odd and its even calls; memory management left out."""
-    marks = [index for index, (_, call) in enumerate(trace) if call.startswith("getppid")]
-    assert marks and len(marks) % 2 == 0, "no marks in the trace"
-    inside = []
-    for begin, end in zip(marks[::2], marks[1::2], strict=True):
-        marker = trace[begin][0]
-        inside += [call for thread, call in trace[begin + 1 : end] if thread == marker]
-    memory = ("mmap", "munmap", "brk", "madvise", "mprotect", "mremap")
-    return [call for call in inside if not call.startswith(memory)]
 
 
 def test_calls_make_no_system_call_when_nobody_waits(variant):
