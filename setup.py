@@ -1,0 +1,161 @@
+"""What pyproject.toml cannot say: the native modules, how they are compiled, and what depends on the interpreter.
+
+Environment switches, each on when set to anything but "" or "0":
+
+    NEXUS_CHANNELS_DEBUG      -O0 -g, assertions on
+    NEXUS_CHANNELS_COVERAGE   the same, counting lines for gcov
+    NEXUS_CHANNELS_ASAN       AddressSanitizer and UndefinedBehaviorSanitizer
+    NEXUS_CHANNELS_TSAN       ThreadSanitizer
+    NEXUS_CHANNELS_WERROR     warnings are errors
+"""
+
+import os
+import sysconfig
+import tempfile
+from glob import glob
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.errors import CompileError
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+HAS_DOOR = not FREE_THREADED  # cffi refuses free-threaded 3.13; everything else builds there and works without it
+
+CFFI = ["cffi>=1.16"] if HAS_DOOR else []
+UVLOOP = [] if FREE_THREADED else ["uvloop>=0.19; sys_platform != 'win32'"]  # no wheel for free-threaded 3.13
+HYPOTHESIS = "hypothesis>=6.100,<6.140" if FREE_THREADED else "hypothesis>=6.100"  # later ones need a Rust build there
+TQDM = "tqdm>=4.66"
+
+EXTRAS = {
+    "mux": [TQDM],
+    "test": [
+        "build>=1.2",
+        HYPOTHESIS,
+        "pytest>=8.3",
+        "pytest-benchmark>=5.1",
+        "pytest-timeout>=2.3",
+        "setuptools>=77",
+        TQDM,
+        *UVLOOP,
+    ],
+    "bench": [
+        "aiologic>=0.13",
+        "anyio>=4.6",
+        "culsans>=0.7",
+        "janus>=2",
+        "matplotlib>=3.9",
+        "pytest-benchmark>=5.1",
+        "pyzmq>=26",
+        *UVLOOP,
+    ],
+    # Formatters are pinned: another version has another opinion.
+    "dev": ["build>=1.2", "clang-format==23.1.5", "codespell>=2.3", "mypy>=1.13", "pre-commit>=4", "ruff==0.17.6"],
+}
+
+
+def switched_on(name: str) -> bool:
+    return os.environ.get(f"NEXUS_CHANNELS_{name}", "0") not in ("", "0")
+
+
+def flags() -> tuple[list[str], list[str]]:
+    """What to compile and to link with."""
+    instruments = []
+    if switched_on("COVERAGE"):
+        instruments.append("--coverage")
+    if switched_on("ASAN"):
+        instruments += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    if switched_on("TSAN"):
+        instruments.append("-fsanitize=thread")
+
+    if switched_on("DEBUG") or switched_on("COVERAGE"):
+        level = ["-O0", "-g"]
+    elif instruments:
+        level = ["-O1", "-g", "-fno-omit-frame-pointer"]
+    else:
+        level = ["-O2"]
+    # Python's own flags come first and may say either; a debug interpreter wants its assertions everywhere.
+    asserting = "-g" in level or bool(sysconfig.get_config_var("Py_DEBUG"))
+    level.append("-UNDEBUG" if asserting else "-DNDEBUG")
+
+    warnings = ["-Wall", "-Wextra"] + (["-Werror"] if switched_on("WERROR") else [])
+    return [*level, "-std=c11", "-fvisibility=hidden", *warnings, *instruments], instruments
+
+
+PROBE = """
+#include <Python.h>
+#include <stdatomic.h>
+static _Atomic int works = 1;
+int probe(void) { return atomic_load_explicit(&works, memory_order_acquire) + PY_MAJOR_VERSION; }
+"""
+
+NO_COMPILER = """
+
+nexus_channels is written in C and needs a C11 compiler and the header files of this Python to build,
+and a test program did not compile: {error}
+
+Install a compiler and the headers, e.g.
+    Debian, Ubuntu    apt-get install gcc python3-dev
+    Fedora            dnf install gcc python3-devel
+    Alpine            apk add gcc musl-dev python3-dev
+    macOS             xcode-select --install
+or, if you have a compiler, say where it is: CC=/path/to/cc pip install ...
+"""
+
+
+class build_ext_c11(build_ext):  # noqa: N801 - commands are named like this
+    """Every native module, the one that cffi writes included, is compiled alike; a missing compiler is told plainly."""
+
+    def build_extensions(self) -> None:
+        compile_args, link_args = flags()
+        self._probe()
+        for extension in self.extensions:
+            extension.extra_compile_args += compile_args
+            extension.extra_link_args += link_args
+            extension.define_macros.append(("NC_BUILD_FLAGS", f'"{" ".join(compile_args)}"'))
+        super().build_extensions()
+
+    def _probe(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(PROBE)
+            try:
+                self.compiler.compile([str(source)], output_dir=folder, extra_postargs=["-std=c11"])
+            except Exception as error:  # each compiler class has errors of its own
+                raise CompileError(NO_COMPILER.format(error=error)) from None
+
+
+class build_py_with_headers(build_py):  # noqa: N801
+    """The wheel carries the C headers, in `nexus_channels/include`; they are not checked in twice."""
+
+    def _headers(self) -> list[tuple[str, str]]:
+        if getattr(self, "editable_mode", False):
+            return []  # used from where they are
+        folder = Path(self.build_lib, "nexus_channels", "include")
+        return [(header, str(folder / Path(header).name)) for header in public_headers()]
+
+    def run(self) -> None:
+        super().run()
+        for source, target in self._headers():
+            self.mkpath(str(Path(target).parent))
+            self.copy_file(source, target)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        return super().get_outputs(include_bytecode) + [target for _, target in self._headers()]
+
+
+def public_headers() -> list[str]:
+    return sorted(glob("csrc/nc_*.h") + glob("csrc/nexus_channels.h"))
+
+
+core = Extension("nexus_channels._core", sorted(glob("csrc/py_*.c")), depends=sorted(glob("csrc/*.h")))
+
+setup(
+    ext_modules=[core],
+    cmdclass={"build_ext": build_ext_c11, "build_py": build_py_with_headers},
+    setup_requires=CFFI,
+    install_requires=CFFI,
+    extras_require=EXTRAS,
+    **({"cffi_modules": ["csrc/ffi_build.py:ffi"]} if HAS_DOOR else {}),
+)
