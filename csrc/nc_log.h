@@ -1,0 +1,262 @@
+/* nc_log.h: a bounded ring of variable-length records of bytes.  Touches nc_base.h only.
+ *
+ * Algorithms are named by side: claim_sp, commit_sp (one producer), claim_mp, commit_mp, abort_mp (many), peek_sc,
+ * release_sc (one consumer, for both).  "One" means one at a time, as in nc_ring.h.
+ *
+ *     word 0 .. capacity/8                            spill: capacity/8 more words
+ *    +---------------------------------------------+----------------------------------------------+
+ *    |  len payload.. |  0 (claimed) |      |  len pay-load, past the end without a break  |       |
+ *    +---------------------------------------------+----------------------------------------------+
+ *       ^ head                       ^ tail            (records start in the first half only)
+ *
+ * A record is one header word, then its payload, padded to 8 bytes:
+ *
+ *    header = 0             claimed, not committed
+ *             n             committed: n bytes of payload follow          (n in 1 .. capacity - 8)
+ *             NC_SKIP | e   nothing here: go on e bytes further            (e a multiple of 8, e >= 8)
+ *
+ * Positions are free-running byte counts, multiples of 8; position p lies at word (p mod capacity) / 8.
+ *
+ *    0 <= tail - head <= capacity          used = tail - head          room = capacity - used
+ *
+ * A record that starts near the end runs on into the spill instead of wrapping round: payloads stay in one
+ * piece, there is no padding, and so a record fits whenever there is room for it, wherever the last one
+ * ended.  The spill is address space; its pages are touched only as far as the longest such record.
+ *
+ * One producer publishes its tail when it commits; until then nothing is shared, so shrinking is free and
+ * aborting is doing nothing.  Many producers claim by moving the tail and commit by storing the header; the
+ * consumer stops at the first header that is 0, and zeroes what it consumed before it gives it back, so that
+ * no stale byte ever looks like a header.  An aborted claim is committed as a skip.
+ *
+ * The header as the whole state of a claim is Aeron's (aeron_mpsc_rb.c); the spill takes the place of its
+ * padding.  The block holds no pointers.  Edges L1..L4 are in PROTOCOL.md.
+ */
+#ifndef NC_LOG_H
+#define NC_LOG_H
+
+#include "nc_base.h"
+
+#define NC_SKIP (UINT64_C(1) << 63)
+#define NC_LOG_MAGIC UINT32_C(0x6e636c67) /* "nclg" */
+#define NC_LOG_LAYOUT 1
+
+enum { NC_LOG_HEADER = 8, NC_LOG_LEAST = 64 };
+
+typedef struct nc_log {
+    /* read-only after init */
+    uint32_t magic, layout;
+    uint64_t capacity; /* bytes, a power of two, 64 .. 2^60 */
+
+    /* producers' line */
+    _Alignas(NC_CACHE_LINE) _Atomic uint64_t tail; /* sp: end of what is committed; mp: end of what is claimed */
+    _Atomic uint64_t head_seen;                    /* a head that was; written by producers, stale */
+
+    /* consumer's line */
+    _Alignas(NC_CACHE_LINE) _Atomic uint64_t head; /* start of what is not consumed; written by the consumer */
+    uint64_t tail_seen;                            /* a tail that was; the consumer's own, stale */
+
+    _Alignas(NC_CACHE_LINE) _Atomic uint64_t words[]; /* 2 * capacity / 8 of them */
+} nc_log;
+
+_Static_assert(offsetof(nc_log, tail) == NC_CACHE_LINE, "producers' fields start a line");
+_Static_assert(offsetof(nc_log, head) == 2 * NC_CACHE_LINE, "the consumer's fields start a line");
+_Static_assert(offsetof(nc_log, words) == 3 * NC_CACHE_LINE, "records start a line");
+_Static_assert(sizeof(_Atomic uint64_t) == NC_LOG_HEADER, "a header is one word");
+
+/* A place for a record: claimed by a producer, or read by the consumer. */
+typedef struct nc_record {
+    uint64_t pos;        /* of its header */
+    uint64_t size;       /* of its payload, bytes */
+    unsigned char *data; /* the payload */
+} nc_record;
+
+/* The capacity that a wish is rounded up to, or 0 when it is too large. */
+static inline uint64_t nc_log_round(uint64_t wish)
+{
+    return wish > UINT64_C(1) << 60 ? 0 : nc_pow2_ceil(wish < NC_LOG_LEAST ? NC_LOG_LEAST : wish);
+}
+
+/* Bytes of the block for a capacity. */
+static inline uint64_t nc_log_block_size(uint64_t capacity) { return sizeof(nc_log) + 2 * capacity; }
+
+/* Bytes that a payload of n takes in the ring, header and padding included. */
+static inline uint64_t nc_log_extent(uint64_t n) { return nc_align_up(NC_LOG_HEADER + n, 8); }
+
+static inline uint64_t nc_log_largest(const nc_log *log) { return log->capacity - NC_LOG_HEADER; }
+
+/* The block is zeroed and aligned to a cache line; `start` is a position to start from (0, or a test's). */
+static inline void nc_log_init(nc_log *log, uint64_t capacity, uint64_t start)
+{
+    log->magic = NC_LOG_MAGIC;
+    log->layout = NC_LOG_LAYOUT;
+    log->capacity = capacity;
+    start &= ~UINT64_C(7); /* relaxed below: nobody else knows the ring yet */
+    atomic_store_explicit(&log->tail, start, memory_order_relaxed);
+    atomic_store_explicit(&log->head, start, memory_order_relaxed);
+    atomic_store_explicit(&log->head_seen, start, memory_order_relaxed);
+    log->tail_seen = start;
+}
+
+static inline _Atomic uint64_t *nc_log_header(nc_log *log, uint64_t pos)
+{
+    return &log->words[(pos & (log->capacity - 1)) / 8];
+}
+
+static inline nc_record nc_log_record(nc_log *log, uint64_t pos, uint64_t size)
+{
+    return (nc_record){pos, size, (unsigned char *)(nc_log_header(log, pos) + 1)};
+}
+
+/* Bytes in use, for anybody at any time: never less than what was in use throughout the call.  Head first:
+ * read the other way round, the head could overtake.  (L1 -> L1', L3 -> L3') */
+static inline uint64_t nc_log_used(nc_log *log)
+{
+    uint64_t head = atomic_load_explicit(&log->head, memory_order_seq_cst);
+    uint64_t used = atomic_load_explicit(&log->tail, memory_order_seq_cst) - head;
+    return used < log->capacity ? used : log->capacity;
+}
+
+/* Is there something for the consumer to look at, a record or a skip?  For anybody at any time, after
+ * raising or reading a gate's flag, hence seq_cst (W3).  If the consumer moved meanwhile, ask again. */
+static inline bool nc_log_ready(nc_log *log)
+{
+    for (;;) {
+        uint64_t head = atomic_load_explicit(&log->head, memory_order_seq_cst);
+        bool ready = head != atomic_load_explicit(&log->tail, memory_order_seq_cst) &&
+                     atomic_load_explicit(nc_log_header(log, head), memory_order_seq_cst) != 0;
+        if (head == atomic_load_explicit(&log->head, memory_order_acquire)) /* L3 */
+            return ready;
+    }
+}
+
+/* ---- producers ------------------------------------------------------------------------------------ */
+
+/* Is there room for `extent` bytes at `tail`? */
+static inline bool nc_log_fits(nc_log *log, uint64_t tail, uint64_t extent)
+{
+    uint64_t head = atomic_load_explicit(&log->head_seen, memory_order_acquire); /* L4; possibly full */
+    if (tail + extent - head <= log->capacity)
+        return true;
+    head = atomic_load_explicit(&log->head, memory_order_acquire);          /* L3: consumed, and zero again */
+    atomic_store_explicit(&log->head_seen, head, memory_order_release);     /* L4: so for other producers */
+    return tail + extent - head <= log->capacity;                           /* else: really full */
+}
+
+/* Reserve a record of n bytes, n in 1 .. largest.  Nobody else sees it until it is committed. */
+static inline nc_result nc_log_claim_sp(nc_log *log, uint64_t n, nc_record *record)
+{
+    uint64_t tail = atomic_load_explicit(&log->tail, memory_order_relaxed); /* ours: nobody else writes it */
+    if (!nc_log_fits(log, tail, nc_log_extent(n)))
+        return NC_FULL;
+    *record = nc_log_record(log, tail, n);
+    return NC_OK;
+}
+
+/* Publish the first n bytes of the record, n in 1 .. its size; the rest is not taken up.  `publish` is the
+ * order of the tail's store, as in nc_ring.h. */
+static inline void nc_log_commit_sp(nc_log *log, const nc_record *record, uint64_t n, memory_order publish)
+{
+    atomic_store_explicit(nc_log_header(log, record->pos), n, memory_order_relaxed); /* L1 publishes it */
+    NC_STEP("commit_sp: header stored, not published");
+    atomic_store_explicit(&log->tail, record->pos + nc_log_extent(n), publish); /* L1 */
+}
+
+/* The same for many producers: the record is ours, and in everybody's way, from here on. */
+static inline nc_result nc_log_claim_mp(nc_log *log, uint64_t n, nc_record *record)
+{
+    uint64_t extent = nc_log_extent(n), tail = atomic_load_explicit(&log->tail, memory_order_relaxed);
+    for (;;) { /* relaxed above: the swap checks it */
+        if (!nc_log_fits(log, tail, extent)) {
+            uint64_t now = atomic_load_explicit(&log->tail, memory_order_relaxed);
+            if (now == tail)
+                return NC_FULL;
+            tail = now; /* not full: somebody moved on while we looked */
+            continue;
+        }
+        NC_STEP("claim_mp: room seen, not claimed");
+        if (atomic_compare_exchange_strong_explicit(&log->tail, &tail, tail + extent, memory_order_seq_cst,
+                                                    memory_order_relaxed)) /* L1 */
+            break;
+    }
+    *record = nc_log_record(log, tail, n);
+    return NC_OK;
+}
+
+/* Publish the first n bytes of the record.  What is left over becomes a skip, in place before the header
+ * that leads to it is. */
+static inline void nc_log_commit_mp(nc_log *log, const nc_record *record, uint64_t n, memory_order publish)
+{
+    uint64_t extent = nc_log_extent(n), rest = nc_log_extent(record->size) - extent;
+    if (rest > 0) /* relaxed: L2 publishes it */
+        atomic_store_explicit(nc_log_header(log, record->pos + extent), NC_SKIP | rest, memory_order_relaxed);
+    NC_STEP("commit_mp: written, not committed");
+    atomic_store_explicit(nc_log_header(log, record->pos), n, publish); /* L2 */
+}
+
+/* Give the record up: the consumer will step over it. */
+static inline void nc_log_abort_mp(nc_log *log, const nc_record *record, memory_order publish)
+{
+    uint64_t extent = nc_log_extent(record->size);
+    atomic_store_explicit(nc_log_header(log, record->pos), NC_SKIP | extent, publish); /* L2 */
+}
+
+/* ---- the consumer --------------------------------------------------------------------------------- */
+
+/* Give back `extent` bytes from the head on.  `zero`: there are many producers, so whatever may become a
+ * header has to be 0 again: all words but those in the spill, where no record starts. */
+static inline void nc_log_advance_sc(nc_log *log, uint64_t extent, bool zero, memory_order publish)
+{
+    uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* ours: nobody else writes it */
+    uint64_t first = (head & (log->capacity - 1)) / 8, words = extent / 8, here = log->capacity / 8 - first;
+    if (zero)
+        for (uint64_t i = 0; i < (words < here ? words : here); i++) /* relaxed: L3 publishes it */
+            atomic_store_explicit(&log->words[first + i], 0, memory_order_relaxed);
+    NC_STEP("advance_sc: zeroed, not given back");
+    atomic_store_explicit(&log->head, head + extent, publish); /* L3 */
+}
+
+/* The first committed record, without taking it: NC_EMPTY if there is none.  Steps over skips; *freed tells
+ * that it did, and so made room. */
+static inline nc_result nc_log_peek_sc(nc_log *log, nc_record *record, bool *freed, bool zero, memory_order publish)
+{
+    *freed = false;
+    for (;;) {
+        uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* ours */
+        if (head == log->tail_seen) {
+            log->tail_seen = atomic_load_explicit(&log->tail, memory_order_acquire); /* L1 */
+            if (head == log->tail_seen)
+                return NC_EMPTY;
+        }
+        uint64_t header = atomic_load_explicit(nc_log_header(log, head), memory_order_acquire); /* L2 */
+        if (header == 0)
+            return NC_EMPTY;
+        if (!(header & NC_SKIP)) {
+            *record = nc_log_record(log, head, header);
+            return NC_OK;
+        }
+        nc_log_advance_sc(log, header & ~NC_SKIP, zero, publish);
+        *freed = true;
+    }
+}
+
+/* Done with the record that peek_sc showed: its bytes are the producers' again. */
+static inline void nc_log_release_sc(nc_log *log, const nc_record *record, bool zero, memory_order publish)
+{
+    nc_log_advance_sc(log, nc_log_extent(record->size), zero, publish);
+}
+
+/* ---- for debugging and tests ---------------------------------------------------------------------- */
+
+/* What lies at *pos, which then moves on to the next: header 0 means claimed and not committed, and the end
+ * of what can be told.  Start from the head; false when the tail is reached.  Only while nobody consumes. */
+static inline bool nc_log_dump_next(nc_log *log, uint64_t *pos, uint64_t *header)
+{
+    if (*pos == atomic_load_explicit(&log->tail, memory_order_acquire)) /* L1 */
+        return false;
+    *header = atomic_load_explicit(nc_log_header(log, *pos), memory_order_acquire); /* L2 */
+    if (*header != 0)
+        *pos += *header & NC_SKIP ? *header & ~NC_SKIP : nc_log_extent(*header);
+    return true;
+}
+
+#endif
