@@ -81,9 +81,9 @@ typedef struct Awaitable {
     bool expired;                 /* the timer went off */
 } Awaitable;
 
-static bool awaitable_called(Awaitable *aw)
+static uint32_t awaitable_place(Awaitable *aw)
 {
-    return aw->sleeper != NULL && nc_waiter_state_of(&aw->sleeper->waiter) == NC_CALLED;
+    return aw->sleeper != NULL ? nc_waiter_state_of(&aw->sleeper->waiter) : NC_OUTSIDE;
 }
 
 static void awaitable_end(Awaitable *aw, nc_box **kicks)
@@ -104,9 +104,9 @@ static int awaitable_advance(Awaitable *aw, PyObject **out, nc_box **kicks)
     Call *call = &aw->call;
     bool requeue = false;
     for (;;) {
-        bool called = awaitable_called(aw);
-        if (called || aw->sleeper == NULL) {
-            step s = call->op->look(call, called, out, kicks);
+        uint32_t place = awaitable_place(aw);
+        if (place != NC_WAITING) {
+            step s = call->op->look(call, place == NC_CALLED, out, kicks);
             if (s == STEP_READY || s == STEP_ERROR) {
                 awaitable_end(aw, kicks);
                 return s;
@@ -140,7 +140,7 @@ static int awaitable_begin(Awaitable *aw, PyObject **was)
         return STEP_ERROR;
     }
     aw->running = true;
-    if (aw->state == PARKED && !aw->expired && !awaitable_called(aw)) {
+    if (aw->state == PARKED && !aw->expired && awaitable_place(aw) != NC_CALLED) {
         *was = Py_XNewRef(aw->future);
         return STEP_BLOCKED;
     }
@@ -584,7 +584,8 @@ static PyLockStatus parker_sleep(parker *p, double deadline, unsigned *spin)
     return slept == PY_LOCK_FAILURE && us > 0 && deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
 }
 
-/* Take the mail off, so that the next post finds the box empty and kicks. */
+/* Take the mail off, so that the next post finds the box empty and kicks.  On every round: a post may land
+ * after the state that it tells of was seen, and acted on. */
 static void parker_receive(parker *p)
 {
     if (nc_box_take(&p->base.box) != NULL)
@@ -607,10 +608,10 @@ static step park(Call *call, double timeout, PyObject **out)
     nc_box *kicks = NULL;
     for (;;) {
         Py_BEGIN_CRITICAL_SECTION(ep);
-        if (nc_waiter_state_of(&p->waiter) == NC_CALLED) {
-            parker_receive(p);
+        parker_receive(p);
+        if (nc_waiter_state_of(&p->waiter) == NC_CALLED)
             s = call->op->look(call, true, out, &kicks);
-        } else
+        else
             s = STEP_BLOCKED;
         turn = false;
         if (s == STEP_BLOCKED || s == STEP_PARTIAL) {

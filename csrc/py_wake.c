@@ -268,7 +268,16 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
         atomic_store_explicit(&m->box->wake_fd, NO_READER, memory_order_release); /* F1 */
 }
 
-/* Sent by call_soon_threadsafe when there is no wake fd (yet). */
+/* Sent by call_soon_threadsafe from the loop's own thread, to which a wake fd would be of no use. */
+static PyObject *mailbox_deliver(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    mailbox_drain((Mailbox *)self);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef mailbox_deliver_def = {"_deliver", mailbox_deliver, METH_NOARGS, NULL};
+
+/* Sent by it from another thread, as there is no wake fd (yet). */
 static PyObject *mailbox_arm(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Mailbox *m = (Mailbox *)self;
@@ -435,31 +444,31 @@ static bool in_task_of(core_state *st, PyObject *loop)
     return inside;
 }
 
-/* If this thread is running a task of the box's loop, deliver at once. */
-static bool deliver_here(core_state *st, loop_box *box)
+enum { ELSEWHERE, ON_LOOP, DELIVERED };
+
+/* Is this thread running the box's loop?  Then, if in a task, deliver at once. */
+static int deliver_here(core_state *st, loop_box *box)
 {
+    int where = ELSEWHERE;
     PyObject *loop = PyObject_CallNoArgs(st->get_running_loop);
-    if (loop == NULL || loop == Py_None) {
-        PyErr_Clear();
-        Py_XDECREF(loop);
-        return false;
+    Mailbox *m = loop != NULL && loop != Py_None ? mailbox_of(st, loop, false) : NULL;
+    if (m != NULL && m->box == box) {
+        where = in_task_of(st, loop) ? DELIVERED : ON_LOOP;
+        if (where == DELIVERED)
+            mailbox_drain(m);
     }
-    Mailbox *m = mailbox_of(st, loop, false);
-    bool here = m != NULL && m->box == box && in_task_of(st, loop);
-    if (here)
-        mailbox_drain(m);
     PyErr_Clear();
     Py_XDECREF(m);
-    Py_DECREF(loop);
-    return here;
+    Py_XDECREF(loop);
+    return where;
 }
 
 /* Ask the loop to come by, through its own queue. */
-static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, nc_box **kicks)
+static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, PyMethodDef *what, nc_box **kicks)
 {
-    PyObject *arm = PyCFunction_New(&mailbox_arm_def, (PyObject *)m);
-    PyObject *done = arm != NULL ? PyObject_CallMethodOneArg(loop, st->s_call_soon_threadsafe, arm) : NULL;
-    Py_XDECREF(arm);
+    PyObject *callback = PyCFunction_New(what, (PyObject *)m);
+    PyObject *done = callback != NULL ? PyObject_CallMethodOneArg(loop, st->s_call_soon_threadsafe, callback) : NULL;
+    Py_XDECREF(callback);
     if (done != NULL) {
         Py_DECREF(done);
         return;
@@ -479,7 +488,8 @@ static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, nc_
 
 static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
 {
-    if (deliver_here(st, box))
+    int where = deliver_here(st, box);
+    if (where == DELIVERED)
         return;
     PyObject *key = PyLong_FromVoidPtr(box->loop);
     Mailbox *m = key != NULL ? (Mailbox *)dict_find(st->mailboxes, key) : NULL;
@@ -491,7 +501,7 @@ static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
     else if (fd >= 0)
         wake_fd_write(fd);
     else
-        call_soon_threadsafe(st, m, loop, kicks);
+        call_soon_threadsafe(st, m, loop, where == ON_LOOP ? &mailbox_deliver_def : &mailbox_arm_def, kicks);
     Py_XDECREF(loop);
     Py_XDECREF(m);
 }
