@@ -7,6 +7,8 @@ import subprocess
 import sys
 import sysconfig
 
+import pytest
+
 # Full sizes take minutes; the short form of the same test runs every time.
 STRESS = os.environ.get("NEXUS_CHANNELS_STRESS") == "1"
 
@@ -36,7 +38,7 @@ def child_command(source, *args, flags=()):
 
 
 def run_child(source, *args, seconds=10, flags=(), before=(), env=None, code=0):
-    """Run `source` in a new interpreter, which must end in time, with exit code `code` and no fatal error. Return its stdout.
+    """Run `source` in a new interpreter and return its stdout. It must end in time, with exit code `code` and no traceback.
 
     `before` is a command to run it under. Modules beside the tests can be imported there.
     """
@@ -54,3 +56,13 @@ def run_child(source, *args, seconds=10, flags=(), before=(), env=None, code=0):
     assert "Fatal Python error" not in child.stderr, report
     assert "Traceback" not in child.stderr, report
     return child.stdout
+
+
+def takes_long(short=120, full=1800):
+    """A decorator for tests that need more than a minute at full size: both watchdogs wait for them."""
+    seconds = (full if STRESS else short) * SLOWNESS
+
+    def mark(function):
+        return pytest.mark.stress(pytest.mark.timeout(seconds)(pytest.mark.watchdog(seconds)(function)))
+
+    return mark

@@ -1,4 +1,4 @@
-"""Exactly once, also when waits are cancelled or time out: nothing lost, nothing twice, and no wake-up dies with its waiter."""
+"""Exactly once, also when waits are cancelled or time out: nothing lost, nothing twice, no wake-up dies with its waiter."""
 
 import asyncio
 import collections
@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from harness import STRESS, seeded, size
+from harness import seeded, size, takes_long
 from support import DEADLINE, drive, turns, until, until_blocked, until_parked
 
 from nexus_channels import Empty, Full, RecvError, RecvTimeout, SendError, SendTimeout
@@ -102,7 +102,9 @@ def test_pitfall_05_a_woken_sending_task_that_gives_up_passes_its_wake_up_to_a_t
         assert rx.try_recv() == "from the thread"
 
 
-def test_pitfall_05_a_cancelled_task_passes_its_wake_up_to_a_task_of_another_loop(threaded, step_loop, spawn, loop_factory):
+def test_pitfall_05_a_cancelled_task_passes_its_wake_up_to_a_task_of_another_loop(
+    threaded, step_loop, spawn, loop_factory
+):
     tx, rx = threaded.channel(1)
     task = step_loop.create_task(rx.recv())
     step_loop.run_ready()
@@ -553,7 +555,7 @@ class Accounts:
         assert (stats.buffered, stats.waiting_senders, stats.waiting_receivers) == (0, 0, 0)
 
 
-@pytest.mark.watchdog(900 if STRESS else 120)
+@takes_long()
 def test_random_cancellations_and_timeouts_on_a_stepped_loop_lose_nothing(variant, step_loop):
     """Every choice comes from the seed, so that a failure repeats exactly."""
     random = seeded("stepped cancellations")
@@ -619,7 +621,7 @@ def _drained(rx):
             return received
 
 
-@pytest.mark.watchdog(900 if STRESS else 120)
+@takes_long()
 def test_random_cancellations_and_timeouts_between_tasks_and_threads_lose_nothing(threaded, spawn, loop_factory):
     """Tasks that are cancelled and time out on a loop, and threads that time out, on both ends of one channel."""
     random = seeded("mixed cancellations")

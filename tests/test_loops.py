@@ -1,4 +1,4 @@
-"""Event loops of every kind and fate: without readers, stopped, restarted, closed with waiters, one after another, many at once."""
+"""Event loops of every kind and fate: without readers, stopped, restarted, closed with waiters, many at once."""
 
 import asyncio
 import gc

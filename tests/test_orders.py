@@ -1,15 +1,16 @@
 """All orders of what can happen to a channel within one tick of its loop, enumerated, each with exact accounting.
 
-A `World` is one channel with tasks on it. After each history: sends that returned == receives that returned + buffered +
-discarded; nobody waits whose condition holds; and once both ends are closed everybody ends.
+A `World` is one channel with tasks on it. After each history: sends that returned == receives that returned +
+buffered + discarded; nobody waits whose condition holds; and once both ends are closed everybody ends.
 """
 
 import asyncio
+import contextlib
 import itertools
 import sys
 
 import pytest
-from harness import STRESS, size
+from harness import STRESS, size, takes_long
 from steploop import StepLoop
 from support import drive
 
@@ -91,10 +92,8 @@ class World:
             self.start_send()
 
     def try_recv(self):
-        try:
+        with contextlib.suppress(Empty, RecvError, EndpointClosed):
             self.got.append(self.rx.try_recv())
-        except (Empty, RecvError, EndpointClosed):
-            pass
 
     def close_tx(self):
         self.tx.close()
@@ -155,10 +154,10 @@ class World:
         received_by_waiting = [task.result() for task in self.receivers if self.outcome_of_recv(task)]
         self.sent += by_waiting
         if not self.senders:
-            assert received_by_waiting == sorted(received_by_waiting), "receivers were not served first come, first served"
+            assert received_by_waiting == sorted(received_by_waiting), "receivers were not served in line"
         if not self.receivers:
             in_order = [value for value in self.got if value in by_waiting]
-            assert in_order == sorted(in_order), "senders were not served first come, first served"
+            assert in_order == sorted(in_order), "senders were not served in line"
         self.got += received_by_waiting
         assert len(set(self.got)) == len(self.got), "received twice"
         assert set(self.got) <= set(self.sent), "received, although its send raised"
@@ -342,7 +341,7 @@ LETTERS = {
 }
 
 
-@pytest.mark.watchdog(600 if STRESS else 120)
+@takes_long()
 @pytest.mark.parametrize("capacity", [1, 2])
 def test_every_short_program_is_accounted_for_exactly(variant, step_loop, capacity):
     loop = step_loop

@@ -1,4 +1,4 @@
-"""No lost wake-up: whoever waits is woken as soon as its condition holds, from wherever that comes about, and at what cost."""
+"""No lost wake-up: whoever waits is woken as soon as its condition holds, wherever that comes from; and its cost."""
 
 import asyncio
 import gc
@@ -10,7 +10,7 @@ import time
 import weakref
 
 import pytest
-from harness import SLOWNESS, STRESS, run_child, size
+from harness import SLOWNESS, run_child, size, takes_long
 from steploop import StepLoop
 from support import DEADLINE, collect, in_thread, turns, until, until_blocked, until_parked
 from tracing import between_marks, strace
@@ -539,7 +539,7 @@ def count_in_child(loop_factory):
 
 
 def test_nothing_is_made_until_somebody_waits_across_threads(variant, count_in_child):
-    """No descriptor, no thread and no task: not for channels, not for calls, not for waits between tasks of one loop."""
+    """No descriptor, thread or task: not for channels, not for calls, not for waits between tasks of one loop."""
     script = """
 async def main():
     before, tasks = held(), len(asyncio.all_tasks())
@@ -610,7 +610,7 @@ def test_blocking_waits_open_no_descriptor_and_start_no_thread(threaded, spawn):
 # Pitfall 9: the wake-up that is swallowed
 
 
-def test_pitfall_09_wake_ups_without_number_for_a_loop_that_does_not_run_neither_block_nor_get_lost(threaded, step_loop):
+def test_pitfall_09_a_flood_of_wake_ups_for_a_loop_that_does_not_run_neither_blocks_nor_gets_lost(threaded, step_loop):
     """A full self-pipe would hold 65,536 of them."""
     tx, rx = threaded.channel(1)
     task = step_loop.create_task(rx.recv())
@@ -693,7 +693,7 @@ async def rally_async(tx, rx, rounds, begins):
         pace.tick()
 
 
-@pytest.mark.watchdog(900 if STRESS else 60)
+@takes_long()
 @pytest.mark.parametrize("players", ["thread and thread", "task and thread", "loop and loop"])
 def test_pitfall_02_round_trips_at_capacity_1_lose_no_wake_up(threaded, spawn, loop_factory, players):
     rounds = size(4_000, 1_000_000)
@@ -715,7 +715,7 @@ def test_pitfall_02_round_trips_at_capacity_1_lose_no_wake_up(threaded, spawn, l
         thread.join()
 
 
-@pytest.mark.watchdog(900 if STRESS else 60)
+@takes_long()
 def test_round_trips_between_tasks_of_one_loop_lose_no_wake_up(variant, loop_factory):
     rounds = size(20_000, 1_000_000)
     there, back = variant.channel(1), variant.channel(1)
@@ -730,7 +730,7 @@ def test_round_trips_between_tasks_of_one_loop_lose_no_wake_up(variant, loop_fac
         runner.run(main())
 
 
-@pytest.mark.watchdog(900 if STRESS else 60)
+@takes_long()
 @pytest.mark.parametrize("capacity", [1, 2, 3])
 def test_one_way_traffic_at_small_capacity_loses_no_wake_up(threaded, spawn, capacity):
     """Both sides wait by turns, each as often as the other lets it."""
