@@ -37,7 +37,8 @@ def watchdog(request):
     """A test that hangs, be it in C with the GIL held, ends the run and says where."""
     marker = request.node.get_closest_marker("watchdog")
     seconds = marker.args[0] if marker else 3 * DEADLINE
-    faulthandler.dump_traceback_later(seconds, exit=True, file=_stderr)
+    # Later than pytest-timeout, which ends the test alone where it can.
+    faulthandler.dump_traceback_later(seconds + 15, exit=True, file=_stderr)
     yield
     faulthandler.cancel_dump_traceback_later()
 

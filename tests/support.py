@@ -61,7 +61,7 @@ class Spawned:
     def _run(self, function, args, kwargs):
         try:
             self._outcome = (function(*args, **kwargs), None)
-        except BaseException as error:  # noqa: BLE001  (join() raises it again)
+        except BaseException as error:  # join() raises it again
             self._outcome = (None, error)
 
     @property

@@ -427,10 +427,11 @@ def test_a_task_sends_to_a_thread(threaded, run):
     tx, rx = threaded.channel(2)
 
     async def main():
-        receiving = asyncio.create_task(in_thread(lambda: [rx.recv_blocking() for _ in range(100)]))
-        for number in range(100):
-            await tx.send(number)
-        return await receiving
+        async with asyncio.TaskGroup() as group:
+            receiving = group.create_task(in_thread(lambda: [rx.recv_blocking() for _ in range(100)]))
+            for number in range(100):
+                await tx.send(number)
+        return receiving.result()
 
     assert run(main()) == list(range(100))
 
@@ -510,10 +511,11 @@ def test_async_iteration_may_be_left_and_taken_up_again(variant, run):
 
     async def main():
         async for first in rx:
+            assert first == 1
             break
-        return first, [value async for value in rx]
+        return [value async for value in rx]
 
-    assert run(main()) == (1, [2, 3])
+    assert run(main()) == [2, 3]
 
 
 def test_async_iteration_over_an_endpoint_closed_here_raises(variant, run):

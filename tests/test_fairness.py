@@ -427,6 +427,26 @@ def test_pitfall_07_every_waiter_that_fits_is_woken_not_one_a_free_place(variant
     assert drain(rx) == list("DEF")
 
 
+def test_pitfall_07_a_sender_behind_one_whose_loop_sleeps_is_woken_too(threaded, step_loop, spawn):
+    tx, rx = threaded.channel(2)
+    fill(tx)
+    wait(step_loop, tx.send("asleep"))
+    thread = spawn(tx.send_blocking, "awake")
+    until_blocked(rx, senders=2)
+    assert drain(rx) == [-2, -1]
+    thread.join()
+    assert drain(rx) == ["awake"]
+
+
+def test_pitfall_07_a_receiver_behind_one_whose_loop_sleeps_is_woken_too(threaded, step_loop, spawn):
+    tx, rx = threaded.channel(2)
+    wait(step_loop, rx.recv())
+    thread = spawn(rx.recv_blocking)
+    until_blocked(tx, receivers=2)
+    tx.try_send_many([1, 2])
+    assert thread.join() == 1
+
+
 def test_every_receive_that_can_be_served_is_woken(variant, step_loop):
     tx, rx = variant.channel(3)
     tasks = wait(step_loop, *(rx.recv() for _ in range(3)))

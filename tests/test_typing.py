@@ -115,8 +115,9 @@ def mypy(tmp_path, code):
     return done.stdout.splitlines()
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.watchdog(180)
-def test_a_program_that_uses_everything_passes_mypy_strictly(tmp_path, request):
+def test_a_program_that_uses_everything_passes_mypy_strictly(tmp_path):
     reported = []
     for module in ("local", "spsc", "mpsc"):
         code = VALID.format(module=module)
@@ -126,6 +127,7 @@ def test_a_program_that_uses_everything_passes_mypy_strictly(tmp_path, request):
     assert reported == []
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.watchdog(180)
 def test_mypy_finds_every_mistake(tmp_path):
     head = ["import asyncio", "from nexus_channels.mpsc import Receiver, Sender, channel", "tx, rx = channel[int](3)"]
@@ -135,6 +137,7 @@ def test_mypy_finds_every_mistake(tmp_path):
     assert missed == []
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.watchdog(180)
 @pytest.mark.parametrize(
     ("module", "call"), [("local", "tx.send_blocking(1)"), ("local", "rx.recv_blocking()"), ("spsc", "tx.clone()")]
