@@ -91,16 +91,30 @@ static inline uint64_t nc_ring_len(nc_ring *r)
 
 /* ---- producers ------------------------------------------------------------------------------------ */
 
-/* Room as a producer sees it from `tail`, at least 1 unless the ring is really full. */
+/* Room behind `tail` while the head is, or was, `head`; counted no further than `want`. */
+static inline uint64_t nc_ring_gap(const nc_ring *r, uint64_t head, uint64_t tail, uint64_t want)
+{
+    if (tail - head >= r->span) /* full; or `tail` is stale and the head went past it */
+        return 0;
+    return want == 1 ? 1 : r->capacity - nc_ring_distance(r, head, tail);
+}
+
+/* Room as a producer sees it from `tail`: what it wants, or all that there really is. */
 static inline uint64_t nc_ring_room(nc_ring *r, uint64_t tail, uint64_t want)
 {
     uint64_t head = atomic_load_explicit(&r->head_seen, memory_order_acquire); /* R4 -> A4; possibly full */
-    uint64_t room = tail - head > r->span ? 0 : r->capacity - nc_ring_distance(r, head, tail);
+    uint64_t room = nc_ring_gap(r, head, tail, want);
     if (room >= want)
-        return room; /* else: really full? */
-    head = atomic_load_explicit(&r->head, memory_order_acquire); /* R3 -> A3: its slots are NULL again */
-    atomic_store_explicit(&r->head_seen, head, memory_order_release); /* R4: and so for other producers */
-    return tail - head > r->span ? 0 : r->capacity - nc_ring_distance(r, head, tail);
+        return room;
+    head = atomic_load_explicit(&r->head, memory_order_acquire);         /* R3 -> A3: its slots are NULL again */
+    atomic_store_explicit(&r->head_seen, head, memory_order_release);    /* R4: and so for other producers */
+    return nc_ring_gap(r, head, tail, want);                             /* else: really full */
+}
+
+/* Items that the consumer may take, head being `head`; counted no further than `want`. */
+static inline uint64_t nc_ring_ready(const nc_ring *r, uint64_t head, uint64_t want)
+{
+    return want == 1 ? head != r->tail_seen : nc_ring_distance(r, head, r->tail_seen);
 }
 
 static inline void nc_ring_fill(nc_ring *r, uint64_t pos, void *value, memory_order order)
@@ -158,10 +172,10 @@ static inline uint64_t nc_ring_push_mp(nc_ring *r, void *const *values, uint64_t
 static inline uint64_t nc_ring_pop_sc(nc_ring *r, void **values, uint64_t n, memory_order publish)
 {
     uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed); /* ours: nobody else writes it */
-    uint64_t len = nc_ring_distance(r, head, r->tail_seen);
+    uint64_t len = nc_ring_ready(r, head, n);
     if (len < n) {
         r->tail_seen = atomic_load_explicit(&r->tail, memory_order_acquire); /* R1 -> A1 */
-        len = nc_ring_distance(r, head, r->tail_seen);
+        len = nc_ring_ready(r, head, n);
     }
     if (n > len)
         n = len;

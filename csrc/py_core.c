@@ -141,10 +141,14 @@ static int import_others(core_state *st)
 {
     st->Statistics = import_attr("nexus_channels._types", "Statistics");
     st->get_running_loop = import_attr("asyncio", "_get_running_loop");
+    st->BaseEventLoop = import_attr("asyncio", "BaseEventLoop");
     st->current_tasks = import_current_tasks();
     st->invalid_state = import_attr("asyncio", "InvalidStateError");
     st->mailboxes = PyDict_New();
-    return st->Statistics && st->get_running_loop && st->current_tasks && st->invalid_state && st->mailboxes ? 0 : -1;
+    return st->Statistics && st->get_running_loop && st->BaseEventLoop && st->current_tasks && st->invalid_state &&
+                   st->mailboxes
+               ? 0
+               : -1;
 }
 
 static int intern_names(core_state *st)
@@ -158,7 +162,7 @@ static int intern_names(core_state *st)
         {&st->s_cancel, "cancel"},               {&st->s_create_future, "create_future"},
         {&st->s_done, "done"},                   {&st->s_expire, "_expire"},
         {&st->s_is_closed, "is_closed"},         {&st->s_set_result, "set_result"},
-        {&st->s_timeout, "timeout"},
+        {&st->s_thread_id, "_thread_id"},        {&st->s_timeout, "timeout"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if ((*names[i].where = PyUnicode_InternFromString(names[i].name)) == NULL)
@@ -193,6 +197,7 @@ static int core_exec(PyObject *module)
         VISIT((st)->mailboxes);                                                                                   \
         VISIT((st)->recent);                                                                                      \
         VISIT((st)->get_running_loop);                                                                            \
+        VISIT((st)->BaseEventLoop);                                                                               \
         VISIT((st)->current_tasks);                                                                               \
         VISIT((st)->invalid_state);                                                                               \
     } while (0)
@@ -222,10 +227,11 @@ static void core_free(void *module)
     core_state *st = PyModule_GetState(module);
     if (st == NULL)
         return;
+    wait_free_spares(st);
     VISIT_STATE(st, Py_CLEAR);
     PyObject **names[] = {&st->s_add_reader, &st->s_blocking, &st->s_call_later, &st->s_call_soon_threadsafe,
                           &st->s_cancel, &st->s_create_future, &st->s_done, &st->s_expire, &st->s_is_closed,
-                          &st->s_set_result, &st->s_timeout};
+                          &st->s_set_result, &st->s_thread_id, &st->s_timeout};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         Py_CLEAR(*names[i]);
 }

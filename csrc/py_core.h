@@ -63,11 +63,14 @@ typedef struct core_state {
     PyTypeObject *mailbox_type;   /* one a loop that was waited on; not visible from Python */
     PyObject *mailboxes;          /* dict: id of a loop -> its mailbox */
     PyObject *recent;             /* GIL builds: the mailbox used last, borrowed from the dict, or NULL */
+    void *spare;                  /* dead awaitables to be used again: the first of a list */
+    unsigned spares;              /* and how many there are */
     PyObject *get_running_loop;   /* asyncio._get_running_loop */
+    PyObject *BaseEventLoop;      /* asyncio.BaseEventLoop */
     PyObject *current_tasks;      /* dict loop -> task (up to 3.13), or the function asyncio.current_task */
     PyObject *invalid_state;      /* asyncio.InvalidStateError */
     PyObject *s_add_reader, *s_blocking, *s_call_later, *s_call_soon_threadsafe, *s_cancel, *s_create_future,
-        *s_done, *s_expire, *s_is_closed, *s_set_result, *s_timeout;
+        *s_done, *s_expire, *s_is_closed, *s_set_result, *s_thread_id, *s_timeout;
 } core_state;
 
 /* Raise errors[which](message), or errors[which](message, value) where a value was not sent; NULL. */
@@ -232,6 +235,7 @@ void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks);
 /* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
  * references, also when it fails. */
 PyObject *wait_new(const Call *call, double timeout);
+void wait_free_spares(core_state *st);
 /* Run the call to its end in this thread, asleep without the GIL in between. */
 PyObject *wait_blocking(Call *call, double timeout);
 /* What a gate's line refers to, for the garbage collector. */

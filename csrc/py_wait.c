@@ -261,6 +261,10 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     Py_END_CRITICAL_SECTION2();
     if (!begun)
         return STEP_ERROR;
+    if (s == STEP_READY && was == NULL && aw->call.value == NULL && aw->timer == NULL) { /* at the first look */
+        settle_soon(c, kicks);
+        return s;
+    }
     if (s == STEP_BLOCKED)
         s = awaitable_woken_by_stranger(st, aw, was) ? STEP_PREPARE : STEP_ERROR;
     while (s == STEP_PREPARE) {
@@ -277,10 +281,48 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
 
 /* ---- awaitables: the type --------------------------------------------------------------------------- */
 
+/* Most awaitables live for one step: with a GIL a few are kept for the next call. */
+#if NC_FREE_THREADED
+static Awaitable *awaitable_alloc(core_state *st) { return PyObject_GC_New(Awaitable, st->awaitable_type); }
+
+static void awaitable_recycle(core_state *Py_UNUSED(st), Awaitable *aw) { PyObject_GC_Del(aw); }
+#else
+enum { SPARES = 64 };
+
+static Awaitable *awaitable_alloc(core_state *st)
+{
+    if (st->spares == 0)
+        return PyObject_GC_New(Awaitable, st->awaitable_type);
+    Awaitable *aw = st->spare;
+    st->spare = aw->timer;
+    st->spares--;
+    return (Awaitable *)PyObject_Init((PyObject *)aw, st->awaitable_type);
+}
+
+static void awaitable_recycle(core_state *st, Awaitable *aw)
+{
+    if (st->spares == SPARES) {
+        PyObject_GC_Del(aw);
+        return;
+    }
+    aw->timer = st->spare; /* any pointer of a dead awaitable will do for a link */
+    st->spare = aw;
+    st->spares++;
+}
+#endif
+
+void wait_free_spares(core_state *st)
+{
+    for (; st->spares > 0; st->spares--) {
+        Awaitable *aw = st->spare;
+        st->spare = aw->timer;
+        PyObject_GC_Del(aw);
+    }
+}
+
 PyObject *wait_new(const Call *call, double timeout)
 {
-    core_state *st = call->ep->chan->st;
-    Awaitable *aw = PyObject_GC_New(Awaitable, st->awaitable_type);
+    Awaitable *aw = awaitable_alloc(call->ep->chan->st);
     if (aw == NULL) {
         Py_XDECREF(call->value);
         Py_DECREF(call->ep);
@@ -502,11 +544,12 @@ static void awaitable_dealloc(PyObject *self)
         awaitable_end(aw, &kicks);
         settle_soon(c, kicks);
     }
-    Py_CLEAR(aw->future);
-    Py_CLEAR(aw->timer);
-    Py_CLEAR(aw->call.value);
-    Py_DECREF(aw->call.ep);
-    PyObject_GC_Del(self);
+    Py_XDECREF(aw->future);
+    Py_XDECREF(aw->timer);
+    Py_XDECREF(aw->call.value);
+    Endpoint *ep = aw->call.ep;
+    awaitable_recycle(c->st, aw);
+    Py_DECREF(ep); /* may be the last, and take the module along */
     Py_DECREF(type);
 }
 

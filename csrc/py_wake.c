@@ -169,6 +169,7 @@ typedef struct Mailbox {
     loop_box *box;
     PyObject *loop;               /* weak reference */
     PyObject *key;
+    bool tells_thread;            /* a loop of asyncio's own making: _thread_id says where it runs */
 } Mailbox;
 
 /* The mailbox's loop, a new reference, or NULL without an exception when it is gone. */
@@ -383,7 +384,9 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
     m->key = Py_NewRef(key);
     m->loop = forget != NULL ? PyWeakref_NewRef(loop, forget) : NULL;
     Py_XDECREF(forget);
-    m->box = m->loop != NULL ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
+    int own = PyObject_IsInstance(loop, st->BaseEventLoop);
+    m->tells_thread = own > 0;
+    m->box = m->loop != NULL && own >= 0 ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
     if (m->box == NULL) {
         if (!PyErr_Occurred())
             PyErr_NoMemory();
@@ -404,15 +407,6 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
 /* The loop's mailbox, a new reference; made when `create`.  NULL without an exception if there is none. */
 static Mailbox *mailbox_of(core_state *st, PyObject *loop, bool create)
 {
-#if !NC_FREE_THREADED
-    Mailbox *recent = (Mailbox *)st->recent;
-    if (recent != NULL && recent->box->loop == loop && recent->box->base.born == core_generation()) {
-        PyObject *alive = mailbox_loop(recent); /* or has another loop got the address? */
-        Py_XDECREF(alive);
-        if (alive == loop)
-            return (Mailbox *)Py_NewRef(recent);
-    }
-#endif
     PyObject *key = PyLong_FromVoidPtr(loop);
     if (key == NULL)
         return NULL;
@@ -427,6 +421,44 @@ static Mailbox *mailbox_of(core_state *st, PyObject *loop, bool create)
         Py_XSETREF(st->recent, Py_NewRef(m));
 #endif
     return m;
+}
+
+/* The loop of the mailbox used last, a new reference, if it is known to be running in this very thread: a
+ * shorter way than asyncio._get_running_loop, which asks the kernel for the process id on 3.11. */
+static PyObject *recent_loop_here(core_state *st)
+{
+#if NC_FREE_THREADED
+    return NULL;
+#else
+    Mailbox *m = (Mailbox *)st->recent;
+    if (m == NULL || !m->tells_thread || m->box->base.born != core_generation())
+        return NULL;
+    PyObject *loop = mailbox_loop(m), *thread = NULL;
+    if (loop != NULL && (thread = PyObject_GetAttr(loop, st->s_thread_id)) == NULL)
+        PyErr_Clear();
+    bool here = thread != NULL && PyLong_Check(thread) && PyLong_AsUnsignedLongMask(thread) == PyThread_get_thread_ident();
+    Py_XDECREF(thread);
+    if (!here)
+        Py_CLEAR(loop);
+    return loop;
+#endif
+}
+
+/* The loop that this thread runs and its mailbox, new references; loop is None where none runs.  False with
+ * an exception set. */
+static bool find_running(core_state *st, bool create, PyObject **loop, Mailbox **m)
+{
+    *m = NULL;
+    *loop = recent_loop_here(st);
+    if (*loop != NULL) {
+        *m = (Mailbox *)Py_NewRef(st->recent);
+        return true;
+    }
+    *loop = PyObject_CallNoArgs(st->get_running_loop);
+    if (*loop == NULL || *loop == Py_None)
+        return *loop != NULL;
+    *m = mailbox_of(st, *loop, create);
+    return *m != NULL || !PyErr_Occurred();
 }
 
 /* ---- kicking ---------------------------------------------------------------------------------------- */
@@ -450,9 +482,9 @@ enum { ELSEWHERE, ON_LOOP, DELIVERED };
 static int deliver_here(core_state *st, loop_box *box)
 {
     int where = ELSEWHERE;
-    PyObject *loop = PyObject_CallNoArgs(st->get_running_loop);
-    Mailbox *m = loop != NULL && loop != Py_None ? mailbox_of(st, loop, false) : NULL;
-    if (m != NULL && m->box == box) {
+    PyObject *loop;
+    Mailbox *m;
+    if (find_running(st, false, &loop, &m) && m != NULL && m->box == box) {
         where = in_task_of(st, loop) ? DELIVERED : ON_LOOP;
         if (where == DELIVERED)
             mailbox_drain(m);
@@ -536,15 +568,13 @@ void settle(core_state *st, Chan *c, nc_box *kicks)
 /* The running loop, a new reference, and its box, a reference too; NULL with an exception set. */
 PyObject *loop_here(core_state *st, const char *who, nc_box **box)
 {
-    PyObject *loop = PyObject_CallNoArgs(st->get_running_loop);
-    if (loop == Py_None) {
-        Py_CLEAR(loop);
+    PyObject *loop;
+    Mailbox *m;
+    if (find_running(st, true, &loop, &m) && m == NULL)
         PyErr_Format(PyExc_RuntimeError,
                      "%s() has to wait, and no asyncio event loop is running here to wait on "
                      "(other async libraries are not supported)",
                      who);
-    }
-    Mailbox *m = loop != NULL ? mailbox_of(st, loop, true) : NULL;
     if (m == NULL) {
         Py_XDECREF(loop);
         return NULL;
