@@ -693,7 +693,32 @@ def test_a_wait_that_times_out_holds_nothing(variant, step_loop):
     assert alive() is None
 
 
-# As objects
+# Dropped while waiting, as objects
+
+
+@forms
+def test_a_waiting_awaitable_that_is_dropped_leaves_the_line(variant, form, step_loop):
+    awaitable, tx, rx = make(variant, form, ready=False)
+    future = step_loop.call(awaitable.send, None)
+    assert waiting(tx) == 1
+    del awaitable, future
+    collect()
+    assert waiting(tx) == 0
+    unblock(tx, rx, form)
+    step_loop.run_ready()
+
+
+@forms
+def test_a_woken_awaitable_that_is_dropped_passes_its_wake_up_to_the_next(variant, form, step_loop):
+    awaitable, tx, rx = make(variant, form, ready=False)
+    future = step_loop.call(awaitable.send, None)
+    behind = step_loop.create_task(FORMS[form][1](tx, rx))
+    step_loop.run_ready()
+    step_loop.call(unblock, tx, rx, form)
+    del awaitable, future
+    collect()
+    step_loop.run_ready()
+    assert behind.result() in expected(form)
 
 
 @forms
