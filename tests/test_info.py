@@ -1,0 +1,74 @@
+"""`python -m nexus_channels`: version, info, and what it says to wrong arguments."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+from harness import FREE_THREADED, GIL_ENABLED
+
+import nexus_channels
+from nexus_channels import _core
+
+
+def run(*arguments, code=0):
+    # -P: the package that is installed, not the sources that happen to lie where the tests are run.
+    command = [sys.executable, "-P", "-m", "nexus_channels", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def info():
+    return {line[:15].strip(): line[16:] for line in run("info").stdout.splitlines()}
+
+
+def test_version():
+    assert run("--version").stdout == f"nexus_channels {nexus_channels.__version__}\n"
+
+
+def test_info_tells_the_versions(info):
+    assert info["nexus_channels"] == nexus_channels.__version__
+    assert sys.version.split()[0].rstrip("+") in info["python"]
+
+
+def test_info_tells_how_it_was_built(info):
+    build = _core.build_info()
+    assert info["compiler"] == build["compiler"]
+    assert info["flags"] == build["flags"]
+    assert info["debug"] == ("assertions on" if build["debug"] else "no")
+    assert info["sanitizer"] == (build["sanitizer"] or "none")
+
+
+def test_the_flags_are_those_of_the_build(info):
+    assert "-std=c11" in info["flags"]
+    assert "-fvisibility=hidden" in info["flags"]
+    assert _core.build_info()["debug"] == ("-UNDEBUG" in info["flags"].split())
+
+
+def test_info_tells_whether_atomics_are_lock_free(info):
+    assert info["atomics"] == "lock-free"
+
+
+def test_info_tells_how_loops_are_woken(info):
+    assert info["wake-up"].split(",")[0] == ("eventfd" if sys.platform == "linux" else "pipe")
+    assert "asyncio" in info["event loops"]
+    assert ("uvloop not installed" in info["event loops"]) == (importlib.util.find_spec("uvloop") is None)
+
+
+def test_info_tells_whether_the_gil_is_there(info):
+    assert _core.build_info()["free_threaded"] == FREE_THREADED
+    assert info["free-threaded"].startswith("yes" if FREE_THREADED else "no")
+    if FREE_THREADED and not GIL_ENABLED:
+        assert info["free-threaded"] == "yes, running without the GIL"
+
+
+def test_info_tells_whether_there_is_a_native_door(info):
+    assert info["native door"].startswith("not built: " if FREE_THREADED else "built")
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["info", "too", "much"], ["mux"], ["mux", "a.log"]])
+def test_wrong_arguments_are_answered_by_the_usage(arguments):
+    assert "usage: nexus-channels" in run(*arguments, code=2).stderr

@@ -1,0 +1,477 @@
+"""The log multiplexer: run as a program, on the logs that ship with the project and on nasty input."""
+
+import collections
+import contextlib
+import fcntl
+import itertools
+import os
+import pathlib
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import DEADLINE, until
+
+from nexus_channels import mux
+
+LOGS = sorted((pathlib.Path(__file__).parent.parent / "examples" / "data").glob("*.log"))
+
+
+def command(*arguments):
+    # -P: the package that is installed, not the sources that happen to lie where the tests are run.
+    return [sys.executable, "-P", "-m", "nexus_channels", "mux", *map(str, arguments)]
+
+
+def run(*arguments, code=0, **kwargs):
+    """Run it to its end; it must exit with `code` and never show a traceback."""
+    done = subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        **kwargs,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@contextlib.contextmanager
+def started(*arguments, **kwargs):
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def end(process, number, code):
+    """Send the signal; returns what it wrote to stdout and stderr until it exited with `code`."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    return out, err
+
+
+def by_source(archive):
+    """The archive as {tag: lines}; each line must be whole, tagged and ended by a newline."""
+    sources = collections.defaultdict(list)
+    content = archive.read_bytes()
+    assert content == b"" or content.endswith(b"\n")
+    for line in content.split(b"\n")[:-1]:
+        tag, text = line.split(b"\t", 1)
+        sources[tag.decode()].append(text)
+    return dict(sources)
+
+
+def lines_of(path):
+    lines = path.read_bytes().split(b"\n")
+    return lines[:-1] if lines[-1] == b"" else lines
+
+
+def counted(summary):
+    """The summary's table as {name: (lines, held back)}."""
+    rows = re.findall(r"^(\S+) +([\d,]+) +([\d,]+)$", summary, re.MULTILINE)
+    return {name: (int(lines.replace(",", "")), int(held.replace(",", ""))) for name, lines, held in rows}
+
+
+# ---- whole files ---------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_logs_are_many_enough():
+    assert sum(len(lines_of(log)) for log in LOGS) >= 50_000
+    assert sum(log.stat().st_size for log in LOGS) < 5_000_000
+
+
+@pytest.mark.parametrize("capacity", [1, 7, 1024])
+def test_each_source_is_in_the_archive_whole_and_in_order(tmp_path, capacity):
+    done = run(*LOGS, "-o", tmp_path / "archive", "--capacity", capacity)
+    assert by_source(tmp_path / "archive") == {log.name: lines_of(log) for log in LOGS}
+    assert done.stderr == ""
+
+
+def test_the_summary_tells_lines_speed_and_backpressure(tmp_path):
+    done = run(*LOGS, "-o", tmp_path / "archive", "--capacity", 10)
+    table = counted(done.stdout)
+    total_lines, total_held = table.pop("total")
+    assert {name: lines for name, (lines, _) in table.items()} == {log.name: len(lines_of(log)) for log in LOGS}
+    assert total_lines == sum(len(lines_of(log)) for log in LOGS)
+    assert total_held == sum(held for _, held in table.values())
+    assert table["nginx-access.log"][1] > 0, "64 KiB of short lines do not fit into 10 places"
+    assert re.search(r"^53,052 lines in \d+\.\d\d s, [\d,]+ lines/s$", done.stdout, re.MULTILINE)
+
+
+def test_no_reader_is_held_back_while_everything_fits(tmp_path):
+    (tmp_path / "a.log").write_bytes(b"1\n2\n3\n")
+    done = run(tmp_path / "a.log", "-o", tmp_path / "archive", "--capacity", 3)
+    assert counted(done.stdout)["a.log"] == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"\n\n\n",
+        b"no newline at the end",
+        b"one\nno newline at the end",
+        b"dos\r\nlines\r\n",
+        b"nul \0 and \xff\xfe\x80 not UTF-8\n",
+        b"a\ttab\n\tanother\n",
+        b"x" * mux.CHUNK + b"\n" + b"y" * (mux.CHUNK - 1) + b"\nz",
+        b"before\n" + b"long" * 2_000_000 + b"\nafter\n",
+        b"long without end" * 500_000,
+    ],
+    ids=lambda content: repr(content[:20]),
+)
+def test_any_bytes_arrive_as_they_are(tmp_path, content):
+    (tmp_path / "a.log").write_bytes(content)
+    run(tmp_path / "a.log", "-o", tmp_path / "archive")
+    assert by_source(tmp_path / "archive").get("a.log", []) == lines_of(tmp_path / "a.log")
+
+
+@given(st.lists(st.binary(max_size=6).filter(bool) | st.just(b"\n")), st.data())
+def test_lines_do_not_depend_on_where_chunks_end(pieces, data):
+    content = b"".join(pieces)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(content)))) | {0, len(content)})
+    chunks = [content[a:b] for a, b in itertools.pairwise(cuts)]
+    lines = [line for batch in mux.split_lines(chunks) for line in batch]
+    assert lines == (content.removesuffix(b"\n").split(b"\n") if content else [])
+
+
+def test_an_older_archive_is_overwritten(tmp_path):
+    (tmp_path / "a.log").write_bytes(b"new\n")
+    (tmp_path / "archive").write_bytes(b"old\n" * 100)
+    run(tmp_path / "a.log", "-o", tmp_path / "archive")
+    assert (tmp_path / "archive").read_bytes() == b"a.log\tnew\n"
+
+
+def test_pipes_are_read_to_their_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with started(tmp_path / "pipe", "-o", tmp_path / "archive") as process:
+        with open(tmp_path / "pipe", "wb") as pipe:
+            pipe.write(b"one\ntwo\n" * 50_000)
+        out, _ = process.communicate(timeout=DEADLINE)
+    assert by_source(tmp_path / "archive") == {"pipe": [b"one", b"two"] * 50_000}
+    assert counted(out)["pipe"][0] == 100_000
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for folder in ("a/web", "b/web", "b/db"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "app.log").write_text(f"{folder}\n")
+    (tmp_path / "b/other.log").write_text("other\n")
+    names = ["a/web/app.log", "b/web/app.log", "b/db/app.log", "b/other.log"]
+    run(*names, "-o", "archive", cwd=tmp_path)
+    assert by_source(tmp_path / "archive") == {
+        "a/web/app.log": [b"a/web"],
+        "b/web/app.log": [b"b/web"],
+        "db/app.log": [b"b/db"],
+        "other.log": [b"other"],
+    }
+
+
+def test_names_that_would_break_the_archive_are_escaped(tmp_path):
+    name = b"tab\there\nback\\slash \xff.log"
+    path = os.path.join(os.fsencode(tmp_path), name)
+    with open(path, "wb") as file:
+        file.write(b"text\n")
+    done = run(os.fsdecode(path), "-o", tmp_path / "archive")
+    assert (tmp_path / "archive").read_bytes() == rb"tab\there\nback\\slash " + b"\xff.log\ttext\n"
+    assert r"tab\there\nback\\slash \xff.log" in done.stdout
+
+
+@given(
+    st.sets(st.lists(st.sampled_from(["a", "b", "a/b", "\t", "\\t"]), min_size=1, max_size=3).map("/".join), min_size=1)
+)
+def test_no_two_sources_have_the_same_tag(paths):
+    paths = {os.path.abspath(path) for path in paths}
+    assert len(set(mux.tags(paths))) == len(paths)
+
+
+# ---- errors --------------------------------------------------------------------------------------------------------
+
+
+def test_a_source_that_cannot_be_read_does_not_cost_the_others(tmp_path):
+    (tmp_path / "good.log").write_bytes(b"good\n" * 1000)
+    done = run(tmp_path / "missing.log", tmp_path / "good.log", tmp_path, "-o", tmp_path / "archive", code=1)
+    assert by_source(tmp_path / "archive") == {"good.log": [b"good"] * 1000}
+    assert f"cannot read {tmp_path}/missing.log: No such file or directory" in done.stderr
+    assert f"cannot read {tmp_path}: Is a directory" in done.stderr
+    assert counted(done.stdout)["good.log"][0] == 1000
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file whose reading fails: Linux's /proc")
+def test_an_error_in_the_middle_of_reading_is_told(tmp_path):
+    done = run("/proc/self/mem", "-o", tmp_path / "archive", code=1)
+    assert "cannot read /proc/self/mem: Input/output error" in done.stderr
+
+
+def test_what_was_read_before_an_error_is_kept():
+    def failing():
+        yield b"one\ntw"
+        raise OSError(5, "Input/output error")
+
+    source = mux.Source("path", b"tag")
+    assert list(mux.split_lines(mux.until_error(failing(), source))) == [[b"one"], [b"tw"]]
+    assert source.error == "Input/output error"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+@pytest.mark.parametrize("follow", [[], ["--follow"]])
+def test_a_full_disk_is_told_and_ends_it(tmp_path, follow):
+    done = run(*LOGS, "-o", "/dev/full", "--capacity", 2, *follow, code=1)
+    assert "cannot write /dev/full: No space left on device" in done.stderr
+
+
+def test_a_full_disk_is_told_also_when_the_archive_fits_into_the_buffer(tmp_path):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full on this system")
+    (tmp_path / "a.log").write_bytes(b"one\n")
+    done = run(tmp_path / "a.log", "-o", "/dev/full", code=1)
+    assert "cannot write /dev/full: No space left on device" in done.stderr
+
+
+def test_an_archive_that_cannot_be_opened_is_told(tmp_path):
+    done = run(LOGS[0], "-o", tmp_path / "no" / "archive", code=1)
+    assert f"cannot write {tmp_path}/no/archive: No such file or directory" in done.stderr
+
+
+def test_a_reader_of_the_archive_who_goes_away_ends_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with started(*LOGS, "-o", tmp_path / "pipe") as process:
+        with open(tmp_path / "pipe", "rb") as pipe:
+            assert pipe.read(10)
+        _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1
+    assert "Broken pipe" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink, None])
+def test_an_input_is_never_overwritten(tmp_path, link):
+    (tmp_path / "a.log").write_bytes(b"precious\n")
+    archive = tmp_path / "a.log"
+    if link:
+        archive = tmp_path / "link"
+        link(tmp_path / "a.log", archive)
+    done = run(tmp_path / "a.log", "-o", archive, code=2)
+    assert "both an input and the archive" in done.stderr
+    assert (tmp_path / "a.log").read_bytes() == b"precious\n"
+
+
+def test_an_archive_that_is_yet_to_be_made_is_no_input_either(tmp_path):
+    done = run("new.log", "-o", "./new.log", "--follow", code=2, cwd=tmp_path)
+    assert "both an input and the archive" in done.stderr
+
+
+def test_an_input_given_twice_is_refused(tmp_path):
+    done = run(LOGS[0], LOGS[1], LOGS[0], "-o", tmp_path / "archive", code=2)
+    assert "is given 2 times" in done.stderr
+
+
+@pytest.mark.parametrize("capacity", ["0", "-1", "1.5", "many", ""])
+def test_a_capacity_that_is_none_is_refused(tmp_path, capacity):
+    done = run(LOGS[0], "-o", tmp_path / "archive", f"--capacity={capacity}", code=2)
+    assert "is not a whole number of at least 1" in done.stderr
+
+
+def test_a_capacity_beyond_memory_is_refused(tmp_path):
+    done = run(LOGS[0], "-o", tmp_path / "archive", "--capacity", 2**61, code=1)
+    assert "not enough memory" in done.stderr
+
+
+# ---- following -----------------------------------------------------------------------------------------------------
+
+
+def archived(archive, count):
+    """Wait until the archive has so many lines."""
+    until(lambda: archive.exists() and archive.read_bytes().count(b"\n") >= count, f"{count} lines in the archive")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_following_ends_at_a_signal_with_everything_that_was_written_until_then(tmp_path, number, code):
+    files = [tmp_path / "a.log", tmp_path / "b.log"]
+    files[0].write_bytes(b"a 0\n")
+    files[1].write_bytes(b"b 0\n")
+    with started(*files, "-o", tmp_path / "archive", "--follow") as process:
+        archived(tmp_path / "archive", 2)
+        for count in range(1, 2001):
+            for path in files:
+                with open(path, "ab") as file:
+                    file.write(b"%s %d\n" % (path.stem.encode(), count))
+        with open(files[0], "ab") as file:
+            file.write(b"half a line")
+        out, err = end(process, number, code)
+    assert by_source(tmp_path / "archive") == {path.name: lines_of(path) for path in files}
+    assert {name: lines for name, (lines, _) in counted(out).items()} == {"a.log": 2002, "b.log": 2001, "total": 4003}
+    assert f"ended by {number.name}" in err
+
+
+def test_a_line_written_in_two_halves_is_one_line(tmp_path):
+    with open(tmp_path / "a.log", "wb", buffering=0) as file:
+        file.write(b"first\nhal")
+        with started(tmp_path / "a.log", "-o", tmp_path / "archive", "--follow") as process:
+            archived(tmp_path / "archive", 1)
+            file.write(b"f\nlast\n")
+            archived(tmp_path / "archive", 3)
+            end(process, signal.SIGINT, 130)
+    assert by_source(tmp_path / "archive") == {"a.log": [b"first", b"half", b"last"]}
+
+
+def test_a_file_that_is_rotated_is_followed_to_its_end_and_then_anew(tmp_path):
+    log = tmp_path / "a.log"
+    log.write_bytes(b"1\n")
+    with started(log, "-o", tmp_path / "archive", "--follow") as process:
+        archived(tmp_path / "archive", 1)
+        log.rename(tmp_path / "a.log.1")
+        with open(tmp_path / "a.log.1", "ab") as old:
+            old.write(b"2\nnot ended")
+        log.write_bytes(b"3\n")
+        archived(tmp_path / "archive", 4)
+        end(process, signal.SIGINT, 130)
+    assert by_source(tmp_path / "archive") == {"a.log": [b"1", b"2", b"not ended", b"3"]}
+
+
+def test_a_file_that_is_cut_short_is_read_from_its_start(tmp_path):
+    log = tmp_path / "a.log"
+    log.write_bytes(b"one\ntwo\nthree\n")
+    with started(log, "-o", tmp_path / "archive", "--follow") as process:
+        archived(tmp_path / "archive", 3)
+        log.write_bytes(b"new\n")
+        archived(tmp_path / "archive", 4)
+        end(process, signal.SIGINT, 130)
+    assert by_source(tmp_path / "archive") == {"a.log": [b"one", b"two", b"three", b"new"]}
+
+
+def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path):
+    log = tmp_path / "late.log"
+    with started(log, tmp_path / "never.log", "-o", tmp_path / "archive", "--follow") as process:
+        until((tmp_path / "archive").exists)
+        log.write_bytes(b"here\n")
+        archived(tmp_path / "archive", 1)
+        _, err = end(process, signal.SIGINT, 130)
+    assert by_source(tmp_path / "archive") == {"late.log": [b"here"]}
+    assert f"waiting for {log}" in err
+    assert "never.log: No such file or directory" in err
+
+
+# ---- signals -------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_in_the_middle_of_big_files_leaves_whole_beginnings(tmp_path):
+    files = [tmp_path / f"{name}.log" for name in "abc"]
+    for path in files:
+        path.write_bytes(b"".join(b"%s %d\n" % (path.stem.encode(), n) for n in range(1_000_000)))
+    with started(*files, "-o", tmp_path / "archive", "--capacity", 16) as process:
+        archived(tmp_path / "archive", 1000)
+        out, _ = end(process, signal.SIGINT, 130)
+    table = counted(out)
+    for name, lines in by_source(tmp_path / "archive").items():
+        assert table[name][0] == len(lines) < 1_000_000
+        whole = lines_of(tmp_path / name)
+        assert lines[:-1] == whole[: len(lines) - 1]
+        assert whole[len(lines) - 1].startswith(lines[-1]), "only a line that was not read whole may be cut"
+
+
+def test_ctrl_c_while_a_pipe_is_waited_for_keeps_what_came_through_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with started(tmp_path / "pipe", "-o", tmp_path / "archive") as process, open(tmp_path / "pipe", "wb", 0) as pipe:
+        pipe.write(b"one\ntwo\nhal")
+        until(lambda: unread(pipe) == 0, "the pipe empty")
+        end(process, signal.SIGINT, 130)
+    assert by_source(tmp_path / "archive") == {"pipe": [b"one", b"two", b"hal"]}
+
+
+def unread(pipe):
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"))[0]
+
+
+def test_ctrl_c_while_a_pipe_has_no_writer_yet(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with started(tmp_path / "pipe", "-o", tmp_path / "archive") as process:
+        until((tmp_path / "archive").exists)
+        end(process, signal.SIGINT, 130)
+    assert (tmp_path / "archive").read_bytes() == b""
+
+
+def test_a_second_ctrl_c_ends_it_even_if_nobody_takes_the_archive(tmp_path):
+    os.mkfifo(tmp_path / "stuck")
+    with (
+        started(*LOGS, "-o", tmp_path / "stuck") as process,
+        open(tmp_path / "stuck", "rb", buffering=0) as archive,
+    ):
+        until(lambda: unread(archive) >= 32768, "the pipe so full that the next part does not fit")
+        process.send_signal(signal.SIGINT)
+        until(lambda: caught(process, signal.SIGINT), "the first Ctrl-C handled")
+        process.send_signal(signal.SIGINT)
+        leave = threading.Timer(DEADLINE, process.kill)
+        leave.start()
+        archive.read(10)
+        _, err = process.communicate()
+        leave.cancel()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+
+
+def caught(process, number):
+    """True once the signal is neither pending nor being handled: the process sleeps in a system call again."""
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    pending = int(re.search(r"^ShdPnd:\s+(\w+)", status, re.MULTILINE)[1], 16)
+    return not pending >> (number - 1) & 1 and "State:\tS" in status
+
+
+# ---- on a terminal -------------------------------------------------------------------------------------------------
+
+
+def on_a_terminal(*arguments, env=None):
+    """Run it with standard error on a terminal; returns what the terminal saw."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    try:
+        process = subprocess.Popen(
+            command(*arguments), stdout=subprocess.DEVNULL, stderr=slave, env={**os.environ, **(env or {})}
+        )
+        os.close(slave)
+        seen = b""
+        with contextlib.suppress(OSError):  # EIO: the other side is closed
+            while part := os.read(master, 4096):
+                seen += part
+        assert process.wait(DEADLINE) == 0, seen
+    finally:
+        os.close(master)
+    return seen.decode()
+
+
+def test_a_terminal_shows_how_far_it_is(tmp_path):
+    seen = on_a_terminal(*LOGS, "-o", tmp_path / "archive")
+    assert "merging" in seen
+    assert "100%" in seen
+
+
+def test_quiet_shows_nothing(tmp_path):
+    assert on_a_terminal(*LOGS, "-o", tmp_path / "archive", "--quiet") == ""
+    done = run(*LOGS, "-o", tmp_path / "archive", "--quiet")
+    assert done.stdout == done.stderr == ""
+
+
+def test_it_works_without_a_progress_bar_library(tmp_path):
+    (tmp_path / "tqdm.py").write_text("raise ImportError('not installed')")
+    seen = on_a_terminal(*LOGS, "-o", tmp_path / "archive", env={"PYTHONPATH": str(tmp_path)})
+    assert seen == ""
+    assert by_source(tmp_path / "archive") == {log.name: lines_of(log) for log in LOGS}
