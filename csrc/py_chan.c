@@ -241,12 +241,12 @@ PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
  * as it holds the gate. */
 void chan_discard_orphans(Chan *c)
 {
-    PyObject *values[64];
+    PyObject *values[8]; /* few: this may nest as deep as channels hold channels */
     uint64_t n;
     do {
         nc_gate *g = &c->gate[RX];
         nc_gate_enter(g, core_generation());
-        n = nc_ring_pop_sc(c->ring, (void **)values, 64, NC_PUBLISH);
+        n = nc_ring_pop_sc(c->ring, (void **)values, 8, NC_PUBLISH);
         c->discarded += n;
         nc_gate_exit(g);
         for (uint64_t i = 0; i < n; i++)
@@ -285,11 +285,13 @@ static void endpoint_close_held(Endpoint *ep, nc_box **kicks)
 
 static void endpoint_close_now(Endpoint *ep)
 {
+    Chan *c = ep->chan;
     nc_box *kicks = NULL;
     Py_BEGIN_CRITICAL_SECTION(ep);
     endpoint_close_held(ep, &kicks);
     Py_END_CRITICAL_SECTION();
-    settle(ep->chan->st, ep->chan, kicks);
+    line_reap(c, 1 - ep->side, &kicks);
+    settle(c->st, c, kicks);
 }
 
 const char endpoint_close_doc[] =
@@ -370,6 +372,7 @@ void endpoint_dealloc(PyObject *self)
     if (c != NULL) {
         nc_box *kicks = NULL;
         endpoint_close_held(ep, &kicks);
+        line_reap(c, 1 - ep->side, &kicks);
         settle(c->st, c, kicks);
     }
     type->tp_free(self);

@@ -216,6 +216,9 @@ static inline void settle_soon(Chan *c, nc_box *kicks)
     if (kicks != NULL || nc_gate_flag(&c->gate[RX], memory_order_relaxed) & NC_GONE)
         settle(c->st, c, kicks);
 }
+/* Take those out of a line who were called and will never run, as their loop is closed, and call the next
+ * instead; true if there were any.  Runs Python code. */
+bool line_reap(Chan *c, int side, nc_box **kicks);
 parker *parker_new(const void *owner);
 void wake_box_unref(nc_box *box);
 sleeper *sleeper_new(nc_box *box, Endpoint *owner);

@@ -209,9 +209,11 @@ static PyObject *sender_try_send(PyObject *self, PyObject *value)
     uint64_t put;
     step s;
     Py_INCREF(value);
-    Py_BEGIN_CRITICAL_SECTION(self);
-    s = put_some(ep, &value, 1, &put, false, value, &kicks);
-    Py_END_CRITICAL_SECTION();
+    do {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        s = put_some(ep, &value, 1, &put, false, value, &kicks);
+        Py_END_CRITICAL_SECTION();
+    } while (s == STEP_BLOCKED && line_reap(ep->chan, TX, &kicks));
     settle_soon(ep->chan, kicks);
     if (s == STEP_READY)
         Py_RETURN_NONE;
@@ -266,9 +268,11 @@ static PyObject *sender_try_send_many(PyObject *self, PyObject *sequence)
     Call call = send_many_call(ep, &send_many_op, list);
     nc_box *kicks = NULL;
     step s;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    s = send_many_look(&call, false, NULL, &kicks);
-    Py_END_CRITICAL_SECTION();
+    do {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        s = send_many_look(&call, false, NULL, &kicks);
+        Py_END_CRITICAL_SECTION();
+    } while (s == STEP_BLOCKED && line_reap(ep->chan, TX, &kicks));
     settle_soon(ep->chan, kicks);
     Py_DECREF(list);
     return s == STEP_ERROR ? NULL : PyLong_FromSsize_t(call.n);
@@ -390,9 +394,11 @@ static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored))
     PyObject *value = NULL;
     uint64_t taken;
     step s;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    s = take_some(ep, &value, 1, &taken, false, &kicks);
-    Py_END_CRITICAL_SECTION();
+    do {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        s = take_some(ep, &value, 1, &taken, false, &kicks);
+        Py_END_CRITICAL_SECTION();
+    } while (s == STEP_BLOCKED && line_reap(ep->chan, RX, &kicks));
     settle_soon(ep->chan, kicks);
     if (s == STEP_READY)
         return value;
@@ -460,9 +466,11 @@ static PyObject *receiver_try_recv_many(PyObject *self, PyObject *arg)
     nc_box *kicks = NULL;
     PyObject *list = NULL;
     step s;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    s = recv_many_look(&call, false, &list, &kicks);
-    Py_END_CRITICAL_SECTION();
+    do {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        s = recv_many_look(&call, false, &list, &kicks);
+        Py_END_CRITICAL_SECTION();
+    } while (s == STEP_BLOCKED && line_reap(ep->chan, RX, &kicks));
     settle_soon(ep->chan, kicks);
     return s == STEP_BLOCKED ? PyList_New(0) : list;
 }

@@ -47,6 +47,13 @@ static bool line_up(Call *call, nc_waiter *w, bool requeue, nc_box **kicks)
     return turn || nc_waiter_state_of(w) == NC_CALLED;
 }
 
+/* About to sleep: not behind somebody who will never come. */
+static void line_look_ahead(Chan *c, int side, nc_box **kicks)
+{
+    if (nc_gate_crowd(&c->gate[side]) >= 2 * NC_HEAD)
+        line_reap(c, side, kicks);
+}
+
 void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks)
 {
     nc_gate *g = &c->gate[side];
@@ -272,7 +279,9 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
         kicks = NULL;
         s = awaitable_prepared(st, aw, out, &kicks);
     }
-    if (s != STEP_SLEEP && aw->state == DONE)
+    if (s == STEP_SLEEP)
+        line_look_ahead(c, aw->call.ep->side, &kicks);
+    else if (aw->state == DONE)
         awaitable_release(st, aw);
     Py_XDECREF(was);
     settle_soon(c, kicks);
@@ -662,6 +671,8 @@ static step park(Call *call, double timeout, PyObject **out)
             turn = line_up(call, &p->waiter, s == STEP_PARTIAL, &kicks);
         }
         Py_END_CRITICAL_SECTION();
+        if (s == STEP_BLOCKED && !turn)
+            line_look_ahead(c, ep->side, &kicks);
         settle(c->st, c, kicks);
         kicks = NULL;
         if (s == STEP_READY || s == STEP_ERROR)
@@ -697,10 +708,12 @@ PyObject *wait_blocking(Call *call, double timeout)
     PyObject *out = NULL;
     nc_box *kicks = NULL;
     step s;
-    Py_BEGIN_CRITICAL_SECTION(ep);
-    s = call->op->look(call, false, &out, &kicks);
-    Py_END_CRITICAL_SECTION();
-    settle(ep->chan->st, ep->chan, kicks);
+    do {
+        Py_BEGIN_CRITICAL_SECTION(ep);
+        s = call->op->look(call, false, &out, &kicks);
+        Py_END_CRITICAL_SECTION();
+    } while (s == STEP_BLOCKED && line_reap(ep->chan, ep->side, &kicks));
+    settle_soon(ep->chan, kicks);
     if (s == STEP_BLOCKED || s == STEP_PARTIAL) {
         if (timeout == 0) {
             call->op->timed_out(call);

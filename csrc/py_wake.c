@@ -333,11 +333,21 @@ static PyType_Spec mailbox_spec = {
     .slots = mailbox_slots,
 };
 
-/* Called when a loop is freed: self is (dict of mailboxes, key). */
+static void forget_mailbox(core_state *st, PyObject *key)
+{
+    Mailbox *recent = st->recent != NULL && ((Mailbox *)st->recent)->key == key ? (Mailbox *)st->recent : NULL;
+    if (recent != NULL) {
+        st->recent = NULL;
+        Py_DECREF(recent);
+    }
+    if (PyDict_DelItem(st->mailboxes, key) < 0)
+        PyErr_Clear(); /* somebody was quicker */
+}
+
+/* Called when a loop is freed: self is (module, key of its mailbox). */
 static PyObject *forget_loop(PyObject *self, PyObject *Py_UNUSED(weakref))
 {
-    if (PyDict_DelItem(PyTuple_GET_ITEM(self, 0), PyTuple_GET_ITEM(self, 1)) < 0)
-        PyErr_Clear(); /* a newer loop's first wait cleared it away already */
+    forget_mailbox(PyModule_GetState(PyTuple_GET_ITEM(self, 0)), PyTuple_GET_ITEM(self, 1));
     Py_RETURN_NONE;
 }
 
@@ -361,8 +371,8 @@ static void forget_closed_loops(core_state *st)
     for (Py_ssize_t i = 0; all != NULL && i < PyList_GET_SIZE(all); i++) {
         Mailbox *m = (Mailbox *)PyList_GET_ITEM(all, i);
         PyObject *loop = mailbox_loop(m);
-        if ((loop == NULL || loop_is_closed(st, loop)) && PyDict_DelItem(st->mailboxes, m->key) < 0)
-            PyErr_Clear();
+        if (loop == NULL || loop_is_closed(st, loop))
+            forget_mailbox(st, m->key);
         Py_XDECREF(loop);
     }
     Py_XDECREF(all);
@@ -377,7 +387,7 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
         return NULL;
     m->module = Py_NewRef(st->module);
     m->st = st;
-    PyObject *self = PyTuple_Pack(2, st->mailboxes, key), *forget = NULL;
+    PyObject *self = PyTuple_Pack(2, st->module, key), *forget = NULL;
     if (self != NULL)
         forget = PyCFunction_New(&forget_loop_def, self);
     Py_XDECREF(self);
@@ -536,6 +546,70 @@ static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
         call_soon_threadsafe(st, m, loop, where == ON_LOOP ? &mailbox_deliver_def : &mailbox_arm_def, kicks);
     Py_XDECREF(loop);
     Py_XDECREF(m);
+}
+
+static bool loop_box_dead(core_state *st, loop_box *box)
+{
+    PyObject *key = PyLong_FromVoidPtr(box->loop);
+    Mailbox *m = key != NULL ? (Mailbox *)dict_find(st->mailboxes, key) : NULL;
+    PyObject *loop = m != NULL && m->box == box ? mailbox_loop(m) : NULL;
+    bool dead = key != NULL && (loop == NULL || loop_is_closed(st, loop));
+    PyErr_Clear();
+    Py_XDECREF(loop);
+    Py_XDECREF(m);
+    Py_XDECREF(key);
+    return dead;
+}
+
+/* The loops on which somebody in line was called, each with a reference; how many. */
+static int called_loops(nc_gate *g, nc_box **boxes, int most)
+{
+    int n = 0;
+    nc_gate_enter(g, core_generation());
+    for (nc_waiter *w = g->called > 0 ? g->first : NULL; w != NULL && n < most; w = w->next) {
+        bool known = nc_waiter_state_of(w) != NC_CALLED || !container_of(w->box, wake_box, box)->is_loop;
+        for (int i = 0; i < n && !known; i++)
+            known = boxes[i] == w->box;
+        if (!known) {
+            nc_box_ref(w->box);
+            boxes[n++] = w->box;
+        }
+    }
+    nc_gate_exit(g);
+    return n;
+}
+
+/* A sleeper that is taken out stays its awaitable's, which can leave the line once more. */
+static void line_leave_loop(Chan *c, int side, nc_box *box, nc_box **kicks)
+{
+    nc_gate *g = &c->gate[side];
+    nc_gate_enter(g, core_generation());
+    for (nc_waiter *w = g->first, *next; w != NULL; w = next) {
+        next = w->next;
+        if (w->box == box)
+            nc_gate_leave(g, w);
+    }
+    nc_gate_call_all(g, chan_have(c, side), kicks);
+    nc_gate_exit(g);
+}
+
+bool line_reap(Chan *c, int side, nc_box **kicks)
+{
+    nc_box *boxes[8];
+    bool any = false;
+    if (nc_gate_crowd(&c->gate[side]) < NC_HEAD)
+        return false;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    for (int n = called_loops(&c->gate[side], boxes, 8); n > 0; n--) {
+        if (loop_box_dead(c->st, container_of(boxes[n - 1], loop_box, base.box))) {
+            line_leave_loop(c, side, boxes[n - 1], kicks);
+            any = true;
+        }
+        wake_box_unref(boxes[n - 1]);
+    }
+    PyErr_Restore(type, value, traceback);
+    return any;
 }
 
 void settle(core_state *st, Chan *c, nc_box *kicks)
