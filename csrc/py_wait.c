@@ -9,6 +9,10 @@
 
 #include <math.h>
 #include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
 
 /* ---- the line --------------------------------------------------------------------------------------- */
 
@@ -609,7 +613,24 @@ static double monotonic(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses */
+/* Pauses.  A signal that comes between the spin and the sleep is not heard before the next wake-up, as with
+ * CPython's own locks: so the one thread that runs Python's signal handlers spins but shortly. */
+enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 1024 };
+
+static bool in_main_thread(void)
+{
+#ifdef __linux__
+    static _Thread_local uint32_t asked; /* in which generation this thread last asked: a fork makes it main */
+    static _Thread_local bool main;
+    if (asked != core_generation() + 1) {
+        asked = core_generation() + 1;
+        main = syscall(SYS_gettid) == getpid();
+    }
+    return main;
+#else
+    return pthread_main_np() != 0;
+#endif
+}
 
 /* Asleep until a kick, a signal or the deadline (< 0: none), at first awake for the blink of an eye in
  * which the answer often comes; without the GIL. */
@@ -681,6 +702,8 @@ static step park(Call *call, double timeout, PyObject **out)
             continue;
         /* relaxed: a hint; the last sleeper on this endpoint leaves what suited it */
         unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed);
+        if (spin > SPIN_MAIN && in_main_thread())
+            spin = SPIN_MAIN;
         PyLockStatus slept = parker_sleep(p, deadline, &spin);
         atomic_store_explicit(&ep->spin, spin, memory_order_relaxed);
         bool called = nc_waiter_state_of(&p->waiter) == NC_CALLED;

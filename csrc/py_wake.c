@@ -433,13 +433,11 @@ static Mailbox *mailbox_of(core_state *st, PyObject *loop, bool create)
     return m;
 }
 
+#if !NC_FREE_THREADED
 /* The loop of the mailbox used last, a new reference, if it is known to be running in this very thread: a
  * shorter way than asyncio._get_running_loop, which asks the kernel for the process id on 3.11. */
 static PyObject *recent_loop_here(core_state *st)
 {
-#if NC_FREE_THREADED
-    return NULL;
-#else
     Mailbox *m = (Mailbox *)st->recent;
     if (m == NULL || !m->tells_thread || m->box->base.born != core_generation())
         return NULL;
@@ -451,19 +449,21 @@ static PyObject *recent_loop_here(core_state *st)
     if (!here)
         Py_CLEAR(loop);
     return loop;
-#endif
 }
+#endif
 
 /* The loop that this thread runs and its mailbox, new references; loop is None where none runs.  False with
  * an exception set. */
 static bool find_running(core_state *st, bool create, PyObject **loop, Mailbox **m)
 {
     *m = NULL;
+#if !NC_FREE_THREADED
     *loop = recent_loop_here(st);
     if (*loop != NULL) {
         *m = (Mailbox *)Py_NewRef(st->recent);
         return true;
     }
+#endif
     *loop = PyObject_CallNoArgs(st->get_running_loop);
     if (*loop == NULL || *loop == Py_None)
         return *loop != NULL;
