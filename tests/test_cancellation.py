@@ -1,4 +1,4 @@
-"""Exactly once, also when waits are cancelled or time out: nothing lost, nothing twice, no wake-up dies with its waiter."""
+"""Exactly once, also under cancellation and timeouts: nothing lost, nothing twice, no wake-up dies with its waiter."""
 
 import asyncio
 import collections

@@ -33,7 +33,8 @@ def test_pitfall_24_daemon_threads_parked_in_every_blocking_call(threaded):
     script = """
 tx, rx = module.channel(1)
 full_tx, full_rx = full()
-for wait in (rx.recv_blocking, lambda: rx.recv_many_blocking(3), lambda: rx.recv_blocking(timeout=100), lambda: list(rx)):
+for wait in (rx.recv_blocking, lambda: rx.recv_many_blocking(3), lambda: rx.recv_blocking(timeout=100),
+             lambda: list(rx)):
     daemon(wait)
 for wait in (lambda: full_tx.send_blocking(1), lambda: full_tx.send_many_blocking([1, 2]),
              lambda: full_tx.send_blocking(1, timeout=100)):
@@ -124,7 +125,8 @@ def test_pitfall_24_a_loop_left_with_parked_tasks(variant):
 tx, rx = module.channel(1)
 full_tx, full_rx = full()
 loop = asyncio.new_event_loop()
-tasks = [loop.create_task(call) for call in (rx.recv(), rx.recv(timeout=100), full_tx.send(1), full_tx.send_many([1, 2]))]
+calls = rx.recv(), rx.recv(timeout=100), full_tx.send(1), full_tx.send_many([1, 2])
+tasks = [loop.create_task(call) for call in calls]
 for task in tasks:
     task._log_destroy_pending = False
 loop.run_until_complete(until_parked(rx, receivers=2))

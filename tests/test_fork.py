@@ -1,4 +1,4 @@
-"""Pitfall 25: after fork the child can use its copy of every channel, and can neither wake, block nor corrupt the parent.
+"""Pitfall 25: after fork the child can use its copy of every channel, and cannot wake, block or corrupt the parent.
 
 Each script runs in a process of its own, which forks; a child of it that fails or hangs fails the test.
 """
@@ -19,7 +19,7 @@ from support import Spawned, until, until_blocked, until_parked
 SLOWNESS = {SLOWNESS}
 module = importlib.import_module("nexus_channels." + sys.argv[1])
 def watch():
-    \"\"\"Die with all stacks after a while. (dump_traceback_later has a thread, which a second fork would wait for.)\"\"\"
+    \"\"\"Die with all stacks after a while. (dump_traceback_later has a thread: a second fork would wait for it.)\"\"\"
     faulthandler.register(signal.SIGALRM, chain=True)
     signal.alarm(int(5 * SLOWNESS))
 def start(function):
@@ -277,7 +277,7 @@ assert thread.join() == "mine"
     run_forking(script, threaded)
 
 
-@pytest.mark.skipif(FREE_THREADED, reason="CPython's own objects may be locked at a fork by threads that are gone in the child")
+@pytest.mark.skipif(FREE_THREADED, reason="objects that other threads had locked stay locked in the child")
 def test_pitfall_25_a_fork_in_the_midst_of_traffic_leaves_both_sides_working(threaded):
     """Wherever the other threads and loops are at that moment, the child can use what they were using."""
     script = f"""
