@@ -1,0 +1,521 @@
+/* gate.c: models of nc_gate.h: parking, boxes, closing; most of them over a whole channel (chan.h).
+ * model_arg is the capacity. */
+#include "chan.h"
+
+enum { MOST = 4, PARKERS = 4 };
+
+struct parker_bed {
+    uint32_t semaphore;
+};
+
+static chan ch;
+static void *_Atomic slots[MOST];
+static uint32_t payload[MOST]; /* [0] is what a ring that starts full holds */
+static uint32_t seen[MOST];    /* by payload: received; by the one receiver, or under a lock */
+static parker parkers[PARKERS];
+static struct parker_bed beds[PARKERS];
+static _Atomic uint32_t freed, went, refused, told[2], quit;
+static nc_waiter waiter[2]; /* for models of a gate or a box alone */
+static nc_gate *const gate = &ch.gate[RX];
+
+static void parker_kick(parker *p) { model_wake(&p->bed->semaphore); }
+static void parker_free(parker *p)
+{
+    model_free(p, sizeof *p);
+    atomic_fetch_add_explicit(&freed, 1, memory_order_relaxed);
+}
+
+static bool parker_sleep(parker *p, double patience)
+{
+    if (nc_waiter_state_of(&p->waiter) == NC_CALLED) /* it spins a little first */
+        return true;
+    if (patience > 0)
+        return model_doze(&p->bed->semaphore);
+    model_sleep(&p->bed->semaphore);
+    return true;
+}
+
+static uint32_t get(_Atomic uint32_t *p) { return atomic_load_explicit(p, memory_order_relaxed); }
+static void set(_Atomic uint32_t *p, uint32_t value) { atomic_store_explicit(p, value, memory_order_relaxed); }
+
+static void start(bool many)
+{
+    chan_init(&ch, slots, model_arg, 0, many);
+    set(&freed, 0);
+    set(&went, 0);
+    set(&refused, 0);
+    set(&quit, 0);
+    for (int i = 0; i < 2; i++) {
+        set(&told[i], 0);
+        waiter[i] = (nc_waiter){.share = 1, .least = 1, .box = &parkers[0].box};
+        set(&waiter[i].state, NC_OUTSIDE);
+        set(&waiter[i].post, NC_POST_NONE);
+    }
+    for (int i = 0; i < MOST; i++)
+        payload[i] = seen[i] = 0;
+    for (int i = 0; i < PARKERS; i++) {
+        beds[i].semaphore = 0;
+        parkers[i].bed = &beds[i];
+        parker_init(&parkers[i], &ch);
+    }
+}
+
+static void setup(void) { start(false); }
+static void setup_many(void) { start(true); }
+
+static void setup_full(void)
+{
+    start(true);
+    void *value = &payload[0];
+    payload[0] = 1;
+    for (int i = 0; i < model_arg; i++)
+        CHECK(nc_ring_push_mp(&ch.ring, &value, 1) == 1);
+}
+
+/* `me` is the thread's own parker, good for one call. */
+static chan_step send(int me, int number, double patience)
+{
+    void *value = &payload[number];
+    payload[number] = 1;
+    chan_step step = chan_try(&ch, TX, &value);
+    if (step == CHAN_BLOCKED)
+        step = chan_park(&ch, TX, &value, &parkers[me], patience);
+    parker_unref(&parkers[me]);
+    return step;
+}
+
+static chan_step recv(int me, double patience, uint32_t **got)
+{
+    void *value;
+    chan_step step = chan_try(&ch, RX, &value);
+    if (step == CHAN_BLOCKED)
+        step = chan_park(&ch, RX, &value, &parkers[me], patience);
+    parker_unref(&parkers[me]);
+    if (step == CHAN_DONE) {
+        *got = value;
+        CHECK(**got == 1);
+        **got = 2;
+        seen[*got - payload]++;
+    }
+    return step;
+}
+
+static bool gates_at_rest(void)
+{
+    bool rest = true;
+    for (int side = 0; side < SIDES; side++) {
+        nc_gate *g = &ch.gate[side];
+        rest = rest && g->first == NULL && g->last == NULL && nc_gate_next(g) == NULL && g->waiting == 0 &&
+               g->owed == 0 && g->called == 0 && nc_gate_crowd(g) < NC_HEAD &&
+               !(nc_gate_flag(g, memory_order_relaxed) & NC_WATCHED);
+    }
+    return rest;
+}
+
+/* ---- parking --------------------------------------------------------------------------------------- */
+
+static void at_rest(void)
+{
+    CHECK(gates_at_rest());
+    CHECK(nc_ring_len(&ch.ring) == 0);
+}
+
+/* Both sides park: neither misses the other, whatever is full or empty. */
+static void one_to_one(int id)
+{
+    uint32_t *got;
+    for (int i = 0; i < 2; i++) {
+        if (id == 1) {
+            CHECK(send(i, i, 0) == CHAN_DONE);
+        } else {
+            CHECK(recv(2 + i, 0, &got) == CHAN_DONE);
+            CHECK(got == &payload[i]);
+        }
+    }
+}
+
+static void all_freed(void)
+{
+    at_rest();
+    CHECK(get(&freed) == PARKERS);
+}
+
+static void two_to_one(int id)
+{
+    uint32_t *got;
+    if (id <= 2) {
+        CHECK(send(id - 1, id, 0) == CHAN_DONE);
+        return;
+    }
+    CHECK(recv(2, 0, &got) == CHAN_DONE);
+    CHECK(recv(3, 0, &got) == CHAN_DONE);
+}
+
+/* Two wait to receive, one of them gives up at any time or puts back what it got: the other gets it. */
+static void cancelled_receiver(int id)
+{
+    uint32_t *got;
+    if (id == 1) {
+        CHECK(send(0, 0, 0) == CHAN_DONE);
+    } else if (id == 2) {
+        if (recv(1, 1, &got) == CHAN_DONE)
+            CHECK(send(3, 1, 0) == CHAN_DONE);
+    } else {
+        CHECK(recv(2, 0, &got) == CHAN_DONE);
+    }
+}
+
+/* Two wait for room, one of them gives up at any time: the other gets it, and the receiver its value. */
+static void cancelled_sender(int id)
+{
+    uint32_t *got;
+    if (id <= 2) {
+        if (send(id, id, 2 - id) == CHAN_DONE)
+            atomic_fetch_add_explicit(&went, 1, memory_order_relaxed);
+        return;
+    }
+    do { /* parked in a box of its own each time */
+        nc_box_ref(&parkers[0].box);
+        parkers[0].waiter.owner = &ch;
+        CHECK(recv(0, 0, &got) == CHAN_DONE);
+    } while (got != &payload[2]);
+}
+
+/* Somebody who does not wait takes the room that was freed for one who does, and was called for it. */
+static void barger(int id)
+{
+    void *value = &payload[2];
+    if (id == 1) {
+        CHECK(send(1, 1, 0) == CHAN_DONE);
+    } else if (id == 2) {
+        payload[2] = 1;
+        if (chan_try(&ch, TX, &value) == CHAN_DONE)
+            atomic_fetch_add_explicit(&went, 1, memory_order_relaxed);
+    } else {
+        bool came = false;
+        for (int i = 0; i < 3 && !came; i++) {
+            if (i > 0)
+                model_idle();
+            came = chan_try(&ch, RX, &value) == CHAN_DONE && value == &payload[1];
+        }
+        CHECK(came);
+    }
+}
+
+static void counted(void)
+{
+    CHECK(gates_at_rest());
+    CHECK(get(&went) == seen[1] + seen[2] + nc_ring_len(&ch.ring));
+}
+
+/* ---- boxes ----------------------------------------------------------------------------------------- */
+
+/* Two gates, two callers, one box: its owner hears of both waiters.  One reference a waiter, one for the owner. */
+static void setup_two_gates(void)
+{
+    start(false);
+    for (int side = 0; side < SIDES; side++) {
+        nc_gate_enter(&ch.gate[side], 0);
+        nc_box_ref(&parkers[0].box);
+        nc_gate_enrol(&ch.gate[side], &waiter[side]);
+        nc_gate_exit(&ch.gate[side]);
+    }
+}
+
+static void settle(nc_box *kicks)
+{
+    while (kicks != NULL) {
+        parker *p = parker_of(nc_box_unchain(&kicks));
+        parker_kick(p);
+        parker_unref(p);
+    }
+}
+
+static void call(nc_gate *g)
+{
+    nc_box *kicks = NULL;
+    nc_gate_enter(g, 0);
+    nc_gate_call_all(g, 1, &kicks);
+    nc_gate_exit(g);
+    settle(kicks);
+}
+
+static void two_callers(int id)
+{
+    if (id <= 2) {
+        call(&ch.gate[id - 1]);
+        return;
+    }
+    int patience = 1; /* once the owner may come by on its own */
+    for (int heard = 0; heard < 2;) {
+        parker_sleep(&parkers[0], patience--);
+        for (nc_waiter *w = nc_box_take(&parkers[0].box), *next; w != NULL; w = next) {
+            next = w->mail_next;
+            nc_gate *g = &ch.gate[w - waiter];
+            CHECK(nc_post_receive(w));
+            CHECK(nc_waiter_state_of(w) == NC_CALLED);
+            nc_gate_enter(g, 0);
+            nc_gate_leave(g, w);
+            nc_gate_exit(g);
+            parker_unref(&parkers[0]);
+            heard++;
+        }
+    }
+    parker_unref(&parkers[0]);
+}
+
+static void box_freed(void)
+{
+    CHECK(get(&freed) == 1);
+    CHECK(gates_at_rest());
+}
+
+/* One caller calls, whatever the waiter does, until it has said two things; the waiter rejoins until it has heard
+ * both. */
+static void called_again(int id)
+{
+    if (id <= 2) {
+        atomic_store_explicit(&told[id - 1], 1, memory_order_seq_cst);
+        if (nc_gate_flag(gate, memory_order_seq_cst) & NC_WATCHED)
+            call(gate);
+        return;
+    }
+    for (;;) {
+        bool heard = true;
+        for (int i = 0; i < 2; i++)
+            heard = heard && atomic_load_explicit(&told[i], memory_order_seq_cst);
+        if (heard)
+            break;
+        model_sleep(&beds[0].semaphore);
+        for (nc_waiter *w = nc_box_take(&parkers[0].box), *next; w != NULL; w = next) {
+            next = w->mail_next;
+            CHECK(nc_post_receive(w));
+        }
+        nc_gate_enter(gate, 0);
+        if (nc_waiter_state_of(&waiter[0]) == NC_CALLED)
+            nc_gate_rejoin(gate, &waiter[0]);
+        nc_gate_exit(gate);
+    }
+    nc_gate_enter(gate, 0);
+    nc_gate_leave(gate, &waiter[0]);
+    nc_gate_exit(gate);
+    parker_unref(&parkers[0]);
+}
+
+/* A waiter that was called goes away while its box's owner receives: exactly one of the two ends it. */
+static void setup_enrolled(void)
+{
+    start(false);
+    nc_gate_enter(gate, 0);
+    nc_gate_enrol(gate, &waiter[0]);
+    nc_gate_exit(gate);
+}
+
+static void end_waiter(void)
+{
+    model_free(&waiter[0], sizeof waiter[0]);
+    atomic_fetch_add_explicit(&freed, 1, memory_order_relaxed);
+}
+
+static void take_mail(void)
+{
+    nc_waiter *w = nc_box_take(&parkers[0].box);
+    if (w != NULL && !nc_post_receive(w))
+        end_waiter();
+}
+
+static void abandoned(int id)
+{
+    if (id == 1) {
+        call(gate);
+    } else if (id == 2) {
+        nc_gate_enter(gate, 0);
+        nc_gate_leave(gate, &waiter[0]);
+        nc_gate_exit(gate);
+        if (nc_post_abandon(&waiter[0]))
+            end_waiter();
+        set(&quit, 1);
+        parker_kick(&parkers[0]);
+    } else {
+        do {
+            model_sleep(&beds[0].semaphore);
+            take_mail();
+        } while (!get(&quit));
+    }
+}
+
+static void ended_once(void)
+{
+    if (get(&freed) == 0)
+        take_mail(); /* the caller was last; its kick is still to be answered */
+    CHECK(get(&freed) == 1);
+}
+
+/* ---- calling --------------------------------------------------------------------------------------- */
+
+/* Who sees itself called, without a lock, sees what it was called for. */
+static void spinner(int id)
+{
+    if (id == 1) {
+        void *value = &payload[1];
+        payload[1] = 1;
+        CHECK(nc_ring_push_sp(&ch.ring, &value, 1, memory_order_release) == 1);
+        nc_gate_enter(gate, 0);
+        nc_gate_call(gate, &waiter[0], NULL);
+        nc_gate_exit(gate);
+        return;
+    }
+    unsigned spins = 0;
+    while (nc_waiter_state_of(&waiter[0]) != NC_CALLED)
+        nc_relax(&spins);
+    CHECK(payload[1] == 1);
+    CHECK(nc_ring_len(&ch.ring) == 1);
+}
+
+/* ---- closing --------------------------------------------------------------------------------------- */
+
+/* The receiver leaves while others send: no value stays behind, and nobody waits for ever. */
+static void close_against_send(int id)
+{
+    uint32_t *got;
+    if (id == 1) {
+        if (model_choose(2) == 1 && recv(0, 1, &got) == CHAN_DONE)
+            atomic_fetch_add_explicit(&refused, 1, memory_order_relaxed);
+        chan_leave(&ch, RX);
+        return;
+    }
+    chan_step step = send(id, id - 1, 0);
+    CHECK(step == CHAN_DONE || step == CHAN_OVER);
+    if (step == CHAN_DONE)
+        atomic_fetch_add_explicit(&went, 1, memory_order_relaxed);
+}
+
+static void all_discarded(void)
+{
+    CHECK(gates_at_rest());
+    CHECK(nc_ring_len(&ch.ring) == 0);
+    CHECK(get(&went) == seen[1] + seen[2] + ch.discarded);
+}
+
+static void all_discarded_full(void)
+{
+    CHECK(gates_at_rest());
+    CHECK(nc_ring_len(&ch.ring) == 0);
+    CHECK(get(&went) + model_arg == seen[0] + seen[1] + seen[2] + ch.discarded);
+}
+
+/* The last sender leaves: everything sent is received first. */
+static void close_against_recv(int id)
+{
+    uint32_t *got;
+    if (id == 1) {
+        CHECK(send(0, 1, 0) == CHAN_DONE);
+        chan_leave(&ch, TX);
+    } else {
+        CHECK(recv(1, 0, &got) == CHAN_DONE);
+        CHECK(recv(2, 0, &got) == CHAN_OVER);
+    }
+}
+
+static void try_after_close(int id)
+{
+    void *value;
+    unsigned spins = 0;
+    if (id == 1) {
+        CHECK(send(0, 1, 0) == CHAN_DONE);
+        chan_leave(&ch, TX);
+        return;
+    }
+    chan_step step;
+    while ((step = chan_try(&ch, RX, &value)) == CHAN_BLOCKED)
+        nc_relax(&spins);
+    CHECK(step == CHAN_DONE);
+}
+
+static void setup_two_senders(void)
+{
+    start(true);
+    set(&ch.senders, 2);
+}
+
+static void two_close_against_recv(int id)
+{
+    uint32_t *got;
+    if (id <= 2) {
+        CHECK(send(id - 1, id, 0) == CHAN_DONE);
+        chan_close_sender(&ch);
+        return;
+    }
+    CHECK(recv(2, 0, &got) == CHAN_DONE);
+    CHECK(recv(3, 0, &got) == CHAN_DONE);
+    void *value;
+    chan_step step;
+    unsigned spins = 0;
+    while ((step = chan_try(&ch, RX, &value)) == CHAN_BLOCKED)
+        nc_relax(&spins);
+    CHECK(step == CHAN_OVER);
+}
+
+/* Two wait to receive, one value comes, then the end: one gets the value, the other the end. */
+static void end_for_all(int id)
+{
+    uint32_t *got;
+    if (id == 1) {
+        CHECK(send(0, 1, 0) == CHAN_DONE);
+        chan_leave(&ch, TX);
+        return;
+    }
+    chan_step step = recv(id, 0, &got);
+    CHECK(step == CHAN_DONE || step == CHAN_OVER);
+    atomic_fetch_add_explicit(step == CHAN_DONE ? &went : &refused, 1, memory_order_relaxed);
+}
+
+static void one_each(void)
+{
+    at_rest();
+    CHECK(get(&went) == 1 && get(&refused) == 1);
+}
+
+/* Who reads, without a lock, that the other side has left, sees all that it sent; also when somebody has come to the
+ * line or left it since. */
+static void over_seen(int id)
+{
+    if (id == 1) {
+        void *value = &payload[1];
+        payload[1] = 1;
+        CHECK(nc_ring_push_sp(&ch.ring, &value, 1, memory_order_release) == 1);
+        nc_gate_enter(gate, 0);
+        nc_gate_end(gate);
+        nc_gate_exit(gate);
+    } else if (id == 2) {
+        nc_gate_enter(gate, 0);
+        nc_gate_leave(gate, &waiter[0]);
+        nc_gate_exit(gate);
+    } else if (nc_gate_over_seen(gate)) {
+        CHECK(nc_ring_len(&ch.ring) == 1);
+    }
+}
+
+static const model models[] = {
+    {"parking, capacity 1", setup, one_to_one, all_freed, 2, 2, 2, 1, NULL},
+    {"parking, capacity 2", setup, one_to_one, all_freed, 2, 2, 2, 2, NULL},
+    {"parking, two senders, capacity 1", setup_many, two_to_one, all_freed, 3, 2, 1, 1, NULL},
+    {"a cancelled receiver, capacity 1", setup_many, cancelled_receiver, at_rest, 3, 2, 1, 1, NULL},
+    {"a cancelled receiver, capacity 2", setup_many, cancelled_receiver, at_rest, 3, 2, 1, 2, NULL},
+    {"a cancelled sender, capacity 1", setup_full, cancelled_sender, counted, 3, 1, 1, 1, NULL},
+    {"a barger, capacity 1", setup_full, barger, NULL, 3, 3, 0, 1, NULL},
+    {"two callers, one box", setup_two_gates, two_callers, box_freed, 3, 2, 2, 1, NULL},
+    {"one waiter called again", setup_enrolled, called_again, box_freed, 3, 3, 1, 1, NULL},
+    {"abandon against receive", setup_enrolled, abandoned, ended_once, 3, 3, 2, 1, NULL},
+    {"spinner", setup_enrolled, spinner, NULL, 2, 3, 2, 1, NULL},
+    {"close against send", setup, close_against_send, all_discarded, 2, 3, 2, 1, NULL},
+    {"close against two sends", setup_many, close_against_send, all_discarded, 3, 2, 1, 1, NULL},
+    {"close of a full ring against send", setup_full, close_against_send, all_discarded_full, 2, 3, 1, 1, NULL},
+    {"close against recv", setup, close_against_recv, at_rest, 2, 3, 1, 1, NULL},
+    {"close against try_recv", setup, try_after_close, NULL, 2, 3, 2, 1, NULL},
+    {"two close against recv", setup_two_senders, two_close_against_recv, at_rest, 3, 2, 1, 2, NULL},
+    {"end for all", setup, end_for_all, one_each, 3, 2, 1, 1, NULL},
+    {"the end seen without a lock", setup_enrolled, over_seen, NULL, 3, 3, 2, 1, NULL},
+};
+
+int main(int argc, char **argv) { return model_main(models, sizeof models / sizeof models[0], argc, argv); }

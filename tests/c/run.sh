@@ -1,0 +1,154 @@
+#!/bin/sh
+# Builds and runs everything that proves the C core on its own: unit tests, stress, delays at each step, models.
+#
+#   run.sh [--full] [--only PART]     PART: unit, stress, delay, model
+#
+# Plain, under ASan + UBSan and under TSan, with gcc and with clang where there is one (CLANG names it).
+# --full runs the sizes of a release: some 25 minutes instead of one and a half.
+set -u
+cd "$(dirname "$0")" || exit 2
+full=no only=all
+while [ $# -gt 0 ]; do
+    case $1 in
+        --full) full=yes ;;
+        --only) shift; only=${1:-} ;;
+        *) sed -n '2,8p' "$0"; exit 2 ;;
+    esac
+    shift
+done
+
+out=$(mktemp -d) || exit 2
+trap 'rm -rf "$out"' EXIT
+failed=0 passed=0
+began=$(date +%s)
+warnings="-std=c11 -Wall -Wextra -Werror"
+sanitize_address="-O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+sanitize_thread="-O1 -fsanitize=thread"
+export ASAN_OPTIONS=detect_leaks=1 TSAN_OPTIONS=halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
+
+skip() { echo "SKIPPED $1: $2"; }
+wants() { [ "$only" = all ] || [ "$only" = "$1" ]; }
+
+compilers=
+for cc in "${GCC:-gcc}" "${CLANG:-$(command -v clang-16 clang | head -n 1)}"; do
+    if [ -z "$cc" ]; then
+        skip clang "no clang-16 and no clang on PATH"
+    elif ! command -v "$cc" >/dev/null; then
+        skip "$cc" "not installed"
+    else
+        compilers="$compilers $cc"
+    fi
+done
+
+# Can this compiler build and run with these flags here?
+works() {
+    echo 'int main(void) { return 0; }' >"$out/try.c"
+    # shellcheck disable=SC2086
+    $1 $2 "$out/try.c" -o "$out/try" 2>/dev/null && "$out/try" >/dev/null 2>&1
+}
+
+# build CC "flags" source program
+build() {
+    # shellcheck disable=SC2086
+    $1 $warnings $2 -g -I. -I../../csrc "$3" -pthread -o "$4" && return 0
+    echo "FAILED to build $3 with $1 $2"
+    failed=$((failed + 1))
+    return 1
+}
+
+# run "what" command...: quiet when it passes
+run() {
+    what=$1
+    shift
+    start=$(date +%s)
+    if timeout "$limit" "$@" >"$out/log" 2>&1; then
+        passed=$((passed + 1))
+        echo "ok     $what: $(tail -n 1 "$out/log") ($(($(date +%s) - start)) s)"
+    else
+        status=$?
+        failed=$((failed + 1))
+        [ $status = 124 ] && echo "no end within $limit s" >>"$out/log"
+        sed 's/^/    /' "$out/log" | tail -n 200
+        echo "FAILED $what: exit $status"
+    fi
+}
+
+if [ $full = yes ]; then
+    limit=1500 ring_plain=100000000 ring_tsan=10000000 ring_asan=10000000
+    gate_plain=1000000 gate_tsan=100000 gate_asan=200000 delay_times=200 delay_items=20000 more=1
+else
+    limit=120 ring_plain=100000 ring_tsan=20000 ring_asan=50000
+    gate_plain=5000 gate_tsan=1000 gate_asan=2000 delay_times=20 delay_items=500 more=0
+fi
+
+for cc in $compilers; do
+    for mode in plain address thread; do
+        case $mode in
+            plain) flags=-O2 ring=$ring_plain gate=$gate_plain ;;
+            address) flags=$sanitize_address ring=$ring_asan gate=$gate_asan ;;
+            thread) flags=$sanitize_thread ring=$ring_tsan gate=$gate_tsan ;;
+        esac
+        if ! works "$cc" "$flags"; then
+            skip "$cc $mode" "cannot build or run with $flags here"
+            continue
+        fi
+        if wants unit; then
+            for test in test_ring test_gate; do
+                build "$cc" "$flags" $test.c "$out/$test" && run "$cc, $mode: $test" "$out/$test"
+            done
+        fi
+        if wants stress; then
+            build "$cc" "$flags" stress_ring.c "$out/stress_ring" &&
+                run "$cc, $mode: stress_ring, $ring items a topology" env STRESS_ITEMS=$ring "$out/stress_ring"
+            build "$cc" "$flags" stress_gate.c "$out/stress_gate" &&
+                run "$cc, $mode: stress_gate, $gate items a scenario" env STRESS_ITEMS=$gate "$out/stress_gate"
+        fi
+    done
+done
+
+# Each step at which another thread may run, delayed in turn: yield, then 1 ms.
+if wants delay; then
+    cc=${compilers# }
+    cc=${cc%% *}
+    build "$cc" -O2 stress_ring.c "$out/stress_ring"
+    build "$cc" -O2 stress_gate.c "$out/stress_gate"
+    sed -n 's/.*NC_STEP("\([^"]*\)").*/\1/p' ../../csrc/nc_ring.h ../../csrc/nc_gate.h chan.h | sort -u >"$out/steps"
+    grep -q . "$out/steps" || { echo "FAILED: no NC_STEP found"; failed=$((failed + 1)); }
+    while read -r step; do
+        for us in 0 1000; do
+            for program in stress_gate stress_ring; do
+                [ $program = stress_gate ] || grep -q "\"$step\"" ../../csrc/nc_ring.h || continue
+                run "$program, '$step' delayed by $us us" env DELAY_STEP="$step" DELAY_US="$us" \
+                    DELAY_TIMES=$delay_times STRESS_ITEMS=$delay_items "$out/$program"
+                grep -q '^[1-9][0-9]* delays' "$out/log" || {
+                    echo "FAILED: $program never came to '$step'"
+                    failed=$((failed + 1))
+                }
+            done
+        done
+    done <"$out/steps"
+fi
+
+if wants model; then
+    cc=${compilers# }
+    cc=${cc%% *}
+    if ! works "$cc" -fsanitize=thread; then
+        skip models "$cc cannot instrument plain accesses (-fsanitize=thread)"
+    elif $cc -O2 -std=gnu11 -Wall -Wextra -Werror -c model/model.c -o "$out/model.o"; then
+        for model in litmus ring gate; do
+            # shellcheck disable=SC2086
+            if $cc $warnings -O1 -g -DNC_MODEL='"model.h"' -Imodel -I. -I../../csrc -fsanitize=thread \
+                -c model/$model.c -o "$out/m.o" && $cc "$out/m.o" "$out/model.o" -o "$out/$model"; then
+                run "models: $model" "$out/$model" -m $more
+            else
+                echo "FAILED to build model/$model.c"
+                failed=$((failed + 1))
+            fi
+        done
+    else
+        failed=$((failed + 1))
+    fi
+fi
+
+echo "$passed passed, $failed failed, $(($(date +%s) - began)) s"
+[ $failed = 0 ] && [ $passed -gt 0 ]
