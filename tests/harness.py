@@ -40,7 +40,8 @@ def child_command(source, *args, flags=()):
 def run_child(source, *args, seconds=10, flags=(), before=(), env=None, code=0):
     """Run `source` in a new interpreter and return its stdout.
 
-    It must end in time, with exit code `code` and no traceback. `before` is a command to run it under. Modules beside the tests can be imported there.
+    It must end in time, with exit code `code` and no traceback. `before` is a command to run it under. It can import
+    the modules beside the tests.
     """
     child = subprocess.run(
         [*before, *child_command(source, *args, flags=flags)],

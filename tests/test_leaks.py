@@ -113,7 +113,7 @@ def test_resident_memory_stays_flat_over_channels_that_come_and_go(name, operati
     ["tasks_that_wait", "tasks_that_are_cancelled", "parked_and_dropped", "blocking_timeouts", "threads_that_wait"],
 )
 def test_resident_memory_stays_flat_over_waits(operation):
-    rounds = size(1_000, 20_000) if operation == "threads_that_wait" else size(8_000, 100_000)
+    rounds = size(1_000, 20_000) if operation == "threads_that_wait" else size(3_000, 100_000)
     run_child(RESIDENT, "mpsc", operation, rounds, seconds=300)
 
 

@@ -1,9 +1,10 @@
-"""Signals during waits, and Python code that runs in the middle of a channel call: handlers, finalisers, callbacks, tracers.
+"""Signals during waits, and Python code that runs in the middle of a channel call: finalisers, callbacks, tracers.
 
 The scripts run in processes of their own, whose main thread is the one that waits.
 """
 
 import asyncio
+import contextlib
 import gc
 import sys
 import threading
@@ -83,7 +84,7 @@ for round in range({size(3, 25)}):
 def test_pitfall_21_a_signal_in_the_moment_of_falling_asleep_is_heard(threaded):
     """It comes as soon as the waiter is in line, where rounds that went well have taught it to spin for long.
 
-    Not all can be heard: CPython's own locks miss a signal that falls between their last look and the sleep, one in 25 here.
+    Not all can be heard: CPython's own locks miss a signal between their last look and the sleep, one in 25 here.
     """
     rounds = size(40, 400)
     script = f"""
@@ -233,7 +234,7 @@ for sends, call in CALLS:
 
 
 def test_pitfall_22_a_handler_may_wait_on_the_very_endpoint_it_interrupted(threaded):
-    """It stands in line behind the call that it interrupts, which cannot go on meanwhile: it times out, and all goes on."""
+    """It stands in line behind the call that it interrupts, which cannot go on meanwhile: it times out."""
     script = f"""
 {HANDLERS}
 tx, rx = channel(False)
@@ -343,10 +344,8 @@ def use_everything(tx, rx):
         lambda: drive(tx.send("awaited", timeout=0)),
         lambda: drive(rx.recv(timeout=0)),
     ):
-        try:
+        with contextlib.suppress(ChannelError):
             call()
-        except ChannelError:
-            pass
 
 
 class UsesTheChannel:

@@ -3,6 +3,7 @@ NEXUS_CHANNELS_SEED. The watchdog of conftest.py dumps all stacks of a test that
 
 import asyncio
 import collections
+import contextlib
 import itertools
 import threading
 import time
@@ -117,8 +118,9 @@ def test_four_threads_into_one_blocking_consumer_lose_nothing_and_keep_order(spa
     for turn, item in enumerate(rx):
         check.take(item)
         if turn % 100 == 0:
-            for more in rx.try_recv_many(500):
-                check.take(more)
+            with contextlib.suppress(RecvError):
+                for more in rx.try_recv_many(500):
+                    check.take(more)
     finish(threads)
     assert check.next == [count] * senders
 
@@ -445,19 +447,12 @@ def test_random_calls_answer_as_a_plain_queue_would(variant):
             assert rx.is_disconnected == model.senders_closed
             assert (tx.is_closed, rx.is_closed) == (model.senders_closed, model.receiver_closed)
             if not tx.is_closed and not rx.is_closed and random.random() < 0.1:
-                with pytest.raises((Full, Empty)) if len(rx) in (0, capacity) else _nothing():
-                    if len(rx) == capacity:
+                if len(rx) == capacity:
+                    with pytest.raises(Full):
                         drive(tx.send(None, timeout=0))
-                    elif len(rx) == 0:
+                elif len(rx) == 0:
+                    with pytest.raises(Empty):
                         drive(rx.recv(timeout=0))
-
-
-class _nothing:
-    def __enter__(self):
-        pass
-
-    def __exit__(self, *_):
-        pass
 
 
 # Everything at once
