@@ -1,11 +1,16 @@
 """The two named tuples that channels are handed out and described in."""
 
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 __all__ = ["Channel", "Statistics"]
 
 S = TypeVar("S")
 R = TypeVar("R")
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    T = TypeVarWithDefault("T", default=Any)  # of what a channel is, where it does not say
 
 
 class Channel(NamedTuple, Generic[S, R]):

@@ -7,6 +7,7 @@ is also the one that a user of `queue`, `asyncio` or plain files would already b
 
 import asyncio
 import queue
+import sys
 
 __all__ = [
     "BusyError",
@@ -32,20 +33,20 @@ __all__ = [
     "ZeroLengthClaim",
 ]
 
-# queue.ShutDown and asyncio.QueueShutDown came with Python 3.13.
-_SHUTDOWN: tuple[type[Exception], ...] = tuple(
-    getattr(module, name)
-    for module, name in ((queue, "ShutDown"), (asyncio, "QueueShutDown"))
-    if hasattr(module, name)
-)
-
 
 class ChannelError(Exception):
     """Base of everything a channel raises."""
 
 
-class Closed(ChannelError, *_SHUTDOWN):
-    """One side of the channel is closed: yours (`EndpointClosed`) or the other (`Disconnected`)."""
+if sys.version_info >= (3, 13):
+
+    class Closed(ChannelError, queue.ShutDown, asyncio.QueueShutDown):
+        """One side of the channel is closed: yours (`EndpointClosed`) or the other (`Disconnected`)."""
+
+else:
+
+    class Closed(ChannelError):
+        """One side of the channel is closed: yours (`EndpointClosed`) or the other (`Disconnected`)."""
 
 
 class Disconnected(Closed):

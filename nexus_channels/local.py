@@ -5,11 +5,21 @@ forms, as nobody else could end such a wait.  A channel belongs to the thread th
 gets `WrongThreadError`.
 """
 
+from typing import TYPE_CHECKING, SupportsIndex
+
 from . import _core
 from ._core import LocalReceiver as Receiver
 from ._core import LocalSender as Sender
 from ._factory import ChannelFactory
+from ._types import Channel
 
 __all__ = ["Receiver", "Sender", "channel"]
 
-channel = ChannelFactory(_core.LOCAL, __name__)
+if TYPE_CHECKING:
+    from ._types import T
+
+    class channel(Channel[Sender[T], Receiver[T]]):  # noqa: N801 - what `channel[T](n)` is to type checkers
+        def __new__(cls, capacity: SupportsIndex) -> "channel[T]": ...
+
+else:
+    channel = ChannelFactory(_core.LOCAL, __name__)

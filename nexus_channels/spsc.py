@@ -3,11 +3,21 @@
 Each end may await on any event loop or block in a plain thread.
 """
 
+from typing import TYPE_CHECKING, SupportsIndex
+
 from . import _core
 from ._core import SpscReceiver as Receiver
 from ._core import SpscSender as Sender
 from ._factory import ChannelFactory
+from ._types import Channel
 
 __all__ = ["Receiver", "Sender", "channel"]
 
-channel = ChannelFactory(_core.SPSC, __name__)
+if TYPE_CHECKING:
+    from ._types import T
+
+    class channel(Channel[Sender[T], Receiver[T]]):  # noqa: N801 - what `channel[T](n)` is to type checkers
+        def __new__(cls, capacity: SupportsIndex) -> "channel[T]": ...
+
+else:
+    channel = ChannelFactory(_core.SPSC, __name__)
