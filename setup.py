@@ -107,6 +107,10 @@ or, if you have a compiler, say where it is: CC=/path/to/cc pip install ...
 class build_ext_c11(build_ext):  # noqa: N801 - commands are named like this
     """Every native module, the one that cffi writes included, is compiled alike; a missing compiler is told plainly."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.force = True  # objects of an earlier build may have been made with other switches, and do not tell
+
     def build_extensions(self) -> None:
         compile_args, link_args = flags()
         self._probe()
