@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import gc
 import importlib
 import importlib.util
 import os
@@ -26,6 +27,11 @@ def pytest_configure(config):
 
 def pytest_unconfigure():
     os.close(_stderr)
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # pytest's own objects, so that the many full collections of the tests take no time
 
 
 def pytest_report_header():
