@@ -839,6 +839,18 @@ def test_signatures_can_be_read(variant, name):
     assert inspect.signature(method).parameters["timeout"].default is None
 
 
+def test_signatures_of_the_classes_begin_with_self(variant):
+    """Or unittest.mock.create_autospec makes methods that take one argument too few."""
+    for endpoint in (variant.Sender, variant.Receiver):
+        methods = [getattr(endpoint, name) for name in dir(endpoint) if not name.startswith("_")]
+        first = {
+            method.__name__: next(iter(inspect.signature(method).parameters), None)
+            for method in methods
+            if callable(method)
+        }
+        assert set(first.values()) == {"self"}, first
+
+
 def test_classes_cannot_be_changed_from_outside(variant):
     for endpoint in (variant.Sender, variant.Receiver):
         with pytest.raises(TypeError):
