@@ -52,6 +52,7 @@ typedef struct nc_waiter {
     uint64_t least;                /* what it needs to go on, in the ring's unit; set before enrolling */
     uint64_t share;                /* what it will take at most; set before enrolling */
     uint32_t born;                 /* the gate's, when it enrolled */
+    bool deferred;                 /* called, but its endpoint is lent to a claim; under the gate's lock */
     _Atomic uint32_t state;        /* nc_waiter_state; written under the gate's lock, peeked at by a spinner */
     _Atomic uint32_t post;         /* NC_POST_* */
 } nc_waiter;
@@ -114,6 +115,12 @@ static inline nc_waiter *nc_box_take(nc_box *box)
         w = next;
     }
     return oldest;
+}
+
+/* Is there something in the mail for w?  For its own thread, awake. */
+static inline bool nc_post_waits(nc_waiter *w)
+{
+    return atomic_load_explicit(&w->post, memory_order_acquire) == NC_POST_MAILED; /* B4 */
 }
 
 /* The box's owner read w off its mail: true if the waiter still stands for it, false if it was abandoned. */
@@ -245,6 +252,7 @@ static inline void nc_gate_enrol(nc_gate *g, nc_waiter *w)
     if (g->cursor == NULL)
         g->cursor = w;
     w->born = g->born;
+    w->deferred = false;
     g->owed += w->share;
     nc_gate_add_crowd(g, NC_HEAD);
     nc_gate_mark(g, w, NC_WAITING);
@@ -312,12 +320,37 @@ static inline bool nc_gate_my_turn(nc_gate *g, nc_waiter *w, uint64_t have)
     return true;
 }
 
+/* A called waiter found its endpoint lent to a claim: it keeps its place and its share, and sleeps until
+ * nc_gate_resume.  Both are called holding the endpoint. */
+static inline void nc_gate_defer(nc_waiter *w) { w->deferred = true; }
+
+static inline void nc_gate_undefer(nc_waiter *w, nc_box **kicks)
+{
+    w->deferred = false;
+    nc_box_post(w, kicks);
+}
+
+/* The claim on `owner` has ended: the first who was put off for it goes on; true if there was one. */
+static inline bool nc_gate_resume(nc_gate *g, const void *owner, nc_box **kicks)
+{
+    for (nc_waiter *w = g->first; w != NULL; w = w->next)
+        if (w->owner == owner && w->deferred) {
+            nc_gate_undefer(w, kicks);
+            return true;
+        }
+    return false;
+}
+
 /* Call everybody who waits on one endpoint: it was closed. */
 static inline void nc_gate_call_owner(nc_gate *g, const void *owner, nc_box **kicks)
 {
     for (nc_waiter *w = g->first; w != NULL; w = w->next)
-        if (w->owner == owner && atomic_load_explicit(&w->state, memory_order_relaxed) == NC_WAITING) /* locked */
+        if (w->owner != owner)
+            continue;
+        else if (atomic_load_explicit(&w->state, memory_order_relaxed) == NC_WAITING) /* under the lock */
             nc_gate_call(g, w, kicks);
+        else if (w->deferred)
+            nc_gate_undefer(w, kicks);
 }
 
 /* The other side has left: no wait in this line makes sense any more. */

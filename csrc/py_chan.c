@@ -7,22 +7,32 @@
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
 
-/* Lay out [gates][ring][slots] in one block, aligned by hand: an object's memory is not. */
+static bool has_bytes(chan_kind kind) { return kind == SPSC_BYTES || kind == MPSC_BYTES; }
+
+/* Lay out [gates][ring][slots], or [gates][log], in one block, aligned by hand: an object's memory is not. */
 static bool chan_allocate(Chan *c, uint64_t capacity)
 {
     size_t gates = nc_align_up(SIDES * sizeof(nc_gate), NC_CACHE_LINE);
     size_t fixed = gates + sizeof(nc_ring) + NC_CACHE_LINE;
+    if (has_bytes(c->kind) && (capacity = nc_log_round(capacity)) == 0)
+        return false;
     if (capacity > (PY_SSIZE_T_MAX - fixed) / sizeof(void *))
         return false;
-    c->block = PyMem_RawCalloc(1, fixed + capacity * sizeof(void *));
+    size_t body = has_bytes(c->kind) ? nc_log_block_size(capacity) : sizeof(nc_ring) + capacity * sizeof(void *);
+    c->block = PyMem_RawCalloc(1, gates + body + NC_CACHE_LINE);
     if (c->block == NULL)
         return false;
     char *base = (char *)nc_align_up((uintptr_t)c->block, NC_CACHE_LINE);
     c->gate = (nc_gate *)base;
-    c->ring = (nc_ring *)(base + gates);
     for (int side = 0; side < SIDES; side++)
         nc_gate_init(&c->gate[side], core_generation());
-    nc_ring_init(c->ring, (void *_Atomic *)(base + gates + sizeof(nc_ring)), capacity, 0);
+    if (has_bytes(c->kind)) {
+        c->log = (nc_log *)(base + gates);
+        nc_log_init(c->log, capacity, 0);
+    } else {
+        c->ring = (nc_ring *)(base + gates);
+        nc_ring_init(c->ring, (void *_Atomic *)(base + gates + sizeof(nc_ring)), capacity, 0);
+    }
     return true;
 }
 
@@ -37,12 +47,17 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     c->kind = kind;
     c->thread = kind == LOCAL ? PyThread_get_thread_ident() : 0;
     if (!chan_allocate(c, capacity)) {
-        PyErr_Format(PyExc_MemoryError, "no memory for a channel of %llu items", (unsigned long long)capacity);
+        PyErr_Format(PyExc_MemoryError, "no memory for a channel of %llu %s", (unsigned long long)capacity,
+                     has_bytes(kind) ? "bytes" : "items");
         Py_DECREF(c);
         return NULL;
     }
     return c;
 }
+
+static uint64_t chan_capacity(Chan *c) { return c->log != NULL ? c->log->capacity : c->ring->capacity; }
+
+static uint64_t chan_len(Chan *c) { return c->log != NULL ? nc_log_used(c->log) : nc_ring_len(c->ring); }
 
 static Endpoint *endpoint_new(Chan *c, int side)
 {
@@ -113,10 +128,9 @@ PyObject *endpoint_clone(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 uint64_t chan_have(Chan *c, int side)
 {
-    uint64_t len = nc_ring_len(c->ring);
-    if (side == RX)
-        return len;
-    return nc_gate_over(&c->gate[TX]) ? UINT64_MAX : c->ring->capacity - len; /* nobody there: all may look */
+    if (side == RX) /* a record is counted once: the next waiter is called when it was taken */
+        return c->log != NULL ? nc_log_ready(c->log) : nc_ring_len(c->ring);
+    return nc_gate_over(&c->gate[TX]) ? UINT64_MAX : chan_capacity(c) - chan_len(c); /* nobody there: all may look */
 }
 
 static bool off_thread(Chan *c)
@@ -137,7 +151,7 @@ step endpoint_check(Endpoint *ep)
     return off_thread(ep->chan) ? STEP_ERROR : STEP_READY;
 }
 
-static PyObject *endpoint_is_closed(PyObject *self, void *Py_UNUSED(ignored))
+PyObject *endpoint_is_closed(PyObject *self, void *Py_UNUSED(ignored))
 {
     bool closed;
     Py_BEGIN_CRITICAL_SECTION(self);
@@ -146,28 +160,20 @@ static PyObject *endpoint_is_closed(PyObject *self, void *Py_UNUSED(ignored))
     return PyBool_FromLong(closed);
 }
 
-static PyObject *endpoint_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
+PyObject *endpoint_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
 {
     Endpoint *ep = (Endpoint *)self;
     return PyBool_FromLong(nc_gate_over_seen(&ep->chan->gate[ep->side]));
 }
 
-static PyObject *endpoint_capacity(PyObject *self, void *Py_UNUSED(ignored))
+PyObject *endpoint_capacity(PyObject *self, void *Py_UNUSED(ignored))
 {
-    return PyLong_FromUnsignedLongLong(((Endpoint *)self)->chan->ring->capacity);
+    return PyLong_FromUnsignedLongLong(chan_capacity(((Endpoint *)self)->chan));
 }
 
-Py_ssize_t endpoint_length(PyObject *self) { return (Py_ssize_t)nc_ring_len(((Endpoint *)self)->chan->ring); }
+Py_ssize_t endpoint_length(PyObject *self) { return (Py_ssize_t)chan_len(((Endpoint *)self)->chan); }
 
 int endpoint_bool(PyObject *Py_UNUSED(self)) { return 1; }
-
-PyGetSetDef endpoint_getset[] = {
-    {"capacity", endpoint_capacity, NULL, "How many items the channel holds at most.", NULL},
-    {"is_closed", endpoint_is_closed, NULL, "True once this endpoint was closed.", NULL},
-    {"is_disconnected", endpoint_is_disconnected, NULL,
-     "True once the other side is gone, whatever is still buffered.", NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
 
 PyMemberDef endpoint_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Endpoint, weakrefs), READONLY, NULL},
@@ -177,7 +183,7 @@ PyMemberDef endpoint_members[] = {
 const char endpoint_statistics_doc[] =
     "statistics()\n--\n\n"
     "A snapshot: capacity, buffered, open_senders, open_receivers, waiting_senders, waiting_receivers, and\n"
-    "the totals sent and received, all in items.  Each number is right by itself; together they are right\n"
+    "the totals sent and received, all in items, or in bytes of the ring where bytes are carried.  Each number is right by itself; together they are right\n"
     "while nobody sends or receives.  Never raises for a closed endpoint; safe from any thread.";
 
 PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -192,14 +198,18 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
             discarded = c->discarded;
         nc_gate_exit(&c->gate[side]);
     }
-    /* relaxed: a snapshot of counters that promise nothing about one another */
-    uint64_t head = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->head, memory_order_relaxed));
-    uint64_t tail = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->tail, memory_order_relaxed));
-    return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)c->ring->capacity,
-                                 (unsigned long long)nc_ring_len(c->ring),
-                                 atomic_load_explicit(&c->senders, memory_order_relaxed),
-                                 atomic_load_explicit(&c->receivers, memory_order_relaxed), waiting[TX],
-                                 waiting[RX], (unsigned long long)tail, (unsigned long long)(head - discarded));
+    uint64_t head, tail; /* relaxed: a snapshot of counters that promise nothing about one another */
+    if (c->log != NULL) {
+        head = atomic_load_explicit(&c->log->head, memory_order_relaxed);
+        tail = atomic_load_explicit(&c->log->tail, memory_order_relaxed);
+    } else {
+        head = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->head, memory_order_relaxed));
+        tail = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->tail, memory_order_relaxed));
+    }
+    return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)chan_capacity(c),
+                                 (unsigned long long)chan_len(c), atomic_load_explicit(&c->senders, memory_order_relaxed),
+                                 atomic_load_explicit(&c->receivers, memory_order_relaxed), waiting[TX], waiting[RX],
+                                 (unsigned long long)tail, (unsigned long long)(head - discarded));
 }
 
 const char endpoint_same_channel_doc[] =
@@ -222,7 +232,7 @@ PyObject *endpoint_repr(PyObject *self)
                                 ep->closed ? "closed"
                                 : nc_gate_over_seen(&ep->chan->gate[ep->side]) ? "disconnected"
                                                                               : "open",
-                                endpoint_length(self), (unsigned long long)ep->chan->ring->capacity, self);
+                                endpoint_length(self), (unsigned long long)chan_capacity(ep->chan), self);
 }
 
 PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
@@ -243,6 +253,12 @@ void chan_discard_orphans(Chan *c)
 {
     PyObject *values[8]; /* few: this may nest as deep as channels hold channels */
     uint64_t n;
+    if (c->log != NULL) {
+        nc_gate_enter(&c->gate[RX], core_generation());
+        log_discard_held(c);
+        nc_gate_exit(&c->gate[RX]);
+        return;
+    }
     do {
         nc_gate *g = &c->gate[RX];
         nc_gate_enter(g, core_generation());
@@ -267,6 +283,14 @@ static void chan_leave_side(Chan *c, int side, nc_box **kicks)
     nc_gate_exit(theirs);
 }
 
+void endpoint_leave_held(Endpoint *ep, nc_box **kicks)
+{
+    Chan *c = ep->chan;
+    /* C3: the last one to go has seen what all the others sent */
+    if (atomic_fetch_sub_explicit(ep->side == TX ? &c->senders : &c->receivers, 1, memory_order_acq_rel) == 1)
+        chan_leave_side(c, ep->side, kicks);
+}
+
 /* Holding the endpoint, or with the last reference to it. */
 static void endpoint_close_held(Endpoint *ep, nc_box **kicks)
 {
@@ -278,11 +302,9 @@ static void endpoint_close_held(Endpoint *ep, nc_box **kicks)
     nc_gate_enter(g, core_generation());
     nc_gate_call_owner(g, ep, kicks);
     nc_gate_exit(g);
-    /* C3: the last one to go has seen what all the others sent */
-    if (atomic_fetch_sub_explicit(ep->side == TX ? &c->senders : &c->receivers, 1, memory_order_acq_rel) == 1)
-        chan_leave_side(c, ep->side, kicks);
+    if (ep->side == RX || ep->claim == NULL) /* else an open write claim may still be committed: its end leaves */
+        endpoint_leave_held(ep, kicks);
 }
-
 static void endpoint_close_now(Endpoint *ep)
 {
     Chan *c = ep->chan;
@@ -388,9 +410,11 @@ static int chan_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(c->module);
     if (c->block == NULL)
         return 0;
-    /* relaxed: with the GIL, or in a stopped world, nobody moves a value */
-    uint64_t tail = atomic_load_explicit(&c->ring->tail, memory_order_relaxed);
-    uint64_t pos = atomic_load_explicit(&c->ring->head, memory_order_relaxed);
+    uint64_t tail = 0, pos = 0;
+    if (c->ring != NULL) { /* relaxed: with the GIL, or in a stopped world, nobody moves a value */
+        tail = atomic_load_explicit(&c->ring->tail, memory_order_relaxed);
+        pos = atomic_load_explicit(&c->ring->head, memory_order_relaxed);
+    }
     for (; pos != tail; pos = nc_ring_advance(c->ring, pos, 1))
         Py_VISIT(atomic_load_explicit(&c->ring->slots[nc_ring_index(c->ring, pos)], memory_order_relaxed));
     for (int side = 0; side < SIDES; side++) {
@@ -403,7 +427,7 @@ static int chan_traverse(PyObject *self, visitproc visit, void *arg)
 
 static int chan_clear(PyObject *self)
 {
-    if (((Chan *)self)->block != NULL)
+    if (((Chan *)self)->ring != NULL)
         chan_discard_orphans((Chan *)self);
     return 0;
 }
@@ -414,7 +438,8 @@ static void chan_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     if (c->block != NULL) {
-        chan_discard_orphans(c);
+        if (c->ring != NULL)
+            chan_discard_orphans(c);
         for (int side = 0; side < SIDES; side++)
             nc_lock_destroy(&c->gate[side].lock);
         PyMem_RawFree(c->block);

@@ -7,6 +7,11 @@
 
 static const char *const error_names[ERRORS] = {
     [E_BUSY] = "BusyError",
+    [E_CLAIM_DISCONNECTED] = "ClaimDisconnected",
+    [E_CLAIM_FULL] = "ClaimFull",
+    [E_CLAIM_RELEASED] = "ClaimReleased",
+    [E_CLAIM_TIMEOUT] = "ClaimTimeout",
+    [E_CLAIM_TOO_LARGE] = "ClaimTooLarge",
     [E_EMPTY] = "Empty",
     [E_ENDPOINT_CLOSED] = "EndpointClosed",
     [E_FULL] = "Full",
@@ -15,6 +20,7 @@ static const char *const error_names[ERRORS] = {
     [E_SEND] = "SendError",
     [E_SEND_TIMEOUT] = "SendTimeout",
     [E_WRONG_THREAD] = "WrongThreadError",
+    [E_ZERO_LENGTH] = "ZeroLengthClaim",
 };
 
 PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...)
@@ -57,6 +63,49 @@ bool core_parse_timeout(PyObject *arg, double *seconds)
     if (!isinf(value))
         *seconds = value;
     return true;
+}
+
+bool core_parse_one(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
+                    double *timeout)
+{
+    Py_ssize_t keywords = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    *timeout = -1;
+    if (n == 1 && keywords == 0)
+        return true;
+    if (n == 2 && keywords == 0)
+        return core_parse_timeout(args[1], timeout);
+    if (n == 1 && keywords == 1 && PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->s_timeout) == 0)
+        return core_parse_timeout(args[1], timeout);
+    PyErr_Format(PyExc_TypeError, "%s() takes one argument and a timeout", name);
+    return false;
+}
+
+bool core_parse_none(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
+                     double *timeout)
+{
+    Py_ssize_t keywords = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    *timeout = -1;
+    if (n + keywords == 0)
+        return true;
+    if (n + keywords == 1 &&
+        (n == 1 || PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->s_timeout) == 0))
+        return core_parse_timeout(args[0], timeout);
+    PyErr_Format(PyExc_TypeError, "%s() takes nothing but a timeout", name);
+    return false;
+}
+
+Py_ssize_t core_parse_count(PyObject *arg)
+{
+    if (PyBool_Check(arg) || !PyIndex_Check(arg)) {
+        PyErr_Format(PyExc_TypeError, "the number of items must be an int, not %.200s", Py_TYPE(arg)->tp_name);
+        return 0;
+    }
+    Py_ssize_t n = PyNumber_AsSsize_t(arg, NULL);
+    if (n == -1 && PyErr_Occurred())
+        return 0;
+    if (n < 1)
+        PyErr_Format(PyExc_ValueError, "the number of items must be at least 1, not %S", arg);
+    return n < 1 ? 0 : n;
 }
 
 /* ---- fork ------------------------------------------------------------------------------------------- */
@@ -161,7 +210,8 @@ static int intern_names(core_state *st)
         {&st->s_call_later, "call_later"},       {&st->s_call_soon_threadsafe, "call_soon_threadsafe"},
         {&st->s_cancel, "cancel"},               {&st->s_create_future, "create_future"},
         {&st->s_done, "done"},                   {&st->s_expire, "_expire"},
-        {&st->s_is_closed, "is_closed"},         {&st->s_set_result, "set_result"},
+        {&st->s_is_closed, "is_closed"},         {&st->s_release, "release"},
+        {&st->s_set_result, "set_result"},
         {&st->s_thread_id, "_thread_id"},        {&st->s_timeout, "timeout"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -176,11 +226,13 @@ static int core_exec(PyObject *module)
     st->module = module;
     pthread_once(&watch_forks, watch_forks_once);
     if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
-        ring_add_types(module, st) < 0 || wake_add_types(module, st) < 0 || wait_add_types(module, st) < 0)
+        ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || wake_add_types(module, st) < 0 || wait_add_types(module, st) < 0)
         return -1;
-    if (PyModule_AddIntConstant(module, "LOCAL", LOCAL) < 0 || PyModule_AddIntConstant(module, "SPSC", SPSC) < 0)
-        return -1;
-    return PyModule_AddIntConstant(module, "MPSC", MPSC);
+    static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
+    for (int kind = 0; kind < KINDS; kind++)
+        if (PyModule_AddIntConstant(module, kinds[kind], kind) < 0)
+            return -1;
+    return 0;
 }
 
 /* Everything the state refers to, in turn. */
@@ -193,6 +245,10 @@ static int core_exec(PyObject *module)
         VISIT((st)->Statistics);                                                                                  \
         VISIT((st)->chan_type);                                                                                   \
         VISIT((st)->awaitable_type);                                                                              \
+        VISIT((st)->claim_awaitable_type);                                                                        \
+        VISIT((st)->claim_type[TX]);                                                                              \
+        VISIT((st)->claim_type[RX]);                                                                              \
+        VISIT((st)->claim_iterator_type);                                                                         \
         VISIT((st)->mailbox_type);                                                                                \
         VISIT((st)->mailboxes);                                                                                   \
         VISIT((st)->recent);                                                                                      \
@@ -231,7 +287,7 @@ static void core_free(void *module)
     VISIT_STATE(st, Py_CLEAR);
     PyObject **names[] = {&st->s_add_reader, &st->s_blocking, &st->s_call_later, &st->s_call_soon_threadsafe,
                           &st->s_cancel, &st->s_create_future, &st->s_done, &st->s_expire, &st->s_is_closed,
-                          &st->s_set_result, &st->s_thread_id, &st->s_timeout};
+                          &st->s_release, &st->s_set_result, &st->s_thread_id, &st->s_timeout};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         Py_CLEAR(*names[i]);
 }

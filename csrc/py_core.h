@@ -15,6 +15,7 @@
 #include <structmember.h>
 
 #include "nc_gate.h"
+#include "nc_log.h"
 #include "nc_ring.h"
 
 #if PY_VERSION_HEX < 0x030D0000 /* the GIL is the critical section */
@@ -36,12 +37,17 @@
 #define NC_GLANCE (NC_FREE_THREADED ? memory_order_seq_cst : memory_order_relaxed)
 
 enum { TX, RX, SIDES };
-typedef enum { LOCAL, SPSC, MPSC, KINDS } chan_kind;
+typedef enum { LOCAL, SPSC, MPSC, SPSC_BYTES, MPSC_BYTES, KINDS } chan_kind;
 
 /* ---- module state ---------------------------------------------------------------------------------- */
 
 enum { /* index into core_state.errors; names in py_core.c */
        E_BUSY,
+       E_CLAIM_DISCONNECTED,
+       E_CLAIM_FULL,
+       E_CLAIM_RELEASED,
+       E_CLAIM_TIMEOUT,
+       E_CLAIM_TOO_LARGE,
        E_EMPTY,
        E_ENDPOINT_CLOSED,
        E_FULL,
@@ -50,6 +56,7 @@ enum { /* index into core_state.errors; names in py_core.c */
        E_SEND,
        E_SEND_TIMEOUT,
        E_WRONG_THREAD,
+       E_ZERO_LENGTH,
        ERRORS,
 };
 
@@ -60,6 +67,9 @@ typedef struct core_state {
     PyTypeObject *chan_type;      /* a channel's shared part; not visible from Python */
     PyTypeObject *endpoint_type[KINDS][SIDES];
     PyTypeObject *awaitable_type;
+    PyTypeObject *claim_awaitable_type; /* what Sender.claim() returns: also an async context manager */
+    PyTypeObject *claim_type[SIDES];    /* WriteClaim, ReadClaim */
+    PyTypeObject *claim_iterator_type;
     PyTypeObject *mailbox_type;   /* one a loop that was waited on; not visible from Python */
     PyObject *mailboxes;          /* dict: id of a loop -> its mailbox */
     PyObject *recent;             /* GIL builds: the mailbox used last, borrowed from the dict, or NULL */
@@ -70,7 +80,7 @@ typedef struct core_state {
     PyObject *current_tasks;      /* dict loop -> task (up to 3.13), or the function asyncio.current_task */
     PyObject *invalid_state;      /* asyncio.InvalidStateError */
     PyObject *s_add_reader, *s_blocking, *s_call_later, *s_call_soon_threadsafe, *s_cancel, *s_create_future,
-        *s_done, *s_expire, *s_is_closed, *s_set_result, *s_thread_id, *s_timeout;
+        *s_done, *s_expire, *s_is_closed, *s_release, *s_set_result, *s_thread_id, *s_timeout;
 } core_state;
 
 /* Raise errors[which](message), or errors[which](message, value) where a value was not sent; NULL. */
@@ -86,11 +96,13 @@ typedef struct Chan {
     PyObject_HEAD
     PyObject *module;             /* keeps `st` alive, whatever the collector clears first */
     core_state *st;
-    nc_ring *ring;
+    nc_ring *ring;                /* of objects; or */
+    nc_log *log;                  /* of bytes */
     nc_gate *gate;                /* [SIDES]: gate[TX] is where senders wait */
     _Atomic uint32_t senders;     /* open sender endpoints; relaxed but for the last one's C3 */
     _Atomic uint32_t receivers;
-    uint64_t discarded;           /* items that rx.close() threw away; under gate[RX]'s lock */
+    uint64_t discarded;           /* items, or bytes, that rx.close() threw away; under gate[RX]'s lock */
+    bool reading;                 /* bytes: a read claim is open; under gate[RX]'s lock once the receiver is closed */
     chan_kind kind;
     unsigned long thread;         /* LOCAL: the one thread it belongs to; else 0 */
     void *block;                  /* the allocation that ring, gates and slots lie in */
@@ -101,7 +113,9 @@ typedef struct Endpoint {
     Chan *chan;                   /* until the endpoint is freed */
     PyObject *weakrefs;
     uint8_t side;
-    bool closed;                  /* by its user or by its end; written in its critical section */
+    bool closed;                  /* by its user or by its end; this and the next two in its critical section */
+    bool deferred;                /* somebody in line may wait for `claim` to end */
+    struct Claim *claim;          /* the open claim that has borrowed it; borrowed: the claim refers to it */
     _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
 } Endpoint;
 
@@ -112,14 +126,16 @@ typedef enum {
     STEP_ERROR,   /* an exception is set; nothing was sent or taken */
     STEP_BLOCKED, /* not now */
     STEP_PARTIAL, /* some of a batch went; not the rest now */
+    STEP_BUSY,    /* it is this call's turn, but a claim holds the endpoint */
 } step;
 
 typedef struct Call {
     const struct call_op *op;
     Endpoint *ep;                 /* strong, unless the call lives on the stack of a method of ep */
     PyObject *value;              /* what to send: one value, or a list; strong, NULL once it is in the ring */
-    Py_ssize_t n;                 /* recv_many: at most; send_many: how many went */
+    Py_ssize_t n;                 /* recv_many: at most; send_many: how many went; claim: bytes */
     uint64_t least, share;        /* for the waiter: needs, and will take at most */
+    PyObject *entered;            /* async with tx.claim(n): the claim, from its start to its end; strong */
 } Call;
 
 typedef struct call_op {
@@ -129,6 +145,7 @@ typedef struct call_op {
     step (*look)(Call *, bool called, PyObject **out, nc_box **kicks);
     /* Raise what this call raises when its time is up. */
     void (*timed_out)(Call *);
+    bool claims;                  /* the awaitable is to be a ClaimAwaitable */
 } call_op;
 
 /* py_chan.c */
@@ -138,6 +155,10 @@ PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
 uint64_t chan_have(Chan *c, int side);
 /* Drop what is buffered, now that the receiver is gone.  Runs Python code. */
 void chan_discard_orphans(Chan *c);
+/* An endpoint counts no longer among those of its side; holding it. */
+void endpoint_leave_held(Endpoint *ep, nc_box **kicks);
+/* After something was published: does anybody on the other side want to know? */
+static inline void tell(Chan *c, int side, nc_box **kicks);
 /* Can the endpoint be used at all?  STEP_READY, or STEP_ERROR with an exception set. */
 step endpoint_check(Endpoint *ep);
 
@@ -156,11 +177,22 @@ step endpoint_check(Endpoint *ep);
 #define ENDPOINT_SLOTS                                                                                           \
     {Py_tp_dealloc, endpoint_dealloc}, {Py_tp_traverse, endpoint_traverse}, {Py_tp_clear, endpoint_clear},       \
         {Py_tp_repr, endpoint_repr}, {Py_nb_bool, endpoint_bool}, {Py_sq_length, endpoint_length},               \
-        {Py_tp_getset, endpoint_getset}, {Py_tp_members, endpoint_members}
+        {Py_tp_members, endpoint_members}
+#define ENDPOINT_GETSET                                                                                          \
+    {"capacity", endpoint_capacity, NULL, "How much the channel holds at most, in items or bytes.", NULL},       \
+        {"is_closed", endpoint_is_closed, NULL, "True once this endpoint was closed.", NULL},                    \
+    {                                                                                                            \
+        "is_disconnected", endpoint_is_disconnected, NULL,                                                       \
+            "True once the other side is gone, whatever is still buffered.", NULL                                \
+    }
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+#define END_OF_METHODS {NULL, NULL, 0, NULL}
 enum {
     ENDPOINT_FLAGS = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
 };
-extern PyGetSetDef endpoint_getset[];
+PyObject *endpoint_capacity(PyObject *, void *);
+PyObject *endpoint_is_closed(PyObject *, void *);
+PyObject *endpoint_is_disconnected(PyObject *, void *);
 extern PyMemberDef endpoint_members[];
 extern const char endpoint_close_doc[], endpoint_statistics_doc[], endpoint_same_channel_doc[], endpoint_clone_doc[];
 PyObject *endpoint_close(PyObject *, PyObject *);
@@ -181,6 +213,21 @@ void endpoint_dealloc(PyObject *);
 
 /* py_ring.c */
 int ring_add_types(PyObject *module, core_state *st);
+
+/* py_log.c */
+int log_add_types(PyObject *module, core_state *st);
+/* Step over everything committed; holding gate[RX]'s lock, which stands for the consumer then. */
+void log_discard_held(Chan *c);
+/* async with tx.claim(n): what the awaitable's methods __aenter__ and __aexit__ do. */
+void claim_aenter(Call *call);
+bool claim_aexit(PyObject *entered, bool failed);
+/* Arguments as nearly all calls take them: (value, timeout=None), or (timeout=None). */
+bool core_parse_one(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
+                    double *timeout);
+bool core_parse_none(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
+                     double *timeout);
+/* How many recv_many may take, 0 with an exception set. */
+Py_ssize_t core_parse_count(PyObject *arg);
 
 /* py_wake.c */
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
@@ -239,9 +286,17 @@ void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks);
  * references, also when it fails. */
 PyObject *wait_new(const Call *call, double timeout);
 void wait_free_spares(core_state *st);
+/* Look once, and again if that was in vain because of waiters who will never come.  The result as in look. */
+step try_call(Call *call, PyObject **out);
 /* Run the call to its end in this thread, asleep without the GIL in between. */
 PyObject *wait_blocking(Call *call, double timeout);
 /* What a gate's line refers to, for the garbage collector. */
 int wait_traverse_line(nc_gate *g, visitproc visit, void *arg);
+
+static inline void tell(Chan *c, int side, nc_box **kicks)
+{
+    if (nc_gate_flag(&c->gate[side], NC_GLANCE) != 0) /* W2 */
+        gate_notify(c, side, kicks);
+}
 
 #endif

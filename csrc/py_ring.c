@@ -56,13 +56,6 @@ static uint64_t ring_take_behind(Chan *c, PyObject **values, uint64_t n)
     return n;
 }
 
-/* After something was published: does anybody on the other side want to know? */
-static inline void tell(Chan *c, int side, nc_box **kicks)
-{
-    if (nc_gate_flag(&c->gate[side], NC_GLANCE) != 0) /* W2 */
-        gate_notify(c, side, kicks);
-}
-
 /* ---- senders: look ---------------------------------------------------------------------------------- */
 
 /* Put up to `n` values.  STEP_READY if anything went, in *put; the ring owns those now. */
@@ -104,8 +97,8 @@ static void send_timed_out(Call *call)
                (unsigned long long)call->ep->chan->ring->capacity);
 }
 
-static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out};
-static const call_op send_blocking_op = {"send_blocking", "Sender.send_blocking", send_look, send_timed_out};
+static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false};
+static const call_op send_blocking_op = {"send_blocking", "Sender.send_blocking", send_look, send_timed_out, false};
 
 /* The list of what was not sent, a new reference. */
 static PyObject *unsent_of(Call *call) { return PyList_GetSlice(call->value, call->n, PY_SSIZE_T_MAX); }
@@ -145,58 +138,28 @@ static void send_many_timed_out(Call *call)
     Py_XDECREF(unsent);
 }
 
-static const call_op send_many_op = {"send_many", "Sender.send_many", send_many_look, send_many_timed_out};
+static const call_op send_many_op = {"send_many", "Sender.send_many", send_many_look, send_many_timed_out, false};
 static const call_op send_many_blocking_op = {"send_many_blocking", "Sender.send_many_blocking", send_many_look,
-                                              send_many_timed_out};
+                                              send_many_timed_out, false};
 
 /* ---- senders: methods ------------------------------------------------------------------------------- */
-
-/* (value, timeout=None), as nearly all calls take it. */
-static bool parse_one_and_timeout(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n,
-                                  PyObject *kwnames, double *timeout)
-{
-    Py_ssize_t keywords = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
-    *timeout = -1;
-    if (n == 1 && keywords == 0)
-        return true;
-    if (n == 2 && keywords == 0)
-        return core_parse_timeout(args[1], timeout);
-    if (n == 1 && keywords == 1 && PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->s_timeout) == 0)
-        return core_parse_timeout(args[1], timeout);
-    PyErr_Format(PyExc_TypeError, "%s() takes one argument and a timeout", name);
-    return false;
-}
-
-static bool parse_timeout_only(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n,
-                               PyObject *kwnames, double *timeout)
-{
-    Py_ssize_t keywords = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
-    *timeout = -1;
-    if (n + keywords == 0)
-        return true;
-    if (n + keywords == 1 &&
-        (n == 1 || PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->s_timeout) == 0))
-        return core_parse_timeout(args[0], timeout);
-    PyErr_Format(PyExc_TypeError, "%s() takes nothing but a timeout", name);
-    return false;
-}
 
 static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
-    if (!parse_one_and_timeout(ep->chan->st, "send", args, n, kwnames, &timeout))
+    if (!core_parse_one(ep->chan->st, "send", args, n, kwnames, &timeout))
         return NULL;
-    return wait_new(&(Call){&send_op, (Endpoint *)Py_NewRef(self), Py_NewRef(args[0]), 0, 1, 1}, timeout);
+    return wait_new(&(Call){&send_op, (Endpoint *)Py_NewRef(self), Py_NewRef(args[0]), 0, 1, 1, NULL}, timeout);
 }
 
 static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
-    if (!parse_one_and_timeout(ep->chan->st, "send_blocking", args, n, kwnames, &timeout))
+    if (!core_parse_one(ep->chan->st, "send_blocking", args, n, kwnames, &timeout))
         return NULL;
-    Call call = {&send_blocking_op, ep, Py_NewRef(args[0]), 0, 1, 1};
+    Call call = {&send_blocking_op, ep, Py_NewRef(args[0]), 0, 1, 1, NULL};
     PyObject *result = wait_blocking(&call, timeout);
     Py_XDECREF(call.value);
     return result;
@@ -228,14 +191,14 @@ static PyObject *sender_try_send(PyObject *self, PyObject *value)
 static Call send_many_call(Endpoint *ep, const call_op *op, PyObject *list)
 {
     uint64_t n = (uint64_t)PyList_GET_SIZE(list), capacity = ep->chan->ring->capacity;
-    return (Call){op, ep, list, 0, 1, n < capacity ? n : capacity};
+    return (Call){op, ep, list, 0, 1, n < capacity ? n : capacity, NULL};
 }
 
 static PyObject *sender_send_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
-    if (!parse_one_and_timeout(ep->chan->st, "send_many", args, n, kwnames, &timeout))
+    if (!core_parse_one(ep->chan->st, "send_many", args, n, kwnames, &timeout))
         return NULL;
     PyObject *list = PySequence_List(args[0]);
     if (list == NULL)
@@ -248,7 +211,7 @@ static PyObject *sender_send_many_blocking(PyObject *self, PyObject *const *args
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
-    if (!parse_one_and_timeout(ep->chan->st, "send_many_blocking", args, n, kwnames, &timeout))
+    if (!core_parse_one(ep->chan->st, "send_many_blocking", args, n, kwnames, &timeout))
         return NULL;
     PyObject *list = PySequence_List(args[0]);
     if (list == NULL)
@@ -266,14 +229,7 @@ static PyObject *sender_try_send_many(PyObject *self, PyObject *sequence)
     if (list == NULL)
         return NULL;
     Call call = send_many_call(ep, &send_many_op, list);
-    nc_box *kicks = NULL;
-    step s;
-    do {
-        Py_BEGIN_CRITICAL_SECTION(self);
-        s = send_many_look(&call, false, NULL, &kicks);
-        Py_END_CRITICAL_SECTION();
-    } while (s == STEP_BLOCKED && line_reap(ep->chan, TX, &kicks));
-    settle_soon(ep->chan, kicks);
+    step s = try_call(&call, NULL);
     Py_DECREF(list);
     return s == STEP_ERROR ? NULL : PyLong_FromSsize_t(call.n);
 }
@@ -324,8 +280,8 @@ static void recv_timed_out(Call *call)
     core_raise(call->ep->chan->st, E_RECV_TIMEOUT, NULL, "no item within the timeout");
 }
 
-static const call_op recv_op = {"recv", "Receiver.recv", recv_look, recv_timed_out};
-static const call_op recv_blocking_op = {"recv_blocking", "Receiver.recv_blocking", recv_look, recv_timed_out};
+static const call_op recv_op = {"recv", "Receiver.recv", recv_look, recv_timed_out, false};
+static const call_op recv_blocking_op = {"recv_blocking", "Receiver.recv_blocking", recv_look, recv_timed_out, false};
 
 /* The same for iteration, where the end is no error. */
 static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
@@ -342,8 +298,8 @@ static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return s;
 }
 
-static const call_op next_op = {"__next__", "Receiver.__next__", next_look, recv_timed_out};
-static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, recv_timed_out};
+static const call_op next_op = {"__next__", "Receiver.__next__", next_look, recv_timed_out, false};
+static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, recv_timed_out, false};
 
 /* At least one, at most call->n, as a list. */
 static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
@@ -363,9 +319,9 @@ static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kic
     return s;
 }
 
-static const call_op recv_many_op = {"recv_many", "Receiver.recv_many", recv_many_look, recv_timed_out};
+static const call_op recv_many_op = {"recv_many", "Receiver.recv_many", recv_many_look, recv_timed_out, false};
 static const call_op recv_many_blocking_op = {"recv_many_blocking", "Receiver.recv_many_blocking", recv_many_look,
-                                              recv_timed_out};
+                                              recv_timed_out, false};
 
 /* ---- receivers: methods ----------------------------------------------------------------------------- */
 
@@ -373,18 +329,18 @@ static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
-    if (!parse_timeout_only(ep->chan->st, "recv", args, n, kwnames, &timeout))
+    if (!core_parse_none(ep->chan->st, "recv", args, n, kwnames, &timeout))
         return NULL;
-    return wait_new(&(Call){&recv_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1}, timeout);
+    return wait_new(&(Call){&recv_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL}, timeout);
 }
 
 static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
-    if (!parse_timeout_only(ep->chan->st, "recv_blocking", args, n, kwnames, &timeout))
+    if (!core_parse_none(ep->chan->st, "recv_blocking", args, n, kwnames, &timeout))
         return NULL;
-    return wait_blocking(&(Call){&recv_blocking_op, ep, NULL, 1, 1, 1}, timeout);
+    return wait_blocking(&(Call){&recv_blocking_op, ep, NULL, 1, 1, 1, NULL}, timeout);
 }
 
 static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -409,34 +365,19 @@ static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored))
     return NULL;
 }
 
-/* How many recv_many may take, 0 with an exception set. */
-static Py_ssize_t parse_count(PyObject *arg)
-{
-    if (PyBool_Check(arg) || !PyIndex_Check(arg)) {
-        PyErr_Format(PyExc_TypeError, "the number of items must be an int, not %.200s", Py_TYPE(arg)->tp_name);
-        return 0;
-    }
-    Py_ssize_t n = PyNumber_AsSsize_t(arg, NULL);
-    if (n == -1 && PyErr_Occurred())
-        return 0;
-    if (n < 1)
-        PyErr_Format(PyExc_ValueError, "the number of items must be at least 1, not %S", arg);
-    return n < 1 ? 0 : n;
-}
-
 static Call recv_many_call(Endpoint *ep, const call_op *op, Py_ssize_t n)
 {
     uint64_t capacity = ep->chan->ring->capacity;
-    return (Call){op, ep, NULL, n, 1, (uint64_t)n < capacity ? (uint64_t)n : capacity};
+    return (Call){op, ep, NULL, n, 1, (uint64_t)n < capacity ? (uint64_t)n : capacity, NULL};
 }
 
 static PyObject *receiver_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
-    if (!parse_one_and_timeout(ep->chan->st, "recv_many", args, n, kwnames, &timeout))
+    if (!core_parse_one(ep->chan->st, "recv_many", args, n, kwnames, &timeout))
         return NULL;
-    Py_ssize_t count = parse_count(args[0]);
+    Py_ssize_t count = core_parse_count(args[0]);
     if (count == 0)
         return NULL;
     Call call = recv_many_call((Endpoint *)Py_NewRef(self), &recv_many_op, count);
@@ -447,9 +388,9 @@ static PyObject *receiver_recv_many_blocking(PyObject *self, PyObject *const *ar
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
-    if (!parse_one_and_timeout(ep->chan->st, "recv_many_blocking", args, n, kwnames, &timeout))
+    if (!core_parse_one(ep->chan->st, "recv_many_blocking", args, n, kwnames, &timeout))
         return NULL;
-    Py_ssize_t count = parse_count(args[0]);
+    Py_ssize_t count = core_parse_count(args[0]);
     if (count == 0)
         return NULL;
     Call call = recv_many_call(ep, &recv_many_blocking_op, count);
@@ -459,36 +400,27 @@ static PyObject *receiver_recv_many_blocking(PyObject *self, PyObject *const *ar
 static PyObject *receiver_try_recv_many(PyObject *self, PyObject *arg)
 {
     Endpoint *ep = (Endpoint *)self;
-    Py_ssize_t count = parse_count(arg);
+    Py_ssize_t count = core_parse_count(arg);
     if (count == 0)
         return NULL;
     Call call = recv_many_call(ep, &recv_many_op, count);
-    nc_box *kicks = NULL;
     PyObject *list = NULL;
-    step s;
-    do {
-        Py_BEGIN_CRITICAL_SECTION(self);
-        s = recv_many_look(&call, false, &list, &kicks);
-        Py_END_CRITICAL_SECTION();
-    } while (s == STEP_BLOCKED && line_reap(ep->chan, RX, &kicks));
-    settle_soon(ep->chan, kicks);
-    return s == STEP_BLOCKED ? PyList_New(0) : list;
+    return try_call(&call, &list) == STEP_BLOCKED ? PyList_New(0) : list;
 }
 
 /* for v in rx: blocks; NULL without an exception is the end. */
 static PyObject *receiver_next(PyObject *self)
 {
-    return wait_blocking(&(Call){&next_op, (Endpoint *)self, NULL, 1, 1, 1}, -1);
+    return wait_blocking(&(Call){&next_op, (Endpoint *)self, NULL, 1, 1, 1, NULL}, -1);
 }
 
 static PyObject *receiver_anext(PyObject *self)
 {
-    return wait_new(&(Call){&anext_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1}, -1);
+    return wait_new(&(Call){&anext_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL}, -1);
 }
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
-#define FAST(function) ((PyCFunction)(void (*)(void))(function))
 #define SENDER_METHODS                                                                                           \
     {"send", FAST(sender_send), METH_FASTCALL | METH_KEYWORDS, send_doc},                                        \
         {"try_send", sender_try_send, METH_O, try_send_doc},                                                     \
@@ -505,7 +437,6 @@ static PyObject *receiver_anext(PyObject *self)
 #define RECEIVER_BLOCKING_METHODS                                                                                \
     {"recv_blocking", FAST(receiver_recv_blocking), METH_FASTCALL | METH_KEYWORDS, recv_blocking_doc},           \
         {"recv_many_blocking", FAST(receiver_recv_many_blocking), METH_FASTCALL | METH_KEYWORDS, recv_many_blocking_doc}
-#define END {NULL, NULL, 0, NULL}
 
 #define CANCEL_SEND "Cancelled or timed out, it did not send.  Safe from any thread (local: its own only)."
 #define CANCEL_RECV "Cancelled or timed out, it took nothing.  Safe from any thread (local: its own only)."
@@ -563,12 +494,14 @@ static const char try_recv_many_doc[] =
     "Take what is there now, at most `n`, as a list, which may be empty.  Raises RecvError at the end, EndpointClosed,\n"
     "ValueError for n < 1.  Safe from any thread (local: its own only).";
 
-static PyMethodDef local_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS, END};
-static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, SENDER_BLOCKING_METHODS, ENDPOINT_METHODS, END};
+static PyMethodDef local_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS, END_OF_METHODS};
+static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, SENDER_BLOCKING_METHODS, ENDPOINT_METHODS, END_OF_METHODS};
 static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, SENDER_BLOCKING_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS,
-                                            END};
-static PyMethodDef local_receiver_methods[] = {RECEIVER_METHODS, ENDPOINT_METHODS, END};
-static PyMethodDef receiver_methods[] = {RECEIVER_METHODS, RECEIVER_BLOCKING_METHODS, ENDPOINT_METHODS, END};
+                                            END_OF_METHODS};
+static PyMethodDef local_receiver_methods[] = {RECEIVER_METHODS, ENDPOINT_METHODS, END_OF_METHODS};
+static PyMethodDef receiver_methods[] = {RECEIVER_METHODS, RECEIVER_BLOCKING_METHODS, ENDPOINT_METHODS, END_OF_METHODS};
+
+static PyGetSetDef ring_getset[] = {ENDPOINT_GETSET, {NULL, NULL, NULL, NULL, NULL}};
 
 static const char sender_doc[] =
     "The sending end of a channel; open one with channel(capacity).\n\n"
@@ -590,18 +523,20 @@ static const char local_sender_doc[] =
     "the last reference closes it too.  When every sender is closed, the receiver drains and then sees the end.";
 
 #define SENDER_SLOTS(its_methods, its_doc)                                                                       \
-    {{Py_tp_methods, its_methods}, {Py_tp_doc, (void *)its_doc}, ENDPOINT_SLOTS, {0, NULL}}
+    {{Py_tp_methods, its_methods}, {Py_tp_doc, (void *)its_doc}, {Py_tp_getset, ring_getset}, ENDPOINT_SLOTS, {0, NULL}}
 static PyType_Slot local_sender_slots[] = SENDER_SLOTS(local_sender_methods, local_sender_doc);
 static PyType_Slot spsc_sender_slots[] = SENDER_SLOTS(spsc_sender_methods, sender_doc);
 static PyType_Slot mpsc_sender_slots[] = SENDER_SLOTS(mpsc_sender_methods, sender_doc);
 static PyType_Slot local_receiver_slots[] = {{Py_tp_methods, local_receiver_methods},
                                              {Py_tp_doc, (void *)local_receiver_doc},
+                                             {Py_tp_getset, ring_getset},
                                              {Py_am_aiter, PyObject_SelfIter},
                                              {Py_am_anext, receiver_anext},
                                              ENDPOINT_SLOTS,
                                              {0, NULL}};
 static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
                                        {Py_tp_doc, (void *)receiver_doc},
+                                       {Py_tp_getset, ring_getset},
                                        {Py_tp_iter, PyObject_SelfIter},
                                        {Py_tp_iternext, receiver_next},
                                        {Py_am_aiter, PyObject_SelfIter},
@@ -612,7 +547,7 @@ static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
 #define SPEC(module, cls, its_slots)                                                                             \
     {.name = "nexus_channels." module "." cls, .basicsize = sizeof(Endpoint), .flags = ENDPOINT_FLAGS, .slots = its_slots}
 
-static PyType_Spec specs[KINDS][SIDES] = {
+static PyType_Spec specs[SPSC_BYTES][SIDES] = {
     [LOCAL] = {SPEC("local", "Sender", local_sender_slots), SPEC("local", "Receiver", local_receiver_slots)},
     [SPSC] = {SPEC("spsc", "Sender", spsc_sender_slots), SPEC("spsc", "Receiver", receiver_slots)},
     [MPSC] = {SPEC("mpsc", "Sender", mpsc_sender_slots), SPEC("mpsc", "Receiver", receiver_slots)},
@@ -620,9 +555,9 @@ static PyType_Spec specs[KINDS][SIDES] = {
 
 int ring_add_types(PyObject *module, core_state *st)
 {
-    static const char *const names[KINDS][SIDES] = {
+    static const char *const names[SPSC_BYTES][SIDES] = {
         {"LocalSender", "LocalReceiver"}, {"SpscSender", "SpscReceiver"}, {"MpscSender", "MpscReceiver"}};
-    for (int kind = 0; kind < KINDS; kind++)
+    for (int kind = 0; kind < SPSC_BYTES; kind++)
         for (int side = 0; side < SIDES; side++) {
             PyObject *type = PyType_FromModuleAndSpec(module, &specs[kind][side], NULL);
             if (type == NULL || PyModule_AddObjectRef(module, names[kind][side], type) < 0) {

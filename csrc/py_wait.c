@@ -51,6 +51,16 @@ static bool line_up(Call *call, nc_waiter *w, bool requeue, nc_box **kicks)
     return turn || nc_waiter_state_of(w) == NC_CALLED;
 }
 
+/* It is w's turn, but its endpoint is lent to a claim: sleep on until that ends.  Holding the endpoint. */
+static void line_defer(Call *call, nc_waiter *w)
+{
+    nc_gate *g = &call->ep->chan->gate[call->ep->side];
+    nc_gate_enter(g, core_generation());
+    nc_gate_defer(w);
+    nc_gate_exit(g);
+    call->ep->deferred = true;
+}
+
 /* About to sleep: not behind somebody who will never come. */
 static void line_look_ahead(Chan *c, int side, nc_box **kicks)
 {
@@ -78,7 +88,7 @@ int wait_traverse_line(nc_gate *g, visitproc visit, void *arg)
 /* ---- awaitables: one step --------------------------------------------------------------------------- */
 
 enum { CREATED, PARKED, DONE };
-enum { STEP_SLEEP = STEP_PARTIAL + 1, STEP_PREPARE };
+enum { STEP_SLEEP = STEP_BUSY + 1, STEP_PREPARE };
 
 typedef struct Awaitable {
     PyObject_HEAD
@@ -90,6 +100,7 @@ typedef struct Awaitable {
     uint8_t state;
     bool running;                 /* inside a step: Python code that it runs cannot step it again */
     bool expired;                 /* the timer went off */
+    bool requeue;                 /* a part of it went: it goes to the end of the line */
 } Awaitable;
 
 static uint32_t awaitable_place(Awaitable *aw)
@@ -113,16 +124,16 @@ static void awaitable_end(Awaitable *aw, nc_box **kicks)
 static int awaitable_advance(Awaitable *aw, PyObject **out, nc_box **kicks)
 {
     Call *call = &aw->call;
-    bool requeue = false;
     for (;;) {
         uint32_t place = awaitable_place(aw);
+        step s = STEP_BLOCKED;
         if (place != NC_WAITING) {
-            step s = call->op->look(call, place == NC_CALLED, out, kicks);
+            s = call->op->look(call, place == NC_CALLED, out, kicks);
             if (s == STEP_READY || s == STEP_ERROR) {
                 awaitable_end(aw, kicks);
                 return s;
             }
-            requeue = s == STEP_PARTIAL;
+            aw->requeue |= s == STEP_PARTIAL;
         }
         if (aw->expired || aw->timeout == 0) {
             awaitable_end(aw, kicks);
@@ -131,10 +142,16 @@ static int awaitable_advance(Awaitable *aw, PyObject **out, nc_box **kicks)
         }
         if (aw->future == NULL)
             return STEP_PREPARE;
-        if (!line_up(call, &aw->sleeper->waiter, requeue, kicks)) {
-            aw->state = PARKED;
-            return STEP_SLEEP;
+        if (s == STEP_BUSY)
+            line_defer(call, &aw->sleeper->waiter);
+        else {
+            bool turn = line_up(call, &aw->sleeper->waiter, aw->requeue, kicks);
+            aw->requeue = false;
+            if (turn)
+                continue;
         }
+        aw->state = PARKED;
+        return STEP_SLEEP;
     }
 }
 
@@ -151,7 +168,8 @@ static int awaitable_begin(Awaitable *aw, PyObject **was)
         return STEP_ERROR;
     }
     aw->running = true;
-    if (aw->state == PARKED && !aw->expired && awaitable_place(aw) != NC_CALLED) {
+    if (aw->state == PARKED && !aw->expired &&
+        (awaitable_place(aw) != NC_CALLED || aw->sleeper->waiter.deferred)) {
         *was = Py_XNewRef(aw->future);
         return STEP_BLOCKED;
     }
@@ -296,20 +314,23 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
 
 /* Most awaitables live for one step: with a GIL a few are kept for the next call. */
 #if NC_FREE_THREADED
-static Awaitable *awaitable_alloc(core_state *st) { return PyObject_GC_New(Awaitable, st->awaitable_type); }
+static Awaitable *awaitable_alloc(core_state *Py_UNUSED(st), PyTypeObject *type)
+{
+    return PyObject_GC_New(Awaitable, type);
+}
 
 static void awaitable_recycle(core_state *Py_UNUSED(st), Awaitable *aw) { PyObject_GC_Del(aw); }
 #else
 enum { SPARES = 64 };
 
-static Awaitable *awaitable_alloc(core_state *st)
+static Awaitable *awaitable_alloc(core_state *st, PyTypeObject *type)
 {
     if (st->spares == 0)
-        return PyObject_GC_New(Awaitable, st->awaitable_type);
+        return PyObject_GC_New(Awaitable, type);
     Awaitable *aw = st->spare;
     st->spare = aw->timer;
     st->spares--;
-    return (Awaitable *)PyObject_Init((PyObject *)aw, st->awaitable_type);
+    return (Awaitable *)PyObject_Init((PyObject *)aw, type);
 }
 
 static void awaitable_recycle(core_state *st, Awaitable *aw)
@@ -335,7 +356,8 @@ void wait_free_spares(core_state *st)
 
 PyObject *wait_new(const Call *call, double timeout)
 {
-    Awaitable *aw = awaitable_alloc(call->ep->chan->st);
+    core_state *st = call->ep->chan->st;
+    Awaitable *aw = awaitable_alloc(st, call->op->claims ? st->claim_awaitable_type : st->awaitable_type);
     if (aw == NULL) {
         Py_XDECREF(call->value);
         Py_DECREF(call->ep);
@@ -344,7 +366,7 @@ PyObject *wait_new(const Call *call, double timeout)
     aw->call = *call;
     aw->timeout = timeout;
     aw->state = CREATED;
-    aw->running = aw->expired = false;
+    aw->running = aw->expired = aw->requeue = false;
     aw->future = aw->timer = NULL;
     aw->sleeper = NULL;
     PyObject_GC_Track(aw);
@@ -524,6 +546,7 @@ static int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(aw->call.ep);
     Py_VISIT(aw->call.value);
+    Py_VISIT(aw->call.entered);
     Py_VISIT(aw->future);
     Py_VISIT(aw->timer);
     if (aw->sleeper != NULL) /* its future is the line's to visit */
@@ -560,19 +583,60 @@ static void awaitable_dealloc(PyObject *self)
     Py_XDECREF(aw->future);
     Py_XDECREF(aw->timer);
     Py_XDECREF(aw->call.value);
+    Py_XDECREF(aw->call.entered);
     Endpoint *ep = aw->call.ep;
     awaitable_recycle(c->st, aw);
     Py_DECREF(ep); /* may be the last, and take the module along */
     Py_DECREF(type);
 }
 
-static PyMethodDef awaitable_methods[] = {
-    {"send", awaitable_send, METH_O, NULL},
-    {"throw", (PyCFunction)(void (*)(void))awaitable_throw, METH_FASTCALL, NULL},
-    {"close", awaitable_close, METH_NOARGS, NULL},
-    {"_expire", awaitable_expire, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
+/* async with tx.claim(n) as view: awaiting it enters the claim */
+static PyObject *awaitable_aenter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Awaitable *aw = (Awaitable *)self;
+    bool fresh;
+    Py_BEGIN_CRITICAL_SECTION(aw);
+    fresh = aw->state == CREATED && !aw->running;
+    if (fresh)
+        claim_aenter(&aw->call);
+    Py_END_CRITICAL_SECTION();
+    if (fresh)
+        return Py_NewRef(self);
+    PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", aw->call.op->qualname);
+    return NULL;
+}
+
+static step nothing_look(Call *Py_UNUSED(call), bool Py_UNUSED(called), PyObject **Py_UNUSED(out),
+                         nc_box **Py_UNUSED(kicks))
+{
+    return STEP_READY;
+}
+
+static const call_op nothing_op = {.name = "__aexit__", .qualname = "Sender.claim.__aexit__", .look = nothing_look};
+
+/* and leaving it commits or aborts, at once; there is nothing left to wait for */
+static PyObject *awaitable_aexit(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    Awaitable *aw = (Awaitable *)self;
+    PyObject *entered;
+    Py_BEGIN_CRITICAL_SECTION(aw);
+    entered = aw->call.entered;
+    aw->call.entered = NULL;
+    Py_END_CRITICAL_SECTION();
+    bool ok = entered == NULL || claim_aexit(entered, n > 0 && args[0] != Py_None);
+    Py_XDECREF(entered);
+    return ok ? wait_new(&(Call){.op = &nothing_op, .ep = (Endpoint *)Py_NewRef(aw->call.ep)}, -1) : NULL;
+}
+
+#define AWAITABLE_METHODS                                                                                        \
+    {"send", awaitable_send, METH_O, NULL}, {"throw", FAST(awaitable_throw), METH_FASTCALL, NULL},               \
+        {"close", awaitable_close, METH_NOARGS, NULL}, {"_expire", awaitable_expire, METH_NOARGS, NULL}
+
+static PyMethodDef awaitable_methods[] = {AWAITABLE_METHODS, END_OF_METHODS};
+static PyMethodDef claim_awaitable_methods[] = {AWAITABLE_METHODS,
+                                                {"__aenter__", awaitable_aenter, METH_NOARGS, NULL},
+                                                {"__aexit__", FAST(awaitable_aexit), METH_FASTCALL, NULL},
+                                                END_OF_METHODS};
 
 static PyGetSetDef awaitable_getset[] = {
     {"__name__", awaitable_name, NULL, NULL, NULL},
@@ -583,25 +647,28 @@ static PyGetSetDef awaitable_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-static PyType_Slot awaitable_slots[] = {
-    {Py_tp_dealloc, awaitable_dealloc},
-    {Py_tp_traverse, awaitable_traverse},
-    {Py_tp_clear, awaitable_clear},
-    {Py_tp_repr, awaitable_repr},
-    {Py_am_await, PyObject_SelfIter},
-    {Py_tp_iter, PyObject_SelfIter}, /* so that `yield from x.__await__()` works */
-    {Py_am_send, awaitable_am_send},
-    {Py_tp_iternext, awaitable_iternext},
-    {Py_tp_methods, awaitable_methods},
-    {Py_tp_getset, awaitable_getset},
-    {0, NULL},
-};
+/* tp_iter, so that `yield from x.__await__()` works */
+#define AWAITABLE_SLOTS                                                                                          \
+    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_traverse, awaitable_traverse}, {Py_tp_clear, awaitable_clear},    \
+        {Py_tp_repr, awaitable_repr}, {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},         \
+        {Py_am_send, awaitable_am_send}, {Py_tp_iternext, awaitable_iternext}, {Py_tp_getset, awaitable_getset}
+
+static PyType_Slot awaitable_slots[] = {AWAITABLE_SLOTS, {Py_tp_methods, awaitable_methods}, {0, NULL}};
 
 static PyType_Spec awaitable_spec = {
     .name = "nexus_channels._core.Awaitable",
     .basicsize = sizeof(Awaitable),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = awaitable_slots,
+};
+
+static PyType_Slot claim_awaitable_slots[] = {AWAITABLE_SLOTS, {Py_tp_methods, claim_awaitable_methods}, {0, NULL}};
+
+static PyType_Spec claim_awaitable_spec = {
+    .name = "nexus_channels._core.ClaimAwaitable",
+    .basicsize = sizeof(Awaitable),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = claim_awaitable_slots,
 };
 
 /* ---- blocking --------------------------------------------------------------------------------------- */
@@ -646,9 +713,9 @@ static PyLockStatus parker_sleep(parker *p, double deadline, unsigned *spin)
     }
     Py_BEGIN_ALLOW_THREADS
     unsigned spins = 0;
-    while (spins < *spin && nc_waiter_state_of(&p->waiter) != NC_CALLED)
+    while (spins < *spin && !nc_post_waits(&p->waiter))
         nc_relax(&spins);
-    if (nc_waiter_state_of(&p->waiter) != NC_CALLED) {
+    if (!nc_post_waits(&p->waiter)) {
         *spin = *spin / 2 > SPIN_LEAST ? *spin / 2 : SPIN_LEAST;
         slept = PyThread_acquire_lock_timed(p->lock, us, 1);
     } else
@@ -682,12 +749,16 @@ static step park(Call *call, double timeout, PyObject **out)
     for (;;) {
         Py_BEGIN_CRITICAL_SECTION(ep);
         parker_receive(p);
-        if (nc_waiter_state_of(&p->waiter) == NC_CALLED)
-            s = call->op->look(call, true, out, &kicks);
-        else
+        if (nc_waiter_state_of(&p->waiter) != NC_CALLED)
             s = STEP_BLOCKED;
+        else if (p->waiter.deferred)
+            s = STEP_BUSY;
+        else
+            s = call->op->look(call, true, out, &kicks);
         turn = false;
-        if (s == STEP_BLOCKED || s == STEP_PARTIAL) {
+        if (s == STEP_BUSY)
+            line_defer(call, &p->waiter);
+        else if (s == STEP_BLOCKED || s == STEP_PARTIAL) {
             p->base.born = core_generation(); /* a signal handler may have forked us */
             turn = line_up(call, &p->waiter, s == STEP_PARTIAL, &kicks);
         }
@@ -706,7 +777,7 @@ static step park(Call *call, double timeout, PyObject **out)
             spin = SPIN_MAIN;
         PyLockStatus slept = parker_sleep(p, deadline, &spin);
         atomic_store_explicit(&ep->spin, spin, memory_order_relaxed);
-        bool called = nc_waiter_state_of(&p->waiter) == NC_CALLED;
+        bool called = nc_post_waits(&p->waiter);
         if (slept == PY_LOCK_INTR && PyErr_CheckSignals() < 0) {
             s = STEP_ERROR;
             break;
@@ -725,18 +796,24 @@ static step park(Call *call, double timeout, PyObject **out)
     return s;
 }
 
-PyObject *wait_blocking(Call *call, double timeout)
+step try_call(Call *call, PyObject **out)
 {
     Endpoint *ep = call->ep;
-    PyObject *out = NULL;
     nc_box *kicks = NULL;
     step s;
     do {
         Py_BEGIN_CRITICAL_SECTION(ep);
-        s = call->op->look(call, false, &out, &kicks);
+        s = call->op->look(call, false, out, &kicks);
         Py_END_CRITICAL_SECTION();
     } while (s == STEP_BLOCKED && line_reap(ep->chan, ep->side, &kicks));
     settle_soon(ep->chan, kicks);
+    return s;
+}
+
+PyObject *wait_blocking(Call *call, double timeout)
+{
+    PyObject *out = NULL;
+    step s = try_call(call, &out);
     if (s == STEP_BLOCKED || s == STEP_PARTIAL) {
         if (timeout == 0) {
             call->op->timed_out(call);
@@ -754,5 +831,6 @@ PyObject *wait_blocking(Call *call, double timeout)
 int wait_add_types(PyObject *module, core_state *st)
 {
     st->awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);
-    return st->awaitable_type != NULL ? 0 : -1;
+    st->claim_awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &claim_awaitable_spec, NULL);
+    return st->awaitable_type != NULL && st->claim_awaitable_type != NULL ? 0 : -1;
 }

@@ -1,11 +1,13 @@
 """The callable behind every module's `channel`: `channel(n)` opens one, `channel[T](n)` says of what."""
 
-from typing import Any
+from typing import Any, Generic, SupportsIndex, TypeVar
 
 from . import _core
 from ._types import Channel
 
-__all__ = ["ChannelFactory"]
+__all__ = ["BytesChannelFactory", "ChannelFactory"]
+
+C = TypeVar("C")
 
 
 class ChannelFactory:
@@ -29,6 +31,29 @@ class ChannelFactory:
 
     def __getitem__(self, item: object) -> "ChannelFactory":
         return self
+
+    def __repr__(self) -> str:
+        return f"<function {self._name}>"
+
+
+class BytesChannelFactory(Generic[C]):
+    """channel(capacity)
+
+    Open a channel that holds `capacity` bytes, rounded up to a power of two, at least 64; returns
+    `Channel(sender, receiver)`, whose `capacity` is the real size.  Each message takes 8 bytes more than its own, and
+    is padded to 8.  No event loop is needed, and any thread may open one.
+
+    Raises TypeError unless `capacity` is an int, ValueError below 1, MemoryError if there is not that much.
+    """
+
+    __slots__ = ("_kind", "_name")
+
+    def __init__(self, kind: int, module: str) -> None:
+        self._kind = kind
+        self._name = f"{module}.channel"
+
+    def __call__(self, capacity: SupportsIndex) -> C:
+        return Channel._make(_core.open(self._kind, capacity))  # type: ignore[return-value]
 
     def __repr__(self) -> str:
         return f"<function {self._name}>"

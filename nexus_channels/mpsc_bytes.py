@@ -1,0 +1,19 @@
+"""Channels of bytes from many threads or tasks to one: messages are written and read in place; senders are cloned.
+
+A sender claims room in the ring, writes into it through a memoryview and commits; the receiver borrows a view of the
+message and releases it.  No allocation grows with the number of messages, and a message up to `max_message_size` fits
+whenever that many bytes are free.  `send`, `recv_bytes` and `recv_into` do it with one copy.
+
+Each end may await on any event loop or block in a plain thread.
+"""
+
+from . import _core
+from ._core import MpscBytesReceiver as Receiver
+from ._core import MpscBytesSender as Sender
+from ._core import ReadClaim, WriteClaim
+from ._factory import BytesChannelFactory
+from ._types import Channel
+
+__all__ = ["ReadClaim", "Receiver", "Sender", "WriteClaim", "channel"]
+
+channel: BytesChannelFactory[Channel[Sender, Receiver]] = BytesChannelFactory(_core.MPSC_BYTES, __name__)
