@@ -109,7 +109,7 @@ PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n)
 }
 
 const char endpoint_clone_doc[] =
-    "clone()\n--\n\n"
+    "clone($self)\n--\n\n"
     "Another sender of the same channel; the receiver sees the end when all of them are gone.\n\n"
     "Raises EndpointClosed if this one is closed.  Safe from any thread (local: its own only).";
 
@@ -181,7 +181,7 @@ PyMemberDef endpoint_members[] = {
 };
 
 const char endpoint_statistics_doc[] =
-    "statistics()\n--\n\n"
+    "statistics($self)\n--\n\n"
     "A snapshot: capacity, buffered, open_senders, open_receivers, waiting_senders, waiting_receivers, and\n"
     "the totals sent and received, all in items, or in bytes of the ring where bytes are carried.  Each number is right by itself; together they are right\n"
     "while nobody sends or receives.  Never raises for a closed endpoint; safe from any thread.";
@@ -213,7 +213,7 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 const char endpoint_same_channel_doc[] =
-    "same_channel(other, /)\n--\n\nTrue if `other` is an endpoint, of either side, of this very channel.";
+    "same_channel($self, other, /)\n--\n\nTrue if `other` is an endpoint, of either side, of this very channel.";
 
 PyObject *endpoint_same_channel(PyObject *self, PyObject *other)
 {
@@ -317,7 +317,7 @@ static void endpoint_close_now(Endpoint *ep)
 }
 
 const char endpoint_close_doc[] =
-    "close()\n--\n\n"
+    "close($self)\n--\n\n"
     "Give up this endpoint.  Whoever waits on it raises EndpointClosed.  Closing the last sender lets the\n"
     "receiver drain what was sent and then see the end; closing the receiver discards what is buffered, and\n"
     "senders get SendError with their value.\n\n"

@@ -1144,14 +1144,14 @@ static const char read_claim_doc[] =
     "BufferError.  It borrows its receiver: another receive raises BusyError.  It stays readable after its receiver\n"
     "was closed.  Safe from any thread; its views are not.";
 static const char commit_doc[] =
-    "commit(n=None, /)\n--\n\n"
+    "commit($self, n=None, /)\n--\n\n"
     "Send the message, or its first n bytes.  Raises ClaimReleased if it was ended already, BufferError while a view\n"
     "exists (nothing changes), ClaimTooLarge or ZeroLengthClaim for a bad n, ClaimDisconnected if the receiver is gone.";
 static const char abort_doc[] =
-    "abort()\n--\n\n"
+    "abort($self)\n--\n\n"
     "Give the place back.  Raises ClaimReleased if it was ended already, BufferError while a view exists.";
 static const char release_doc[] =
-    "release()\n--\n\n"
+    "release($self)\n--\n\n"
     "Done with the message.  Raises ClaimReleased if it was released already, BufferError while a view exists.";
 
 static PyMethodDef write_claim_methods[] = {{"commit", FAST(claim_commit), METH_FASTCALL, commit_doc},
@@ -1187,70 +1187,70 @@ static PyType_Spec iterator_spec = BASIC("ClaimIterator", ClaimIterator, iterato
 #define TX_ERRORS "ClaimTooLarge or ZeroLengthClaim at the call, BusyError while a claim is open"
 
 static const char claim_doc[] =
-    "claim(n, timeout=None)\n--\n\n"
+    "claim($self, n, timeout=None)\n--\n\n"
     "Reserve a place for a message of n bytes, 1 to max_message_size, waiting for room up to `timeout` seconds; await\n"
     "the WriteClaim, or use `async with tx.claim(n) as view`, which commits at the end and aborts on an exception.\n\n"
     "Raises " TX_ERRORS ", ClaimTimeout,\nClaimDisconnected if the receiver is gone, EndpointClosed.  Cancelled or timed "
     "out, nothing is reserved.\nSafe from any thread.";
 static const char claim_blocking_doc[] =
-    "claim_blocking(n, timeout=None)\n--\n\nclaim(), blocking this thread without the GIL.  Safe from any thread.";
+    "claim_blocking($self, n, timeout=None)\n--\n\nclaim(), blocking this thread without the GIL.  Safe from any thread.";
 static const char try_claim_doc[] =
-    "try_claim(n, /)\n--\n\n"
+    "try_claim($self, n, /)\n--\n\n"
     "Reserve a place for a message of n bytes now.  Raises ClaimFull when there is no room, or no more than those in\n"
     "line will take; else as claim().  Never waits, keeps the GIL.  Safe from any thread.";
 static const char send_doc[] =
-    "send(data, timeout=None)\n--\n\n"
+    "send($self, data, timeout=None)\n--\n\n"
     "Send a copy of `data`, any C-contiguous buffer of 1 to max_message_size bytes, waiting for room up to `timeout`\n"
     "seconds; await the result.\n\n"
     "Raises " TX_ERRORS ", SendTimeout, SendError if\nthe receiver is gone (both with `.value`), EndpointClosed.  " CANCEL_SEND;
 static const char send_blocking_doc[] =
-    "send_blocking(data, timeout=None)\n--\n\n"
+    "send_blocking($self, data, timeout=None)\n--\n\n"
     "send(), blocking this thread without the GIL.  When it raised, it did not send.  Safe from any thread.";
 static const char try_send_doc[] =
-    "try_send(data, /)\n--\n\n"
+    "try_send($self, data, /)\n--\n\n"
     "Send a copy of `data` now.  Raises Full when there is no room, or no more than those in line will take; else as\n"
     "send().  Never waits, keeps the GIL.  Safe from any thread.";
 static const char send_many_doc[] =
-    "send_many(iterable, timeout=None)\n--\n\n"
+    "send_many($self, iterable, timeout=None)\n--\n\n"
     "Send copies of all buffers of `iterable`, which is read to its end and checked first, in order; await the result.\n\n"
     "Raises as send() does; `.value` is then the list of what was not sent.  Cancelled, it sent a prefix.";
 static const char send_many_blocking_doc[] =
-    "send_many_blocking(iterable, timeout=None)\n--\n\nsend_many(), blocking this thread without the GIL.";
+    "send_many_blocking($self, iterable, timeout=None)\n--\n\nsend_many(), blocking this thread without the GIL.";
 static const char try_send_many_doc[] =
-    "try_send_many(sequence, /)\n--\n\n"
+    "try_send_many($self, sequence, /)\n--\n\n"
     "Send copies of as many buffers as there is room for now, in order; returns how many.  Raises as send() does.";
 static const char recv_doc[] =
-    "recv(timeout=None)\n--\n\n"
+    "recv($self, timeout=None)\n--\n\n"
     "Borrow the next message, waiting for it up to `timeout` seconds; await the ReadClaim.\n\n"
     "Raises BusyError at the call while a claim is open, RecvTimeout, RecvError once every sender is gone and all was\n"
     "received, EndpointClosed.  " CANCEL_RECV;
 static const char recv_blocking_doc[] =
-    "recv_blocking(timeout=None)\n--\n\nrecv(), blocking this thread without the GIL.  Safe from any thread.";
+    "recv_blocking($self, timeout=None)\n--\n\nrecv(), blocking this thread without the GIL.  Safe from any thread.";
 static const char try_recv_doc[] =
-    "try_recv()\n--\n\n"
+    "try_recv($self)\n--\n\n"
     "Borrow the next message now.  Raises Empty when there is none, or it is owed to those in line; else as recv().\n"
     "Never waits, keeps the GIL.  Safe from any thread.";
 static const char recv_bytes_doc[] =
-    "recv_bytes(timeout=None)\n--\n\n"
+    "recv_bytes($self, timeout=None)\n--\n\n"
     "Receive the next message as bytes, waiting for it up to `timeout` seconds; await it.  One copy.  Raises as recv().";
 static const char recv_bytes_blocking_doc[] =
-    "recv_bytes_blocking(timeout=None)\n--\n\nrecv_bytes(), blocking this thread without the GIL.";
-static const char try_recv_bytes_doc[] = "try_recv_bytes()\n--\n\nThe next message as bytes, now.  Raises as try_recv().";
+    "recv_bytes_blocking($self, timeout=None)\n--\n\nrecv_bytes(), blocking this thread without the GIL.";
+static const char try_recv_bytes_doc[] = "try_recv_bytes($self)\n--\n\nThe next message as bytes, now.  Raises as try_recv().";
 static const char recv_into_doc[] =
-    "recv_into(buffer, timeout=None)\n--\n\n"
+    "recv_into($self, buffer, timeout=None)\n--\n\n"
     "Receive the next message into a writable C-contiguous buffer, waiting for it up to `timeout` seconds; await the\n"
     "number of bytes.  Raises ValueError if the message is larger than the buffer, and the message stays; else as recv().";
 static const char recv_into_blocking_doc[] =
-    "recv_into_blocking(buffer, timeout=None)\n--\n\nrecv_into(), blocking this thread without the GIL.";
+    "recv_into_blocking($self, buffer, timeout=None)\n--\n\nrecv_into(), blocking this thread without the GIL.";
 static const char try_recv_into_doc[] =
-    "try_recv_into(buffer, /)\n--\n\nThe next message into `buffer`, now; returns its size.  Raises as try_recv() and recv_into().";
+    "try_recv_into($self, buffer, /)\n--\n\nThe next message into `buffer`, now; returns its size.  Raises as try_recv() and recv_into().";
 static const char recv_many_doc[] =
-    "recv_many(n, timeout=None)\n--\n\n"
+    "recv_many($self, n, timeout=None)\n--\n\n"
     "Wait for one message, then take what is there, at most n, as a list of bytes; await it.  Raises as recv().";
 static const char recv_many_blocking_doc[] =
-    "recv_many_blocking(n, timeout=None)\n--\n\nrecv_many(), blocking this thread without the GIL.";
+    "recv_many_blocking($self, n, timeout=None)\n--\n\nrecv_many(), blocking this thread without the GIL.";
 static const char try_recv_many_doc[] =
-    "try_recv_many(n, /)\n--\n\nWhat is there now, at most n messages, as a list of bytes, which may be empty.";
+    "try_recv_many($self, n, /)\n--\n\nWhat is there now, at most n messages, as a list of bytes, which may be empty.";
 
 #define CALL(method, function) {#method, FAST(function), METH_FASTCALL | METH_KEYWORDS, method##_doc}
 #define SENDER_METHODS                                                                                           \

@@ -442,55 +442,55 @@ static PyObject *receiver_anext(PyObject *self)
 #define CANCEL_RECV "Cancelled or timed out, it took nothing.  Safe from any thread (local: its own only)."
 
 static const char send_doc[] =
-    "send(value, timeout=None)\n--\n\n"
+    "send($self, value, timeout=None)\n--\n\n"
     "Send `value`, waiting for room up to `timeout` seconds; await the result.\n\n"
     "Raises SendTimeout, SendError if the receiver is gone (both with `.value`), EndpointClosed.\n" CANCEL_SEND;
 static const char send_blocking_doc[] =
-    "send_blocking(value, timeout=None)\n--\n\n"
+    "send_blocking($self, value, timeout=None)\n--\n\n"
     "Send `value`, blocking this thread for room up to `timeout` seconds (0: do not wait), without the GIL.\n\n"
     "Raises SendTimeout, SendError if the receiver is gone (both with `.value`), EndpointClosed, and whatever a\n"
     "signal handler raises.  When it raised, it did not send.  Safe from any thread.";
 static const char try_send_doc[] =
-    "try_send(value, /)\n--\n\n"
+    "try_send($self, value, /)\n--\n\n"
     "Send `value` now.  Raises Full when there is no room, or no more than those in line will take; SendError if\n"
     "the receiver is gone (both with `.value`); EndpointClosed.  Never waits, keeps the GIL, and makes no system\n"
     "call unless it wakes somebody.  Safe from any thread (local: its own only).";
 static const char send_many_doc[] =
-    "send_many(iterable, timeout=None)\n--\n\n"
+    "send_many($self, iterable, timeout=None)\n--\n\n"
     "Send every value of `iterable`, which is read to its end first, in order; await the result.\n\n"
     "Raises as send() does; `.value` is then the list of what was not sent.  Cancelled, it sent a prefix.\n"
     "Whenever it has to wait again, it goes to the end of the line.  Safe from any thread (local: its own only).";
 static const char send_many_blocking_doc[] =
-    "send_many_blocking(iterable, timeout=None)\n--\n\n"
+    "send_many_blocking($self, iterable, timeout=None)\n--\n\n"
     "send_many(), blocking this thread without the GIL.  Interrupted by a signal handler that raises, it sent a\n"
     "prefix.  Safe from any thread.";
 static const char try_send_many_doc[] =
-    "try_send_many(sequence, /)\n--\n\n"
+    "try_send_many($self, sequence, /)\n--\n\n"
     "Send as many values as there is room for now, in order; returns how many.  Raises SendError with the list of\n"
     "what was not sent if the receiver is gone; EndpointClosed.  Safe from any thread (local: its own only).";
 static const char recv_doc[] =
-    "recv(timeout=None)\n--\n\n"
+    "recv($self, timeout=None)\n--\n\n"
     "Receive one value, waiting for it up to `timeout` seconds; await the result.\n\n"
     "Raises RecvTimeout, RecvError once every sender is gone and all was received, EndpointClosed.\n" CANCEL_RECV;
 static const char recv_blocking_doc[] =
-    "recv_blocking(timeout=None)\n--\n\n"
+    "recv_blocking($self, timeout=None)\n--\n\n"
     "Receive one value, blocking this thread up to `timeout` seconds (0: do not wait), without the GIL.\n\n"
     "Raises RecvTimeout, RecvError once every sender is gone and all was received, EndpointClosed, and whatever a\n"
     "signal handler raises.  When it raised, it took nothing.  Safe from any thread.";
 static const char try_recv_doc[] =
-    "try_recv()\n--\n\n"
+    "try_recv($self)\n--\n\n"
     "Receive one value now.  Raises Empty when there is none, or none but for those in line; RecvError at the end;\n"
     "EndpointClosed.  Never waits, keeps the GIL, and makes no system call unless it wakes somebody.  Safe from any\n"
     "thread (local: its own only).";
 static const char recv_many_doc[] =
-    "recv_many(n, timeout=None)\n--\n\n"
+    "recv_many($self, n, timeout=None)\n--\n\n"
     "Wait for one value, then take what is there, at most `n`, as a list; await the result.\n\n"
     "Raises as recv() does, ValueError for n < 1.\n" CANCEL_RECV;
 static const char recv_many_blocking_doc[] =
-    "recv_many_blocking(n, timeout=None)\n--\n\n"
+    "recv_many_blocking($self, n, timeout=None)\n--\n\n"
     "recv_many(), blocking this thread without the GIL.  When it raised, it took nothing.  Safe from any thread.";
 static const char try_recv_many_doc[] =
-    "try_recv_many(n, /)\n--\n\n"
+    "try_recv_many($self, n, /)\n--\n\n"
     "Take what is there now, at most `n`, as a list, which may be empty.  Raises RecvError at the end, EndpointClosed,\n"
     "ValueError for n < 1.  Safe from any thread (local: its own only).";
 

@@ -749,12 +749,13 @@ static step park(Call *call, double timeout, PyObject **out)
     for (;;) {
         Py_BEGIN_CRITICAL_SECTION(ep);
         parker_receive(p);
-        if (nc_waiter_state_of(&p->waiter) != NC_CALLED)
+        uint32_t place = nc_waiter_state_of(&p->waiter);
+        if (place == NC_WAITING)
             s = STEP_BLOCKED;
-        else if (p->waiter.deferred)
+        else if (place == NC_CALLED && p->waiter.deferred)
             s = STEP_BUSY;
-        else
-            s = call->op->look(call, true, out, &kicks);
+        else /* before lining up too: the endpoint was let go of since the first look */
+            s = call->op->look(call, place == NC_CALLED, out, &kicks);
         turn = false;
         if (s == STEP_BUSY)
             line_defer(call, &p->waiter);
