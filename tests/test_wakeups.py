@@ -193,6 +193,23 @@ def test_pitfall_12_the_disconnect_is_visible_before_the_sender_is_woken(threade
     loop.close()
 
 
+@pytest.mark.parametrize("closer", ["tx", "rx"])
+def test_pitfall_01_a_close_between_the_look_and_the_sleep_of_a_thread_is_seen(threaded, spawn, closer):
+    """Part of the batch goes, and waking the receiver runs code, which closes an end before the rest waits."""
+    loop = WatchedLoop()
+    tx, rx = threaded.channel(1)
+    task = loop.create_task(rx.recv())
+    loop.run_ready()
+    loop.on_wake = tx.close if closer == "tx" else rx.close
+    thread = spawn(tx.send_many_blocking, [1, 2, 3])
+    with pytest.raises(EndpointClosed if closer == "tx" else SendError):
+        thread.join()
+    assert tx.statistics().waiting_senders == 0
+    loop.run_ready()
+    assert task.done() and (task.exception() is None) == (closer == "tx")
+    loop.close()
+
+
 # Pitfall 7: as many are woken as can go on.
 
 
