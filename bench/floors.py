@@ -1,0 +1,298 @@
+"""What each scenario costs at least: the same steps with nothing in between, or the barest way to do the job.
+
+Each is a function of the items and the loop factory that returns nanoseconds, like a scenario that is already bound
+to a contender.
+"""
+
+import asyncio
+import collections
+import importlib.util
+import queue
+import shlex
+import subprocess
+import sysconfig
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter_ns as wall_ns
+from time import thread_time_ns as cpu_ns
+from typing import Any
+
+from threads import spawn
+
+__all__ = [
+    "awaited_coroutines",
+    "bare_futures",
+    "bridged_queues",
+    "burst_of_futures",
+    "coalesced_deque",
+    "lock_and_call_soon",
+    "noop_pair",
+    "put_into_simple_queue",
+    "two_locks",
+]
+
+Items = list[Any]
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def build_noop() -> Any:
+    """Compile noop.c for this interpreter; None without a compiler."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "noop" + sysconfig.get_config_var("EXT_SUFFIX"))
+        command = [
+            *shlex.split(sysconfig.get_config_var("CC")),
+            *("-O2", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}"),
+            *(str(Path(__file__).with_name("noop.c")), "-o", str(target)),
+        ]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        spec = importlib.util.spec_from_file_location("noop", target)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+
+def noop_pair(items: Items, _: LoopFactory) -> int:
+    end = noop.End()
+    send, recv = end.send, end.recv
+    start = cpu_ns()
+    for item in items:
+        send(item)
+        recv()
+    return cpu_ns() - start
+
+
+noop = build_noop()
+
+
+def awaited_coroutines(items: Items, factory: LoopFactory) -> int:
+    """Two coroutines that do nothing, awaited in turn."""
+
+    async def send(_item: Any) -> None:
+        pass
+
+    async def recv() -> None:
+        pass
+
+    async def main() -> int:
+        start = cpu_ns()
+        for item in items:
+            await send(item)
+            await recv()
+        return cpu_ns() - start
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def bare_futures(items: Items, factory: LoopFactory) -> int:
+    """Two tasks that hand a future to and fro."""
+
+    async def main() -> int:
+        create = asyncio.get_running_loop().create_future
+        question = create()
+        answer = None
+
+        async def responder() -> None:
+            nonlocal question
+            for _ in items:
+                item = await question
+                question = create()
+                answer.set_result(item)
+
+        task = asyncio.create_task(responder())
+        start = cpu_ns()
+        for item in items:
+            answer = create()
+            question.set_result(item)
+            await answer
+        elapsed = cpu_ns() - start
+        await task
+        return elapsed
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def two_locks(items: Items, _: LoopFactory) -> int:
+    """Two threads that release each other's lock in turn."""
+    there, back = threading.Lock(), threading.Lock()
+    there.acquire()
+    back.acquire()
+
+    def responder() -> None:
+        for _ in items:
+            there.acquire()
+            back.release()
+
+    thread = spawn(responder)
+    start = wall_ns()
+    for _ in items:
+        there.release()
+        back.acquire()
+    elapsed = wall_ns() - start
+    thread.join()
+    return elapsed
+
+
+def lock_and_call_soon(items: Items, factory: LoopFactory) -> int:
+    """A thread asks by call_soon_threadsafe, a task answers by releasing a lock."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        back = threading.Lock()
+        back.acquire()
+        question = loop.create_future()
+
+        def asker() -> int:
+            start = wall_ns()
+            for item in items:
+                loop.call_soon_threadsafe(question.set_result, item)
+                back.acquire()
+            return wall_ns() - start
+
+        thread = spawn(asker)
+        for _ in items:
+            await question
+            question = loop.create_future()
+            back.release()
+        return thread.join()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def bridged_queues(items: Items, factory: LoopFactory) -> int:
+    """A thread asks by call_soon_threadsafe into an asyncio.Queue, a task answers into a SimpleQueue."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        there: asyncio.Queue[Any] = asyncio.Queue()
+        back: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        def asker() -> int:
+            start = wall_ns()
+            for item in items:
+                loop.call_soon_threadsafe(there.put_nowait, item)
+                back.get()
+            return wall_ns() - start
+
+        thread = spawn(asker)
+        for _ in items:
+            back.put(await there.get())
+        return thread.join()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def coalesced_deque(items: Items, factory: LoopFactory) -> int:
+    """A thread appends to a deque without limit, and wakes the loop once a burst."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        buffer: collections.deque[Any] = collections.deque()
+        asleep: asyncio.Future[None] | None = None
+
+        def wake() -> None:
+            nonlocal asleep
+            if asleep is not None:
+                asleep.set_result(None)
+                asleep = None
+
+        woken = True
+
+        def feed() -> None:
+            nonlocal woken
+            for item in items:
+                buffer.append(item)
+                if not woken:
+                    woken = True
+                    loop.call_soon_threadsafe(wake)
+
+        start = wall_ns()
+        thread = spawn(feed)
+        for _ in items:
+            while not buffer:
+                asleep = loop.create_future()
+                woken = False
+                if buffer:  # it came between the two looks
+                    asleep = None
+                else:
+                    await asleep
+            buffer.popleft()
+        elapsed = wall_ns() - start
+        thread.join()
+        return elapsed
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def put_into_simple_queue(items: Items, factory: LoopFactory) -> int:
+    """A task puts into a queue without limit that a thread reads."""
+    q: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    async def main() -> int:
+        def drain() -> int:
+            for _ in items:
+                q.get()
+            return wall_ns()
+
+        start = wall_ns()
+        thread = spawn(drain)
+        for item in items:
+            q.put(item)
+        return thread.join() - start
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def burst_of_futures(items: Items, factory: LoopFactory) -> int:
+    """A task a future; one callback from a thread resolves them all."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in items]
+        left = len(items)
+        done = loop.create_future()
+
+        async def wait(future: asyncio.Future[Any]) -> None:
+            nonlocal left
+            await future
+            left -= 1
+            if not left:
+                done.set_result(None)
+
+        tasks = [loop.create_task(wait(future)) for future in futures]
+        await asyncio.sleep(0)
+
+        def resolve_all() -> None:
+            for future, item in zip(futures, items, strict=True):
+                future.set_result(item)
+
+        go = threading.Lock()
+        go.acquire()
+
+        def sender() -> None:
+            go.acquire()
+            loop.call_soon_threadsafe(resolve_all)
+
+        thread = spawn(sender)
+        start = wall_ns()
+        go.release()
+        await done
+        elapsed = wall_ns() - start
+        thread.join()
+        await asyncio.gather(*tasks)
+        return elapsed
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())

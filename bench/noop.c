@@ -1,0 +1,36 @@
+/* noop.c: two methods of the same shape as try_send and try_recv that do nothing, the floor of every pair of C calls. */
+#include <Python.h>
+
+static PyObject *noop_send(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value)) { Py_RETURN_NONE; }
+
+static PyObject *noop_recv(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored)) { Py_RETURN_NONE; }
+
+static PyMethodDef methods[] = {
+    {"send", noop_send, METH_O, NULL},
+    {"recv", noop_recv, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {{Py_tp_methods, methods}, {0, NULL}};
+
+static PyType_Spec spec = {.name = "noop.End", .basicsize = sizeof(PyObject), .flags = Py_TPFLAGS_DEFAULT, .slots = slots};
+
+static int add_type(PyObject *module)
+{
+    PyObject *type = PyType_FromSpec(&spec);
+    int failed = type == NULL ? -1 : PyModule_AddObjectRef(module, "End", type);
+    Py_XDECREF(type);
+    return failed;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, add_type},
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "noop", .m_slots = module_slots};
+
+PyMODINIT_FUNC PyInit_noop(void) { return PyModuleDef_Init(&module); }
