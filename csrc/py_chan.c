@@ -183,7 +183,8 @@ PyMemberDef endpoint_members[] = {
 const char endpoint_statistics_doc[] =
     "statistics($self)\n--\n\n"
     "A snapshot: capacity, buffered, open_senders, open_receivers, waiting_senders, waiting_receivers, and\n"
-    "the totals sent and received, all in items, or in bytes of the ring where bytes are carried.  Each number is right by itself; together they are right\n"
+    "the totals sent and received, all in items, or in bytes of the ring where bytes are carried.  Each number is "
+    "right by itself; together they are right\n"
     "while nobody sends or receives.  Never raises for a closed endpoint; safe from any thread.";
 
 PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -207,7 +208,8 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
         tail = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->tail, memory_order_relaxed));
     }
     return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)chan_capacity(c),
-                                 (unsigned long long)chan_len(c), atomic_load_explicit(&c->senders, memory_order_relaxed),
+                                 (unsigned long long)chan_len(c),
+                                 atomic_load_explicit(&c->senders, memory_order_relaxed),
                                  atomic_load_explicit(&c->receivers, memory_order_relaxed), waiting[TX], waiting[RX],
                                  (unsigned long long)tail, (unsigned long long)(head - discarded));
 }
@@ -229,9 +231,9 @@ PyObject *endpoint_repr(PyObject *self)
 {
     Endpoint *ep = (Endpoint *)self;
     return PyUnicode_FromFormat("<%s %s, %zd of %llu buffered, at %p>", Py_TYPE(self)->tp_name,
-                                ep->closed ? "closed"
+                                ep->closed                                     ? "closed"
                                 : nc_gate_over_seen(&ep->chan->gate[ep->side]) ? "disconnected"
-                                                                              : "open",
+                                                                               : "open",
                                 endpoint_length(self), (unsigned long long)chan_capacity(ep->chan), self);
 }
 
@@ -240,8 +242,7 @@ PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
     PyErr_Format(PyExc_TypeError,
                  "cannot copy or pickle '%.200s': a copy would not be connected.  Pass the endpoint itself to the "
                  "other task or thread%s; between processes use multiprocessing",
-                 Py_TYPE(self)->tp_name,
-                 PyObject_HasAttrString(self, "clone") ? ", or a clone()" : "");
+                 Py_TYPE(self)->tp_name, PyObject_HasAttrString(self, "clone") ? ", or a clone()" : "");
     return NULL;
 }
 

@@ -87,8 +87,7 @@ bool core_parse_none(core_state *st, const char *name, PyObject *const *args, Py
     *timeout = -1;
     if (n + keywords == 0)
         return true;
-    if (n + keywords == 1 &&
-        (n == 1 || PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->s_timeout) == 0))
+    if (n + keywords == 1 && (n == 1 || PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->s_timeout) == 0))
         return core_parse_timeout(args[0], timeout);
     PyErr_Format(PyExc_TypeError, "%s() takes nothing but a timeout", name);
     return false;
@@ -206,13 +205,19 @@ static int intern_names(core_state *st)
         PyObject **where;
         const char *name;
     } names[] = {
-        {&st->s_add_reader, "add_reader"},       {&st->s_blocking, "_asyncio_future_blocking"},
-        {&st->s_call_later, "call_later"},       {&st->s_call_soon_threadsafe, "call_soon_threadsafe"},
-        {&st->s_cancel, "cancel"},               {&st->s_create_future, "create_future"},
-        {&st->s_done, "done"},                   {&st->s_expire, "_expire"},
-        {&st->s_is_closed, "is_closed"},         {&st->s_release, "release"},
+        {&st->s_add_reader, "add_reader"},
+        {&st->s_blocking, "_asyncio_future_blocking"},
+        {&st->s_call_later, "call_later"},
+        {&st->s_call_soon_threadsafe, "call_soon_threadsafe"},
+        {&st->s_cancel, "cancel"},
+        {&st->s_create_future, "create_future"},
+        {&st->s_done, "done"},
+        {&st->s_expire, "_expire"},
+        {&st->s_is_closed, "is_closed"},
+        {&st->s_release, "release"},
         {&st->s_set_result, "set_result"},
-        {&st->s_thread_id, "_thread_id"},        {&st->s_timeout, "timeout"},
+        {&st->s_thread_id, "_thread_id"},
+        {&st->s_timeout, "timeout"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if ((*names[i].where = PyUnicode_InternFromString(names[i].name)) == NULL)
@@ -226,7 +231,8 @@ static int core_exec(PyObject *module)
     st->module = module;
     pthread_once(&watch_forks, watch_forks_once);
     if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
-        ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || wake_add_types(module, st) < 0 || wait_add_types(module, st) < 0)
+        ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || wake_add_types(module, st) < 0 ||
+        wait_add_types(module, st) < 0)
         return -1;
     static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
     for (int kind = 0; kind < KINDS; kind++)
@@ -236,26 +242,26 @@ static int core_exec(PyObject *module)
 }
 
 /* Everything the state refers to, in turn. */
-#define VISIT_STATE(st, VISIT)                                                                                    \
-    do {                                                                                                          \
-        for (int i = 0; i < ERRORS; i++)                                                                          \
-            VISIT((st)->errors[i]);                                                                               \
-        for (int i = 0; i < KINDS * SIDES; i++)                                                                   \
-            VISIT((st)->endpoint_type[i / SIDES][i % SIDES]);                                                     \
-        VISIT((st)->Statistics);                                                                                  \
-        VISIT((st)->chan_type);                                                                                   \
-        VISIT((st)->awaitable_type);                                                                              \
-        VISIT((st)->claim_awaitable_type);                                                                        \
-        VISIT((st)->claim_type[TX]);                                                                              \
-        VISIT((st)->claim_type[RX]);                                                                              \
-        VISIT((st)->claim_iterator_type);                                                                         \
-        VISIT((st)->mailbox_type);                                                                                \
-        VISIT((st)->mailboxes);                                                                                   \
-        VISIT((st)->recent);                                                                                      \
-        VISIT((st)->get_running_loop);                                                                            \
-        VISIT((st)->BaseEventLoop);                                                                               \
-        VISIT((st)->current_tasks);                                                                               \
-        VISIT((st)->invalid_state);                                                                               \
+#define VISIT_STATE(st, VISIT)                                \
+    do {                                                      \
+        for (int i = 0; i < ERRORS; i++)                      \
+            VISIT((st)->errors[i]);                           \
+        for (int i = 0; i < KINDS * SIDES; i++)               \
+            VISIT((st)->endpoint_type[i / SIDES][i % SIDES]); \
+        VISIT((st)->Statistics);                              \
+        VISIT((st)->chan_type);                               \
+        VISIT((st)->awaitable_type);                          \
+        VISIT((st)->claim_awaitable_type);                    \
+        VISIT((st)->claim_type[TX]);                          \
+        VISIT((st)->claim_type[RX]);                          \
+        VISIT((st)->claim_iterator_type);                     \
+        VISIT((st)->mailbox_type);                            \
+        VISIT((st)->mailboxes);                               \
+        VISIT((st)->recent);                                  \
+        VISIT((st)->get_running_loop);                        \
+        VISIT((st)->BaseEventLoop);                           \
+        VISIT((st)->current_tasks);                           \
+        VISIT((st)->invalid_state);                           \
     } while (0)
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg)
@@ -285,9 +291,10 @@ static void core_free(void *module)
         return;
     wait_free_spares(st);
     VISIT_STATE(st, Py_CLEAR);
-    PyObject **names[] = {&st->s_add_reader, &st->s_blocking, &st->s_call_later, &st->s_call_soon_threadsafe,
-                          &st->s_cancel, &st->s_create_future, &st->s_done, &st->s_expire, &st->s_is_closed,
-                          &st->s_release, &st->s_set_result, &st->s_thread_id, &st->s_timeout};
+    PyObject **names[] = {&st->s_add_reader, &st->s_blocking,      &st->s_call_later, &st->s_call_soon_threadsafe,
+                          &st->s_cancel,     &st->s_create_future, &st->s_done,       &st->s_expire,
+                          &st->s_is_closed,  &st->s_release,       &st->s_set_result, &st->s_thread_id,
+                          &st->s_timeout};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         Py_CLEAR(*names[i]);
 }

@@ -79,8 +79,8 @@ typedef struct core_state {
     PyObject *BaseEventLoop;      /* asyncio.BaseEventLoop */
     PyObject *current_tasks;      /* dict loop -> task (up to 3.13), or the function asyncio.current_task */
     PyObject *invalid_state;      /* asyncio.InvalidStateError */
-    PyObject *s_add_reader, *s_blocking, *s_call_later, *s_call_soon_threadsafe, *s_cancel, *s_create_future,
-        *s_done, *s_expire, *s_is_closed, *s_release, *s_set_result, *s_thread_id, *s_timeout;
+    PyObject *s_add_reader, *s_blocking, *s_call_later, *s_call_soon_threadsafe, *s_cancel, *s_create_future, *s_done,
+        *s_expire, *s_is_closed, *s_release, *s_set_result, *s_thread_id, *s_timeout;
 } core_state;
 
 /* Raise errors[which](message), or errors[which](message, value) where a value was not sent; NULL. */
@@ -163,32 +163,37 @@ static inline void tell(Chan *c, int side, nc_box **kicks);
 step endpoint_check(Endpoint *ep);
 
 /* What all endpoints have, to be listed among a type's slots and methods. */
-#define ENDPOINT_METHODS                                                                                         \
-    {"close", endpoint_close, METH_NOARGS, endpoint_close_doc},                                                  \
-        {"statistics", endpoint_statistics, METH_NOARGS, endpoint_statistics_doc},                               \
-        {"same_channel", endpoint_same_channel, METH_O, endpoint_same_channel_doc},                              \
-        {"__enter__", endpoint_enter, METH_NOARGS, NULL},                                                        \
-        {"__exit__", (PyCFunction)(void (*)(void))endpoint_exit, METH_FASTCALL, NULL},                           \
-        {"__aenter__", endpoint_aenter, METH_NOARGS, NULL},                                                      \
-        {"__aexit__", (PyCFunction)(void (*)(void))endpoint_aexit, METH_FASTCALL, NULL},                         \
-        {"__reduce_ex__", endpoint_reduce, METH_O, NULL},                                                        \
-        {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL}
+#define ENDPOINT_METHODS                                                                 \
+    {"close", endpoint_close, METH_NOARGS, endpoint_close_doc},                          \
+        {"statistics", endpoint_statistics, METH_NOARGS, endpoint_statistics_doc},       \
+        {"same_channel", endpoint_same_channel, METH_O, endpoint_same_channel_doc},      \
+        {"__enter__", endpoint_enter, METH_NOARGS, NULL},                                \
+        {"__exit__", (PyCFunction)(void (*)(void))endpoint_exit, METH_FASTCALL, NULL},   \
+        {"__aenter__", endpoint_aenter, METH_NOARGS, NULL},                              \
+        {"__aexit__", (PyCFunction)(void (*)(void))endpoint_aexit, METH_FASTCALL, NULL}, \
+    {                                                                                    \
+        "__reduce_ex__", endpoint_reduce, METH_O, NULL                                   \
+    }
+#define ENDPOINT_GENERIC {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL}
 #define ENDPOINT_CLONE {"clone", endpoint_clone, METH_NOARGS, endpoint_clone_doc}
-#define ENDPOINT_SLOTS                                                                                           \
-    {Py_tp_dealloc, endpoint_dealloc}, {Py_tp_traverse, endpoint_traverse}, {Py_tp_clear, endpoint_clear},       \
-        {Py_tp_repr, endpoint_repr}, {Py_nb_bool, endpoint_bool}, {Py_sq_length, endpoint_length},               \
-        {Py_tp_members, endpoint_members}
-#define ENDPOINT_GETSET                                                                                          \
-    {"capacity", endpoint_capacity, NULL, "How much the channel holds at most, in items or bytes.", NULL},       \
-        {"is_closed", endpoint_is_closed, NULL, "True once this endpoint was closed.", NULL},                    \
-    {                                                                                                            \
-        "is_disconnected", endpoint_is_disconnected, NULL,                                                       \
-            "True once the other side is gone, whatever is still buffered.", NULL                                \
+#define ENDPOINT_SLOTS                                                                                     \
+    {Py_tp_dealloc, endpoint_dealloc}, {Py_tp_traverse, endpoint_traverse}, {Py_tp_clear, endpoint_clear}, \
+        {Py_tp_repr, endpoint_repr}, {Py_nb_bool, endpoint_bool}, {Py_sq_length, endpoint_length},         \
+    {                                                                                                      \
+        Py_tp_members, endpoint_members                                                                    \
+    }
+#define ENDPOINT_GETSET                                                                                    \
+    {"capacity", endpoint_capacity, NULL, "How much the channel holds at most, in items or bytes.", NULL}, \
+        {"is_closed", endpoint_is_closed, NULL, "True once this endpoint was closed.", NULL},              \
+    {                                                                                                      \
+        "is_disconnected", endpoint_is_disconnected, NULL,                                                 \
+            "True once the other side is gone, whatever is still buffered.", NULL                          \
     }
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
 #define END_OF_METHODS {NULL, NULL, 0, NULL}
 enum {
-    ENDPOINT_FLAGS = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
+    ENDPOINT_FLAGS = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+    Py_TPFLAGS_DISALLOW_INSTANTIATION
 };
 PyObject *endpoint_capacity(PyObject *, void *);
 PyObject *endpoint_is_closed(PyObject *, void *);
@@ -230,7 +235,7 @@ bool core_parse_none(core_state *st, const char *name, PyObject *const *args, Py
 Py_ssize_t core_parse_count(PyObject *arg);
 
 /* py_wake.c */
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
 typedef struct wake_box {
     nc_box box;

@@ -81,7 +81,8 @@ static inline void log_abort(Chan *c, const nc_record *record)
         nc_log_abort_mp(c->log, record, NC_PUBLISH);
 }
 
-/* Room for n bytes: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR, without an exception if the receiver is gone. */
+/* Room for n bytes: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR, without an exception if the receiver is gone.
+ */
 static step reserve(Endpoint *ep, uint64_t n, bool called, nc_record *record)
 {
     Chan *c = ep->chan;
@@ -152,7 +153,10 @@ static inline step put_bytes(Endpoint *ep, PyObject *data, bool called)
 }
 
 /* What the user passed: a memoryview stands for it while the call lasts. */
-static PyObject *original(PyObject *data) { return PyMemoryView_Check(data) ? PyMemoryView_GET_BUFFER(data)->obj : data; }
+static PyObject *original(PyObject *data)
+{
+    return PyMemoryView_Check(data) ? PyMemoryView_GET_BUFFER(data)->obj : data;
+}
 
 static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
@@ -219,7 +223,8 @@ static void send_many_timed_out(Call *call)
 }
 
 static const call_op claim_op = {"claim", "Sender.claim", claim_look, claim_timed_out, true};
-static const call_op claim_blocking_op = {"claim_blocking", "Sender.claim_blocking", claim_look, claim_timed_out, false};
+static const call_op claim_blocking_op = {"claim_blocking", "Sender.claim_blocking", claim_look, claim_timed_out,
+                                          false};
 static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false};
 static const call_op send_blocking_op = {"send_blocking", "Sender.send_blocking", send_look, send_timed_out, false};
 static const call_op send_many_op = {"send_many", "Sender.send_many", send_many_look, send_many_timed_out, false};
@@ -269,7 +274,8 @@ static PyObject *checked_payload(Chan *c, PyObject *data)
         held = Py_NewRef(data);
     else if ((held = PyMemoryView_FromObject(data)) != NULL &&
              !PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(held), 'C')) {
-        PyErr_Format(PyExc_BufferError, "a message must be C-contiguous, and this %.200s is not", Py_TYPE(data)->tp_name);
+        PyErr_Format(PyExc_BufferError, "a message must be C-contiguous, and this %.200s is not",
+                     Py_TYPE(data)->tp_name);
         Py_CLEAR(held);
     }
     if (held == NULL)
@@ -1081,7 +1087,8 @@ static PyObject *claim_repr(PyObject *self)
 
 static PyObject *claim_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
 {
-    PyErr_Format(PyExc_TypeError, "cannot copy or pickle '%.200s': copy its bytes, bytes(claim)", Py_TYPE(self)->tp_name);
+    PyErr_Format(PyExc_TypeError, "cannot copy or pickle '%.200s': copy its bytes, bytes(claim)",
+                 Py_TYPE(self)->tp_name);
     return NULL;
 }
 
@@ -1121,15 +1128,18 @@ static void claim_dealloc(PyObject *self)
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
-#define CLAIM_METHODS                                                                                            \
-    {"__enter__", claim_enter, METH_NOARGS, NULL}, {"__exit__", FAST(claim_exit), METH_FASTCALL, NULL},          \
-    {                                                                                                            \
-        "__reduce_ex__", claim_reduce, METH_O, NULL                                                              \
+#define CLAIM_METHODS                                                                                   \
+    {"__enter__", claim_enter, METH_NOARGS, NULL}, {"__exit__", FAST(claim_exit), METH_FASTCALL, NULL}, \
+    {                                                                                                   \
+        "__reduce_ex__", claim_reduce, METH_O, NULL                                                     \
     }
-#define CLAIM_SLOTS                                                                                              \
-    {Py_tp_dealloc, claim_dealloc}, {Py_tp_traverse, claim_traverse}, {Py_tp_clear, claim_clear},                \
-        {Py_tp_repr, claim_repr}, {Py_mp_length, claim_length}, {Py_mp_subscript, claim_subscript},              \
-        {Py_bf_getbuffer, claim_getbuffer}, {Py_bf_releasebuffer, claim_releasebuffer}
+#define CLAIM_SLOTS                                                                                 \
+    {Py_tp_dealloc, claim_dealloc}, {Py_tp_traverse, claim_traverse}, {Py_tp_clear, claim_clear},   \
+        {Py_tp_repr, claim_repr}, {Py_mp_length, claim_length}, {Py_mp_subscript, claim_subscript}, \
+        {Py_bf_getbuffer, claim_getbuffer},                                                         \
+    {                                                                                               \
+        Py_bf_releasebuffer, claim_releasebuffer                                                    \
+    }
 
 static const char write_claim_doc[] =
     "A place in the ring for one message of len() bytes: a writable buffer.\n\n"
@@ -1139,14 +1149,16 @@ static const char write_claim_doc[] =
     "raises BusyError.  It may be committed after its sender was closed.  Safe from any thread; its views are not.";
 static const char read_claim_doc[] =
     "A message in the ring, borrowed: a read-only buffer of len() bytes.\n\n"
-    "Read it through memoryview(claim), claim[...] or bytes(claim), then release() it.  As a context manager it gives a\n"
+    "Read it through memoryview(claim), claim[...] or bytes(claim), then release() it.  As a context manager it gives "
+    "a\n"
     "memoryview and releases at the end.  Dropped, it is released.  While a view of it exists, release() raises\n"
     "BufferError.  It borrows its receiver: another receive raises BusyError.  It stays readable after its receiver\n"
     "was closed.  Safe from any thread; its views are not.";
 static const char commit_doc[] =
     "commit($self, n=None, /)\n--\n\n"
     "Send the message, or its first n bytes.  Raises ClaimReleased if it was ended already, BufferError while a view\n"
-    "exists (nothing changes), ClaimTooLarge or ZeroLengthClaim for a bad n, ClaimDisconnected if the receiver is gone.";
+    "exists (nothing changes), ClaimTooLarge or ZeroLengthClaim for a bad n, ClaimDisconnected if the receiver is "
+    "gone.";
 static const char abort_doc[] =
     "abort($self)\n--\n\n"
     "Give the place back.  Raises ClaimReleased if it was ended already, BufferError while a view exists.";
@@ -1158,7 +1170,8 @@ static PyMethodDef write_claim_methods[] = {{"commit", FAST(claim_commit), METH_
                                             {"abort", claim_abort, METH_NOARGS, abort_doc},
                                             CLAIM_METHODS,
                                             END_OF_METHODS};
-static PyMethodDef read_claim_methods[] = {{"release", claim_abort, METH_NOARGS, release_doc}, CLAIM_METHODS, END_OF_METHODS};
+static PyMethodDef read_claim_methods[] = {
+    {"release", claim_abort, METH_NOARGS, release_doc}, CLAIM_METHODS, END_OF_METHODS};
 
 static PyType_Slot write_claim_slots[] = {{Py_tp_methods, write_claim_methods},
                                           {Py_tp_doc, (void *)write_claim_doc},
@@ -1167,17 +1180,16 @@ static PyType_Slot write_claim_slots[] = {{Py_tp_methods, write_claim_methods},
                                           {0, NULL}};
 static PyType_Slot read_claim_slots[] = {
     {Py_tp_methods, read_claim_methods}, {Py_tp_doc, (void *)read_claim_doc}, CLAIM_SLOTS, {0, NULL}};
-static PyType_Slot iterator_slots[] = {{Py_tp_dealloc, iterator_dealloc},
-                                       {Py_tp_traverse, iterator_traverse},
-                                       {Py_tp_clear, iterator_clear},
-                                       {Py_tp_iter, PyObject_SelfIter},
-                                       {Py_tp_iternext, iterator_next},
-                                       {Py_am_aiter, PyObject_SelfIter},
-                                       {Py_am_anext, iterator_anext},
-                                       {0, NULL}};
+static PyType_Slot iterator_slots[] = {{Py_tp_dealloc, iterator_dealloc}, {Py_tp_traverse, iterator_traverse},
+                                       {Py_tp_clear, iterator_clear},     {Py_tp_iter, PyObject_SelfIter},
+                                       {Py_tp_iternext, iterator_next},   {Py_am_aiter, PyObject_SelfIter},
+                                       {Py_am_anext, iterator_anext},     {0, NULL}};
 
-#define BASIC(type_name, struct_name, its_slots)                                                                 \
-    {.name = "nexus_channels._core." type_name, .basicsize = sizeof(struct_name), .flags = ENDPOINT_FLAGS, .slots = its_slots}
+#define BASIC(type_name, struct_name, its_slots) \
+    {.name = "nexus_channels._core." type_name,  \
+     .basicsize = sizeof(struct_name),           \
+     .flags = ENDPOINT_FLAGS,                    \
+     .slots = its_slots}
 static PyType_Spec claim_specs[SIDES] = {BASIC("WriteClaim", Claim, write_claim_slots),
                                          BASIC("ReadClaim", Claim, read_claim_slots)};
 static PyType_Spec iterator_spec = BASIC("ClaimIterator", ClaimIterator, iterator_slots);
@@ -1190,10 +1202,11 @@ static const char claim_doc[] =
     "claim($self, n, timeout=None)\n--\n\n"
     "Reserve a place for a message of n bytes, 1 to max_message_size, waiting for room up to `timeout` seconds; await\n"
     "the WriteClaim, or use `async with tx.claim(n) as view`, which commits at the end and aborts on an exception.\n\n"
-    "Raises " TX_ERRORS ", ClaimTimeout,\nClaimDisconnected if the receiver is gone, EndpointClosed.  Cancelled or timed "
+    "Raises " TX_ERRORS
+    ", ClaimTimeout,\nClaimDisconnected if the receiver is gone, EndpointClosed.  Cancelled or timed "
     "out, nothing is reserved.\nSafe from any thread.";
-static const char claim_blocking_doc[] =
-    "claim_blocking($self, n, timeout=None)\n--\n\nclaim(), blocking this thread without the GIL.  Safe from any thread.";
+static const char claim_blocking_doc[] = "claim_blocking($self, n, timeout=None)\n--\n\nclaim(), blocking this thread "
+                                         "without the GIL.  Safe from any thread.";
 static const char try_claim_doc[] =
     "try_claim($self, n, /)\n--\n\n"
     "Reserve a place for a message of n bytes now.  Raises ClaimFull when there is no room, or no more than those in\n"
@@ -1202,7 +1215,8 @@ static const char send_doc[] =
     "send($self, data, timeout=None)\n--\n\n"
     "Send a copy of `data`, any C-contiguous buffer of 1 to max_message_size bytes, waiting for room up to `timeout`\n"
     "seconds; await the result.\n\n"
-    "Raises " TX_ERRORS ", SendTimeout, SendError if\nthe receiver is gone (both with `.value`), EndpointClosed.  " CANCEL_SEND;
+    "Raises " TX_ERRORS
+    ", SendTimeout, SendError if\nthe receiver is gone (both with `.value`), EndpointClosed.  " CANCEL_SEND;
 static const char send_blocking_doc[] =
     "send_blocking($self, data, timeout=None)\n--\n\n"
     "send(), blocking this thread without the GIL.  When it raised, it did not send.  Safe from any thread.";
@@ -1212,7 +1226,8 @@ static const char try_send_doc[] =
     "send().  Never waits, keeps the GIL.  Safe from any thread.";
 static const char send_many_doc[] =
     "send_many($self, iterable, timeout=None)\n--\n\n"
-    "Send copies of all buffers of `iterable`, which is read to its end and checked first, in order; await the result.\n\n"
+    "Send copies of all buffers of `iterable`, which is read to its end and checked first, in order; await the "
+    "result.\n\n"
     "Raises as send() does; `.value` is then the list of what was not sent.  Cancelled, it sent a prefix.";
 static const char send_many_blocking_doc[] =
     "send_many_blocking($self, iterable, timeout=None)\n--\n\nsend_many(), blocking this thread without the GIL.";
@@ -1230,20 +1245,22 @@ static const char try_recv_doc[] =
     "try_recv($self)\n--\n\n"
     "Borrow the next message now.  Raises Empty when there is none, or it is owed to those in line; else as recv().\n"
     "Never waits, keeps the GIL.  Safe from any thread.";
-static const char recv_bytes_doc[] =
-    "recv_bytes($self, timeout=None)\n--\n\n"
-    "Receive the next message as bytes, waiting for it up to `timeout` seconds; await it.  One copy.  Raises as recv().";
+static const char recv_bytes_doc[] = "recv_bytes($self, timeout=None)\n--\n\n"
+                                     "Receive the next message as bytes, waiting for it up to `timeout` seconds; await "
+                                     "it.  One copy.  Raises as recv().";
 static const char recv_bytes_blocking_doc[] =
     "recv_bytes_blocking($self, timeout=None)\n--\n\nrecv_bytes(), blocking this thread without the GIL.";
-static const char try_recv_bytes_doc[] = "try_recv_bytes($self)\n--\n\nThe next message as bytes, now.  Raises as try_recv().";
+static const char try_recv_bytes_doc[] =
+    "try_recv_bytes($self)\n--\n\nThe next message as bytes, now.  Raises as try_recv().";
 static const char recv_into_doc[] =
     "recv_into($self, buffer, timeout=None)\n--\n\n"
     "Receive the next message into a writable C-contiguous buffer, waiting for it up to `timeout` seconds; await the\n"
-    "number of bytes.  Raises ValueError if the message is larger than the buffer, and the message stays; else as recv().";
+    "number of bytes.  Raises ValueError if the message is larger than the buffer, and the message stays; else as "
+    "recv().";
 static const char recv_into_blocking_doc[] =
     "recv_into_blocking($self, buffer, timeout=None)\n--\n\nrecv_into(), blocking this thread without the GIL.";
-static const char try_recv_into_doc[] =
-    "try_recv_into($self, buffer, /)\n--\n\nThe next message into `buffer`, now; returns its size.  Raises as try_recv() and recv_into().";
+static const char try_recv_into_doc[] = "try_recv_into($self, buffer, /)\n--\n\nThe next message into `buffer`, now; "
+                                        "returns its size.  Raises as try_recv() and recv_into().";
 static const char recv_many_doc[] =
     "recv_many($self, n, timeout=None)\n--\n\n"
     "Wait for one message, then take what is there, at most n, as a list of bytes; await it.  Raises as recv().";
@@ -1253,12 +1270,15 @@ static const char try_recv_many_doc[] =
     "try_recv_many($self, n, /)\n--\n\nWhat is there now, at most n messages, as a list of bytes, which may be empty.";
 
 #define CALL(method, function) {#method, FAST(function), METH_FASTCALL | METH_KEYWORDS, method##_doc}
-#define SENDER_METHODS                                                                                           \
-    CALL(claim, sender_claim), CALL(claim_blocking, sender_claim_blocking), CALL(send, sender_send),             \
-        CALL(send_blocking, sender_send_blocking), CALL(send_many, sender_send_many),                            \
+#define SENDER_METHODS                                                                                               \
+    CALL(claim, sender_claim), CALL(claim_blocking, sender_claim_blocking), CALL(send, sender_send),                 \
+        CALL(send_blocking, sender_send_blocking), CALL(send_many, sender_send_many),                                \
         CALL(send_many_blocking, sender_send_many_blocking), {"try_claim", sender_try_claim, METH_O, try_claim_doc}, \
-        {"try_send", sender_try_send, METH_O, try_send_doc},                                                     \
-        {"try_send_many", sender_try_send_many, METH_O, try_send_many_doc}, {"_dump", endpoint_dump, METH_NOARGS, NULL}
+        {"try_send", sender_try_send, METH_O, try_send_doc},                                                         \
+        {"try_send_many", sender_try_send_many, METH_O, try_send_many_doc},                                          \
+    {                                                                                                                \
+        "_dump", endpoint_dump, METH_NOARGS, NULL                                                                    \
+    }
 static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_METHODS, END_OF_METHODS};
 static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS, END_OF_METHODS};
 static PyMethodDef receiver_methods[] = {CALL(recv, receiver_recv),
@@ -1287,19 +1307,25 @@ static PyGetSetDef log_getset[] = {
 static const char sender_doc[] =
     "The sending end of a channel of bytes; open one with channel(capacity).\n\n"
     "claim() reserves a place to write into, send() copies; both wait in a task, their _blocking forms in a thread,\n"
-    "their try_ forms not at all.  One claim may be open at a time.  A context manager that closes itself; dropping the\n"
+    "their try_ forms not at all.  One claim may be open at a time.  A context manager that closes itself; dropping "
+    "the\n"
     "last reference closes it too.";
 static const char receiver_doc[] =
     "The receiving end of a channel of bytes; open one with channel(capacity).\n\n"
     "recv() borrows a message, recv_bytes() and recv_into() copy it; all wait in a task, their _blocking forms in a\n"
-    "thread, their try_ forms not at all.  Iteration borrows, and releases each claim when the next is asked for.  One\n"
+    "thread, their try_ forms not at all.  Iteration borrows, and releases each claim when the next is asked for.  "
+    "One\n"
     "claim may be open at a time.  A context manager that closes itself; dropping the last reference closes it too.";
 
-static PyType_Slot spsc_sender_slots[] = {{Py_tp_methods, spsc_sender_methods}, {Py_tp_doc, (void *)sender_doc},
-                                          {Py_tp_getset, log_getset},           ENDPOINT_SLOTS,
+static PyType_Slot spsc_sender_slots[] = {{Py_tp_methods, spsc_sender_methods},
+                                          {Py_tp_doc, (void *)sender_doc},
+                                          {Py_tp_getset, log_getset},
+                                          ENDPOINT_SLOTS,
                                           {0, NULL}};
-static PyType_Slot mpsc_sender_slots[] = {{Py_tp_methods, mpsc_sender_methods}, {Py_tp_doc, (void *)sender_doc},
-                                          {Py_tp_getset, log_getset},           ENDPOINT_SLOTS,
+static PyType_Slot mpsc_sender_slots[] = {{Py_tp_methods, mpsc_sender_methods},
+                                          {Py_tp_doc, (void *)sender_doc},
+                                          {Py_tp_getset, log_getset},
+                                          ENDPOINT_SLOTS,
                                           {0, NULL}};
 static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
                                        {Py_tp_doc, (void *)receiver_doc},
@@ -1309,8 +1335,11 @@ static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
                                        ENDPOINT_SLOTS,
                                        {0, NULL}};
 
-#define SPEC(module, cls, its_slots)                                                                             \
-    {.name = "nexus_channels." module "." cls, .basicsize = sizeof(Endpoint), .flags = ENDPOINT_FLAGS, .slots = its_slots}
+#define SPEC(module, cls, its_slots)           \
+    {.name = "nexus_channels." module "." cls, \
+     .basicsize = sizeof(Endpoint),            \
+     .flags = ENDPOINT_FLAGS,                  \
+     .slots = its_slots}
 
 static PyType_Spec specs[2][SIDES] = {
     {SPEC("spsc_bytes", "Sender", spsc_sender_slots), SPEC("spsc_bytes", "Receiver", receiver_slots)},

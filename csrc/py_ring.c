@@ -421,22 +421,30 @@ static PyObject *receiver_anext(PyObject *self)
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
-#define SENDER_METHODS                                                                                           \
-    {"send", FAST(sender_send), METH_FASTCALL | METH_KEYWORDS, send_doc},                                        \
-        {"try_send", sender_try_send, METH_O, try_send_doc},                                                     \
-        {"send_many", FAST(sender_send_many), METH_FASTCALL | METH_KEYWORDS, send_many_doc},                     \
-        {"try_send_many", sender_try_send_many, METH_O, try_send_many_doc}
-#define SENDER_BLOCKING_METHODS                                                                                  \
-    {"send_blocking", FAST(sender_send_blocking), METH_FASTCALL | METH_KEYWORDS, send_blocking_doc},             \
-        {"send_many_blocking", FAST(sender_send_many_blocking), METH_FASTCALL | METH_KEYWORDS, send_many_blocking_doc}
-#define RECEIVER_METHODS                                                                                         \
-    {"recv", FAST(receiver_recv), METH_FASTCALL | METH_KEYWORDS, recv_doc},                                      \
-        {"try_recv", receiver_try_recv, METH_NOARGS, try_recv_doc},                                              \
-        {"recv_many", FAST(receiver_recv_many), METH_FASTCALL | METH_KEYWORDS, recv_many_doc},                   \
-        {"try_recv_many", receiver_try_recv_many, METH_O, try_recv_many_doc}
-#define RECEIVER_BLOCKING_METHODS                                                                                \
-    {"recv_blocking", FAST(receiver_recv_blocking), METH_FASTCALL | METH_KEYWORDS, recv_blocking_doc},           \
-        {"recv_many_blocking", FAST(receiver_recv_many_blocking), METH_FASTCALL | METH_KEYWORDS, recv_many_blocking_doc}
+#define SENDER_METHODS                                                                       \
+    {"send", FAST(sender_send), METH_FASTCALL | METH_KEYWORDS, send_doc},                    \
+        {"try_send", sender_try_send, METH_O, try_send_doc},                                 \
+        {"send_many", FAST(sender_send_many), METH_FASTCALL | METH_KEYWORDS, send_many_doc}, \
+    {                                                                                        \
+        "try_send_many", sender_try_send_many, METH_O, try_send_many_doc                     \
+    }
+#define SENDER_BLOCKING_METHODS                                                                                      \
+    {"send_blocking", FAST(sender_send_blocking), METH_FASTCALL | METH_KEYWORDS, send_blocking_doc},                 \
+    {                                                                                                                \
+        "send_many_blocking", FAST(sender_send_many_blocking), METH_FASTCALL | METH_KEYWORDS, send_many_blocking_doc \
+    }
+#define RECEIVER_METHODS                                                                       \
+    {"recv", FAST(receiver_recv), METH_FASTCALL | METH_KEYWORDS, recv_doc},                    \
+        {"try_recv", receiver_try_recv, METH_NOARGS, try_recv_doc},                            \
+        {"recv_many", FAST(receiver_recv_many), METH_FASTCALL | METH_KEYWORDS, recv_many_doc}, \
+    {                                                                                          \
+        "try_recv_many", receiver_try_recv_many, METH_O, try_recv_many_doc                     \
+    }
+#define RECEIVER_BLOCKING_METHODS                                                                                      \
+    {"recv_blocking", FAST(receiver_recv_blocking), METH_FASTCALL | METH_KEYWORDS, recv_blocking_doc},                 \
+    {                                                                                                                  \
+        "recv_many_blocking", FAST(receiver_recv_many_blocking), METH_FASTCALL | METH_KEYWORDS, recv_many_blocking_doc \
+    }
 
 #define CANCEL_SEND "Cancelled or timed out, it did not send.  Safe from any thread (local: its own only)."
 #define CANCEL_RECV "Cancelled or timed out, it took nothing.  Safe from any thread (local: its own only)."
@@ -489,17 +497,20 @@ static const char recv_many_doc[] =
 static const char recv_many_blocking_doc[] =
     "recv_many_blocking($self, n, timeout=None)\n--\n\n"
     "recv_many(), blocking this thread without the GIL.  When it raised, it took nothing.  Safe from any thread.";
-static const char try_recv_many_doc[] =
-    "try_recv_many($self, n, /)\n--\n\n"
-    "Take what is there now, at most `n`, as a list, which may be empty.  Raises RecvError at the end, EndpointClosed,\n"
-    "ValueError for n < 1.  Safe from any thread (local: its own only).";
+static const char try_recv_many_doc[] = "try_recv_many($self, n, /)\n--\n\n"
+                                        "Take what is there now, at most `n`, as a list, which may be empty.  Raises "
+                                        "RecvError at the end, EndpointClosed,\n"
+                                        "ValueError for n < 1.  Safe from any thread (local: its own only).";
 
-static PyMethodDef local_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS, END_OF_METHODS};
-static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, SENDER_BLOCKING_METHODS, ENDPOINT_METHODS, END_OF_METHODS};
-static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, SENDER_BLOCKING_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS,
+static PyMethodDef local_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS, ENDPOINT_GENERIC,
+                                             END_OF_METHODS};
+static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, SENDER_BLOCKING_METHODS, ENDPOINT_METHODS, ENDPOINT_GENERIC,
                                             END_OF_METHODS};
-static PyMethodDef local_receiver_methods[] = {RECEIVER_METHODS, ENDPOINT_METHODS, END_OF_METHODS};
-static PyMethodDef receiver_methods[] = {RECEIVER_METHODS, RECEIVER_BLOCKING_METHODS, ENDPOINT_METHODS, END_OF_METHODS};
+static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS,   SENDER_BLOCKING_METHODS, ENDPOINT_CLONE,
+                                            ENDPOINT_METHODS, ENDPOINT_GENERIC,        END_OF_METHODS};
+static PyMethodDef local_receiver_methods[] = {RECEIVER_METHODS, ENDPOINT_METHODS, ENDPOINT_GENERIC, END_OF_METHODS};
+static PyMethodDef receiver_methods[] = {RECEIVER_METHODS, RECEIVER_BLOCKING_METHODS, ENDPOINT_METHODS,
+                                         ENDPOINT_GENERIC, END_OF_METHODS};
 
 static PyGetSetDef ring_getset[] = {ENDPOINT_GETSET, {NULL, NULL, NULL, NULL, NULL}};
 
@@ -523,7 +534,12 @@ static const char local_sender_doc[] =
     "the last reference closes it too.  When every sender is closed, the receiver drains and then sees the end.";
 
 #define SENDER_SLOTS(its_methods, its_doc)                                                                       \
-    {{Py_tp_methods, its_methods}, {Py_tp_doc, (void *)its_doc}, {Py_tp_getset, ring_getset}, ENDPOINT_SLOTS, {0, NULL}}
+    {                                                                                                            \
+        {Py_tp_methods, its_methods}, {Py_tp_doc, (void *)its_doc}, {Py_tp_getset, ring_getset}, ENDPOINT_SLOTS, \
+        {                                                                                                        \
+            0, NULL                                                                                              \
+        }                                                                                                        \
+    }
 static PyType_Slot local_sender_slots[] = SENDER_SLOTS(local_sender_methods, local_sender_doc);
 static PyType_Slot spsc_sender_slots[] = SENDER_SLOTS(spsc_sender_methods, sender_doc);
 static PyType_Slot mpsc_sender_slots[] = SENDER_SLOTS(mpsc_sender_methods, sender_doc);
@@ -544,8 +560,11 @@ static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
                                        ENDPOINT_SLOTS,
                                        {0, NULL}};
 
-#define SPEC(module, cls, its_slots)                                                                             \
-    {.name = "nexus_channels." module "." cls, .basicsize = sizeof(Endpoint), .flags = ENDPOINT_FLAGS, .slots = its_slots}
+#define SPEC(module, cls, its_slots)           \
+    {.name = "nexus_channels." module "." cls, \
+     .basicsize = sizeof(Endpoint),            \
+     .flags = ENDPOINT_FLAGS,                  \
+     .slots = its_slots}
 
 static PyType_Spec specs[SPSC_BYTES][SIDES] = {
     [LOCAL] = {SPEC("local", "Sender", local_sender_slots), SPEC("local", "Receiver", local_receiver_slots)},

@@ -168,8 +168,7 @@ static int awaitable_begin(Awaitable *aw, PyObject **was)
         return STEP_ERROR;
     }
     aw->running = true;
-    if (aw->state == PARKED && !aw->expired &&
-        (awaitable_place(aw) != NC_CALLED || aw->sleeper->waiter.deferred)) {
+    if (aw->state == PARKED && !aw->expired && (awaitable_place(aw) != NC_CALLED || aw->sleeper->waiter.deferred)) {
         *was = Py_XNewRef(aw->future);
         return STEP_BLOCKED;
     }
@@ -200,7 +199,8 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
         PyErr_NoMemory();
     else if ((*sl)->waiter.box != box)
         PyErr_Format(PyExc_RuntimeError, "%s() was first awaited on another event loop", aw->call.op->qualname);
-    else if (aw->timeout > 0 && aw->timer == NULL && (aw->timer = loop_timer(st, loop, aw->timeout, (PyObject *)aw)) == NULL)
+    else if (aw->timeout > 0 && aw->timer == NULL &&
+             (aw->timer = loop_timer(st, loop, aw->timeout, (PyObject *)aw)) == NULL)
         ;
     else
         future = loop_future(st, loop);
@@ -628,9 +628,12 @@ static PyObject *awaitable_aexit(PyObject *self, PyObject *const *args, Py_ssize
     return ok ? wait_new(&(Call){.op = &nothing_op, .ep = (Endpoint *)Py_NewRef(aw->call.ep)}, -1) : NULL;
 }
 
-#define AWAITABLE_METHODS                                                                                        \
-    {"send", awaitable_send, METH_O, NULL}, {"throw", FAST(awaitable_throw), METH_FASTCALL, NULL},               \
-        {"close", awaitable_close, METH_NOARGS, NULL}, {"_expire", awaitable_expire, METH_NOARGS, NULL}
+#define AWAITABLE_METHODS                                                                          \
+    {"send", awaitable_send, METH_O, NULL}, {"throw", FAST(awaitable_throw), METH_FASTCALL, NULL}, \
+        {"close", awaitable_close, METH_NOARGS, NULL},                                             \
+    {                                                                                              \
+        "_expire", awaitable_expire, METH_NOARGS, NULL                                             \
+    }
 
 static PyMethodDef awaitable_methods[] = {AWAITABLE_METHODS, END_OF_METHODS};
 static PyMethodDef claim_awaitable_methods[] = {AWAITABLE_METHODS,
@@ -639,19 +642,19 @@ static PyMethodDef claim_awaitable_methods[] = {AWAITABLE_METHODS,
                                                 END_OF_METHODS};
 
 static PyGetSetDef awaitable_getset[] = {
-    {"__name__", awaitable_name, NULL, NULL, NULL},
-    {"__qualname__", awaitable_name, NULL, NULL, (void *)1},
-    {"cr_running", awaitable_cr_running, NULL, NULL, NULL},
-    {"cr_await", awaitable_cr_await, NULL, NULL, NULL},
-    {"cr_frame", awaitable_cr_frame, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
+    {"__name__", awaitable_name, NULL, NULL, NULL},         {"__qualname__", awaitable_name, NULL, NULL, (void *)1},
+    {"cr_running", awaitable_cr_running, NULL, NULL, NULL}, {"cr_await", awaitable_cr_await, NULL, NULL, NULL},
+    {"cr_frame", awaitable_cr_frame, NULL, NULL, NULL},     {NULL, NULL, NULL, NULL, NULL},
 };
 
 /* tp_iter, so that `yield from x.__await__()` works */
-#define AWAITABLE_SLOTS                                                                                          \
-    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_traverse, awaitable_traverse}, {Py_tp_clear, awaitable_clear},    \
-        {Py_tp_repr, awaitable_repr}, {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},         \
-        {Py_am_send, awaitable_am_send}, {Py_tp_iternext, awaitable_iternext}, {Py_tp_getset, awaitable_getset}
+#define AWAITABLE_SLOTS                                                                                       \
+    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_traverse, awaitable_traverse}, {Py_tp_clear, awaitable_clear}, \
+        {Py_tp_repr, awaitable_repr}, {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},      \
+        {Py_am_send, awaitable_am_send}, {Py_tp_iternext, awaitable_iternext},                                \
+    {                                                                                                         \
+        Py_tp_getset, awaitable_getset                                                                        \
+    }
 
 static PyType_Slot awaitable_slots[] = {AWAITABLE_SLOTS, {Py_tp_methods, awaitable_methods}, {0, NULL}};
 
@@ -711,8 +714,7 @@ static PyLockStatus parker_sleep(parker *p, double deadline, unsigned *spin)
             return PY_LOCK_FAILURE;
         us = left > 3600 ? (PY_TIMEOUT_T)3600000000 : (PY_TIMEOUT_T)ceil(left * 1e6); /* it is asked again */
     }
-    Py_BEGIN_ALLOW_THREADS
-    unsigned spins = 0;
+    Py_BEGIN_ALLOW_THREADS unsigned spins = 0;
     while (spins < *spin && !nc_post_waits(&p->waiter))
         nc_relax(&spins);
     if (!nc_post_waits(&p->waiter)) {
@@ -720,8 +722,7 @@ static PyLockStatus parker_sleep(parker *p, double deadline, unsigned *spin)
         slept = PyThread_acquire_lock_timed(p->lock, us, 1);
     } else
         *spin = *spin * 2 < SPIN_MOST ? *spin * 2 : SPIN_MOST;
-    Py_END_ALLOW_THREADS
-    return slept == PY_LOCK_FAILURE && us > 0 && deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
+    Py_END_ALLOW_THREADS return slept == PY_LOCK_FAILURE && us > 0 && deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
 }
 
 /* Take the mail off, so that the next post finds the box empty and kicks.  On every round: a post may land

@@ -249,9 +249,8 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
     if (atomic_load_explicit(&m->box->wake_fd, memory_order_relaxed) != NO_FD || !open_wake_fds(fds))
         return; /* relaxed: only this thread writes it; out of descriptors: try again next time */
     PyObject *fd = PyLong_FromLong(fds[0]), *reader = PyCFunction_New(&mailbox_wake_def, (PyObject *)m);
-    PyObject *done = fd != NULL && reader != NULL
-                         ? PyObject_CallMethodObjArgs(loop, m->st->s_add_reader, fd, reader, NULL)
-                         : NULL;
+    PyObject *done =
+        fd != NULL && reader != NULL ? PyObject_CallMethodObjArgs(loop, m->st->s_add_reader, fd, reader, NULL) : NULL;
     Py_XDECREF(fd);
     Py_XDECREF(reader);
     if (done != NULL) {
@@ -444,7 +443,8 @@ static PyObject *recent_loop_here(core_state *st)
     PyObject *loop = mailbox_loop(m), *thread = NULL;
     if (loop != NULL && (thread = PyObject_GetAttr(loop, st->s_thread_id)) == NULL)
         PyErr_Clear();
-    bool here = thread != NULL && PyLong_Check(thread) && PyLong_AsUnsignedLongMask(thread) == PyThread_get_thread_ident();
+    bool here =
+        thread != NULL && PyLong_Check(thread) && PyLong_AsUnsignedLongMask(thread) == PyThread_get_thread_ident();
     Py_XDECREF(thread);
     if (!here)
         Py_CLEAR(loop);
@@ -635,7 +635,6 @@ void settle(core_state *st, Chan *c, nc_box *kicks)
     Py_XDECREF(c);
     PyErr_Restore(type, value, traceback);
 }
-
 
 /* ---- for those who are about to wait ---------------------------------------------------------------- */
 

@@ -11,6 +11,8 @@ import sysconfig
 from . import __version__, _core, mux
 
 PROGRAM = "nexus-channels"
+LINES = 1024  # what the multiplexer's channel holds
+BYTES = 1 << 20
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +44,13 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("-o", "--output", required=True, metavar="ARCHIVE", help="what to write; overwritten if there")
     merge.add_argument("-f", "--follow", action="store_true", help="read on as the files grow, like tail -F")
     merge.add_argument(
-        "--capacity", type=_positive, default=1024, metavar="N", help="lines the channel holds (%(default)s)"
+        "--bytes", action="store_true", help="send blocks of lines through a channel of bytes, no object a line"
+    )
+    merge.add_argument(
+        "--capacity",
+        type=_positive,
+        metavar="N",
+        help=f"lines the channel holds ({LINES:,}), or with --bytes the size of its ring in bytes ({BYTES:,})",
     )
     merge.add_argument("-q", "--quiet", action="store_true", help="no progress bar and no summary")
     merge.set_defaults(command=_mux, parser=merge)
@@ -74,10 +82,11 @@ def _mux(options: argparse.Namespace) -> int:
         mux.check_paths(options.files, options.output)
     except ValueError as error:
         options.parser.error(str(error))
+    capacity = options.capacity or (BYTES if options.bytes else LINES)
     try:
-        job = mux.Mux(options.files, options.output, capacity=options.capacity, follow=options.follow)
+        job = mux.Mux(options.files, options.output, capacity=capacity, follow=options.follow, in_bytes=options.bytes)
     except MemoryError:
-        _complain(f"not enough memory for a channel of {options.capacity:,} lines")
+        _complain(f"not enough memory for a channel of {capacity:,} {'bytes' if options.bytes else 'lines'}")
         return 1
 
     if options.follow:

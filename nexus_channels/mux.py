@@ -3,6 +3,9 @@
 One thread a file reads lines and sends them into one `mpsc` channel; one task receives them and writes the
 archive, each line behind the name of its source and a tab. When the archive is slow the channel fills up and
 holds the readers back, so memory stays bounded by the capacity, whatever the size of the files.
+
+With `in_bytes` the channel is of bytes and what goes through it are blocks of lines, tags and all, as they stand in
+the archive: copied into the ring by the reader, written to the archive out of the ring. No object is made for a line.
 """
 
 import asyncio
@@ -10,23 +13,26 @@ import os
 import select
 import signal
 import stat
+import struct
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from . import mpsc
-from .errors import RecvError, SendError
+from . import mpsc, mpsc_bytes
+from .errors import ClaimFull, Disconnected, RecvError
 
-__all__ = ["Mux", "Source", "check_paths", "split_lines", "tags"]
+__all__ = ["Mux", "Source", "check_paths", "cut", "split_lines", "tagged", "tags"]
 
 CHUNK = 1 << 16  # bytes read at once
 BATCH = 1024  # lines received at once
 PATIENCE = 0.2  # seconds between two looks at a followed file
+HEAD = struct.Struct("=II")  # of a message in bytes: the number of its source, how many lines end in it
+TOO_LONG = "a line is too long for the memory there is"
 
 
 @dataclass(eq=False)
@@ -38,6 +44,9 @@ class Source:
     written: int = 0  # lines in the archive; the writer's
     held: int = 0  # how often the channel was full; the reader's, like the next
     error: str | None = None
+    number: int = 0
+    begun: bytearray = field(default_factory=bytearray)  # of a line that came in parts; the writer's, like the next
+    given_up: bool = False
 
     @property
     def name(self) -> str:
@@ -159,21 +168,72 @@ def split_lines(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield [b"".join(begun)]
 
 
-def read_source(source: Source, tx: mpsc.Sender[tuple[Source, bytes]], stop: Stop, follow: bool) -> None:
+def forward_lines(source: Source, tx: mpsc.Sender[tuple[Source, bytes]], chunks: Iterable[bytes]) -> None:
+    for lines in split_lines(chunks):
+        items = [(source, line) for line in lines]
+        sent = tx.try_send_many(items)
+        if sent < len(items):
+            source.held += 1
+            tx.send_many_blocking(items[sent:])
+
+
+def tagged(chunks: Iterable[bytes], prefix: bytes) -> Iterator[bytes]:
+    """The chunks as they will stand in the archive. A line that the end cuts short gets its newline."""
+    ended = True
+    for chunk in chunks:
+        if chunk:
+            text = chunk.replace(b"\n", b"\n" + prefix)
+            if ended:
+                text = prefix + text
+            ended = chunk.endswith(b"\n")
+            yield text[: -len(prefix)] if ended else text
+        elif not ended:
+            ended = True
+            yield b"\n"
+    if not ended:
+        yield b"\n"
+
+
+def cut(text: bytes, limit: int) -> Iterator[tuple[int, int, int]]:
+    """The messages to send a text in, as (start, end, lines): each ends with a newline, or else has none in it."""
+    start = 0
+    while start < len(text):
+        end = text.rfind(b"\n", start, start + limit) + 1
+        lines = text.count(b"\n", start, end) if end else 0
+        end = end or min(start + limit, len(text))
+        yield start, end, lines
+        start = end
+
+
+def forward_blocks(source: Source, tx: mpsc_bytes.Sender, chunks: Iterable[bytes]) -> None:
+    # A message as large as the ring would have to wait until it is empty, and then fill it alone.
+    largest = min(tx.max_message_size, max(tx.capacity // 4, 64 - HEAD.size))
+    for text in tagged(chunks, source.tag + b"\t"):
+        with memoryview(text) as whole:
+            for start, end, lines in cut(text, largest - HEAD.size):
+                size = HEAD.size + end - start
+                try:
+                    claim = tx.try_claim(size)
+                except ClaimFull:
+                    source.held += 1
+                    claim = tx.claim_blocking(size)
+                with claim as room:
+                    HEAD.pack_into(room, 0, source.number, lines)
+                    room[HEAD.size :] = whole[start:end]
+        if source.given_up:
+            return
+
+
+def read_source(source: Source, tx: Any, stop: Stop, follow: bool, forward: Callable[..., None]) -> None:
     """The whole life of a reader thread."""
     with tx:
         try:
             chunks = follow_chunks(source.path, stop) if follow else once(source.path, stop)
-            for lines in split_lines(until_error(chunks, source)):
-                items = [(source, line) for line in lines]
-                sent = tx.try_send_many(items)
-                if sent < len(items):
-                    source.held += 1
-                    tx.send_many_blocking(items[sent:])
-        except SendError:
+            forward(source, tx, until_error(chunks, source))
+        except Disconnected:
             pass  # the archive failed, and says so itself
         except MemoryError:
-            source.error = "a line is too long for the memory there is"
+            source.error = TOO_LONG
 
 
 def once(path: str, stop: Stop) -> Iterator[bytes]:
@@ -233,13 +293,20 @@ def same_file(path: str, other: str) -> bool:
 class Mux:
     """Merges files into an archive; `run` does it, the rest tells how it went."""
 
-    def __init__(self, paths: list[str], output: str, *, capacity: int, follow: bool = False) -> None:
-        self.sources = [Source(path, tag) for path, tag in zip(paths, tags(paths), strict=True)]
+    def __init__(
+        self, paths: list[str], output: str, *, capacity: int, follow: bool = False, in_bytes: bool = False
+    ) -> None:
+        """`capacity` is in lines, or in bytes if the channel is one of bytes."""
+        named = zip(paths, tags(paths), strict=True)
+        self.sources = [Source(path, tag, number=number) for number, (path, tag) in enumerate(named)]
         self.output = output
         self.follow = follow
         self.seconds = 0.0
         self.signal: signal.Signals | None = None  # what ended it early, if anything did
-        self._tx, self._rx = mpsc.channel[tuple[Source, bytes]](capacity)
+        self._in_bytes = in_bytes
+        self._tx: Any
+        self._rx: Any
+        self._tx, self._rx = mpsc_bytes.channel(capacity) if in_bytes else mpsc.channel(capacity)
         self._stop = Stop()
 
     def run(self, show_progress: Callable[[int], Any]) -> None:
@@ -273,7 +340,7 @@ class Mux:
     async def _run(self, archive: IO[bytes], show_progress: Callable[[int], Any]) -> None:
         readers = self._start_readers()
         try:
-            await self._write(archive, show_progress)
+            await (self._write_blocks if self._in_bytes else self._write_lines)(archive, show_progress)
         finally:
             self._rx.close()  # wakes readers that wait for room; after a clean end there are none
             self._stop.request()
@@ -282,9 +349,11 @@ class Mux:
 
     def _start_readers(self) -> list[threading.Thread]:
         readers = []
+        forward = forward_blocks if self._in_bytes else forward_lines
         for source in self.sources:
             tx = self._tx.clone()
-            reader = threading.Thread(target=read_source, args=(source, tx, self._stop, self.follow), name=source.name)
+            arguments = (source, tx, self._stop, self.follow, forward)
+            reader = threading.Thread(target=read_source, args=arguments, name=source.name)
             try:
                 reader.start()
             except RuntimeError as error:  # no more threads to be had
@@ -295,7 +364,7 @@ class Mux:
         self._tx.close()  # from now on the readers alone keep the channel open
         return readers
 
-    async def _write(self, archive: IO[bytes], show_progress: Callable[[int], Any]) -> None:
+    async def _write_lines(self, archive: IO[bytes], show_progress: Callable[[int], Any]) -> None:
         while True:
             try:
                 batch = await self._rx.recv_many(BATCH)
@@ -308,6 +377,33 @@ class Mux:
             for source, _ in batch:
                 source.written += 1
             show_progress(sum(len(line) + 1 for _, line in batch))
+
+    async def _write_blocks(self, archive: IO[bytes], show_progress: Callable[[int], Any]) -> None:
+        async for claim in self._rx:
+            with claim as message, message[HEAD.size :] as text:
+                number, lines = HEAD.unpack_from(message)
+                source = self.sources[number]
+                if lines and not source.begun and not source.given_up:
+                    write_all(archive, text)  # out of the ring
+                else:
+                    self._write_part(archive, source, text, lines)
+                if not source.given_up:
+                    source.written += lines
+                show_progress(len(text) - lines * (len(source.tag) + 1))
+
+    def _write_part(self, archive: IO[bytes], source: Source, text: memoryview, lines: int) -> None:
+        """Keep the parts of a line until its last one is there: other sources' lines come between them."""
+        if source.given_up:
+            return
+        try:
+            source.begun += text
+        except MemoryError:
+            source.begun.clear()
+            source.given_up = True
+            source.error = TOO_LONG
+        if lines:
+            write_all(archive, source.begun)
+            source.begun.clear()
 
     def total_size(self) -> int | None:
         """Bytes to merge, or None where that is not known beforehand."""
@@ -333,10 +429,12 @@ class Mux:
         return "\n".join(table)
 
 
-def write_all(file: IO[bytes], data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
+def write_all(file: IO[bytes], data: bytes | bytearray | memoryview) -> None:
+    done = 0
+    with memoryview(data) as view:  # no part of it outlives the call: a view of a claim would keep its record
+        while done < len(view):
+            with view[done:] as rest:
+                done += file.write(rest)
 
 
 def progress_bar(total: int | None) -> Any:

@@ -8,9 +8,9 @@ Each end may await on any event loop or block in a plain thread.
 """
 
 from . import _core
+from ._core import ReadClaim, WriteClaim
 from ._core import SpscBytesReceiver as Receiver
 from ._core import SpscBytesSender as Sender
-from ._core import ReadClaim, WriteClaim
 from ._factory import BytesChannelFactory
 from ._types import Channel
 
