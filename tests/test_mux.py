@@ -1,5 +1,6 @@
 """The log multiplexer: run as a program, on the logs that ship with the project and on nasty input."""
 
+import asyncio
 import collections
 import contextlib
 import fcntl
@@ -27,9 +28,26 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at the pr
 LOGS = sorted((pathlib.Path(__file__).parent.parent / "examples" / "data").glob("*.log"))
 
 
+mode = []
+
+
+@pytest.fixture(autouse=True, params=[[], ["--bytes"]], ids=["objects", "bytes"])
+def _mode(request):
+    """Each test runs the program on either kind of channel."""
+    mode[:] = request.param
+
+
+bytes_only = pytest.mark.parametrize("_mode", [["--bytes"]], indirect=True, ids=["bytes"])
+
+
+def room_for(lines):
+    """The capacity for about so many lines of usual length, in the unit of the channel."""
+    return lines * 100 if mode else lines
+
+
 def command(*arguments):
     # -P: the package that is installed, not the sources that happen to lie where the tests are run.
-    return [sys.executable, "-P", "-m", "nexus_channels", "mux", *map(str, arguments)]
+    return [sys.executable, "-P", "-m", "nexus_channels", "mux", *mode, *map(str, arguments)]
 
 
 def run(*arguments, code=0, **kwargs):
@@ -100,13 +118,13 @@ def test_the_shipped_logs_are_many_enough():
 @pytest.mark.parametrize("capacity", [1, 7, 1024])
 def test_each_source_is_in_the_archive_whole_and_in_order(tmp_path, capacity):
     logs = [log for log in LOGS if capacity > 1 or log.stat().st_size < 200_000]  # a wake-up a line takes its time
-    done = run(*logs, "-o", tmp_path / "archive", "--capacity", capacity)
+    done = run(*logs, "-o", tmp_path / "archive", "--capacity", room_for(capacity))
     assert by_source(tmp_path / "archive") == {log.name: lines_of(log) for log in logs}
     assert done.stderr == ""
 
 
 def test_the_summary_tells_lines_speed_and_backpressure(tmp_path):
-    done = run(*LOGS, "-o", tmp_path / "archive", "--capacity", 10)
+    done = run(*LOGS, "-o", tmp_path / "archive", "--capacity", room_for(10))
     table = counted(done.stdout)
     total_lines, total_held = table.pop("total")
     assert {name: lines for name, (lines, _) in table.items()} == {log.name: len(lines_of(log)) for log in LOGS}
@@ -152,6 +170,55 @@ def test_lines_do_not_depend_on_where_chunks_end(pieces, data):
     chunks = [content[a:b] for a, b in itertools.pairwise(cuts)]
     lines = [line for batch in mux.split_lines(chunks) for line in batch]
     assert lines == (content.removesuffix(b"\n").split(b"\n") if content else [])
+
+
+@given(
+    st.lists(st.binary(max_size=6) | st.just(b"\n") | st.just(b"")),
+    st.sampled_from([b"a\t", b"a longer tag\t"]),
+    st.integers(1, 20),
+)
+def test_blocks_are_the_lines_with_their_tags(chunks, prefix, limit):
+    texts = list(mux.tagged(chunks, prefix))
+    lines = [line for batch in mux.split_lines(chunks) for line in batch]
+    assert b"".join(texts) == b"".join(prefix + line + b"\n" for line in lines)
+    for text in texts:
+        messages = [(text[start:end], lines) for start, end, lines in mux.cut(text, limit)]
+        assert b"".join(message for message, _ in messages) == text
+        for message, lines in messages:
+            assert 1 <= len(message) <= limit
+            assert message.count(b"\n") == lines
+            assert message.endswith(b"\n") == (lines > 0)
+
+
+@bytes_only
+@pytest.mark.parametrize("capacity", [1, 64, 1000])
+def test_lines_longer_than_the_ring_are_put_together_whatever_comes_between(tmp_path, capacity):
+    names = ["a", "b", "a name of more bytes than the smallest ring can hold" * 2]
+    files = [tmp_path / f"{name}.log" for name in names]
+    for seed, path in enumerate(files):
+        lengths = [(7 * number + seed) % 50 * (number % 9) for number in range(500)]
+        path.write_bytes(b"".join(b"%d " % number + b"x" * length + b"\n" for number, length in enumerate(lengths)))
+    done = run(*files, "-o", tmp_path / "archive", "--capacity", capacity)
+    assert by_source(tmp_path / "archive") == {path.name: lines_of(path) for path in files}
+    assert re.search(r"^total +1,500 ", done.stdout, re.MULTILINE)
+
+
+@bytes_only
+def test_a_line_too_long_for_memory_ends_its_source_alone(tmp_path):
+    class Scarce(bytearray):
+        def __iadd__(self, more):
+            raise MemoryError
+
+    job = mux.Mux(["a.log", "b.log"], os.devnull, capacity=1024, in_bytes=True)
+    job.sources[0].begun = Scarce()
+    messages = [(0, 0, b"a.log\tpart"), (1, 1, b"b.log\tone\n"), (0, 2, b" end\na.log\tx\n"), (1, 1, b"b.log\ttwo\n")]
+    with job._tx as tx, open(tmp_path / "archive", "wb", buffering=0) as archive:
+        for number, lines, text in messages:
+            tx.try_send(mux.HEAD.pack(number, lines) + text)
+        tx.close()
+        asyncio.run(job._write_blocks(archive, lambda _: None))
+    assert by_source(tmp_path / "archive") == {"b.log": [b"one", b"two"]}
+    assert [(source.written, source.error) for source in job.sources] == [(0, mux.TOO_LONG), (2, None)]
 
 
 def test_an_older_archive_is_overwritten(tmp_path):
@@ -381,7 +448,7 @@ def test_ctrl_c_in_the_middle_of_big_files_leaves_whole_beginnings(tmp_path):
     files = [tmp_path / f"{name}.log" for name in "abc"]
     for path in files:
         path.write_bytes(b"".join(b"%s %d\n" % (path.stem.encode(), n) for n in range(1_000_000)))
-    with started(*files, "-o", tmp_path / "archive", "--capacity", 16) as process:
+    with started(*files, "-o", tmp_path / "archive", "--capacity", room_for(16)) as process:
         archived(tmp_path / "archive", 1000)
         out, _ = end(process, signal.SIGINT, 130)
     table = counted(out)
