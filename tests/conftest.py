@@ -12,6 +12,7 @@ from steploop import StepLoop
 from support import DEADLINE, Spawned
 
 OBJECT_VARIANTS = ["local", "spsc", "mpsc"]
+BYTES_VARIANTS = ["spsc_bytes", "mpsc_bytes"]
 LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
 
 _stderr = None
@@ -62,6 +63,12 @@ def variant(request):
 @pytest.fixture(params=["spsc", "mpsc"])
 def threaded(request):
     """Each object channel module whose ends may live in different threads."""
+    return _variant(request)
+
+
+@pytest.fixture(params=BYTES_VARIANTS)
+def bytes_variant(request):
+    """Each of the byte channel modules."""
     return _variant(request)
 
 
