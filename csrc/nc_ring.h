@@ -66,6 +66,11 @@ static inline uint64_t nc_ring_advance(const nc_ring *r, uint64_t pos, uint64_t 
     return index + n < r->capacity ? pos + n : pos - index + r->span + (index + n - r->capacity);
 }
 
+static inline uint64_t nc_ring_next(const nc_ring *r, uint64_t pos)
+{
+    return nc_ring_index(r, pos) + 1 < r->capacity ? pos + 1 : (pos | (r->span - 1)) + 1;
+}
+
 /* Items from `head` to `tail`, two positions at most a lap apart. */
 static inline uint64_t nc_ring_distance(const nc_ring *r, uint64_t head, uint64_t tail)
 {
@@ -133,10 +138,10 @@ static inline uint64_t nc_ring_push_sp(nc_ring *r, void *const *values, uint64_t
         n = room;
     if (n == 0)
         return 0;
-    for (uint64_t i = 0; i < n; i++) /* relaxed: R1 below publishes them */
-        nc_ring_fill(r, nc_ring_advance(r, tail, i), values[i], memory_order_relaxed);
+    for (uint64_t i = 0; i < n; i++, tail = nc_ring_next(r, tail)) /* relaxed: R1 below publishes them */
+        nc_ring_fill(r, tail, values[i], memory_order_relaxed);
     NC_STEP("push_sp: stored, not published");
-    atomic_store_explicit(&r->tail, nc_ring_advance(r, tail, n), publish); /* R1 */
+    atomic_store_explicit(&r->tail, tail, publish); /* R1 */
     return n;
 }
 
@@ -161,8 +166,8 @@ static inline uint64_t nc_ring_push_mp(nc_ring *r, void *const *values, uint64_t
             break;
     } while (true);
     NC_STEP("push_mp: claimed, not stored");
-    for (uint64_t i = 0; i < take; i++)
-        nc_ring_fill(r, nc_ring_advance(r, tail, i), values[i], memory_order_release); /* R2 */
+    for (uint64_t i = 0; i < take; i++, tail = nc_ring_next(r, tail))
+        nc_ring_fill(r, tail, values[i], memory_order_release); /* R2 */
     return take;
 }
 
@@ -181,15 +186,15 @@ static inline uint64_t nc_ring_pop_sc(nc_ring *r, void **values, uint64_t n, mem
         n = len;
     if (n == 0)
         return 0;
-    for (uint64_t i = 0; i < n; i++) {
-        void *_Atomic *slot = &r->slots[nc_ring_index(r, nc_ring_advance(r, head, i))];
+    for (uint64_t i = 0; i < n; i++, head = nc_ring_next(r, head)) {
+        void *_Atomic *slot = &r->slots[nc_ring_index(r, head)];
         unsigned spins = 0;
         while ((values[i] = atomic_load_explicit(slot, memory_order_acquire)) == NULL) /* R2 -> A2 */
             nc_relax(&spins);
         atomic_store_explicit(slot, NULL, memory_order_relaxed); /* R3 below publishes it */
     }
     NC_STEP("pop_sc: taken, not freed");
-    atomic_store_explicit(&r->head, nc_ring_advance(r, head, n), publish); /* R3 */
+    atomic_store_explicit(&r->head, head, publish); /* R3 */
     return n;
 }
 

@@ -190,11 +190,13 @@ static int import_others(core_state *st)
     st->Statistics = import_attr("nexus_channels._types", "Statistics");
     st->get_running_loop = import_attr("asyncio", "_get_running_loop");
     st->BaseEventLoop = import_attr("asyncio", "BaseEventLoop");
+    st->Future = import_attr("asyncio", "Future");
+    st->loop_keyword = Py_BuildValue("(s)", "loop");
     st->current_tasks = import_current_tasks();
     st->invalid_state = import_attr("asyncio", "InvalidStateError");
     st->mailboxes = PyDict_New();
-    return st->Statistics && st->get_running_loop && st->BaseEventLoop && st->current_tasks && st->invalid_state &&
-                   st->mailboxes
+    return st->Statistics && st->get_running_loop && st->BaseEventLoop && st->Future && st->loop_keyword &&
+                   st->current_tasks && st->invalid_state && st->mailboxes
                ? 0
                : -1;
 }
@@ -260,6 +262,8 @@ static int core_exec(PyObject *module)
         VISIT((st)->recent);                                  \
         VISIT((st)->get_running_loop);                        \
         VISIT((st)->BaseEventLoop);                           \
+        VISIT((st)->Future);                                  \
+        VISIT((st)->loop_keyword);                            \
         VISIT((st)->current_tasks);                           \
         VISIT((st)->invalid_state);                           \
     } while (0)

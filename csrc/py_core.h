@@ -77,6 +77,8 @@ typedef struct core_state {
     unsigned spares;              /* and how many there are */
     PyObject *get_running_loop;   /* asyncio._get_running_loop */
     PyObject *BaseEventLoop;      /* asyncio.BaseEventLoop */
+    PyObject *Future;             /* asyncio.Future */
+    PyObject *loop_keyword;       /* ('loop',) */
     PyObject *current_tasks;      /* dict loop -> task (up to 3.13), or the function asyncio.current_task */
     PyObject *invalid_state;      /* asyncio.InvalidStateError */
     PyObject *s_add_reader, *s_blocking, *s_call_later, *s_call_soon_threadsafe, *s_cancel, *s_create_future, *s_done,
@@ -276,8 +278,8 @@ void wake_box_unref(nc_box *box);
 sleeper *sleeper_new(nc_box *box, Endpoint *owner);
 void sleeper_free(sleeper *sl);
 void sleeper_set_future(sleeper *sl, PyObject *future);
-PyObject *loop_here(core_state *st, const char *who, nc_box **box);
-PyObject *loop_future(core_state *st, PyObject *loop);
+PyObject *loop_here(core_state *st, const char *who, nc_box **box, bool *plain);
+PyObject *loop_future(core_state *st, PyObject *loop, bool plain);
 PyObject *loop_timer(core_state *st, PyObject *loop, double seconds, PyObject *what);
 void resolve(core_state *st, PyObject *future);
 

@@ -192,7 +192,8 @@ static int awaitable_finish(Awaitable *aw, int s, PyObject **out)
 static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
 {
     nc_box *box;
-    PyObject *future = NULL, *loop = loop_here(st, aw->call.op->qualname, &box);
+    bool plain;
+    PyObject *future = NULL, *loop = loop_here(st, aw->call.op->qualname, &box, &plain);
     if (loop == NULL)
         return NULL;
     if (*sl == NULL && (*sl = sleeper_new(box, aw->call.ep)) == NULL)
@@ -203,7 +204,7 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
              (aw->timer = loop_timer(st, loop, aw->timeout, (PyObject *)aw)) == NULL)
         ;
     else
-        future = loop_future(st, loop);
+        future = loop_future(st, loop, plain);
     wake_box_unref(box);
     Py_DECREF(loop);
     return future;
@@ -330,7 +331,13 @@ static Awaitable *awaitable_alloc(core_state *st, PyTypeObject *type)
     Awaitable *aw = st->spare;
     st->spare = aw->timer;
     st->spares--;
+#ifdef Py_REF_DEBUG
     return (Awaitable *)PyObject_Init((PyObject *)aw, type);
+#else
+    Py_SET_REFCNT(aw, 1);
+    Py_SET_TYPE(aw, (PyTypeObject *)Py_NewRef(type));
+    return aw;
+#endif
 }
 
 static void awaitable_recycle(core_state *st, Awaitable *aw)
@@ -373,13 +380,42 @@ PyObject *wait_new(const Call *call, double timeout)
     return (PyObject *)aw;
 }
 
+/* The first look of a new awaitable, with which most end: STEP_READY, STEP_ERROR, or on to awaitable_step. */
+static int awaitable_first_look(Awaitable *aw, PyObject **out)
+{
+    Chan *c = aw->call.ep->chan;
+    nc_box *kicks = NULL;
+    step s;
+    aw->running = true;
+    *out = NULL;
+    s = aw->call.op->look(&aw->call, false, out, &kicks);
+    aw->running = false;
+    if (s == STEP_READY || s == STEP_ERROR) {
+        aw->state = DONE;
+        if (aw->call.value != NULL)
+            awaitable_release(c->st, aw);
+    }
+    settle_soon(c, kicks);
+    return s;
+}
+
+static int awaitable_run(Awaitable *aw, PyObject **out)
+{
+    if (!NC_FREE_THREADED && aw->state == CREATED && !aw->running) { /* with a GIL nothing has to be held */
+        int s = awaitable_first_look(aw, out);
+        if (s == STEP_READY || s == STEP_ERROR)
+            return s;
+    }
+    return awaitable_step(aw, out);
+}
+
 static PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **out)
 {
     if (arg != Py_None && arg != NULL && ((Awaitable *)self)->state == CREATED) {
         PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
         return PYGEN_ERROR;
     }
-    switch (awaitable_step((Awaitable *)self, out)) {
+    switch (awaitable_run((Awaitable *)self, out)) {
     case STEP_READY:
         if (*out == NULL)
             *out = Py_NewRef(Py_None);
@@ -402,15 +438,35 @@ static void raise_stop_iteration(PyObject *value)
     }
 }
 
+#if PY_VERSION_HEX >= 0x030C0000
+/* The same for `await`, which looks at .value alone: no tuple of arguments, no normalisation.  This is how
+ * every result travels from 3.12 on, where only true coroutines are sent to. */
+static void hand_over(PyObject *value)
+{
+    PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
+    PyObject *none = PyTuple_New(0);
+    PyObject *stop = none != NULL ? type->tp_new(type, none, NULL) : NULL;
+    Py_XDECREF(none);
+    if (stop == NULL) {
+        Py_DECREF(value);
+        return;
+    }
+    Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
+    PyErr_SetRaisedException(stop);
+}
+#else
+#define hand_over raise_stop_iteration
+#endif
+
 static PyObject *awaitable_iternext(PyObject *self)
 {
     PyObject *out;
-    switch (awaitable_step((Awaitable *)self, &out)) {
+    switch (awaitable_run((Awaitable *)self, &out)) {
     case STEP_SLEEP:
         return out;
     case STEP_READY:
         if (out != NULL) /* NULL without an exception stands for None */
-            raise_stop_iteration(out);
+            hand_over(out);
         return NULL;
     default:
         return NULL;
@@ -761,7 +817,8 @@ static step park(Call *call, double timeout, PyObject **out)
         if (s == STEP_BUSY)
             line_defer(call, &p->waiter);
         else if (s == STEP_BLOCKED || s == STEP_PARTIAL) {
-            p->base.born = core_generation(); /* a signal handler may have forked us */
+            if (p->base.born != core_generation())
+                p->base.born = core_generation(); /* a signal handler has forked us */
             turn = line_up(call, &p->waiter, s == STEP_PARTIAL, &kicks);
         }
         Py_END_CRITICAL_SECTION();

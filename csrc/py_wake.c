@@ -169,7 +169,8 @@ typedef struct Mailbox {
     loop_box *box;
     PyObject *loop;               /* weak reference */
     PyObject *key;
-    bool tells_thread;            /* a loop of asyncio's own making: _thread_id says where it runs */
+    bool tells_thread; /* a loop of asyncio's own making: _thread_id says where it runs */
+    bool plain_future; /* its create_future() is asyncio's own, which makes an asyncio.Future */
 } Mailbox;
 
 /* The mailbox's loop, a new reference, or NULL without an exception when it is gone. */
@@ -378,6 +379,17 @@ static void forget_closed_loops(core_state *st)
     PyErr_Clear();
 }
 
+static bool makes_plain_futures(core_state *st, PyObject *loop)
+{
+    PyObject *its = PyObject_GetAttr((PyObject *)Py_TYPE(loop), st->s_create_future);
+    PyObject *own = PyObject_GetAttr(st->BaseEventLoop, st->s_create_future);
+    bool same = its != NULL && its == own;
+    PyErr_Clear();
+    Py_XDECREF(its);
+    Py_XDECREF(own);
+    return same;
+}
+
 static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
 {
     forget_closed_loops(st); /* one comes, others may go */
@@ -395,6 +407,7 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
     Py_XDECREF(forget);
     int own = PyObject_IsInstance(loop, st->BaseEventLoop);
     m->tells_thread = own > 0;
+    m->plain_future = own > 0 && makes_plain_futures(st, loop);
     m->box = m->loop != NULL && own >= 0 ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
     if (m->box == NULL) {
         if (!PyErr_Occurred())
@@ -639,7 +652,7 @@ void settle(core_state *st, Chan *c, nc_box *kicks)
 /* ---- for those who are about to wait ---------------------------------------------------------------- */
 
 /* The running loop, a new reference, and its box, a reference too; NULL with an exception set. */
-PyObject *loop_here(core_state *st, const char *who, nc_box **box)
+PyObject *loop_here(core_state *st, const char *who, nc_box **box, bool *plain)
 {
     PyObject *loop;
     Mailbox *m;
@@ -653,15 +666,17 @@ PyObject *loop_here(core_state *st, const char *who, nc_box **box)
         return NULL;
     }
     *box = &m->box->base.box;
+    *plain = m->plain_future;
     nc_box_ref(*box);
     Py_DECREF(m);
     return loop;
 }
 
 /* A future of the loop that a task may wait on, a new reference. */
-PyObject *loop_future(core_state *st, PyObject *loop)
+PyObject *loop_future(core_state *st, PyObject *loop, bool plain)
 {
-    PyObject *future = PyObject_CallMethodNoArgs(loop, st->s_create_future);
+    PyObject *future = plain ? PyObject_Vectorcall(st->Future, &loop, 0, st->loop_keyword)
+                             : PyObject_CallMethodNoArgs(loop, st->s_create_future);
     if (future != NULL && PyObject_SetAttr(future, st->s_blocking, Py_True) < 0)
         Py_CLEAR(future);
     return future;
