@@ -38,6 +38,7 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "setuptools>=77",
         TQDM,
+        "websockets>=14",
         *UVLOOP,
     ],
     "bench": [

@@ -1,0 +1,260 @@
+"""The programs in `examples/`, run as programs, and their parts on what a run does not show."""
+
+import asyncio
+import importlib.util
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+from harness import seeded, size, takes_long
+from support import DEADLINE, until
+
+from nexus_channels import ClaimDisconnected, spsc_bytes
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+SESSION = EXAMPLES / "data" / "session.fix"
+
+
+def command(name, *arguments):
+    return [sys.executable, "-P", str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
+
+
+def run(name, *arguments, code=0, **kwargs):
+    done = subprocess.run(
+        command(name, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        **kwargs,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def load(name):
+    """The example as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---- WebSocket frames ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def websocket():
+    pytest.importorskip("websockets", reason="the test extra has it: pip install '.[test]'")
+    return load("websocket_handoff")
+
+
+@pytest.mark.usefixtures("websocket")
+def test_frames_of_every_size_arrive_in_order():
+    done = run("websocket_handoff", "--frames", size(300, 5000))
+    assert f"{size(300, 5000):,} frames" in done.stdout
+    assert "all there, in order" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_feed_has_frames_from_one_byte_to_a_mebibyte(websocket):
+    sizes = websocket.Feed(300).sizes
+    assert (len(sizes), min(sizes), max(sizes)) == (300, 1, 1 << 20)
+    assert len(set(sizes)) > 200
+
+
+def test_a_ring_of_one_large_frame_holds_the_client_back_and_loses_nothing(websocket):
+    feed = websocket.Feed(60)
+    check = websocket.Check(feed)
+    asyncio.run(websocket.run(feed, check, 2 << 20))
+    assert (check.frames, check.bytes) == (60, sum(feed.sizes))
+
+
+def test_the_consumer_borrows_the_frames(websocket):
+    seen = []
+
+    def handle(number, frame):
+        assert isinstance(frame.obj, spsc_bytes.ReadClaim)
+        assert frame.readonly
+        seen.append((number, len(frame)))
+
+    feed = websocket.Feed(10)
+    asyncio.run(websocket.run(feed, handle, 4 << 20))
+    assert seen == list(enumerate(feed.sizes))
+
+
+def test_a_frame_that_is_not_what_was_sent_is_noticed(websocket):
+    feed, other = websocket.Feed(10), websocket.Feed(10, seed=1)
+    with pytest.raises(ExceptionGroup) as failed:
+        asyncio.run(websocket.run(feed, websocket.Check(other), 4 << 20))
+    assert [str(error) for error in failed.value.exceptions if isinstance(error, ValueError)] == [
+        "frame 0 is not what was sent"
+    ]
+    check = websocket.Check(feed)
+    check(0, feed.frame(0))
+    with pytest.raises(ValueError, match="frame 2 came when 1 was due"):
+        check(2, feed.frame(2))
+
+
+def test_a_consumer_that_fails_ends_the_client_too(websocket):
+    def handle(number, frame):
+        raise OSError("the consumer's own")
+
+    with pytest.raises(ExceptionGroup) as failed:
+        asyncio.run(websocket.run(websocket.Feed(100), handle, 2 << 20))
+    others = [error for error in failed.value.exceptions if not isinstance(error, ClaimDisconnected)]
+    assert [str(error) for error in others] == ["the consumer's own"]
+
+
+# ---- FIX messages --------------------------------------------------------------------------------------------------
+
+
+fix = load("fix_archive")
+
+
+def messages():
+    """Of the session, by their number."""
+    tape = fix.Tape(SESSION)
+    return {number: bytes(message) for number, message in iter(tape.take, None)}
+
+
+def archived(path):
+    """{number: message} of the records that are whole."""
+    found = list(fix.records(path.read_bytes()))
+    assert len({number for number, _ in found}) == len(found), "archived twice"
+    return {number: bytes(message) for number, message in found}
+
+
+def long_session(path, times):
+    path.write_bytes(SESSION.read_bytes() * times)
+    return path
+
+
+def test_the_session_is_what_its_generator_writes():
+    generated = subprocess.run(command("make_fix_session"), capture_output=True, check=True, timeout=DEADLINE).stdout
+    assert generated == SESSION.read_bytes()
+    assert len(generated) < 1_000_000
+    assert len(messages()) == 4000
+
+
+def test_the_session_has_messages_of_many_kinds_and_data_with_separators_in_it():
+    bodies = [fix.verify(memoryview(message)) for message in messages().values()]
+    assert {body[b"35"] for body in bodies} == set(b"A 0 5 D 8 F W X".split())
+    assert [int(body[b"34"]) for body in bodies] == list(range(1, 4001))
+    assert bodies[0][b"96"] == b"salt\x01and\npepper"
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("capacity", [512, 1 << 16])
+def test_the_archive_holds_every_message_once(tmp_path, threads, capacity):
+    done = run("fix_archive", SESSION, tmp_path / "archive", "--threads", threads, "--capacity", capacity)
+    assert done.stdout.startswith("4,000 messages archived")
+    assert done.stderr == ""
+    assert archived(tmp_path / "archive") == messages()
+    assert "4,000 records, " in run("fix_archive", "--check", tmp_path / "archive").stdout
+
+
+def test_one_parser_keeps_the_order(tmp_path):
+    run("fix_archive", SESSION, tmp_path / "archive", "--threads", 1)
+    assert list(archived(tmp_path / "archive")) == list(range(4000))
+
+
+DAMAGE = {
+    "wrong CheckSum": lambda message: message.replace(b"56=BROKER", b"56=BRAKER"),
+    "BodyLength does not lead to a CheckSum": lambda message: message.replace(b"\x0156=", b"\x01156="),
+    "without field 49": lambda message: signed(message.replace(b"49=GATEWAY", b"50=GATEWAY")),
+    "a broken field at byte 0 of the body": lambda message: signed(message.replace(b"35=", b"3_5")),
+    "the length in field 95 is no number": lambda message: signed(message.replace(b"56=BROKER", b"95=TEN.67")),
+}
+
+
+def signed(message):
+    """The message with the right checksum."""
+    return message[:-7] + b"10=%03d\x01" % (sum(message[:-7]) % 256)
+
+
+@pytest.mark.parametrize("reason", DAMAGE)
+def test_a_damaged_message_is_rejected_and_no_other(tmp_path, reason):
+    sound = messages()
+    session = dict(sound)
+    for number in (1, 2000, 3999):
+        damaged = DAMAGE[reason](session[number])
+        assert damaged != session[number]
+        session[number] = damaged
+    (tmp_path / "session").write_bytes(b"".join(session.values()))
+    done = run("fix_archive", tmp_path / "session", tmp_path / "archive", code=1)
+    assert done.stderr.splitlines() == [f"message {number} rejected: {reason}" for number in (1, 2000, 3999)]
+    assert archived(tmp_path / "archive") == {n: sound[n] for n in sound if n not in (1, 2000, 3999)}
+
+
+def test_an_archive_cut_anywhere_can_be_read_up_to_there(tmp_path):
+    path = tmp_path / "archive"
+    run("fix_archive", SESSION, path, "--threads", 2)
+    whole = path.read_bytes()
+    start = whole.index(b"8=FIX", 5000) - fix.SEQUENCE.size  # of some record
+    end = whole.index(b"8=FIX", start + 20) - fix.SEQUENCE.size
+    before = [(number, bytes(message)) for number, message in fix.records(whole[:start])]
+    assert sum(len(message) + fix.SEQUENCE.size for _, message in before) == start
+    for cut in range(start, end):
+        assert list(fix.records(whole[:cut])) == before
+    assert len(list(fix.records(whole[:end]))) == len(before) + 1
+
+    path.write_bytes(whole[: start + 30])
+    assert "30 bytes of a record that was cut short" in run("fix_archive", "--check", path, code=1).stdout
+    run("fix_archive", SESSION, path)
+    assert archived(path) == messages()
+
+
+@takes_long()
+def test_killed_at_any_moment_it_leaves_a_readable_beginning(tmp_path):
+    chance = seeded("killed")
+    session = long_session(tmp_path / "session", 5)
+    tape = fix.Tape(session)
+    expected = {number: bytes(message) for number, message in iter(tape.take, None)}
+    total = sum(fix.SEQUENCE.size + len(message) for message in expected.values())
+    for round_number in range(size(4, 50)):
+        path = tmp_path / f"archive{round_number}"
+        moment = chance.randrange(1, total * 8 // 10)
+        archive_until_killed(session, path, moment)
+        content = path.read_bytes()
+        whole = archived(path)
+        assert whole.items() <= expected.items()
+        torn = len(content) - sum(fix.SEQUENCE.size + len(message) for message in whole.values())
+        assert 0 <= torn < fix.SEQUENCE.size + max(map(len, expected.values())), "only the last record may be cut"
+    run("fix_archive", session, path)
+    assert archived(path) == expected, "the next run archives what is missing"
+
+
+def archive_until_killed(session, path, moment):
+    """Start the program, and kill it once so many bytes are in the archive."""
+    process = subprocess.Popen(command("fix_archive", session, path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        until(lambda: path.exists() and path.stat().st_size >= moment, f"{moment} bytes in the archive")
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_disk_that_takes_no_more_is_told_and_ends_it(tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    done = run("fix_archive", SESSION, tmp_path / "archive", code=1, preexec_fn=limit)
+    assert "cannot archive: [Errno 27] File too large" in done.stderr
+    assert 1000 < len(archived(tmp_path / "archive")) < 4000
+
+
+def test_a_session_that_is_not_there_is_told(tmp_path):
+    done = run("fix_archive", tmp_path / "missing", tmp_path / "archive", code=1)
+    assert "cannot archive: [Errno 2] No such file or directory" in done.stderr
+    assert not (tmp_path / "archive").exists()
+
+
+def test_the_session_is_required(tmp_path):
+    assert "give a session to archive" in run("fix_archive", tmp_path / "archive", code=2).stderr
