@@ -21,6 +21,9 @@ EXPECTED = {
             "nobody gets undeliverable",
         ]
     ),
+    "Bytes, written and read in place": sorted(
+        ["b'a copy'", "64 b'in place'", "5 b'short'", "still in use", "no room"]
+    ),
 }
 
 
