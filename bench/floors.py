@@ -92,7 +92,7 @@ def awaited_coroutines(items: Items, factory: LoopFactory) -> int:
 
 
 def bare_futures(items: Items, factory: LoopFactory) -> int:
-    """Two tasks that hand a future to and fro."""
+    """Two tasks that hand a future back and forth."""
 
     async def main() -> int:
         create = asyncio.get_running_loop().create_future
