@@ -96,6 +96,27 @@ def test_dropping_the_last_reference_to_the_other_side_wakes_a_blocked_call(requ
         del mine
 
 
+@pytest.mark.parametrize("waits", ["receiver", "sender"])
+def test_dropping_the_last_reference_in_another_thread_wakes_its_maker(threaded, spawn, waits):
+    """The thread that made both ends waits on one of them, and so cannot look after the other."""
+    tx, rx = full_channel(threaded) if waits == "sender" else threaded.channel(1)
+    box = [rx if waits == "sender" else tx]
+    statistics = (tx if waits == "sender" else rx).statistics
+
+    def drop(box=box):
+        until(lambda: statistics().waiting_senders + statistics().waiting_receivers == 1)
+        box.clear()
+
+    if waits == "sender":
+        del rx
+    else:
+        del tx
+    spawn(drop)
+    with pytest.raises((SendError, RecvError)) as raised:
+        tx.send_blocking(1, timeout=3 * SLOWNESS) if waits == "sender" else rx.recv_blocking(timeout=3 * SLOWNESS)
+    assert not isinstance(raised.value, TimeoutError)
+
+
 def test_dropping_the_last_of_several_clones_wakes_and_no_earlier_one(spawn):
     from nexus_channels import mpsc
 
