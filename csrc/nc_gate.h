@@ -133,6 +133,8 @@ static inline bool nc_post_receive(nc_waiter *w)
 static inline bool nc_post_abandon(nc_waiter *w)
 {
     uint32_t mailed = NC_POST_MAILED;
+    if (atomic_load_explicit(&w->post, memory_order_acquire) == NC_POST_NONE) /* B4 */
+        return true; /* out of the line, it is not posted again */
     return !atomic_compare_exchange_strong_explicit(&w->post, &mailed, NC_POST_ABANDONED, memory_order_acq_rel,
                                                     memory_order_acquire); /* B4 */
 }
@@ -151,6 +153,7 @@ typedef struct nc_gate {
     _Atomic uint32_t crowd; /* for this side: NC_HEAD a waiter, | NC_OVER; written under the lock */
     uint32_t waiting;       /* the rest: under the lock */
     uint32_t born;          /* which process it belongs to; see nc_gate_enter */
+    bool guarded;           /* all who come here hold one lock, the GIL: its own is left alone, orders relaxed */
     uint64_t owed, called;
     nc_waiter *first, *last, *cursor;
     nc_lock lock;
@@ -162,6 +165,7 @@ static inline void nc_gate_init(nc_gate *g, uint32_t born)
     atomic_store_explicit(&g->crowd, 0, memory_order_relaxed);
     g->waiting = 0;
     g->born = born;
+    g->guarded = false;
     g->owed = g->called = 0;
     g->first = g->last = g->cursor = NULL;
     nc_lock_init(&g->lock);
@@ -193,10 +197,16 @@ static inline void nc_gate_add_crowd(nc_gate *g, uint32_t n)
     atomic_store_explicit(&g->crowd, nc_gate_crowd(g) + n, memory_order_release); /* C1, handed on */
 }
 
+/* Raise the flag before looking again (W1), lower it when nobody is left to be told; lowered late it costs
+ * the other side a look, no more, so release is enough. */
 static inline void nc_gate_set_flag(nc_gate *g)
 {
-    uint32_t gone = atomic_load_explicit(&g->flag, memory_order_relaxed) & NC_GONE; /* under the lock */
-    atomic_store_explicit(&g->flag, gone | (g->waiting ? NC_WATCHED : 0), memory_order_seq_cst); /* W1 */
+    uint32_t flag = atomic_load_explicit(&g->flag, memory_order_relaxed); /* under the lock */
+    uint32_t want = (flag & NC_GONE) | (g->waiting ? NC_WATCHED : 0);
+    if (want == flag)
+        return;
+    bool raise = want & NC_WATCHED && !g->guarded;
+    atomic_store_explicit(&g->flag, want, raise ? memory_order_seq_cst : memory_order_release); /* W1 */
 }
 
 /* Enter the gate.  `now` tells this process from the one it was forked from: what waits in the parent is
@@ -206,14 +216,21 @@ static inline void nc_gate_enter(nc_gate *g, uint32_t now)
     if (g->born != now) {
         uint32_t gone = atomic_load_explicit(&g->flag, memory_order_relaxed) & NC_GONE; /* alone after fork */
         uint32_t over = nc_gate_crowd(g) & NC_OVER;
+        bool guarded = g->guarded;
         nc_gate_init(g, now);
+        g->guarded = guarded;
         atomic_store_explicit(&g->flag, gone, memory_order_relaxed);
         atomic_store_explicit(&g->crowd, over, memory_order_relaxed);
     }
-    nc_lock_enter(&g->lock);
+    if (!g->guarded)
+        nc_lock_enter(&g->lock);
 }
 
-static inline void nc_gate_exit(nc_gate *g) { nc_lock_exit(&g->lock); }
+static inline void nc_gate_exit(nc_gate *g)
+{
+    if (!g->guarded)
+        nc_lock_exit(&g->lock);
+}
 
 /* Everything below is called between nc_gate_enter and nc_gate_exit. */
 

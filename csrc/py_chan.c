@@ -26,6 +26,8 @@ static bool chan_allocate(Chan *c, uint64_t capacity)
     c->gate = (nc_gate *)base;
     for (int side = 0; side < SIDES; side++)
         nc_gate_init(&c->gate[side], core_generation());
+    for (int side = 0; side < SIDES; side++)
+        c->gate[side].guarded = !NC_FREE_THREADED;
     if (has_bytes(c->kind)) {
         c->log = (nc_log *)(base + gates);
         nc_log_init(c->log, capacity, 0);

@@ -196,16 +196,18 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
     PyObject *future = NULL, *loop = loop_here(st, aw->call.op->qualname, &box, &plain);
     if (loop == NULL)
         return NULL;
-    if (*sl == NULL && (*sl = sleeper_new(box, aw->call.ep)) == NULL)
+    bool same = *sl == NULL || (*sl)->waiter.box == box;
+    if (*sl != NULL || (*sl = sleeper_new(box, aw->call.ep)) == NULL)
+        wake_box_unref(box);
+    if (*sl == NULL)
         PyErr_NoMemory();
-    else if ((*sl)->waiter.box != box)
+    else if (!same)
         PyErr_Format(PyExc_RuntimeError, "%s() was first awaited on another event loop", aw->call.op->qualname);
     else if (aw->timeout > 0 && aw->timer == NULL &&
              (aw->timer = loop_timer(st, loop, aw->timeout, (PyObject *)aw)) == NULL)
         ;
     else
         future = loop_future(st, loop, plain);
-    wake_box_unref(box);
     Py_DECREF(loop);
     return future;
 }

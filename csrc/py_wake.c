@@ -104,12 +104,12 @@ static void wake_fd_clear(int fd)
 
 /* ---- sleepers --------------------------------------------------------------------------------------- */
 
+/* Takes over the reference to the box, unless it fails. */
 sleeper *sleeper_new(nc_box *box, Endpoint *owner)
 {
     sleeper *sl = PyMem_Malloc(sizeof *sl);
     if (sl == NULL)
         return NULL;
-    nc_box_ref(box);
     sl->waiter.box = box;
     sl->waiter.owner = owner;
     sl->chan = (Chan *)Py_NewRef(owner->chan);
@@ -128,10 +128,22 @@ void sleeper_free(sleeper *sl)
     PyMem_Free(sl);
 }
 
+/* With a GIL, which every caller holds, the exchange needs no atomicity. */
+static PyObject *sleeper_swap_future(sleeper *sl, PyObject *future)
+{
+#if NC_FREE_THREADED
+    return atomic_exchange_explicit(&sl->future, future, memory_order_acq_rel); /* S1 */
+#else
+    PyObject *old = atomic_load_explicit(&sl->future, memory_order_relaxed); /* S1 */
+    atomic_store_explicit(&sl->future, future, memory_order_relaxed);        /* S1 */
+    return old;
+#endif
+}
+
 void sleeper_set_future(sleeper *sl, PyObject *future)
 {
     Py_XINCREF(future);
-    Py_XDECREF(atomic_exchange_explicit(&sl->future, future, memory_order_acq_rel)); /* S1 */
+    Py_XDECREF(sleeper_swap_future(sl, future));
 }
 
 /* Wake the task that waits on this future.  On its loop's thread; runs Python code. */
@@ -153,7 +165,7 @@ void resolve(core_state *st, PyObject *future)
 static PyObject *sleeper_receive(nc_waiter *w, bool *gone)
 {
     sleeper *sl = container_of(w, sleeper, waiter);
-    PyObject *future = atomic_exchange_explicit(&sl->future, NULL, memory_order_acq_rel); /* S1 */
+    PyObject *future = sleeper_swap_future(sl, NULL);
     *gone = !nc_post_receive(w);
     if (*gone)
         sleeper_free(sl);
@@ -630,8 +642,10 @@ void settle(core_state *st, Chan *c, nc_box *kicks)
     bool orphans = c != NULL && nc_gate_flag(&c->gate[RX], memory_order_relaxed) & NC_GONE; /* W2 was before */
     if (kicks == NULL && !orphans)
         return;
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *type = NULL, *value = NULL, *traceback = NULL;
+    bool failing = PyErr_Occurred() != NULL;
+    if (failing)
+        PyErr_Fetch(&type, &value, &traceback);
     Py_XINCREF(c);
     while (kicks != NULL) {
         wake_box *b = container_of(nc_box_unchain(&kicks), wake_box, box);
@@ -646,7 +660,8 @@ void settle(core_state *st, Chan *c, nc_box *kicks)
     if (orphans)
         chan_discard_orphans(c);
     Py_XDECREF(c);
-    PyErr_Restore(type, value, traceback);
+    if (failing)
+        PyErr_Restore(type, value, traceback);
 }
 
 /* ---- for those who are about to wait ---------------------------------------------------------------- */
