@@ -138,6 +138,7 @@ typedef struct Call {
     Py_ssize_t n;                 /* recv_many: at most; send_many: how many went; claim: bytes */
     uint64_t least, share;        /* for the waiter: needs, and will take at most */
     PyObject *entered;            /* async with tx.claim(n): the claim, from its start to its end; strong */
+    bool late;               /* it has begun to wait: a lent endpoint is waited for, too */
 } Call;
 
 typedef struct call_op {

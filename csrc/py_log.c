@@ -39,9 +39,10 @@ static bool claim_is_open(Claim *claim);
 
 static bool many(Chan *c) { return c->kind == MPSC_BYTES; }
 
-static step busy(Endpoint *ep, bool called)
+/* At the call a lent endpoint is an error; who has begun to wait, waits for the claim to end as well. */
+static step busy(Endpoint *ep, bool patient)
 {
-    if (called)
+    if (patient)
         return STEP_BUSY;
     core_raise(ep->chan->st, E_BUSY, NULL, "this %s is lent to a claim that is still open",
                ep->side == TX ? "sender" : "receiver");
@@ -83,8 +84,9 @@ static inline void log_abort(Chan *c, const nc_record *record)
 
 /* Room for n bytes: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR, without an exception if the receiver is gone.
  */
-static step reserve(Endpoint *ep, uint64_t n, bool called, nc_record *record)
+static step reserve(Call *call, uint64_t n, bool called, nc_record *record)
 {
+    Endpoint *ep = call->ep;
     Chan *c = ep->chan;
     nc_gate *g = &c->gate[TX];
     if (ep->closed)
@@ -93,7 +95,7 @@ static step reserve(Endpoint *ep, uint64_t n, bool called, nc_record *record)
     if (crowd & NC_OVER)
         return STEP_ERROR;
     if (ep->claim != NULL)
-        return busy(ep, called);
+        return busy(ep, called || call->late);
     if (crowd == 0 || called)
         return log_claim(c, n, record) == NC_OK ? STEP_READY : STEP_BLOCKED;
     nc_gate_enter(g, core_generation()); /* others wait: only what is left over when they have had their share */
@@ -110,7 +112,7 @@ static step claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     Endpoint *ep = call->ep;
     nc_record record;
-    step s = reserve(ep, (uint64_t)call->n, called, &record);
+    step s = reserve(call, (uint64_t)call->n, called, &record);
     if (s == STEP_READY && (*out = (PyObject *)claim_new(ep, &record)) == NULL) {
         log_abort(ep->chan, &record);
         tell(ep->chan, RX, kicks);
@@ -127,40 +129,37 @@ static void claim_timed_out(Call *call)
                call->n, (unsigned long long)call->ep->chan->log->capacity);
 }
 
-/* The bytes of something that was checked: a bytes object, or a memoryview of it. */
+/* The bytes of something that was checked: a bytes object, or a pair of what was passed and a view of it. */
 static const char *payload(PyObject *data, uint64_t *n)
 {
     if (PyBytes_CheckExact(data)) {
         *n = (uint64_t)PyBytes_GET_SIZE(data);
         return PyBytes_AS_STRING(data);
     }
-    *n = (uint64_t)PyMemoryView_GET_BUFFER(data)->len;
-    return PyMemoryView_GET_BUFFER(data)->buf;
+    Py_buffer *buffer = PyMemoryView_GET_BUFFER(PyTuple_GET_ITEM(data, 1));
+    *n = (uint64_t)buffer->len;
+    return buffer->buf;
 }
 
+static PyObject *original(PyObject *data) { return PyTuple_CheckExact(data) ? PyTuple_GET_ITEM(data, 0) : data; }
+
 /* Copy a message into the ring. */
-static inline step put_bytes(Endpoint *ep, PyObject *data, bool called)
+static inline step put_bytes(Call *call, PyObject *data, bool called)
 {
     uint64_t n;
     const char *bytes = payload(data, &n);
     nc_record record;
-    step s = reserve(ep, n, called, &record);
+    step s = reserve(call, n, called, &record);
     if (s == STEP_READY) {
         memcpy(record.data, bytes, n);
-        log_commit(ep->chan, &record, n);
+        log_commit(call->ep->chan, &record, n);
     }
     return s;
 }
 
-/* What the user passed: a memoryview stands for it while the call lasts. */
-static PyObject *original(PyObject *data)
-{
-    return PyMemoryView_Check(data) ? PyMemoryView_GET_BUFFER(data)->obj : data;
-}
-
 static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
-    step s = put_bytes(call->ep, call->value, called);
+    step s = put_bytes(call, call->value, called);
     if (s == STEP_READY)
         tell(call->ep->chan, RX, kicks);
     else if (s == STEP_ERROR && !PyErr_Occurred())
@@ -195,7 +194,7 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
     if (before == all && (call->ep->closed || nc_gate_crowd(&c->gate[TX]) & NC_OVER))
         s = call->ep->closed ? endpoint_check(call->ep) : STEP_ERROR;
     while (s == STEP_READY && call->n < all)
-        if ((s = put_bytes(call->ep, PyList_GET_ITEM(call->value, call->n), called)) == STEP_READY)
+        if ((s = put_bytes(call, PyList_GET_ITEM(call->value, call->n), called)) == STEP_READY)
             call->n++;
     if (call->n > before)
         tell(c, RX, kicks);
@@ -269,14 +268,19 @@ static Py_ssize_t parse_size(Chan *c, PyObject *arg)
 static PyObject *checked_payload(Chan *c, PyObject *data)
 {
     uint64_t n;
-    PyObject *held;
+    PyObject *held = NULL;
     if (PyBytes_CheckExact(data))
         held = Py_NewRef(data);
-    else if ((held = PyMemoryView_FromObject(data)) != NULL &&
-             !PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(held), 'C')) {
-        PyErr_Format(PyExc_BufferError, "a message must be C-contiguous, and this %.200s is not",
-                     Py_TYPE(data)->tp_name);
-        Py_CLEAR(held);
+    else {
+        PyObject *view = PyMemoryView_FromObject(data);
+        if (view == NULL)
+            return NULL;
+        if (PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(view), 'C'))
+            held = PyTuple_Pack(2, data, view);
+        else
+            PyErr_Format(PyExc_BufferError, "a message must be C-contiguous, and this %.200s is not",
+                         Py_TYPE(data)->tp_name);
+        Py_DECREF(view);
     }
     if (held == NULL)
         return NULL;
@@ -445,15 +449,16 @@ static PyObject *sender_try_send_many(PyObject *self, PyObject *sequence)
 /* ---- receivers: look -------------------------------------------------------------------------------- */
 
 /* The first record: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR, without an exception at the end. */
-static step show(Endpoint *ep, bool called, nc_record *record, nc_box **kicks)
+static step show(Call *call, bool called, nc_record *record, nc_box **kicks)
 {
+    Endpoint *ep = call->ep;
     Chan *c = ep->chan;
     nc_gate *g = &c->gate[RX];
     bool freed;
     if (ep->closed)
         return endpoint_check(ep);
     if (ep->claim != NULL)
-        return busy(ep, called);
+        return busy(ep, called || call->late);
     /* The first record is owed to the first in line, whatever lies behind it; only the end is for all. */
     bool first = called || nc_gate_crowd(g) < NC_HEAD;
     for (int last = 0; last < 2; last++) {
@@ -489,7 +494,7 @@ static void recv_timed_out(Call *call)
 static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
-    step s = show(call->ep, called, &record, kicks);
+    step s = show(call, called, &record, kicks);
     if (s == STEP_ERROR)
         raise_end(call);
     if (s != STEP_READY)
@@ -504,7 +509,7 @@ static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
-    step s = show(call->ep, called, &record, kicks);
+    step s = show(call, called, &record, kicks);
     if (s == STEP_ERROR)
         raise_end(call);
     if (s != STEP_READY)
@@ -522,7 +527,7 @@ static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kic
 {
     Py_buffer *target = PyMemoryView_GET_BUFFER(call->value);
     nc_record record;
-    step s = show(call->ep, called, &record, kicks);
+    step s = show(call, called, &record, kicks);
     if (s == STEP_ERROR)
         raise_end(call);
     if (s != STEP_READY)
@@ -545,7 +550,7 @@ static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kic
 static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
-    step s = show(call->ep, called, &record, kicks);
+    step s = show(call, called, &record, kicks);
     if (s == STEP_ERROR)
         raise_end(call);
     if (s != STEP_READY)
@@ -559,7 +564,7 @@ static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kic
             break;
         take(call->ep, &record);
         if (PyList_GET_SIZE(list) < call->n)
-            s = show(call->ep, called, &record, kicks);
+            s = show(call, called, &record, kicks);
     }
     if (list != NULL && PyList_GET_SIZE(list) > 0) {
         PyErr_Clear();
@@ -579,7 +584,7 @@ static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     if (it->last != NULL && claim_is_open(it->last) && !claim_finish_held(it->last, FINISH_COMMIT, 0, kicks))
         return STEP_ERROR;
     Py_CLEAR(it->last);
-    step s = show(call->ep, called, &record, kicks);
+    step s = show(call, called, &record, kicks);
     if (s != STEP_READY)
         return s;
     it->last = claim_new(call->ep, &record);
@@ -633,7 +638,7 @@ static PyObject *receive(PyObject *self, const call_op *op, PyObject *const *arg
     double timeout;
     if (!core_parse_none(ep->chan->st, op->name, args, n, kwnames, &timeout) || !check_idle(ep))
         return NULL;
-    return wait_new(&(Call){op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL}, timeout);
+    return wait_new(&(Call){op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL, false}, timeout);
 }
 
 static PyObject *receive_blocking(PyObject *self, const call_op *op, PyObject *const *args, Py_ssize_t n,
@@ -643,7 +648,7 @@ static PyObject *receive_blocking(PyObject *self, const call_op *op, PyObject *c
     double timeout;
     if (!core_parse_none(ep->chan->st, op->name, args, n, kwnames, &timeout))
         return NULL;
-    return wait_blocking(&(Call){op, ep, NULL, 1, 1, 1, NULL}, timeout);
+    return wait_blocking(&(Call){op, ep, NULL, 1, 1, 1, NULL, false}, timeout);
 }
 
 static PyObject *try_receive(PyObject *self, const call_op *op)
@@ -707,7 +712,7 @@ static PyObject *receiver_recv_into(PyObject *self, PyObject *const *args, Py_ss
     PyObject *view = checked_target(args[0]);
     if (view == NULL)
         return NULL;
-    return wait_new(&(Call){&recv_into_op, (Endpoint *)Py_NewRef(self), view, 1, 1, 1, NULL}, timeout);
+    return wait_new(&(Call){&recv_into_op, (Endpoint *)Py_NewRef(self), view, 1, 1, 1, NULL, false}, timeout);
 }
 
 static PyObject *receiver_recv_into_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -719,7 +724,7 @@ static PyObject *receiver_recv_into_blocking(PyObject *self, PyObject *const *ar
     PyObject *view = checked_target(args[0]);
     if (view == NULL)
         return NULL;
-    PyObject *result = wait_blocking(&(Call){&recv_into_blocking_op, ep, view, 1, 1, 1, NULL}, timeout);
+    PyObject *result = wait_blocking(&(Call){&recv_into_blocking_op, ep, view, 1, 1, 1, NULL, false}, timeout);
     Py_DECREF(view);
     return result;
 }
@@ -745,7 +750,7 @@ static PyObject *receiver_recv_many(PyObject *self, PyObject *const *args, Py_ss
     Py_ssize_t count = core_parse_count(args[0]);
     if (count == 0 || !check_idle(ep))
         return NULL;
-    return wait_new(&(Call){&recv_many_op, (Endpoint *)Py_NewRef(self), NULL, count, 1, 1, NULL}, timeout);
+    return wait_new(&(Call){&recv_many_op, (Endpoint *)Py_NewRef(self), NULL, count, 1, 1, NULL, false}, timeout);
 }
 
 static PyObject *receiver_recv_many_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -757,7 +762,7 @@ static PyObject *receiver_recv_many_blocking(PyObject *self, PyObject *const *ar
     Py_ssize_t count = core_parse_count(args[0]);
     if (count == 0)
         return NULL;
-    return wait_blocking(&(Call){&recv_many_blocking_op, ep, NULL, count, 1, 1, NULL}, timeout);
+    return wait_blocking(&(Call){&recv_many_blocking_op, ep, NULL, count, 1, 1, NULL, false}, timeout);
 }
 
 static PyObject *receiver_try_recv_many(PyObject *self, PyObject *arg)
@@ -781,13 +786,13 @@ static PyObject *receiver_iter(PyObject *self)
 /* Blocks; NULL without an exception is the end. */
 static PyObject *iterator_next(PyObject *self)
 {
-    return wait_blocking(&(Call){&next_op, ((ClaimIterator *)self)->ep, self, 1, 1, 1, NULL}, -1);
+    return wait_blocking(&(Call){&next_op, ((ClaimIterator *)self)->ep, self, 1, 1, 1, NULL, false}, -1);
 }
 
 static PyObject *iterator_anext(PyObject *self)
 {
     Endpoint *ep = ((ClaimIterator *)self)->ep;
-    return wait_new(&(Call){&anext_op, (Endpoint *)Py_NewRef(ep), Py_NewRef(self), 1, 1, 1, NULL}, -1);
+    return wait_new(&(Call){&anext_op, (Endpoint *)Py_NewRef(ep), Py_NewRef(self), 1, 1, 1, NULL, false}, -1);
 }
 
 static int iterator_traverse(PyObject *self, visitproc visit, void *arg)

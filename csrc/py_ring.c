@@ -150,7 +150,7 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n
     double timeout;
     if (!core_parse_one(ep->chan->st, "send", args, n, kwnames, &timeout))
         return NULL;
-    return wait_new(&(Call){&send_op, (Endpoint *)Py_NewRef(self), Py_NewRef(args[0]), 0, 1, 1, NULL}, timeout);
+    return wait_new(&(Call){&send_op, (Endpoint *)Py_NewRef(self), Py_NewRef(args[0]), 0, 1, 1, NULL, false}, timeout);
 }
 
 static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -159,7 +159,7 @@ static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_
     double timeout;
     if (!core_parse_one(ep->chan->st, "send_blocking", args, n, kwnames, &timeout))
         return NULL;
-    Call call = {&send_blocking_op, ep, Py_NewRef(args[0]), 0, 1, 1, NULL};
+    Call call = {&send_blocking_op, ep, Py_NewRef(args[0]), 0, 1, 1, NULL, false};
     PyObject *result = wait_blocking(&call, timeout);
     Py_XDECREF(call.value);
     return result;
@@ -191,7 +191,7 @@ static PyObject *sender_try_send(PyObject *self, PyObject *value)
 static Call send_many_call(Endpoint *ep, const call_op *op, PyObject *list)
 {
     uint64_t n = (uint64_t)PyList_GET_SIZE(list), capacity = ep->chan->ring->capacity;
-    return (Call){op, ep, list, 0, 1, n < capacity ? n : capacity, NULL};
+    return (Call){op, ep, list, 0, 1, n < capacity ? n : capacity, NULL, false};
 }
 
 static PyObject *sender_send_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -331,7 +331,7 @@ static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t
     double timeout;
     if (!core_parse_none(ep->chan->st, "recv", args, n, kwnames, &timeout))
         return NULL;
-    return wait_new(&(Call){&recv_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL}, timeout);
+    return wait_new(&(Call){&recv_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL, false}, timeout);
 }
 
 static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -340,7 +340,7 @@ static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, P
     double timeout;
     if (!core_parse_none(ep->chan->st, "recv_blocking", args, n, kwnames, &timeout))
         return NULL;
-    return wait_blocking(&(Call){&recv_blocking_op, ep, NULL, 1, 1, 1, NULL}, timeout);
+    return wait_blocking(&(Call){&recv_blocking_op, ep, NULL, 1, 1, 1, NULL, false}, timeout);
 }
 
 static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -368,7 +368,7 @@ static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored))
 static Call recv_many_call(Endpoint *ep, const call_op *op, Py_ssize_t n)
 {
     uint64_t capacity = ep->chan->ring->capacity;
-    return (Call){op, ep, NULL, n, 1, (uint64_t)n < capacity ? (uint64_t)n : capacity, NULL};
+    return (Call){op, ep, NULL, n, 1, (uint64_t)n < capacity ? (uint64_t)n : capacity, NULL, false};
 }
 
 static PyObject *receiver_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -411,12 +411,12 @@ static PyObject *receiver_try_recv_many(PyObject *self, PyObject *arg)
 /* for v in rx: blocks; NULL without an exception is the end. */
 static PyObject *receiver_next(PyObject *self)
 {
-    return wait_blocking(&(Call){&next_op, (Endpoint *)self, NULL, 1, 1, 1, NULL}, -1);
+    return wait_blocking(&(Call){&next_op, (Endpoint *)self, NULL, 1, 1, 1, NULL, false}, -1);
 }
 
 static PyObject *receiver_anext(PyObject *self)
 {
-    return wait_new(&(Call){&anext_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL}, -1);
+    return wait_new(&(Call){&anext_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL, false}, -1);
 }
 
 /* ---- types ------------------------------------------------------------------------------------------ */

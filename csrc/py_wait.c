@@ -142,7 +142,7 @@ static int awaitable_advance(Awaitable *aw, PyObject **out, nc_box **kicks)
         }
         if (aw->future == NULL)
             return STEP_PREPARE;
-        if (s == STEP_BUSY)
+        if (s == STEP_BUSY && place == NC_CALLED)
             line_defer(call, &aw->sleeper->waiter);
         else {
             bool turn = line_up(call, &aw->sleeper->waiter, aw->requeue, kicks);
@@ -220,6 +220,7 @@ static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_
     int s = STEP_ERROR;
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
     aw->sleeper = sl;
+    aw->call.late = true;
     if (future != NULL) {
         sleeper_set_future(sl, future);
         aw->future = future;
@@ -805,6 +806,7 @@ static step park(Call *call, double timeout, PyObject **out)
     bool turn;
     step s = STEP_BLOCKED;
     nc_box *kicks = NULL;
+    call->late = true;
     for (;;) {
         Py_BEGIN_CRITICAL_SECTION(ep);
         parker_receive(p);
@@ -816,9 +818,9 @@ static step park(Call *call, double timeout, PyObject **out)
         else /* before lining up too: the endpoint was let go of since the first look */
             s = call->op->look(call, place == NC_CALLED, out, &kicks);
         turn = false;
-        if (s == STEP_BUSY)
+        if (s == STEP_BUSY && place == NC_CALLED)
             line_defer(call, &p->waiter);
-        else if (s == STEP_BLOCKED || s == STEP_PARTIAL) {
+        else if (s != STEP_READY && s != STEP_ERROR) {
             if (p->base.born != core_generation())
                 p->base.born = core_generation(); /* a signal handler has forked us */
             turn = line_up(call, &p->waiter, s == STEP_PARTIAL, &kicks);
