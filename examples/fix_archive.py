@@ -91,7 +91,6 @@ class Tape:
 
     def __init__(self, path: Path) -> None:
         self._content = path.read_bytes()
-        self._view = memoryview(self._content)
         self._lock = threading.Lock()
         self._at = 0
         self._sequence = 0
@@ -109,7 +108,8 @@ class Tape:
                     self._at = start + 1  # the length may be what is wrong: go on with the next that begins
                     self.reject(number, error)
                 else:
-                    return number, self._view[start : self._at]
+                    # A view of its own: without the GIL, threads must not share one, nor slices of one.
+                    return number, memoryview(self._content)[start : self._at]
             return None
 
     def reject(self, number: int, error: BadMessage) -> None:
