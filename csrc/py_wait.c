@@ -792,65 +792,75 @@ static void parker_receive(parker *p)
         nc_post_receive(&p->waiter);
 }
 
+/* One round: look if it is our turn, line up if there was nothing.  *turn: look again at once.  Holding the
+ * endpoint. */
+static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box **kicks)
+{
+    step s = STEP_BLOCKED;
+    parker_receive(p);
+    uint32_t place = nc_waiter_state_of(&p->waiter);
+    *turn = false;
+    if (place == NC_CALLED && p->waiter.deferred)
+        s = STEP_BUSY;
+    else if (place != NC_WAITING) /* before lining up too: the endpoint was let go of since the first look */
+        s = call->op->look(call, place == NC_CALLED, out, kicks);
+    if (s == STEP_READY || s == STEP_ERROR)
+        return s;
+    if (s == STEP_BUSY && place == NC_CALLED) {
+        line_defer(call, &p->waiter);
+        return STEP_BLOCKED;
+    }
+    if (p->base.born != core_generation())
+        p->base.born = core_generation(); /* a signal handler has forked us */
+    *turn = line_up(call, &p->waiter, s == STEP_PARTIAL, kicks);
+    return STEP_BLOCKED;
+}
+
+/* Sleep until called: STEP_BLOCKED, or STEP_ERROR when a signal handler raised or the time is up. */
+static step park_sleep(Call *call, parker *p, double deadline)
+{
+    Endpoint *ep = call->ep;
+    /* relaxed: a hint; the last sleeper on this endpoint leaves what suited it */
+    unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed);
+    if (spin > SPIN_MAIN && in_main_thread())
+        spin = SPIN_MAIN;
+    PyLockStatus slept = parker_sleep(p, deadline, &spin);
+    atomic_store_explicit(&ep->spin, spin, memory_order_relaxed);
+    if (slept == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
+        return STEP_ERROR;
+    if (slept == PY_LOCK_FAILURE && !nc_post_waits(&p->waiter)) {
+        call->op->timed_out(call);
+        return STEP_ERROR;
+    }
+    return STEP_BLOCKED;
+}
+
 /* Having found nothing: line up and sleep until the call is done.  The result as in look. */
 static step park(Call *call, double timeout, PyObject **out)
 {
     Endpoint *ep = call->ep;
     Chan *c = ep->chan;
     double deadline = timeout < 0 ? -1 : monotonic() + timeout;
+    nc_box *kicks = NULL;
+    bool turn;
+    step s;
     parker *p = parker_new(ep);
     if (p == NULL) {
         PyErr_NoMemory();
         return STEP_ERROR;
     }
-    bool turn;
-    step s = STEP_BLOCKED;
-    nc_box *kicks = NULL;
     call->late = true;
-    for (;;) {
+    do {
         Py_BEGIN_CRITICAL_SECTION(ep);
-        parker_receive(p);
-        uint32_t place = nc_waiter_state_of(&p->waiter);
-        if (place == NC_WAITING)
-            s = STEP_BLOCKED;
-        else if (place == NC_CALLED && p->waiter.deferred)
-            s = STEP_BUSY;
-        else /* before lining up too: the endpoint was let go of since the first look */
-            s = call->op->look(call, place == NC_CALLED, out, &kicks);
-        turn = false;
-        if (s == STEP_BUSY && place == NC_CALLED)
-            line_defer(call, &p->waiter);
-        else if (s != STEP_READY && s != STEP_ERROR) {
-            if (p->base.born != core_generation())
-                p->base.born = core_generation(); /* a signal handler has forked us */
-            turn = line_up(call, &p->waiter, s == STEP_PARTIAL, &kicks);
-        }
+        s = park_look(call, p, out, &turn, &kicks);
         Py_END_CRITICAL_SECTION();
         if (s == STEP_BLOCKED && !turn)
             line_look_ahead(c, ep->side, &kicks);
         settle(c->st, c, kicks);
         kicks = NULL;
-        if (s == STEP_READY || s == STEP_ERROR)
-            break;
-        if (turn)
-            continue;
-        /* relaxed: a hint; the last sleeper on this endpoint leaves what suited it */
-        unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed);
-        if (spin > SPIN_MAIN && in_main_thread())
-            spin = SPIN_MAIN;
-        PyLockStatus slept = parker_sleep(p, deadline, &spin);
-        atomic_store_explicit(&ep->spin, spin, memory_order_relaxed);
-        bool called = nc_post_waits(&p->waiter);
-        if (slept == PY_LOCK_INTR && PyErr_CheckSignals() < 0) {
-            s = STEP_ERROR;
-            break;
-        }
-        if (slept == PY_LOCK_FAILURE && !called) {
-            call->op->timed_out(call);
-            s = STEP_ERROR;
-            break;
-        }
-    }
+        if (s == STEP_BLOCKED && !turn)
+            s = park_sleep(call, p, deadline);
+    } while (s == STEP_BLOCKED);
     Py_BEGIN_CRITICAL_SECTION(ep);
     line_leave(c, ep->side, &p->waiter, &kicks);
     Py_END_CRITICAL_SECTION();

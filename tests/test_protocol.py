@@ -1,0 +1,88 @@
+"""The rules that the sources set themselves: who includes whom, and labels in code that PROTOCOL.md explains."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).resolve().parent.parent / "csrc"
+LABEL = re.compile(r"\b[ABCEFLRSW][1-9]\b")
+
+pytestmark = pytest.mark.skipif(not CSRC.is_dir(), reason="the sources are not here")
+
+
+def comments(path):
+    """All comments of a C file as one text."""
+    return "\n".join(re.findall(r"/\*.*?\*/", path.read_text(), re.S))
+
+
+def code(path):
+    """A C file without its comments."""
+    return re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)
+
+
+def sources(pattern):
+    found = sorted(CSRC.glob(pattern))
+    assert found
+    return found
+
+
+def test_every_label_in_the_code_is_explained_and_every_explained_label_is_in_the_code():
+    in_code = {label for path in sources("*.[ch]") for label in LABEL.findall(comments(path))}
+    in_protocol = set(LABEL.findall((CSRC / "PROTOCOL.md").read_text()))
+    assert in_code == in_protocol
+
+
+def test_the_core_includes_nothing_but_itself_and_libc():
+    for path in sources("nc_*.h"):
+        for header in re.findall(r"#include +([<\"][^>\"]+[>\"])", code(path)):
+            assert header.startswith('"nc_') or header in {
+                "<pthread.h>",
+                "<sched.h>",
+                "<stdatomic.h>",
+                "<stdbool.h>",
+                "<stddef.h>",
+                "<stdint.h>",
+            }, (path.name, header)
+
+
+def test_the_core_knows_no_python_and_allocates_and_prints_nothing():
+    for path in sources("nc_*.h"):
+        assert not re.search(r"\b(Py\w+|malloc|calloc|free|printf|errno)\b", code(path)), path.name
+
+
+@pytest.mark.parametrize(
+    ("file", "others"),
+    [
+        ("py_ring.c", "nc_log_"),
+        ("py_log.c", "nc_ring_"),
+        ("py_wait.c", "nc_ring_"),
+        ("py_wait.c", "nc_log_"),
+        ("py_wake.c", "nc_ring_"),
+        ("py_wake.c", "nc_log_"),
+    ],
+)
+def test_each_file_keeps_to_its_own_headers(file, others):
+    assert others not in code(CSRC / file)
+
+
+def test_asyncio_is_imported_in_one_place():
+    assert [path.name for path in sources("*.[ch]") if '"asyncio"' in code(path)] == ["py_core.c"]
+
+
+def test_the_core_uses_no_fences_and_no_volatile_data():
+    for path in sources("nc_*.h"):
+        assert not re.search(r"\batomic_(thread|signal)_fence\b|(?<!__)\bvolatile\b", code(path)), path.name
+
+
+def test_every_atomic_operation_names_its_order():
+    for path in sources("*.[ch]"):
+        assert not re.search(
+            r"\batomic_(load|store|exchange|fetch_(add|sub|or|and|xor)|compare_exchange_(weak|strong))\(", code(path)
+        ), path.name
+
+
+def test_no_function_is_longer_than_a_screen():
+    for path in sources("*.[ch]"):
+        for body in re.findall(r"^\{\n(.*?)^\}", path.read_text(), re.S | re.M):
+            assert body.count("\n") <= 60, (path.name, body[:80])
