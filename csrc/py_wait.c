@@ -490,14 +490,15 @@ static PyObject *awaitable_send(PyObject *self, PyObject *arg)
     }
 }
 
-/* End it before its time; false with an exception set if it cannot be. */
-static bool awaitable_abort(Awaitable *aw)
+/* End it before its time, unless it has ended; false with an exception set if it cannot be. */
+static bool awaitable_abort(Awaitable *aw, bool *was_done)
 {
     Chan *c = aw->call.ep->chan;
     nc_box *kicks = NULL;
     bool running;
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
     running = aw->running;
+    *was_done = aw->state == DONE;
     if (!running)
         awaitable_end(aw, &kicks);
     Py_END_CRITICAL_SECTION2();
@@ -535,13 +536,11 @@ static PyObject *awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize
                      Py_TYPE(type)->tp_name);
         return NULL;
     }
-    if (aw->state == DONE) {
+    bool was_done;
+    if (!awaitable_abort(aw, &was_done) || was_done) {
         Py_XDECREF(traceback);
-        PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", aw->call.op->qualname);
-        return NULL;
-    }
-    if (!awaitable_abort(aw)) {
-        Py_XDECREF(traceback);
+        if (was_done)
+            PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", aw->call.op->qualname);
         return NULL;
     }
     PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), traceback);
@@ -550,7 +549,8 @@ static PyObject *awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize
 
 static PyObject *awaitable_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!awaitable_abort((Awaitable *)self))
+    bool was_done;
+    if (!awaitable_abort((Awaitable *)self, &was_done))
         return NULL;
     Py_RETURN_NONE;
 }
@@ -608,8 +608,11 @@ static int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(aw->call.entered);
     Py_VISIT(aw->future);
     Py_VISIT(aw->timer);
-    if (aw->sleeper != NULL) /* its future is the line's to visit */
+    if (aw->sleeper != NULL) {
         Py_VISIT(aw->sleeper->chan);
+        if (nc_waiter_state_of(&aw->sleeper->waiter) == NC_OUTSIDE) /* else its future is the line's to visit */
+            Py_VISIT(atomic_load_explicit(&aw->sleeper->future, memory_order_relaxed));
+    }
     return 0;
 }
 

@@ -87,12 +87,15 @@ static bool open_wake_fds(int fds[2])
 #endif
 }
 
-/* One write a burst.  A full pipe is as good as a written one: the reader has yet to come by. */
-static void wake_fd_write(int fd)
+/* One write a burst.  A full pipe is as good as a written one: the reader has yet to come by.  False if the
+ * descriptor is not ours any more: somebody closed it. */
+static bool wake_fd_write(int fd)
 {
     static const uint64_t one = 1;
-    while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+    ssize_t n;
+    while ((n = write(fd, &one, sizeof one)) < 0 && errno == EINTR)
         ;
+    return n >= 0 || errno == EAGAIN;
 }
 
 static void wake_fd_clear(int fd)
@@ -154,7 +157,10 @@ void resolve(core_state *st, PyObject *future)
         /* cancelled in the same tick: the cancellation leaves the line and hands the turn on */
         if (PyErr_ExceptionMatches(st->invalid_state))
             PyErr_Clear();
-        else
+        else if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+            PyErr_Clear();
+            PyErr_SetInterrupt(); /* not ours to raise here: the caller's next instruction will */
+        } else
             PyErr_WriteUnraisable(future);
     }
     Py_XDECREF(done);
@@ -565,9 +571,7 @@ static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
     int fd = atomic_load_explicit(&box->wake_fd, memory_order_acquire); /* F1 */
     if (loop == NULL || loop_is_closed(st, loop))
         loop_box_bury(box, kicks);
-    else if (fd >= 0)
-        wake_fd_write(fd);
-    else
+    else if (fd < 0 || !wake_fd_write(fd))
         call_soon_threadsafe(st, m, loop, where == ON_LOOP ? &mailbox_deliver_def : &mailbox_arm_def, kicks);
     Py_XDECREF(loop);
     Py_XDECREF(m);
