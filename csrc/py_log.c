@@ -877,6 +877,12 @@ static void claim_settle_record(Claim *claim, int how, uint64_t n, nc_box **kick
         tell(c, TX, kicks); /* one producer: what was claimed is simply free again */
 }
 
+static void raise_released(Claim *claim)
+{
+    core_raise(claim->ep->chan->st, E_CLAIM_RELEASED, NULL, "this claim was already %s",
+               claim->ep->side == TX ? "committed or aborted" : "released");
+}
+
 /* End a claim: commit its first n bytes, abort or release it.  False with ClaimReleased or BufferError set,
  * and nothing changed.  Holding the endpoint. */
 static bool claim_finish_held(Claim *claim, int how, uint64_t n, nc_box **kicks)
@@ -886,8 +892,7 @@ static bool claim_finish_held(Claim *claim, int how, uint64_t n, nc_box **kicks)
     int open = CLAIM_OPEN;
     if (!atomic_compare_exchange_strong_explicit(&claim->state, &open, CLAIM_DONE, memory_order_seq_cst,
                                                  memory_order_seq_cst)) { /* E1 */
-        core_raise(c->st, E_CLAIM_RELEASED, NULL, "this claim was already %s",
-                   ep->side == TX ? "committed or aborted" : "released");
+        raise_released(claim);
         return false;
     }
     Py_ssize_t exports = atomic_load_explicit(&claim->exports, memory_order_seq_cst); /* E1 */
@@ -1050,8 +1055,7 @@ static int claim_getbuffer(PyObject *self, Py_buffer *view, int flags)
     bool readonly = claim->ep->side == RX;
     atomic_fetch_add_explicit(&claim->exports, 1, memory_order_seq_cst); /* E1: counted first, looked at after */
     if (!claim_is_open(claim))
-        core_raise(claim->ep->chan->st, E_CLAIM_RELEASED, NULL, "this claim was already %s",
-                   readonly ? "released" : "committed or aborted");
+        raise_released(claim);
     else if (PyBuffer_FillInfo(view, self, claim->record.data, (Py_ssize_t)claim->record.size, readonly, flags) == 0)
         return 0;
     view->obj = NULL;
@@ -1066,9 +1070,31 @@ static void claim_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
 
 static Py_ssize_t claim_length(PyObject *self) { return (Py_ssize_t)((Claim *)self)->record.size; }
 
+/* claim[i], without a view. */
+static PyObject *claim_item(Claim *claim, PyObject *key)
+{
+    Py_ssize_t size = (Py_ssize_t)claim->record.size, i = PyNumber_AsSsize_t(key, PyExc_IndexError);
+    PyObject *item = NULL;
+    if (i == -1 && PyErr_Occurred())
+        return NULL;
+    if (i < 0)
+        i += size;
+    atomic_fetch_add_explicit(&claim->exports, 1, memory_order_seq_cst); /* E1: as a view would */
+    if (!claim_is_open(claim))
+        raise_released(claim);
+    else if (i < 0 || i >= size)
+        PyErr_Format(PyExc_IndexError, "index out of bounds of a claim of %zd bytes", size);
+    else
+        item = PyLong_FromLong(claim->record.data[i]);
+    atomic_fetch_sub_explicit(&claim->exports, 1, memory_order_seq_cst); /* E1 */
+    return item;
+}
+
 /* claim[...] is memoryview(claim)[...] */
 static PyObject *claim_subscript(PyObject *self, PyObject *key)
 {
+    if (PyIndex_Check(key))
+        return claim_item((Claim *)self, key);
     PyObject *view = PyMemoryView_FromObject(self);
     PyObject *item = view != NULL ? PyObject_GetItem(view, key) : NULL;
     Py_XDECREF(view);
