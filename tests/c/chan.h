@@ -123,9 +123,9 @@ static inline chan_step chan_look(chan *c, int side, bool called, void **value, 
         return CHAN_OVER;
     if (!called && nc_gate_crowd(&c->gate[side]) >= NC_HEAD)
         return CHAN_BLOCKED;
-    uint64_t n = side == RX     ? nc_ring_pop_sc(&c->ring, value, 1, memory_order_seq_cst)
-                 : c->many      ? nc_ring_push_mp(&c->ring, value, 1)
-                                : nc_ring_push_sp(&c->ring, value, 1, memory_order_seq_cst);
+    uint64_t n = side == RX ? nc_ring_pop_sc(&c->ring, value, 1, memory_order_seq_cst)
+                 : c->many  ? nc_ring_push_mp(&c->ring, value, 1)
+                            : nc_ring_push_sp(&c->ring, value, 1, memory_order_seq_cst);
     if (n == 0)
         return over ? CHAN_OVER : CHAN_BLOCKED;
     chan_tell(c, 1 - side, kicks);
@@ -197,8 +197,7 @@ static inline chan_step chan_park(chan *c, int side, void **value, parker *p, do
         enrolled = true;
         chan_exit(c, side);
         chan_settle(c, kicks);
-        if (step == CHAN_BLOCKED && !turn && !parker_sleep(p, patience) &&
-            nc_waiter_state_of(&p->waiter) != NC_CALLED)
+        if (step == CHAN_BLOCKED && !turn && !parker_sleep(p, patience) && !nc_post_waits(&p->waiter))
             step = CHAN_GAVE_UP;
         if (step == CHAN_BLOCKED)
             continue;

@@ -1,16 +1,17 @@
 #!/bin/sh
 # Builds and runs everything that proves the C core on its own: unit tests, stress, delays at each step, models.
 #
-#   run.sh [--full] [--only PART]     PART: unit, stress, delay, model
+#   run.sh [--full | --short] [--only PART]     PART: unit, stress, delay, model
 #
 # Plain, under ASan + UBSan and under TSan, with gcc and with clang where there is one (CLANG names it).
-# --full runs the sizes of a release: some 25 minutes instead of one and a half.
+# --full runs the sizes of a release: some 25 minutes instead of one and a half; --short one compiler, plain.
 set -u
 cd "$(dirname "$0")" || exit 2
-full=no only=all
+size=quick only=all
 while [ $# -gt 0 ]; do
     case $1 in
-        --full) full=yes ;;
+        --full) size=full ;;
+        --short) size=short ;;
         --only) shift; only=${1:-} ;;
         *) sed -n '2,8p' "$0"; exit 2 ;;
     esac
@@ -31,7 +32,9 @@ wants() { [ "$only" = all ] || [ "$only" = "$1" ]; }
 
 compilers=
 for cc in "${GCC:-gcc}" "${CLANG:-$(command -v clang-16 clang | head -n 1)}"; do
-    if [ -z "$cc" ]; then
+    if [ $size = short ] && [ -n "$compilers" ]; then
+        break
+    elif [ -z "$cc" ]; then
         skip clang "no clang-16 and no clang on PATH"
     elif ! command -v "$cc" >/dev/null; then
         skip "$cc" "not installed"
@@ -73,20 +76,27 @@ run() {
     fi
 }
 
-if [ $full = yes ]; then
-    limit=1500 ring_plain=100000000 ring_tsan=10000000 ring_asan=10000000
-    gate_plain=1000000 gate_tsan=100000 gate_asan=200000 delay_times=200 delay_items=20000 more=1
-else
-    limit=120 ring_plain=100000 ring_tsan=20000 ring_asan=50000
-    gate_plain=5000 gate_tsan=1000 gate_asan=2000 delay_times=20 delay_items=500 more=0
-fi
+modes="plain address thread"
+case $size in
+    full)
+        limit=1500 ring_plain=100000000 ring_address=10000000 ring_thread=10000000 bounds="-r 10"
+        gate_plain=1000000 gate_address=200000 gate_thread=100000 delay_times=200 delay_items=20000
+        ;;
+    quick)
+        limit=120 ring_plain=100000 ring_address=50000 ring_thread=20000 bounds=
+        gate_plain=5000 gate_address=2000 gate_thread=1000 delay_times=20 delay_items=500
+        ;;
+    short)
+        limit=120 ring_plain=100000 gate_plain=5000 delay_times=20 delay_items=500 modes=plain bounds='-l 1'
+        ;;
+esac
 
 for cc in $compilers; do
-    for mode in plain address thread; do
+    for mode in $modes; do
         case $mode in
             plain) flags=-O2 ring=$ring_plain gate=$gate_plain ;;
-            address) flags=$sanitize_address ring=$ring_asan gate=$gate_asan ;;
-            thread) flags=$sanitize_thread ring=$ring_tsan gate=$gate_tsan ;;
+            address) flags=$sanitize_address ring=$ring_address gate=$gate_address ;;
+            thread) flags=$sanitize_thread ring=$ring_thread gate=$gate_thread ;;
         esac
         if ! works "$cc" "$flags"; then
             skip "$cc $mode" "cannot build or run with $flags here"
@@ -139,7 +149,7 @@ if wants model; then
             # shellcheck disable=SC2086
             if $cc $warnings -O1 -g -DNC_MODEL='"model.h"' -Imodel -I. -I../../csrc -fsanitize=thread \
                 -c model/$model.c -o "$out/m.o" && $cc "$out/m.o" "$out/model.o" -o "$out/$model"; then
-                run "models: $model" "$out/$model" -m $more
+                run "models: $model" "$out/$model" $bounds
             else
                 echo "FAILED to build model/$model.c"
                 failed=$((failed + 1))

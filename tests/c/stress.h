@@ -40,8 +40,9 @@ static inline void delay_at(const char *step)
     if (delay_us == 0)
         sched_yield();
     else
-        nanosleep(&(struct timespec){.tv_sec = (time_t)(delay_us / 1000000), .tv_nsec = (long)(delay_us % 1000000 * 1000)},
-                  NULL);
+        nanosleep(
+            &(struct timespec){.tv_sec = (time_t)(delay_us / 1000000), .tv_nsec = (long)(delay_us % 1000000 * 1000)},
+            NULL);
 }
 
 #define NC_STEP(name) delay_at(name)
@@ -62,7 +63,8 @@ static void *stress_watch(void *arg)
     for (uint64_t last = ~UINT64_C(0);;) {
         uint64_t now = atomic_load_explicit(&stress_progress, memory_order_relaxed);
         if (now == last) {
-            fprintf(stderr, "FAILED %s: no progress in 5 s (lost wake-up?), SEED=%" PRIu64 "\n", stress_scenario, stress_seed);
+            fprintf(stderr, "FAILED %s: no progress in 5 s (lost wake-up?), SEED=%" PRIu64 "\n", stress_scenario,
+                    stress_seed);
             if (stress_dump != NULL)
                 stress_dump();
             abort();
@@ -80,8 +82,8 @@ static inline void stress_start(uint64_t items)
     delay_step = getenv("DELAY_STEP");
     delay_us = test_environment("DELAY_US", 0);
     atomic_store(&delay_times, (int64_t)test_environment("DELAY_TIMES", 200));
-    printf("SEED=%" PRIu64 " STRESS_ITEMS=%" PRIu64 "%s%s\n", stress_seed, stress_items, delay_step ? " DELAY_STEP=" : "",
-           delay_step ? delay_step : "");
+    printf("SEED=%" PRIu64 " STRESS_ITEMS=%" PRIu64 "%s%s\n", stress_seed, stress_items,
+           delay_step ? " DELAY_STEP=" : "", delay_step ? delay_step : "");
     pthread_t watchdog;
     pthread_create(&watchdog, NULL, stress_watch, NULL);
     pthread_detach(watchdog);

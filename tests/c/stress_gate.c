@@ -44,7 +44,7 @@ static parker *parker_new(const void *owner)
 static bool parker_sleep(parker *p, double patience)
 {
     for (int i = 0; i < 20; i++)
-        if (nc_waiter_state_of(&p->waiter) == NC_CALLED)
+        if (nc_post_waits(&p->waiter))
             return true;
     if (patience == 0) {
         while (sem_wait(&p->bed->semaphore) != 0)
@@ -131,14 +131,16 @@ static void dump(void)
 {
     for (int i = 0; i < LANES; i++) {
         chan *c = &channel[i];
-        fprintf(stderr, "lane %d: head %#" PRIx64 ", tail %#" PRIx64 "\n", i, atomic_load(&c->ring.head), atomic_load(&c->ring.tail));
+        fprintf(stderr, "lane %d: head %#" PRIx64 ", tail %#" PRIx64 "\n", i, atomic_load(&c->ring.head),
+                atomic_load(&c->ring.tail));
         for (int side = 0; side < SIDES; side++) {
             nc_gate *g = &c->gate[side];
-            fprintf(stderr, "  %s: flag %u, crowd %u, waiting %u, owed %" PRIu64 ", called %" PRIu64 "\n", side == TX ? "tx" : "rx",
-                    atomic_load(&g->flag), atomic_load(&g->crowd), g->waiting, g->owed, g->called);
+            fprintf(stderr, "  %s: flag %u, crowd %u, waiting %u, owed %" PRIu64 ", called %" PRIu64 "\n",
+                    side == TX ? "tx" : "rx", atomic_load(&g->flag), atomic_load(&g->crowd), g->waiting, g->owed,
+                    g->called);
             for (nc_waiter *w = g->first; w != NULL; w = w->next)
-                fprintf(stderr, "    state %u, post %u, mail %p, kick %u\n", atomic_load(&w->state), atomic_load(&w->post),
-                        (void *)atomic_load(&w->box->mail), atomic_load(&w->box->kick));
+                fprintf(stderr, "    state %u, post %u, mail %p, kick %u\n", atomic_load(&w->state),
+                        atomic_load(&w->post), (void *)atomic_load(&w->box->mail), atomic_load(&w->box->kick));
         }
     }
 }
@@ -474,11 +476,11 @@ static void nothing_stays_behind_when_the_receiver_leaves(void)
     pthread_barrier_destroy(&barrier);
 }
 
-#define SCENARIO(test) \
-    do { \
-        double began = stress_clock(); \
-        stress_scenario = #test; \
-        RUN(test); \
+#define SCENARIO(test)                                            \
+    do {                                                          \
+        double began = stress_clock();                            \
+        stress_scenario = #test;                                  \
+        RUN(test);                                                \
         printf("%-50s %6.2f s\n", #test, stress_clock() - began); \
     } while (0)
 

@@ -15,11 +15,12 @@ typedef struct item {
 
 static nc_ring ring;
 static void *_Atomic slots[MOST];
-/* A producer's items, used again and again.  That item n + POOL may be written is known from the ring alone: n has left it. */
+/* A producer's items, used again and again.  That item n + POOL may be written is known from the ring alone: n has left
+ * it. */
 static item pool[PRODUCERS][POOL];
 static int producers;
-static bool many;        /* push_mp */
-static uint64_t each;    /* items a producer */
+static bool many; /* push_mp */
+static uint64_t each; /* items a producer */
 static uint64_t largest; /* batch */
 
 static uint64_t check_word(uint64_t producer, uint64_t number)
@@ -82,8 +83,8 @@ static void body(int id)
 
 static void dump(void)
 {
-    fprintf(stderr, "%s: head %#" PRIx64 ", tail %#" PRIx64 ", head_seen %#" PRIx64 "\n", test_case, atomic_load(&ring.head),
-            atomic_load(&ring.tail), atomic_load(&ring.head_seen));
+    fprintf(stderr, "%s: head %#" PRIx64 ", tail %#" PRIx64 ", head_seen %#" PRIx64 "\n", test_case,
+            atomic_load(&ring.head), atomic_load(&ring.tail), atomic_load(&ring.head_seen));
 }
 
 static void one(uint64_t capacity, uint64_t start)

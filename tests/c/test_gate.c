@@ -41,11 +41,11 @@ static void setup(void)
 }
 
 /* Each of these enters and leaves the gate. */
-#define LOCKED(...) \
-    do { \
+#define LOCKED(...)                \
+    do {                           \
         nc_gate_enter(&gate, now); \
-        __VA_ARGS__; \
-        nc_gate_exit(&gate); \
+        __VA_ARGS__;               \
+        nc_gate_exit(&gate);       \
     } while (0)
 
 static void enrol(int i) { LOCKED(nc_gate_enrol(&gate, &waiter[i])); }
@@ -271,6 +271,57 @@ static void cancelling_hands_the_call_on(void)
     leave(0);
     call_all(1);
     CHECK(states_are("-C"));
+}
+
+static void defer(int i) { LOCKED(nc_gate_defer(&waiter[i])); }
+
+static bool resume(int o)
+{
+    bool there_was;
+    LOCKED(there_was = nc_gate_resume(&gate, &owner[o], &kicks));
+    return there_was;
+}
+
+/* Take box b's mail: true if waiter i, and nobody else, was in it. */
+static bool mail_is(int b, int i)
+{
+    nc_waiter *w = nc_box_take(&box[b]);
+    bool is = w == &waiter[i] && w->mail_next == NULL;
+    for (nc_waiter *next; w != NULL; w = next) {
+        next = w->mail_next;
+        nc_post_receive(w);
+    }
+    return is;
+}
+
+static void who_was_put_off_for_a_claim_is_posted_when_it_ends(void)
+{
+    setup(); /* waiters 0, 2, 4 have owner 0 and boxes 0, 2, 1 */
+    for (int i = 0; i < 5; i++)
+        enrol(i);
+    CHECK(!resume(0)); /* nobody was put off */
+    call_all(3);
+    CHECK(mail_is(0, 0) && mail_is(2, 2));
+    defer(0);
+    defer(2);
+    CHECK(states_are("CCCww")); /* called still: what they are owed is kept */
+    check_line();
+    CHECK(!resume(1));
+    CHECK(resume(0));
+    CHECK(mail_is(0, 0) && !mail(2));
+    CHECK(resume(0)); /* the next claim ended */
+    CHECK(mail_is(2, 2));
+    CHECK(!resume(0));
+    leave(0);
+    defer(2);
+    call_owner(0); /* closed: those who wait, and those who were put off */
+    CHECK(mail_is(2, 2));
+    CHECK(states_are("-CCwC"));
+    leave(2);
+    enrol(2); /* comes anew, not put off */
+    call_all(100);
+    CHECK(!resume(0));
+    check_line();
 }
 
 static void closing_an_endpoint_calls_those_who_wait_on_it(void)
@@ -705,6 +756,7 @@ int main(void)
     RUN(who_rejoins_keeps_its_place);
     RUN(leaving_mends_the_line_wherever_one_stood);
     RUN(cancelling_hands_the_call_on);
+    RUN(who_was_put_off_for_a_claim_is_posted_when_it_ends);
     RUN(closing_an_endpoint_calls_those_who_wait_on_it);
     RUN(the_end_calls_everybody_once_nothing_is_left);
     RUN(a_side_that_left_says_so_for_good);

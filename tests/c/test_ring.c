@@ -158,6 +158,7 @@ static void a_position_advances_like_a_count(void)
             for (uint64_t k = 0; k < 70; k++) {
                 CHECK_EQ(nc_ring_index(&ring, pos), k % capacity);
                 CHECK_EQ(nc_ring_advance(&ring, pos, 0), pos);
+                CHECK_EQ(nc_ring_next(&ring, pos), nc_ring_advance(&ring, pos, 1));
                 uint64_t far = pos;
                 for (uint64_t n = 0; n <= capacity; n++) {
                     CHECK_EQ(nc_ring_advance(&ring, pos, n), far);
@@ -326,7 +327,8 @@ static void the_tail_is_only_read_when_the_stale_one_says_too_few(void)
 static void len_never_exceeds_the_capacity(void)
 {
     setup(3, -(uint64_t)50);
-    atomic_store_explicit(&ring.tail, head() + 3 * ring.span, memory_order_relaxed); /* as if head had been read long ago */
+    atomic_store_explicit(&ring.tail, head() + 3 * ring.span,
+                          memory_order_relaxed); /* as if head had been read long ago */
     CHECK_EQ(nc_ring_len(&ring), 3);
     atomic_store_explicit(&ring.tail, head() + ring.span + 1, memory_order_relaxed);
     CHECK_EQ(nc_ring_len(&ring), 3);

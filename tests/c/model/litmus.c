@@ -18,10 +18,10 @@ static void setup(void)
 }
 
 /* Store buffering: each stores, then looks at the other's.  The parking handshake. */
-#define STORE_BUFFERING(name, store, load) \
-    static void sb_##name(int id) \
-    { \
-        STORE(id == 1 ? &x : &y, 1, store); \
+#define STORE_BUFFERING(name, store, load)     \
+    static void sb_##name(int id)              \
+    {                                          \
+        STORE(id == 1 ? &x : &y, 1, store);    \
         r[id] = LOAD(id == 1 ? &y : &x, load); \
     }
 STORE_BUFFERING(weak, release, acquire)
@@ -48,15 +48,15 @@ static void not_both_missed(void) { CHECK(r[1] || r[2]); }
 static void one_flag_not_missed(void) { CHECK(r[1] == 2 || r[3] == 1); }
 
 /* Message passing: plain data behind a flag. */
-#define MESSAGE(name, store, load) \
-    static void mp_##name(int id) \
-    { \
-        if (id == 1) { \
-            plain = 1; \
-            STORE(&x, 1, store); \
+#define MESSAGE(name, store, load)   \
+    static void mp_##name(int id)    \
+    {                                \
+        if (id == 1) {               \
+            plain = 1;               \
+            STORE(&x, 1, store);     \
         } else if (LOAD(&x, load)) { \
-            CHECK(plain == 1); \
-        } \
+            CHECK(plain == 1);       \
+        }                            \
     }
 MESSAGE(right, release, acquire)
 MESSAGE(no_release, relaxed, acquire)
@@ -76,16 +76,16 @@ static void stale_data(int id)
 static void data_seen(void) { CHECK(!r[1] || r[2]); }
 
 /* Memory used again: may the second user's store come before the first one's? */
-#define REUSE(name, store, load) \
+#define REUSE(name, store, load)     \
     static void reuse_##name(int id) \
-    { \
-        if (id == 1) { \
-            STORE(&y, 1, relaxed); \
-            STORE(&x, 1, store); \
+    {                                \
+        if (id == 1) {               \
+            STORE(&y, 1, relaxed);   \
+            STORE(&x, 1, store);     \
         } else if (LOAD(&x, load)) { \
-            STORE(&y, 2, relaxed); \
-            r[1] = 1; \
-        } \
+            STORE(&y, 2, relaxed);   \
+            r[1] = 1;                \
+        }                            \
     }
 REUSE(right, release, acquire)
 REUSE(no_release, relaxed, acquire)
@@ -130,32 +130,32 @@ static void sequence(int id)
 }
 
 /* Happens-before goes from hand to hand. */
-#define CHAIN(name, second) \
-    static void chain_##name(int id) \
-    { \
-        if (id == 1) { \
-            plain = 1; \
-            STORE(&x, 1, release); \
-        } else if (id == 2) { \
-            if (LOAD(&x, acquire)) \
-                STORE(&y, 1, second); \
+#define CHAIN(name, second)             \
+    static void chain_##name(int id)    \
+    {                                   \
+        if (id == 1) {                  \
+            plain = 1;                  \
+            STORE(&x, 1, release);      \
+        } else if (id == 2) {           \
+            if (LOAD(&x, acquire))      \
+                STORE(&y, 1, second);   \
         } else if (LOAD(&y, acquire)) { \
-            CHECK(plain == 1); \
-        } \
+            CHECK(plain == 1);          \
+        }                               \
     }
 CHAIN(right, release)
 CHAIN(broken, relaxed)
 
 /* Independent reads: only seq_cst makes two readers agree on the order of two writers. */
-#define READERS(name, store, load) \
-    static void iriw_##name(int id) \
-    { \
-        if (id <= 2) { \
-            STORE(id == 1 ? &x : &y, 1, store); \
-            return; \
-        } \
+#define READERS(name, store, load)                                                              \
+    static void iriw_##name(int id)                                                             \
+    {                                                                                           \
+        if (id <= 2) {                                                                          \
+            STORE(id == 1 ? &x : &y, 1, store);                                                 \
+            return;                                                                             \
+        }                                                                                       \
         uint32_t first = LOAD(id == 3 ? &x : &y, load), second = LOAD(id == 3 ? &y : &x, load); \
-        r[id] = first && !second; \
+        r[id] = first && !second;                                                               \
     }
 READERS(weak, release, acquire)
 READERS(strong, seq_cst, seq_cst)
@@ -215,13 +215,13 @@ static void spins_for_ever(int id)
         nc_relax(&n);
 }
 
-#define FREES(name, order) \
-    static void frees_##name(int id) \
-    { \
-        (void)id; \
-        (void)LOAD(&y, relaxed); \
+#define FREES(name, order)                                               \
+    static void frees_##name(int id)                                     \
+    {                                                                    \
+        (void)id;                                                        \
+        (void)LOAD(&y, relaxed);                                         \
         if (atomic_fetch_sub_explicit(&x, 1, memory_order_##order) == 1) \
-            model_free(&y, sizeof y); \
+            model_free(&y, sizeof y);                                    \
     }
 FREES(right, acq_rel)
 FREES(release, release)

@@ -5,7 +5,8 @@
  * thread has a view; so has a message: what one learns by acquiring it.
  *
  * Choices are numbered from 0, the plainest first (go on; the newest value).  The trail is the list of those made;
- * the space is walked depth first, by replaying the trail with its last choice raised.
+ * the space is walked depth first, by replaying the trail with its last choice raised.  After that, if asked to, at
+ * random and with wider bounds.
  */
 #define _GNU_SOURCE
 #include "model.h"
@@ -73,11 +74,14 @@ static const model *the_model;
 static location locations[LOCATIONS];
 static thread threads[THREADS];
 static cell cells[CELLS];
-static struct { int pick, n; } trail[4 * STEPS];
+static struct {
+    int pick, n;
+} trail[4 * STEPS];
 static int n_locations, current, preempted, weak, steps, depth, trail_length;
 static int max_preemptions, max_weak;
 static unsigned long run, cut;
-static bool telling;
+static bool telling, at_random;
+static uint64_t seed;
 static const char *failure;
 static jmp_buf main_jump;
 
@@ -95,6 +99,15 @@ static void give_up(const char *why)
     exit(2);
 }
 
+/* Mostly the plainest: a bug needs few of the others, at the right places (xorshift64). */
+static int random_pick(int n)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed % 8 != 0 ? 0 : (int)(seed / 8 % (unsigned)n);
+}
+
 int model_choose(int n)
 {
     if (n <= 1)
@@ -102,7 +115,7 @@ int model_choose(int n)
     if (depth == trail_length) {
         if (depth == 4 * STEPS)
             give_up("too many choices");
-        trail[trail_length].pick = 0;
+        trail[trail_length].pick = at_random ? random_pick(n) : 0;
         trail[trail_length++].n = n;
     }
     return trail[depth++].pick;
@@ -191,13 +204,6 @@ static void block(int on)
     leave();
 }
 
-void model_idle(void)
-{
-    threads[current].dozes = true;
-    block(IDLE);
-    threads[current].dozes = false;
-}
-
 static void body(void)
 {
     the_model->thread(current);
@@ -272,7 +278,10 @@ static void join(view *a, const view *b)
         a->at[i] = a->at[i] > b->at[i] ? a->at[i] : b->at[i];
 }
 
-static uint64_t of_size(uint64_t value, size_t size) { return size == 8 ? value : value & ((UINT64_C(1) << size * 8) - 1); }
+static uint64_t of_size(uint64_t value, size_t size)
+{
+    return size == 8 ? value : value & ((UINT64_C(1) << size * 8) - 1);
+}
 
 static int location_of(const void *p, size_t size)
 {
@@ -488,6 +497,17 @@ void model_relax(void)
         block(ANY);
 }
 
+/* Time passes: what others stored has come through. */
+void model_idle(void)
+{
+    thread *t = &threads[current];
+    t->dozes = true;
+    block(IDLE);
+    t->dozes = false;
+    for (int l = 0; l < n_locations; l++)
+        t->view.at[l] = locations[l].n - 1;
+}
+
 void model_check(bool ok, const char *text)
 {
     if (!ok)
@@ -496,14 +516,14 @@ void model_check(bool ok, const char *text)
 
 /* ---- plain accesses, as -fsanitize=thread reports them ----------------------------------------------- */
 
-#define ON_ACCESS(size) \
-    void __tsan_read##size(void *p); \
-    void __tsan_read##size(void *p) { plain(p, size, false); } \
-    void __tsan_write##size(void *p); \
-    void __tsan_write##size(void *p) { plain(p, size, true); } \
-    void __tsan_unaligned_read##size(void *p); \
+#define ON_ACCESS(size)                                                  \
+    void __tsan_read##size(void *p);                                     \
+    void __tsan_read##size(void *p) { plain(p, size, false); }           \
+    void __tsan_write##size(void *p);                                    \
+    void __tsan_write##size(void *p) { plain(p, size, true); }           \
+    void __tsan_unaligned_read##size(void *p);                           \
     void __tsan_unaligned_read##size(void *p) { plain(p, size, false); } \
-    void __tsan_unaligned_write##size(void *p); \
+    void __tsan_unaligned_write##size(void *p);                          \
     void __tsan_unaligned_write##size(void *p) { plain(p, size, true); }
 ON_ACCESS(1)
 ON_ACCESS(2)
@@ -511,7 +531,7 @@ ON_ACCESS(4)
 ON_ACCESS(8)
 ON_ACCESS(16)
 
-#define ON_RANGE(name, write) \
+#define ON_RANGE(name, write)                 \
     void __tsan_##name(void *p, size_t size); \
     void __tsan_##name(void *p, size_t size) { plain(p, size, write); }
 ON_RANGE(read_range, false)
@@ -583,55 +603,85 @@ static bool next_trail(void)
     return true;
 }
 
-static bool explore(const model *m, int more)
+static double clock_now(void)
 {
-    struct timespec a, b;
-    unsigned long first = run;
-    clock_gettime(CLOCK_MONOTONIC, &a);
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* Within the bounds all executions there are; then some beyond, for `more` seconds.  `less`: with fewer preemptions. */
+static void walk(const model *m, int less, double more)
+{
     the_model = m;
     model_arg = m->arg;
-    max_preemptions = m->preemptions + more;
-    max_weak = m->weak + more;
     failure = NULL;
     trail_length = 0;
     cut = 0;
+    max_preemptions = m->preemptions > less ? m->preemptions - less : 0;
+    max_weak = m->weak;
     do
         once();
     while (failure == NULL && next_trail());
-    clock_gettime(CLOCK_MONOTONIC, &b);
-    double seconds = (b.tv_sec - a.tv_sec) + (b.tv_nsec - a.tv_nsec) / 1e9;
+    for (double end = clock_now() + more; more > 0 && failure == NULL && clock_now() < end;) {
+        max_preemptions = 3 * m->preemptions + 3;
+        max_weak = 3 * m->weak + 3;
+        trail_length = 0;
+        at_random = true;
+        once();
+        at_random = false;
+    }
+}
+
+static void tell_again(void)
+{
+    telling = true;
+    failure = NULL;
+    once();
+    telling = false;
+    printf("    %s\n", failure != NULL ? failure : "(not again: the model depends on something outside)");
+}
+
+static bool explore(const model *m, int less, double more)
+{
+    unsigned long first = run;
+    double began = clock_now();
+    walk(m, m->fails != NULL ? 0 : less, more);
     bool good = m->fails == NULL ? failure == NULL : failure != NULL && !strncmp(failure, m->fails, strlen(m->fails));
     printf("%-6s %-34s %9lu executions, %d preemptions, %d weak, %.2f s%s%s\n", good ? "ok" : "FAILED", m->name,
-           run - first, max_preemptions, max_weak, seconds, failure ? ": " : "", failure ? failure : "");
-    if (cut > 0) {
+           run - first, max_preemptions, max_weak, clock_now() - began, failure ? ": " : "", failure ? failure : "");
+    if (cut > 0 && more == 0) {
         printf("       %lu executions had no end\n", cut);
         good = false;
     }
-    if (!good && failure != NULL) {
-        telling = true;
-        failure = NULL;
-        once();
-        telling = false;
-        printf("    %s\n", failure != NULL ? failure : "(not again: the model depends on something outside)");
-    }
+    if (!good && failure != NULL)
+        tell_again();
     fflush(stdout);
     return good;
 }
 
 int model_main(const model *models, size_t n, int argc, char **argv)
 {
-    int more = 0, passed = 0, failed = 0, option;
+    int passed = 0, failed = 0, less = 0, option;
     bool at_first = false;
-    while ((option = getopt(argc, argv, "m:x")) != -1)
-        if (option == 'm')
-            more = atoi(optarg);
+    double more = 0;
+    seed = (uint64_t)time(NULL) * 2 + 1;
+    while ((option = getopt(argc, argv, "l:r:s:x")) != -1)
+        if (option == 'l')
+            less = atoi(optarg);
+        else if (option == 'r')
+            more = atof(optarg);
+        else if (option == 's')
+            seed = strtoull(optarg, NULL, 0);
         else if (option == 'x')
             at_first = true;
         else
             return 2;
+    if (more > 0)
+        printf("seed %llu\n", (unsigned long long)seed);
     for (size_t i = 0; i < n && !(at_first && failed); i++)
         if (optind == argc || strstr(models[i].name, argv[optind]) != NULL) {
-            if (explore(&models[i], more))
+            if (explore(&models[i], less, more))
                 passed++;
             else
                 failed++;

@@ -57,13 +57,13 @@ bool model_cas(void *p, size_t size, uint64_t *old, uint64_t value, memory_order
     MODEL_VALUE(p, model_rmw(p, sizeof *(p), MODEL_ADD, (uint64_t)(v), order, #p))
 #define atomic_fetch_sub_explicit(p, v, order) \
     MODEL_VALUE(p, model_rmw(p, sizeof *(p), MODEL_ADD, -(uint64_t)(v), order, #p))
-#define atomic_compare_exchange_strong_explicit(p, old, v, order, failure) \
-    __extension__({ \
-        uint64_t model_old = (uint64_t)*(old); \
+#define atomic_compare_exchange_strong_explicit(p, old, v, order, failure)                          \
+    __extension__({                                                                                 \
+        uint64_t model_old = (uint64_t) * (old);                                                    \
         bool model_done = model_cas(p, sizeof *(p), &model_old, (uint64_t)(v), order, failure, #p); \
-        if (!model_done) \
-            *(old) = (__typeof__(*(p)))model_old; \
-        model_done; \
+        if (!model_done)                                                                            \
+            *(old) = (__typeof__(*(p)))model_old;                                                   \
+        model_done;                                                                                 \
     })
 #define atomic_compare_exchange_weak_explicit atomic_compare_exchange_strong_explicit
 
@@ -98,8 +98,9 @@ typedef struct model {
 
 extern int model_arg;
 
-/* The program: [-m more] [-x] [name].  Runs the models whose names contain `name` (all without it), with bounds
- * raised by `more`; -x stops at the first failure.  Returns the exit status. */
+/* The program: [-x] [-l less] [-r seconds [-s seed]] [name].  Runs the models whose names contain `name` (all without
+ * it), with fewer preemptions by `less`; then each goes on at random, beyond its bounds, for so many seconds.  -x stops
+ * at the first failure.  Returns the exit status. */
 int model_main(const model *models, size_t n, int argc, char **argv);
 /* 0 .. n - 1: something outside the model decides. */
 int model_choose(int n);

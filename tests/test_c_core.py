@@ -1,0 +1,31 @@
+"""The core without Python: the programs of tests/c, plain and short; their run.sh has sanitizers and full sizes."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parent / "c" / "run.sh"
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc to build the C tests with"),
+    pytest.mark.timeout(300),
+]
+
+
+def run(part):
+    done = subprocess.run([RUN, "--short", "--only", part], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.watchdog(290)
+@pytest.mark.parametrize("part", ["unit", "stress", "delay", "model"])
+def test_core_holds_on_its_own(part):
+    lines = run(part).splitlines()
+    assert any(line.startswith("ok ") for line in lines)
+    assert not any(line.startswith("FAILED") for line in lines)
+    for line in lines:
+        if line.startswith("SKIPPED"):
+            pytest.skip(line)
