@@ -196,7 +196,7 @@ def waiting_world(side, module, loop, capacity, wrap, timed):
     for number in range(2):
         start = world.start_send if side == "senders" else world.start_recv
         start(timeout=number in timed)
-    loop.run_ready()
+        loop.run_ready()
     world.check_settled()
     assert not any(task.done() for task in world.tasks())
     return world

@@ -22,8 +22,10 @@ else:
     import _xxsubinterpreters as _interpreters
     create = lambda: _interpreters.create(isolated=True)
     destroy = _interpreters.destroy
+    # The first releases of 3.12 corrupt memory when ssl, which asyncio would use, was imported in two interpreters.
+    BEFORE = "import sys; sys.modules['ssl'] = sys.modules['_ssl'] = None\\n"
     def run(interpreter, source):
-        _interpreters.run_string(interpreter, source)
+        _interpreters.run_string(interpreter, BEFORE + source)
 """
 
 USE = """
@@ -81,7 +83,7 @@ def run_interpreters(script, seconds=60):
 
 def can_wait_in_subinterpreters():
     """asyncio and threading themselves may refuse: then there is nothing of ours to see."""
-    probe = "import asyncio, threading\\nasyncio.run(asyncio.sleep(0))"
+    probe = "import asyncio, threading\\nthreading.Thread(target=id, args=[1]).start()\\nasyncio.run(asyncio.sleep(0))"
     try:
         run_child(f'{INTERPRETERS}\nrun(create(), "{probe}")')
     except AssertionError:
