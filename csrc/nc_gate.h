@@ -48,7 +48,7 @@ typedef struct nc_waiter {
     struct nc_waiter *prev, *next; /* in the line; under the gate's lock */
     struct nc_waiter *mail_next;   /* in the mail; written by the caller before it pushes */
     nc_box *box;                   /* set before enrolling */
-    const void *owner;             /* the endpoint it waits on; set before enrolling */
+    void *owner;                   /* the endpoint it waits on; set before enrolling */
     uint64_t least;                /* what it needs to go on, in the ring's unit; set before enrolling */
     uint64_t share;                /* what it will take at most; set before enrolling */
     uint32_t born;                 /* the gate's, when it enrolled */
@@ -348,7 +348,7 @@ static inline void nc_gate_undefer(nc_waiter *w, nc_box **kicks)
 }
 
 /* The claim on `owner` has ended: the first who was put off for it goes on; true if there was one. */
-static inline bool nc_gate_resume(nc_gate *g, const void *owner, nc_box **kicks)
+static inline bool nc_gate_resume(nc_gate *g, void *owner, nc_box **kicks)
 {
     for (nc_waiter *w = g->first; w != NULL; w = w->next)
         if (w->owner == owner && w->deferred) {
@@ -359,7 +359,7 @@ static inline bool nc_gate_resume(nc_gate *g, const void *owner, nc_box **kicks)
 }
 
 /* Call everybody who waits on one endpoint: it was closed. */
-static inline void nc_gate_call_owner(nc_gate *g, const void *owner, nc_box **kicks)
+static inline void nc_gate_call_owner(nc_gate *g, void *owner, nc_box **kicks)
 {
     for (nc_waiter *w = g->first; w != NULL; w = w->next)
         if (w->owner != owner)

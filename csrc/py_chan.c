@@ -64,7 +64,7 @@ static uint64_t chan_len(Chan *c) { return c->log != NULL ? nc_log_used(c->log) 
 static Endpoint *endpoint_new(Chan *c, int side)
 {
     PyTypeObject *type = c->st->endpoint_type[c->kind][side];
-    Endpoint *ep = (Endpoint *)type->tp_alloc(type, 0);
+    Endpoint *ep = (Endpoint *)core_new(type);
     if (ep == NULL)
         return NULL;
     ep->chan = (Chan *)Py_NewRef(c);

@@ -107,6 +107,24 @@ Py_ssize_t core_parse_count(PyObject *arg)
     return n < 1 ? 0 : n;
 }
 
+/* ---- objects ---------------------------------------------------------------------------------------- */
+
+/* Free-threaded CPython counts the references of an object's first thread apart, and a last one dropped
+ * elsewhere waits for that thread to come by; but it may sleep in a call of ours, until just this object is
+ * gone.  So such objects belong to no thread from the start. */
+PyObject *core_new(PyTypeObject *type)
+{
+    PyObject *op = type->tp_alloc(type, 0);
+#if NC_FREE_THREADED
+    if (op != NULL) { /* nobody else knows it yet */
+        op->ob_tid = 0;
+        op->ob_ref_local = 0;
+        op->ob_ref_shared = _Py_REF_SHARED(1, _Py_REF_MERGED);
+    }
+#endif
+    return op;
+}
+
 /* ---- fork ------------------------------------------------------------------------------------------- */
 
 static _Atomic uint32_t generation; /* of the process, not of an interpreter */

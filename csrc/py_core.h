@@ -158,6 +158,9 @@ PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
 uint64_t chan_have(Chan *c, int side);
 /* Drop what is buffered, now that the receiver is gone.  Runs Python code. */
 void chan_discard_orphans(Chan *c);
+/* A new object of a type whose last reference may be dropped by any thread, with an effect that somebody waits
+ * for: NULL with an exception set. */
+PyObject *core_new(PyTypeObject *type);
 /* An endpoint counts no longer among those of its side; holding it. */
 void endpoint_leave_held(Endpoint *ep, nc_box **kicks);
 /* After something was published: does anybody on the other side want to know? */
@@ -274,7 +277,7 @@ static inline void settle_soon(Chan *c, nc_box *kicks)
 /* Take those out of a line who were called and will never run, as their loop is closed, and call the next
  * instead; true if there were any.  Runs Python code. */
 bool line_reap(Chan *c, int side, nc_box **kicks);
-parker *parker_new(const void *owner);
+parker *parker_new(Endpoint *owner);
 void wake_box_unref(nc_box *box);
 sleeper *sleeper_new(nc_box *box, Endpoint *owner);
 void sleeper_free(sleeper *sl);
@@ -288,7 +291,8 @@ void resolve(core_state *st, PyObject *future);
 int wait_add_types(PyObject *module, core_state *st);
 /* Tell those on `side` who can go on now; for when the gate's flag says that somebody wants to know. */
 void gate_notify(Chan *c, int side, nc_box **kicks);
-/* Leave the line for good, and hand on what the waiter was called for but did not take.  Idempotent. */
+/* Leave the line for good, and hand on what the waiter was called for but did not take: to the next in line,
+ * and to the next who was put off for a claim.  Idempotent; holding the endpoint. */
 void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks);
 /* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
  * references, also when it fails. */

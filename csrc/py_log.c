@@ -52,7 +52,7 @@ static step busy(Endpoint *ep, bool patient)
 static Claim *claim_new(Endpoint *ep, const nc_record *record)
 {
     PyTypeObject *type = ep->chan->st->claim_type[ep->side];
-    Claim *claim = (Claim *)type->tp_alloc(type, 0);
+    Claim *claim = (Claim *)core_new(type);
     if (claim == NULL)
         return NULL;
     claim->ep = (Endpoint *)Py_NewRef(ep);

@@ -71,8 +71,11 @@ static void line_look_ahead(Chan *c, int side, nc_box **kicks)
 void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks)
 {
     nc_gate *g = &c->gate[side];
+    Endpoint *ep = w->owner;
     nc_gate_enter(g, core_generation());
     nc_gate_leave(g, w);
+    if (ep->deferred && ep->claim == NULL)
+        ep->deferred = nc_gate_resume(g, ep, kicks);
     nc_gate_call_all(g, chan_have(c, side), kicks);
     nc_gate_exit(g);
 }
@@ -616,7 +619,7 @@ static int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* Unreachable: leave the line, which breaks the cycle through it. */
+/* Unreachable: leave the line, which breaks the cycle through it.  The timer, if any, is garbage as well. */
 static int awaitable_clear(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
@@ -625,6 +628,7 @@ static int awaitable_clear(PyObject *self)
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
     awaitable_end(aw, &kicks);
     Py_END_CRITICAL_SECTION2();
+    Py_CLEAR(aw->timer);
     awaitable_release(c->st, aw);
     settle_soon(c, kicks);
     return 0;
@@ -639,7 +643,9 @@ static void awaitable_dealloc(PyObject *self)
     nc_box *kicks = NULL;
     PyObject_GC_UnTrack(self);
     if (aw->sleeper != NULL) {
+        Py_BEGIN_CRITICAL_SECTION(aw->call.ep);
         awaitable_end(aw, &kicks);
+        Py_END_CRITICAL_SECTION();
         settle_soon(c, kicks);
     }
     Py_XDECREF(aw->future);

@@ -32,7 +32,7 @@ typedef struct loop_box {
 enum { NO_FD = -1, NO_READER = -2 }; /* NO_READER: a loop without add_reader */
 
 /* Not on the blocked thread's stack: a daemon thread may die there while the line still knows its waiter. */
-parker *parker_new(const void *owner)
+parker *parker_new(Endpoint *owner)
 {
     parker *p = PyMem_RawCalloc(1, sizeof *p);
     if (p == NULL)
@@ -235,6 +235,17 @@ static void mailbox_drain(Mailbox *m)
     }
 }
 
+/* Take a waiter out of the line whose awaitable, and endpoint, may be gone already; then call the next. */
+static void line_drop(Chan *c, int side, nc_waiter *w, nc_box **kicks)
+{
+    nc_gate *g = &c->gate[side];
+    nc_gate_enter(g, core_generation());
+    nc_gate_leave(g, w);
+    nc_gate_resume(g, w->owner, kicks); /* compared, not followed; too often at worst */
+    nc_gate_call_all(g, chan_have(c, side), kicks);
+    nc_gate_exit(g);
+}
+
 /* The loop is closed or gone: nobody will ever run there.  Whoever was called gives its turn to the next. */
 static void loop_box_bury(loop_box *box, nc_box **kicks)
 {
@@ -242,7 +253,7 @@ static void loop_box_bury(loop_box *box, nc_box **kicks)
     while (w != NULL) {
         nc_waiter *next = w->mail_next;
         sleeper *sl = container_of(w, sleeper, waiter);
-        line_leave(sl->chan, sl->side, w, kicks);
+        line_drop(sl->chan, sl->side, w, kicks);
         bool gone;
         Py_XDECREF(sleeper_receive(w, &gone));
         w = next;
@@ -615,8 +626,10 @@ static void line_leave_loop(Chan *c, int side, nc_box *box, nc_box **kicks)
     nc_gate_enter(g, core_generation());
     for (nc_waiter *w = g->first, *next; w != NULL; w = next) {
         next = w->next;
-        if (w->box == box)
-            nc_gate_leave(g, w);
+        if (w->box != box)
+            continue;
+        nc_gate_leave(g, w);
+        nc_gate_resume(g, w->owner, kicks); /* too often at worst */
     }
     nc_gate_call_all(g, chan_have(c, side), kicks);
     nc_gate_exit(g);
