@@ -59,7 +59,7 @@ bool model_cas(void *p, size_t size, uint64_t *old, uint64_t value, memory_order
     MODEL_VALUE(p, model_rmw(p, sizeof *(p), MODEL_ADD, -(uint64_t)(v), order, #p))
 #define atomic_compare_exchange_strong_explicit(p, old, v, order, failure)                          \
     __extension__({                                                                                 \
-        uint64_t model_old = (uint64_t) * (old);                                                    \
+        uint64_t model_old = (uint64_t)*(old);                                                      \
         bool model_done = model_cas(p, sizeof *(p), &model_old, (uint64_t)(v), order, failure, #p); \
         if (!model_done)                                                                            \
             *(old) = (__typeof__(*(p)))model_old;                                                   \
