@@ -575,7 +575,7 @@ def test_random_calls_do_what_the_model_does(bytes_variant):
     chosen = seeded(f"fuzz {bytes_variant.__name__}")
     fuzz = Fuzz(bytes_variant, chosen)
     try:
-        fuzz.play(size(150_000, 5_000_000))
+        fuzz.play(size(100_000, 5_000_000))
     except BaseException as error:
         error.add_note(f"channel {fuzz.channels} of {fuzz.capacity} bytes; last calls: {', '.join(fuzz.log)}")
         raise

@@ -739,7 +739,7 @@ LETTERS = {
 @takes_long()
 @pytest.mark.parametrize("side", ["senders", "receivers"])
 def test_every_short_program_is_accounted_for_exactly(bytes_variant, step_loop, side):
-    for program in itertools.product(LETTERS, repeat=size(4, 6)):
+    for program in itertools.product(LETTERS, repeat=size(3, 6)):
         world = World(bytes_variant, step_loop, side, (24, 24))
         try:
             for letter in program:

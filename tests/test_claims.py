@@ -548,7 +548,8 @@ NAMES = ("tx", "rx", "write", "view of write", "read", "view of read")
 @pytest.mark.parametrize("in_cycle", [False, True])
 def test_everything_may_be_dropped_in_any_order(bytes_variant, in_cycle):
     """Pitfall 36: claims and views outlive both endpoints."""
-    for order in itertools.permutations(NAMES):
+    orders = itertools.permutations(NAMES)
+    for order in itertools.islice(orders, 0, None, size(30, 1)) if in_cycle else orders:
         tx, rx = bytes_variant.channel(64)
         gone = [weakref.ref(tx), weakref.ref(rx)]
         read = lent(tx, rx, b"to read!")
@@ -556,8 +557,6 @@ def test_everything_may_be_dropped_in_any_order(bytes_variant, in_cycle):
         held = dict(zip(NAMES, (tx, rx, write, memoryview(write)[1:], read, memoryview(read)[1:]), strict=True))
         del tx, rx, write, read
         if in_cycle:
-            if order[0] != "write":
-                continue
             for name in order:
                 held[name] = [held[name], held]
             gc.collect(0)
