@@ -204,8 +204,6 @@ assert channels - lists < 5_000_000, (lists, channels)  # each filled 20 MB
 @pytest.mark.skipif(FREE_THREADED, reason="the main interpreter's GIL is what is asked after")
 @pytest.mark.skipif(not OWN_GIL, reason="interpreters have a GIL of their own from 3.12 on")
 def test_a_blocking_wait_in_one_interpreter_does_not_hold_up_another():
-    if not can_wait_in_subinterpreters():
-        pytest.skip("asyncio does not run in a sub-interpreter of this Python")
     run_interpreters(
         """
 import threading, time
@@ -218,8 +216,11 @@ try:
 except RecvTimeout:
     pass
 '''
-interpreter = create()
-thread = threading.Thread(target=run, args=(interpreter, SOURCE))
+def work():  # all in one thread, which the interpreter's threading module takes for its main thread
+    interpreter = create()
+    run(interpreter, SOURCE)
+    destroy(interpreter)
+thread = threading.Thread(target=work)
 thread.start()
 tx, rx = mpsc.channel(1)
 count = 0
@@ -229,6 +230,5 @@ while thread.is_alive():
     count += 1
 thread.join()
 assert count > 1000
-destroy(interpreter)
 """
     )
