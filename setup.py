@@ -75,7 +75,7 @@ def flags() -> tuple[list[str], list[str]]:
     elif instruments:
         level = ["-O1", "-g", "-fno-omit-frame-pointer"]
     else:
-        level = ["-O2"]
+        level = ["-O3"]
     # Python's own flags come first and may say either; a debug interpreter wants its assertions everywhere.
     asserting = "-g" in level or bool(sysconfig.get_config_var("Py_DEBUG"))
     level.append("-UNDEBUG" if asserting else "-DNDEBUG")
