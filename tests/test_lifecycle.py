@@ -19,7 +19,7 @@ from nexus_channels import Empty, EndpointClosed, Full, RecvError, SendError
 
 def _python(code, *options):
     return subprocess.run(
-        [sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-P", *options, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
 
 

@@ -36,7 +36,7 @@ static void parker_free(parker *p);
 
 static inline parker *parker_of(nc_box *box) { return (parker *)(void *)((char *)box - offsetof(parker, box)); }
 
-static inline void parker_init(parker *p, const void *owner)
+static inline void parker_init(parker *p, void *owner)
 {
     nc_box_init(&p->box);
     p->waiter.box = &p->box;

@@ -32,7 +32,7 @@ static void parker_free(parker *p)
     add(&freed, 1);
 }
 
-static parker *parker_new(const void *owner)
+static parker *parker_new(void *owner)
 {
     parker *p = malloc(sizeof *p);
     p->bed = malloc(sizeof *p->bed);
