@@ -1,4 +1,5 @@
-/* noop.c: two methods of the same shape as try_send and try_recv that do nothing, the floor of every pair of C calls. */
+/* noop.c: two methods of the same shape as try_send and try_recv that do nothing, the floor of every pair of C calls.
+ */
 #include <Python.h>
 
 static PyObject *noop_send(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value)) { Py_RETURN_NONE; }
@@ -13,7 +14,8 @@ static PyMethodDef methods[] = {
 
 static PyType_Slot slots[] = {{Py_tp_methods, methods}, {0, NULL}};
 
-static PyType_Spec spec = {.name = "noop.End", .basicsize = sizeof(PyObject), .flags = Py_TPFLAGS_DEFAULT, .slots = slots};
+static PyType_Spec spec = {
+    .name = "noop.End", .basicsize = sizeof(PyObject), .flags = Py_TPFLAGS_DEFAULT, .slots = slots};
 
 static int add_type(PyObject *module)
 {

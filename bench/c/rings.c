@@ -287,10 +287,8 @@ typedef struct contender {
             check(#name, next, v);                      \
         }                                               \
     }
-#define ROW(text, name, open, producers)                                                 \
-    {                                                                                    \
-        text, open, name##_pair, name##_burst, name##_produce, name##_consume, producers \
-    }
+#define ROW(text, name, open, producers) \
+    {text, open, name##_pair, name##_burst, name##_produce, name##_consume, producers}
 
 CONTENDER(nc_release, nc_release_push, nc_release_pop)
 CONTENDER(nc_seq_cst, nc_seq_cst_push, nc_seq_cst_pop)
