@@ -34,8 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no such scenario; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
         return 2
     loops = loop_factory(options.loop)
-    rounds = options.rounds or (5 if options.quick else 15)
-    seconds = options.seconds or (0.02 if options.quick else 0.1)
+    rounds = options.rounds or (11 if options.quick else 41)
+    seconds = options.seconds or (0.01 if options.quick else 0.02)
     report: dict[str, Any] = {"about": about(options.loop, rounds, seconds), "scenarios": [], "bars": []}
     for scenario in chosen:
         names = [name for name in scenario.entries(loops) if wanted(name, options.contender)]
@@ -121,7 +121,7 @@ def verdicts(scenario: Scenario, results: dict[str, Result]) -> list[dict[str, A
             "met": ratio <= bar.limit,
         }
         for bar in BARS
-        if bar.scenario == scenario.name and bar.other in results
+        if bar.applies and bar.scenario == scenario.name and bar.other in results
         for name in bar.ours
         if name in results
     ]
