@@ -228,7 +228,12 @@ def operations(module):
             end.statistics(), repr(end), len(end), bool(end), end.capacity, end.is_closed, end.is_disconnected
             end.same_channel(tx)
             quietly(end.same_channel, 5)
-            quietly(end.__reduce_ex__, 4)
+
+    @operation
+    def pickling():
+        tx, rx = module.channel(1)
+        quietly(tx.__reduce_ex__, 4)
+        quietly(rx.__reduce_ex__, 4)
 
     @operation
     def cycles_through_the_buffer():
