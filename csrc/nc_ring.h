@@ -145,6 +145,18 @@ static inline uint64_t nc_ring_push_sp(nc_ring *r, void *const *values, uint64_t
     return n;
 }
 
+/* push_sp for one value, by far the most frequent: no loop, and no count of the room. */
+static inline bool nc_ring_push_one_sp(nc_ring *r, void *value, memory_order publish)
+{
+    uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed); /* ours: nobody else writes it */
+    uint64_t next = nc_ring_advance(r, tail, 1);
+    if (nc_ring_room(r, tail, 1) == 0)
+        return false;
+    nc_ring_fill(r, tail, value, memory_order_relaxed);  /* R1 below publishes it */
+    atomic_store_explicit(&r->tail, next, publish);      /* R1 */
+    return true;
+}
+
 /* The same for many producers: claim by compare-and-swap, then store.  What is claimed and not yet
  * stored holds the consumer up for the few instructions in between. */
 static inline uint64_t nc_ring_push_mp(nc_ring *r, void *const *values, uint64_t n)
@@ -196,6 +208,22 @@ static inline uint64_t nc_ring_pop_sc(nc_ring *r, void **values, uint64_t n, mem
     NC_STEP("pop_sc: taken, not freed");
     atomic_store_explicit(&r->head, head, publish); /* R3 */
     return n;
+}
+
+/* pop_sc for one value; NULL if there is none, or not yet: pop_sc waits for it. */
+static inline void *nc_ring_pop_one_sc(nc_ring *r, memory_order publish)
+{
+    uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed); /* ours: nobody else writes it */
+    if (head == r->tail_seen && head == (r->tail_seen = atomic_load_explicit(&r->tail, memory_order_acquire))) /* A1 */
+        return NULL;
+    uint64_t next = nc_ring_advance(r, head, 1);
+    void *_Atomic *slot = &r->slots[nc_ring_index(r, head)];
+    void *value = atomic_load_explicit(slot, memory_order_acquire); /* R2 -> A2 */
+    if (value == NULL)
+        return NULL;
+    atomic_store_explicit(slot, NULL, memory_order_relaxed); /* R3 below publishes it */
+    atomic_store_explicit(&r->head, next, publish); /* R3 */
+    return value;
 }
 
 #endif

@@ -39,6 +39,16 @@
 enum { TX, RX, SIDES };
 typedef enum { LOCAL, SPSC, MPSC, SPSC_BYTES, MPSC_BYTES, KINDS } chan_kind;
 
+/* The calling thread as PyThread_get_thread_ident() names it, without a call where that is known to be the same. */
+static inline unsigned long this_thread(void)
+{
+#if defined(__GLIBC__) && defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)
+    return (unsigned long)__builtin_thread_pointer();
+#else
+    return PyThread_get_thread_ident();
+#endif
+}
+
 /* ---- module state ---------------------------------------------------------------------------------- */
 
 enum { /* index into core_state.errors; names in py_core.c */

@@ -56,6 +56,40 @@ static uint64_t ring_take_behind(Chan *c, PyObject **values, uint64_t n)
     return n;
 }
 
+/* The plain case, for which every instruction counts: one item, nobody in line, nobody to tell.  Where it is not
+ * so, the long way says why. */
+static inline bool plain(Endpoint *ep, int side, uint32_t crowd)
+{
+    Chan *c = ep->chan;
+    return !ep->closed && nc_gate_crowd(&c->gate[side]) < crowd && (c->thread == 0 || c->thread == this_thread());
+}
+
+static inline bool put_one(Endpoint *ep, PyObject *value)
+{
+    Chan *c = ep->chan;
+#if NC_FREE_THREADED
+    return plain(ep, TX, 1) && ring_put(c, &value, 1) == 1;
+#else
+    return plain(ep, TX, 1) && nc_ring_push_one_sp(c->ring, value, NC_PUBLISH);
+#endif
+}
+
+static inline PyObject *take_one(Endpoint *ep)
+{
+    return plain(ep, RX, NC_HEAD) ? nc_ring_pop_one_sc(ep->chan->ring, NC_PUBLISH) : NULL;
+}
+
+/* Something was published the plain way, and somebody wants to know. */
+__attribute__((noinline)) static PyObject *tell_now(Endpoint *ep, int side, PyObject *result)
+{
+    nc_box *kicks = NULL;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    tell(ep->chan, side, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle_soon(ep->chan, kicks);
+    return result;
+}
+
 /* ---- senders: look ---------------------------------------------------------------------------------- */
 
 /* Put up to `n` values.  STEP_READY if anything went, in *put; the ring owns those now. */
@@ -84,6 +118,11 @@ static inline step put_some(Endpoint *ep, PyObject *const *values, uint64_t n, u
 
 static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
+    if (!called && put_one(call->ep, call->value)) {
+        call->value = NULL;
+        tell(call->ep->chan, RX, kicks);
+        return STEP_READY;
+    }
     uint64_t put;
     step s = put_some(call->ep, &call->value, 1, &put, called, call->value, kicks);
     if (s == STEP_READY)
@@ -165,13 +204,12 @@ static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_
     return result;
 }
 
-static PyObject *sender_try_send(PyObject *self, PyObject *value)
+__attribute__((noinline)) static PyObject *try_send_slowly(PyObject *self, PyObject *value)
 {
     Endpoint *ep = (Endpoint *)self;
     nc_box *kicks = NULL;
     uint64_t put;
     step s;
-    Py_INCREF(value);
     do {
         Py_BEGIN_CRITICAL_SECTION(self);
         s = put_some(ep, &value, 1, &put, false, value, &kicks);
@@ -185,6 +223,21 @@ static PyObject *sender_try_send(PyObject *self, PyObject *value)
                    (unsigned long long)ep->chan->ring->capacity);
     Py_DECREF(value);
     return NULL;
+}
+
+static PyObject *sender_try_send(PyObject *self, PyObject *value)
+{
+    Endpoint *ep = (Endpoint *)self;
+    bool put;
+    Py_INCREF(value);
+    Py_BEGIN_CRITICAL_SECTION(self);
+    put = put_one(ep, value);
+    Py_END_CRITICAL_SECTION();
+    if (!put)
+        return try_send_slowly(self, value);
+    if (nc_gate_flag(&ep->chan->gate[RX], NC_GLANCE) == 0) /* W2 */
+        Py_RETURN_NONE;
+    return tell_now(ep, RX, Py_NewRef(Py_None));
 }
 
 /* `list` is a snapshot that nobody else has: what is sent must not change under way. */
@@ -268,6 +321,10 @@ static void raise_end(Call *call)
 
 static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
+    if (!called && (*out = take_one(call->ep)) != NULL) {
+        tell(call->ep->chan, TX, kicks);
+        return STEP_READY;
+    }
     uint64_t taken;
     step s = take_some(call->ep, out, 1, &taken, called, kicks);
     if (s == STEP_ERROR)
@@ -343,7 +400,7 @@ static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, P
     return wait_blocking(&(Call){&recv_blocking_op, ep, NULL, 1, 1, 1, NULL, false}, timeout);
 }
 
-static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored))
+__attribute__((noinline)) static PyObject *try_recv_slowly(PyObject *self)
 {
     Endpoint *ep = (Endpoint *)self;
     nc_box *kicks = NULL;
@@ -363,6 +420,20 @@ static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored))
     else
         raise_end(&(Call){.ep = ep});
     return NULL;
+}
+
+static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Endpoint *ep = (Endpoint *)self;
+    PyObject *value;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    value = take_one(ep);
+    Py_END_CRITICAL_SECTION();
+    if (value == NULL)
+        return try_recv_slowly(self);
+    if (nc_gate_flag(&ep->chan->gate[TX], NC_GLANCE) == 0) /* W2 */
+        return value;
+    return tell_now(ep, TX, value);
 }
 
 static Call recv_many_call(Endpoint *ep, const call_op *op, Py_ssize_t n)
