@@ -21,6 +21,12 @@ enum { CAPACITY = 1024, PRODUCERS = 2, ROUNDS_AT_MOST = 101 };
 
 static uint64_t n_items;
 
+#ifdef __clang__
+#define COMPILER __VERSION__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+
 /* More threads than cores is the rule on a shared machine, so waiting ends in a yield. */
 static inline void relax(unsigned *spins)
 {
@@ -248,7 +254,7 @@ typedef struct contender {
     {                                                   \
         uint64_t next[PRODUCERS] = {0};                 \
         for (uint64_t i = 1; i <= n; i++) {             \
-            void *v;                                    \
+            void *v = NULL;                             \
             if (!push(value_of(0, i)) || !pop(&v))      \
                 fail(#name);                            \
             check(#name, next, v);                      \
@@ -258,7 +264,7 @@ typedef struct contender {
     {                                                   \
         uint64_t next[PRODUCERS] = {0};                 \
         for (uint64_t i = 1; i <= n;) {                 \
-            void *v;                                    \
+            void *v = NULL;                             \
             for (int k = 0; k < 64; k++)                \
                 if (!push(value_of(0, i++)))            \
                     fail(#name);                        \
@@ -281,7 +287,7 @@ typedef struct contender {
         unsigned spins = 0;                             \
         uint64_t next[PRODUCERS] = {0};                 \
         for (uint64_t i = 0; i < n; i++) {              \
-            void *v;                                    \
+            void *v = NULL;                             \
             while (!pop(&v))                            \
                 relax(&spins);                          \
             check(#name, next, v);                      \
@@ -384,7 +390,7 @@ static void print_machine(void)
         }
     if (f != NULL)
         fclose(f);
-    printf("%ld cores; compiler: %s; flags: %s.\n", sysconf(_SC_NPROCESSORS_ONLN), __VERSION__, FLAGS);
+    printf("%ld cores; compiler: %s; flags: %s.\n", sysconf(_SC_NPROCESSORS_ONLN), COMPILER, FLAGS);
 }
 
 int main(void)

@@ -58,13 +58,17 @@ ARGUED = {
         "Who abandons with success never looks at the waiter again, so this half is not used; but C11 wants the order "
         "of success to be no weaker than that of failure, which acquires."
     ),
+    ("nc_gate_set_flag", "release", "relaxed", "W1"): (
+        "The lowered flag carries nothing: who reads 0 does nothing, and who reads NC_GONE acts on it under the gate's "
+        "lock. Relaxed would do."
+    ),
     ("nc_gate_end", "seq_cst", "release", "C1"): "Release is enough: nothing is read after it. It runs once a channel.",
 }
 
 
 class Mutation:
-    def __init__(self, header, line, function, label, span, what, order, to):
-        self.header, self.line, self.function, self.label = header, line, function, label
+    def __init__(self, header, function, target, label, span, what, order, to):
+        self.header, self.function, self.target, self.label = header, function, target, label
         self.span, self.what, self.order, self.to = span, what, order, to
         self.caught = None
 
@@ -79,7 +83,7 @@ class Mutation:
 
     @property
     def where(self):
-        return f"{self.header}:{self.line} `{self.function}`"
+        return f"`{self.function}`: `{self.target}`"
 
 
 def strip_comments(text):
@@ -122,10 +126,11 @@ def mutations(header):
             given = m.group().removeprefix("memory_order_")
             order = "seq_cst" if given in ("publish", "order") else given
             what = "failure" if kind == "rmw" and i == 1 else kind
-            line = code.count("\n", 0, m.start()) + 1
+            target = re.match(r"\w+\(&?([^,]+),", code[start:end]).group(1)
+            target = "slot" if target == "r" else target  # nc_ring_fill
             label = label_of(text, start, end)
             for to in ["relaxed", *WEAKER[what].get(order, [])]:
-                yield Mutation(header, line, function, label, m.span(), what, order, to)
+                yield Mutation(header, function, target, label, m.span(), what, order, to)
 
 
 class Lab:
@@ -237,7 +242,7 @@ def main():
         lab = Lab(folder, os.environ.get("CC", "gcc"))
         for m in todo if not args.list else []:
             lab.try_out(m)
-            print(f"{m.label:6} {m.where:50} {m.order:8} -> {m.to:8} {m.caught or 'NOBODY'}", flush=True)
+            print(f"{m.label:6} {m.where:44} {m.order:8} -> {m.to:8} {m.caught or 'NOBODY'}", flush=True)
     text = "\n".join(report(todo)) + "\n"
     if args.list:
         print(text)

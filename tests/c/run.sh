@@ -31,7 +31,7 @@ skip() { echo "SKIPPED $1: $2"; }
 wants() { [ "$only" = all ] || [ "$only" = "$1" ]; }
 
 compilers=
-for cc in "${GCC:-gcc}" "${CLANG:-$(command -v clang-16 clang | head -n 1)}"; do
+for cc in "${GCC:-gcc}" "${CLANG:-$(basename "$(command -v clang-16 clang | head -n 1)")}"; do
     if [ $size = short ] && [ -n "$compilers" ]; then
         break
     elif [ -z "$cc" ]; then

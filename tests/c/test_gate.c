@@ -451,6 +451,28 @@ static void a_lock_held_by_another_thread_at_the_fork_holds_nobody_up(void)
         close(ends[i]);
 }
 
+static void a_guarded_gate_leaves_its_lock_alone(void)
+{
+    setup();
+    gate.guarded = true; /* as where everybody holds the GIL */
+    nc_lock_enter(&gate.lock);
+    enrol(0);
+    enrol(1);
+    call_all(1);
+    CHECK(states_are("Cw"));
+    CHECK_EQ(flag(), NC_WATCHED);
+    leave(0);
+    leave(1);
+    CHECK_EQ(flag(), 0);
+    check_line();
+    nc_lock_exit(&gate.lock);
+    now++;
+    enrol(2);
+    CHECK(gate.guarded); /* in a forked child as well */
+    check_line();
+    leave(2);
+}
+
 /* ---- boxes ----------------------------------------------------------------------------------------------- */
 
 static void post(int i) { nc_box_post(&waiter[i], &kicks); }
@@ -762,6 +784,7 @@ int main(void)
     RUN(a_side_that_left_says_so_for_good);
     RUN(a_forked_child_starts_with_an_empty_line);
     RUN(a_lock_held_by_another_thread_at_the_fork_holds_nobody_up);
+    RUN(a_guarded_gate_leaves_its_lock_alone);
     RUN(the_first_post_owes_a_kick);
     RUN(a_post_that_was_taken_before_its_kick_needs_no_second);
     RUN(a_waiter_is_in_the_mail_once);
