@@ -173,3 +173,11 @@ def test_the_package_says_that_it_is_typed():
     package = pathlib.Path(nexus_channels.__file__).parent
     assert (package / "py.typed").is_file()
     assert (package / "_core.pyi").is_file()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.watchdog(180)
+def test_the_stubs_say_what_the_native_module_has(tmp_path):
+    command = [sys.executable, "-P", "-m", "mypy.stubtest", "nexus_channels._core"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
