@@ -104,10 +104,11 @@ static inline nc_box *nc_box_unchain(nc_box **kicks)
     return box;
 }
 
-/* Take everything in the box, oldest first. */
+/* Take everything in the box, oldest first.  Release too: who posts into the emptied box sees the way there that
+ * was opened before (F1). */
 static inline nc_waiter *nc_box_take(nc_box *box)
 {
-    nc_waiter *w = atomic_exchange_explicit(&box->mail, NULL, memory_order_acquire), *oldest = NULL; /* B2 */
+    nc_waiter *w = atomic_exchange_explicit(&box->mail, NULL, memory_order_acq_rel), *oldest = NULL; /* B2 */
     while (w != NULL) {
         nc_waiter *next = w->mail_next;
         w->mail_next = oldest;
