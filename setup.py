@@ -151,7 +151,7 @@ class build_py_with_headers(build_py):  # noqa: N801
 
 
 def public_headers() -> list[str]:
-    return sorted(glob("csrc/nc_*.h") + glob("csrc/nexus_channels.h"))
+    return sorted([*glob("csrc/nc_*.h"), "csrc/nexus_channels.h", "csrc/ffi_cdef.h"])
 
 
 core = Extension("nexus_channels._core", sorted(glob("csrc/py_*.c")), depends=sorted(glob("csrc/*.h")))
