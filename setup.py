@@ -28,10 +28,14 @@ UVLOOP = [] if FREE_THREADED else ["uvloop>=0.19; sys_platform != 'win32'"]  # n
 HYPOTHESIS = "hypothesis>=6.100,<6.140" if FREE_THREADED else "hypothesis>=6.100"  # later ones need a Rust build there
 TQDM = "tqdm>=4.66"
 
+CYTHON = "cython>=3.0"
+
 EXTRAS = {
     "mux": [TQDM],
+    "native": [CYTHON],
     "test": [
         "build>=1.2",
+        CYTHON,
         HYPOTHESIS,
         "pytest>=8.3",
         "pytest-benchmark>=5.1",
