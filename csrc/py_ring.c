@@ -116,18 +116,22 @@ static inline step put_some(Endpoint *ep, PyObject *const *values, uint64_t n, u
     return STEP_READY;
 }
 
-static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+__attribute__((noinline)) static step send_look_slowly(Call *call, bool called, nc_box **kicks)
 {
-    if (!called && put_one(call->ep, call->value)) {
-        call->value = NULL;
-        tell(call->ep->chan, RX, kicks);
-        return STEP_READY;
-    }
     uint64_t put;
     step s = put_some(call->ep, &call->value, 1, &put, called, call->value, kicks);
     if (s == STEP_READY)
         call->value = NULL;
     return s;
+}
+
+static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+{
+    if (called || !put_one(call->ep, call->value))
+        return send_look_slowly(call, called, kicks);
+    call->value = NULL;
+    tell(call->ep->chan, RX, kicks);
+    return STEP_READY;
 }
 
 static void send_timed_out(Call *call)
@@ -189,7 +193,7 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n
     double timeout;
     if (!core_parse_one(ep->chan->st, "send", args, n, kwnames, &timeout))
         return NULL;
-    return wait_new(&(Call){&send_op, (Endpoint *)Py_NewRef(self), Py_NewRef(args[0]), 0, 1, 1, NULL, false}, timeout);
+    return wait_new_one(&send_op, ep, args[0], timeout);
 }
 
 static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -319,17 +323,21 @@ static void raise_end(Call *call)
         core_raise(call->ep->chan->st, E_RECV, NULL, "every sender is gone and everything was received");
 }
 
-static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+__attribute__((noinline)) static step recv_look_slowly(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    if (!called && (*out = take_one(call->ep)) != NULL) {
-        tell(call->ep->chan, TX, kicks);
-        return STEP_READY;
-    }
     uint64_t taken;
     step s = take_some(call->ep, out, 1, &taken, called, kicks);
     if (s == STEP_ERROR)
         raise_end(call);
     return s;
+}
+
+static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+{
+    if (called || (*out = take_one(call->ep)) == NULL)
+        return recv_look_slowly(call, called, out, kicks);
+    tell(call->ep->chan, TX, kicks);
+    return STEP_READY;
 }
 
 static void recv_timed_out(Call *call)
@@ -388,7 +396,7 @@ static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t
     double timeout;
     if (!core_parse_none(ep->chan->st, "recv", args, n, kwnames, &timeout))
         return NULL;
-    return wait_new(&(Call){&recv_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL, false}, timeout);
+    return wait_new_one(&recv_op, ep, NULL, timeout);
 }
 
 static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -485,10 +493,7 @@ static PyObject *receiver_next(PyObject *self)
     return wait_blocking(&(Call){&next_op, (Endpoint *)self, NULL, 1, 1, 1, NULL, false}, -1);
 }
 
-static PyObject *receiver_anext(PyObject *self)
-{
-    return wait_new(&(Call){&anext_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL, false}, -1);
-}
+static PyObject *receiver_anext(PyObject *self) { return wait_new_one(&anext_op, (Endpoint *)self, NULL, -1); }
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
