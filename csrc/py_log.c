@@ -624,7 +624,8 @@ void log_discard_held(Chan *c)
     if (c->reading) /* the claim's end comes back here */
         return;
     uint64_t before = atomic_load_explicit(&c->log->head, memory_order_relaxed); /* under the lock */
-    while (nc_log_peek_sc(c->log, &record, &freed, many(c), NC_PUBLISH) == NC_OK)
+    while (chan_have(c, RX) > 0 && /* W3, after C2 */
+           nc_log_peek_sc(c->log, &record, &freed, many(c), NC_PUBLISH) == NC_OK)
         nc_log_release_sc(c->log, &record, many(c), NC_PUBLISH);
     c->discarded += atomic_load_explicit(&c->log->head, memory_order_relaxed) - before;
 }
