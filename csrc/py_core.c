@@ -205,18 +205,16 @@ static PyObject *import_current_tasks(void)
 
 static int import_others(core_state *st)
 {
-    st->Statistics = import_attr("nexus_channels._types", "Statistics");
-    st->get_running_loop = import_attr("asyncio", "_get_running_loop");
-    st->BaseEventLoop = import_attr("asyncio", "BaseEventLoop");
-    st->Future = import_attr("asyncio", "Future");
-    st->loop_keyword = Py_BuildValue("(s)", "loop");
-    st->current_tasks = import_current_tasks();
-    st->invalid_state = import_attr("asyncio", "InvalidStateError");
-    st->mailboxes = PyDict_New();
-    return st->Statistics && st->get_running_loop && st->BaseEventLoop && st->Future && st->loop_keyword &&
-                   st->current_tasks && st->invalid_state && st->mailboxes
-               ? 0
-               : -1;
+    if ((st->Statistics = import_attr("nexus_channels._types", "Statistics")) == NULL ||
+        (st->get_running_loop = import_attr("asyncio", "_get_running_loop")) == NULL ||
+        (st->BaseEventLoop = import_attr("asyncio", "BaseEventLoop")) == NULL ||
+        (st->Future = import_attr("asyncio", "Future")) == NULL ||
+        (st->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL ||
+        (st->current_tasks = import_current_tasks()) == NULL ||
+        (st->invalid_state = import_attr("asyncio", "InvalidStateError")) == NULL ||
+        (st->mailboxes = PyDict_New()) == NULL)
+        return -1;
+    return 0;
 }
 
 static int intern_names(core_state *st)
