@@ -203,24 +203,18 @@ static PyObject *import_current_tasks(void)
 
 static int import_others(core_state *st)
 {
-    st->Statistics = import_attr("nexus_channels._types", "Statistics");
-    st->get_running_loop = import_attr("asyncio", "_get_running_loop");
-    st->BaseEventLoop = import_attr("asyncio", "BaseEventLoop");
-    st->Future = import_attr("asyncio", "Future");
-    if (st->Future != NULL) {
-        st->Future_set_result = PyObject_GetAttrString(st->Future, "set_result");
-        st->Future_blocking = PyObject_GetAttrString(st->Future, "_asyncio_future_blocking");
-    }
-    st->loop_keyword = Py_BuildValue("(s)", "loop");
-    st->no_args = PyTuple_New(0);
-    st->current_tasks = import_current_tasks();
-    st->invalid_state = import_attr("asyncio", "InvalidStateError");
-    st->mailboxes = PyDict_New();
-    return st->Statistics && st->get_running_loop && st->BaseEventLoop && st->Future_set_result &&
-                   st->Future_blocking && st->loop_keyword && st->no_args && st->current_tasks && st->invalid_state &&
-                   st->mailboxes
-               ? 0
-               : -1;
+    if ((st->Statistics = import_attr("nexus_channels._types", "Statistics")) == NULL ||
+        (st->get_running_loop = import_attr("asyncio", "_get_running_loop")) == NULL ||
+        (st->BaseEventLoop = import_attr("asyncio", "BaseEventLoop")) == NULL ||
+        (st->Future = import_attr("asyncio", "Future")) == NULL ||
+        (st->Future_set_result = PyObject_GetAttrString(st->Future, "set_result")) == NULL ||
+        (st->Future_blocking = PyObject_GetAttrString(st->Future, "_asyncio_future_blocking")) == NULL ||
+        (st->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL || (st->no_args = PyTuple_New(0)) == NULL ||
+        (st->current_tasks = import_current_tasks()) == NULL ||
+        (st->invalid_state = import_attr("asyncio", "InvalidStateError")) == NULL ||
+        (st->mailboxes = PyDict_New()) == NULL)
+        return -1;
+    return 0;
 }
 
 static int intern_names(core_state *st)

@@ -85,6 +85,7 @@ typedef struct core_state {
     PyObject *recent;             /* GIL builds: the mailbox used last, or NULL */
     void *spare;                  /* dead awaitables to be used again: the first of a list */
     unsigned spares;              /* and how many there are */
+    PyObject *_Atomic stop;       /* a StopIteration for when there is no memory to hand a result over; relaxed */
     PyObject *get_running_loop;   /* asyncio._get_running_loop */
     PyObject *BaseEventLoop;      /* asyncio.BaseEventLoop */
     PyObject *Future;             /* asyncio.Future; its set_result, and the descriptor of _asyncio_future_blocking */

@@ -139,10 +139,8 @@ static inline step put_some(Endpoint *ep, PyObject *const *values, uint64_t n, u
         return STEP_ERROR;
     }
     *put = crowd == 0 || called ? ring_put(c, values, n) : ring_put_behind(c, values, n);
-    if (*put == 0)
-        return STEP_BLOCKED;
-    tell(c, RX, kicks);
-    return STEP_READY;
+    tell(c, RX, kicks); /* also when it is full: those who take may wait for a wake-up that could not be given */
+    return *put == 0 ? STEP_BLOCKED : STEP_READY;
 }
 
 __attribute__((noinline)) static step send_look_slowly(Call *call, bool called, nc_box **kicks)
@@ -334,8 +332,10 @@ static inline step take_some(Endpoint *ep, PyObject **values, uint64_t n, uint64
     bool first = called || nc_gate_crowd(g) < NC_HEAD;
     *taken = first ? ring_take(c, values, n) : ring_take_behind(c, values, n);
     if (*taken == 0) {
-        if (!nc_gate_over_seen(g)) /* C1, before the last look: what came before the end is there by now */
+        if (!nc_gate_over_seen(g)) { /* C1, before the last look: what came before the end is there by now */
+            tell(c, TX, kicks);      /* see put_some */
             return STEP_BLOCKED;
+        }
         *taken = first ? ring_take(c, values, n) : ring_take_behind(c, values, n);
         if (*taken == 0)
             return nc_ring_len(c->ring) == 0 ? STEP_ERROR : STEP_BLOCKED; /* or is owed to those in line */

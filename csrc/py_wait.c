@@ -367,6 +367,7 @@ static void awaitable_recycle(core_state *st, Awaitable *aw)
 
 void wait_free_spares(core_state *st)
 {
+    Py_XDECREF(atomic_exchange_explicit(&st->stop, NULL, memory_order_relaxed)); /* the last to know it */
     for (; st->spares > 0; st->spares--) {
         Awaitable *aw = st->spare;
         st->spare = aw->timer;
@@ -476,34 +477,70 @@ static void raise_stop_iteration(PyObject *value)
 }
 
 #if PY_VERSION_HEX >= 0x030C0000
-/* The same for `await`, which looks at .value alone: no tuple of arguments, no normalisation.  This is how
- * every result travels from 3.12 on, where only true coroutines are sent to. */
-static void hand_over(PyObject *value)
+static PyObject *stop_new(void)
 {
     PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
-    PyObject *none = PyTuple_New(0);
-    PyObject *stop = none != NULL ? type->tp_new(type, none, NULL) : NULL;
+    PyObject *none = PyTuple_New(0), *stop = none != NULL ? type->tp_new(type, none, NULL) : NULL;
     Py_XDECREF(none);
-    if (stop == NULL) {
+    return stop;
+}
+
+/* A result that was taken must not be lost because there is no memory for the StopIteration that it travels
+ * in: so one is put by beforehand.  False with MemoryError set, and nothing was taken. */
+static bool stop_put_by(core_state *st)
+{
+    if (atomic_load_explicit(&st->stop, memory_order_relaxed) != NULL)
+        return true;
+    PyObject *stop = stop_new(), *none = NULL;
+    if (stop == NULL)
+        return false;
+    if (!atomic_compare_exchange_strong_explicit(&st->stop, &none, stop, memory_order_acq_rel, memory_order_relaxed))
+        Py_DECREF(stop); /* another thread was quicker */
+    return true;
+}
+
+/* The one put by, with `value`, which it steals; NULL with MemoryError set in the end. */
+static PyObject *stop_in_need(core_state *st, PyObject *value)
+{
+    PyObject *stop = atomic_exchange_explicit(&st->stop, NULL, memory_order_acq_rel);
+    if (stop == NULL) { /* several threads in need at once */
         Py_DECREF(value);
-        return;
+        return NULL;
     }
+    PyErr_Clear();
     Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
+    return stop;
+}
+
+/* The same for `await`, which looks at .value alone: no tuple of arguments, no normalisation.  This is how
+ * every result travels from 3.12 on, where only true coroutines are sent to. */
+static void hand_over(core_state *st, PyObject *value)
+{
+    PyObject *stop = stop_new();
+    if (stop != NULL)
+        Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
+    else if ((stop = stop_in_need(st, value)) == NULL)
+        return;
     PyErr_SetRaisedException(stop);
 }
 #else
-#define hand_over raise_stop_iteration
+static bool stop_put_by(core_state *Py_UNUSED(st)) { return true; }
+
+static void hand_over(core_state *Py_UNUSED(st), PyObject *value) { raise_stop_iteration(value); }
 #endif
 
 static PyObject *awaitable_iternext(PyObject *self)
 {
+    core_state *st = ((Awaitable *)self)->call.ep->chan->st;
     PyObject *out;
+    if (!stop_put_by(st))
+        return NULL;
     switch (awaitable_run((Awaitable *)self, &out)) {
     case STEP_SLEEP:
         return out;
     case STEP_READY:
         if (out != NULL) /* NULL without an exception stands for None */
-            hand_over(out);
+            hand_over(st, out);
         return NULL;
     default:
         return NULL;

@@ -54,9 +54,10 @@ parker *parker_new(Endpoint *owner)
 static void loop_box_close(loop_box *b)
 {
     int wake = atomic_load_explicit(&b->wake_fd, memory_order_relaxed); /* the last to know it */
-    if (wake >= 0)
-        close(wake);
-    if (b->read_fd >= 0 && b->read_fd != wake)
+    if (wake < 0)
+        return; /* never opened, or somebody else has closed it: its number may be another file's by now */
+    close(wake);
+    if (b->read_fd != wake)
         close(b->read_fd);
 }
 
@@ -264,6 +265,29 @@ static void loop_box_bury(loop_box *box, nc_box **kicks)
     }
 }
 
+/* The loop could not be told: those in its mail wait on, as if they had not been called, and whoever publishes
+ * next tells them again.  Reports the current exception. */
+static void loop_box_put_back(loop_box *box, PyObject *about)
+{
+    nc_waiter *w = nc_box_take(&box->base.box);
+    while (w != NULL) {
+        nc_waiter *next = w->mail_next;
+        sleeper *sl = container_of(w, sleeper, waiter);
+        Chan *c = (Chan *)Py_NewRef(sl->chan);
+        nc_gate *g = &c->gate[sl->side];
+        nc_gate_enter(g, core_generation());
+        if (nc_waiter_state_of(w) == NC_CALLED && w->born == g->born)
+            nc_gate_rejoin(g, w);
+        bool gone = !nc_post_receive(w); /* in the gate: nobody can call it in between */
+        nc_gate_exit(g);
+        if (gone)
+            sleeper_free(sl);
+        Py_DECREF(c);
+        w = next;
+    }
+    PyErr_WriteUnraisable(about);
+}
+
 /* The loop's reader: the wake fd was written to. */
 static PyObject *mailbox_wake(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -438,9 +462,9 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
     m->key = Py_NewRef(key);
     m->loop = forget != NULL ? PyWeakref_NewRef(loop, forget) : NULL;
     Py_XDECREF(forget);
-    int own = PyObject_IsInstance(loop, st->BaseEventLoop);
+    int own = m->loop != NULL ? PyObject_IsInstance(loop, st->BaseEventLoop) : -1;
     m->plain_future = own > 0 && makes_plain_futures(st, loop);
-    m->box = m->loop != NULL && own >= 0 ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
+    m->box = own >= 0 ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
     if (m->box == NULL) {
         if (!PyErr_Occurred())
             PyErr_NoMemory();
@@ -588,7 +612,7 @@ static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, PyM
         Py_XDECREF(traceback);
     } else {
         PyErr_Restore(type, value, traceback);
-        PyErr_WriteUnraisable(loop);
+        loop_box_put_back(m->box, loop);
     }
 }
 
@@ -597,14 +621,23 @@ static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
     int where = deliver_here(st, box);
     if (where == DELIVERED)
         return;
-    PyObject *key = PyLong_FromVoidPtr(box->loop);
-    Mailbox *m = key != NULL ? (Mailbox *)dict_find(st->mailboxes, key) : NULL;
-    Py_XDECREF(key);
-    PyObject *loop = m != NULL && m->box == box ? mailbox_loop(m) : NULL;
     int fd = atomic_load_explicit(&box->wake_fd, memory_order_acquire); /* F1 */
-    if (loop == NULL || loop_is_closed(st, loop))
+    PyObject *key = PyLong_FromVoidPtr(box->loop);
+    if (key == NULL) { /* no memory: unknown whether it lives, which does not make it dead */
+        if (fd < 0 || !wake_fd_write(fd))
+            loop_box_put_back(box, NULL);
+        PyErr_Clear();
+        return;
+    }
+    Mailbox *m = (Mailbox *)dict_find(st->mailboxes, key);
+    Py_DECREF(key);
+    PyObject *loop = m != NULL && m->box == box ? mailbox_loop(m) : NULL;
+    bool written = false, dead = loop == NULL || loop_is_closed(st, loop);
+    if (!dead && fd >= 0 && !(written = wake_fd_write(fd)))
+        atomic_store_explicit(&box->wake_fd, NO_READER, memory_order_relaxed); /* not ours any more: never again */
+    if (dead)
         loop_box_bury(box, kicks);
-    else if (fd < 0 || !wake_fd_write(fd))
+    else if (!written)
         call_soon_threadsafe(st, m, loop, where == ON_LOOP ? &mailbox_deliver_def : &mailbox_arm_def, kicks);
     Py_XDECREF(loop);
     Py_XDECREF(m);
@@ -746,8 +779,11 @@ static PyObject *plain_future(core_state *st, PyObject *loop)
         Py_CLEAR(future);
     if (future != NULL && PyDict_SetItem(arg, st->s_loop, Py_None) == 0) /* or it would keep the loop alive */
         Py_XSETREF(st->loop_arg, arg);
-    else
+    else {
         Py_XDECREF(arg);
+        if (future != NULL)
+            PyErr_Clear();
+    }
     return future;
 }
 #endif
