@@ -315,6 +315,7 @@ static void core_free(void *module)
     if (st == NULL)
         return;
     wait_free_spares(st);
+    log_free_spares(st);
     VISIT_STATE(st, Py_CLEAR);
     PyObject **names[] = {&st->s_add_reader, &st->s_blocking,      &st->s_call_later, &st->s_call_soon_threadsafe,
                           &st->s_cancel,     &st->s_create_future, &st->s_done,       &st->s_expire,

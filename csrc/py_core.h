@@ -86,6 +86,8 @@ typedef struct core_state {
     void *spare;                  /* dead awaitables to be used again: the first of a list */
     unsigned spares;              /* and how many there are */
     PyObject *_Atomic stop;       /* a StopIteration for when there is no memory to hand a result over; relaxed */
+    void *spare_claim;            /* the same of dead claims */
+    unsigned spare_claims;
     PyObject *get_running_loop;   /* asyncio._get_running_loop */
     PyObject *BaseEventLoop;      /* asyncio.BaseEventLoop */
     PyObject *Future;             /* asyncio.Future; its set_result, and the descriptor of _asyncio_future_blocking */
@@ -247,6 +249,7 @@ int ring_add_types(PyObject *module, core_state *st);
 
 /* py_log.c */
 int log_add_types(PyObject *module, core_state *st);
+void log_free_spares(core_state *st);
 /* Step over everything committed; holding gate[RX]'s lock, which stands for the consumer then. */
 void log_discard_held(Chan *c);
 /* async with tx.claim(n): what the awaitable's methods __aenter__ and __aexit__ do. */
