@@ -8,4 +8,4 @@ HERE = Path(__file__).parent
 
 ffi = FFI()
 ffi.cdef((HERE / "ffi_cdef.h").read_text())
-ffi.set_source("nexus_channels._ffi", '#include "nc_base.h"', include_dirs=[str(HERE)])
+ffi.set_source("nexus_channels._ffi", '#include "nc_base.h"\n#include "nexus_channels.h"', include_dirs=[str(HERE)])

@@ -154,14 +154,15 @@ static inline nc_box *nc_box_unchain(nc_box **kicks)
     return box;
 }
 
-/* Take everything in the box, oldest first. */
+/* Take everything in the box, oldest first.  Release too: who posts into the emptied box sees the way there that
+ * was opened before (F1). */
 static inline nc_waiter *nc_box_take(nc_box *box)
 {
     nc_waiter *oldest = NULL, *w;
     if (box->guarded)
         w = nc_swap_mail_guarded(box, NULL);
     else
-        w = atomic_exchange_explicit(&box->mail, NULL, memory_order_acquire); /* B2 */
+        w = atomic_exchange_explicit(&box->mail, NULL, memory_order_acq_rel); /* B2 */
     while (w != NULL) {
         nc_waiter *next = w->mail_next;
         w->mail_next = oldest;

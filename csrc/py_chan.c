@@ -9,33 +9,48 @@
 
 static bool has_bytes(chan_kind kind) { return kind == SPSC_BYTES || kind == MPSC_BYTES; }
 
-/* Lay out [gates][ring][slots], or [gates][log], in one block, aligned by hand: an object's memory is not. */
+/* Lay out [block][gates][ring][slots], or [block][gates][log], in one allocation, aligned by hand: an object's
+ * memory is not. */
 static bool chan_allocate(Chan *c, uint64_t capacity)
 {
+    size_t top = nc_align_up(sizeof(chan_block), NC_CACHE_LINE);
     size_t gates = nc_align_up(SIDES * sizeof(nc_gate), NC_CACHE_LINE);
-    size_t fixed = gates + sizeof(nc_ring) + NC_CACHE_LINE;
+    size_t fixed = top + gates + sizeof(nc_ring) + NC_CACHE_LINE;
     if (has_bytes(c->kind) && (capacity = nc_log_round(capacity)) == 0)
         return false;
     if (capacity > (PY_SSIZE_T_MAX - fixed) / sizeof(void *))
         return false;
     size_t body = has_bytes(c->kind) ? nc_log_block_size(capacity) : sizeof(nc_ring) + capacity * sizeof(void *);
-    c->block = PyMem_RawCalloc(1, gates + body + NC_CACHE_LINE);
-    if (c->block == NULL)
+    void *memory = PyMem_RawCalloc(1, top + gates + body + NC_CACHE_LINE);
+    if (memory == NULL)
         return false;
-    char *base = (char *)nc_align_up((uintptr_t)c->block, NC_CACHE_LINE);
-    c->gate = (nc_gate *)base;
-    for (int side = 0; side < SIDES; side++)
-        nc_gate_init(&c->gate[side], core_generation());
-    for (int side = 0; side < SIDES; side++)
-        c->gate[side].guarded = !NC_FREE_THREADED;
+    char *base = (char *)nc_align_up((uintptr_t)memory, NC_CACHE_LINE);
+    chan_block *b = c->block = (chan_block *)base;
+    b->memory = memory;
+    b->gate = c->gate = (nc_gate *)(base + top);
+    atomic_store_explicit(&b->refs, 1, memory_order_relaxed); /* nobody else knows it yet */
+    for (int side = 0; side < SIDES; side++) {
+        nc_gate_init(&b->gate[side], core_generation());
+        b->gate[side].guarded = !NC_FREE_THREADED && !has_bytes(c->kind); /* native code takes no GIL */
+    }
     if (has_bytes(c->kind)) {
-        c->log = (nc_log *)(base + gates);
+        b->log = c->log = (nc_log *)(base + top + gates);
+        b->many = c->kind == MPSC_BYTES;
         nc_log_init(c->log, capacity, 0);
     } else {
-        c->ring = (nc_ring *)(base + gates);
-        nc_ring_init(c->ring, (void *_Atomic *)(base + gates + sizeof(nc_ring)), capacity, 0);
+        b->ring = c->ring = (nc_ring *)(base + top + gates);
+        nc_ring_init(c->ring, (void *_Atomic *)(base + top + gates + sizeof(nc_ring)), capacity, 0);
     }
     return true;
+}
+
+void block_unref(chan_block *b)
+{
+    if (atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1) /* B1 -> B1 */
+        return;
+    for (int side = 0; side < SIDES; side++)
+        nc_lock_destroy(&b->gate[side].lock);
+    PyMem_RawFree(b->memory);
 }
 
 static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
@@ -70,7 +85,7 @@ static Endpoint *endpoint_new(Chan *c, int side)
     ep->chan = (Chan *)Py_NewRef(c);
     ep->side = (uint8_t)side;
     /* relaxed: whoever opens an endpoint holds one, or is the first */
-    atomic_fetch_add_explicit(side == TX ? &c->senders : &c->receivers, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->block->open[side], 1, memory_order_relaxed);
     return ep;
 }
 
@@ -128,11 +143,13 @@ PyObject *endpoint_clone(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- inspecting ------------------------------------------------------------------------------------- */
 
-uint64_t chan_have(Chan *c, int side)
+uint64_t block_have(chan_block *b, int side)
 {
     if (side == RX) /* a record is counted once: the next waiter is called when it was taken */
-        return c->log != NULL ? nc_log_ready(c->log) : nc_ring_len(c->ring);
-    return nc_gate_over(&c->gate[TX]) ? UINT64_MAX : chan_capacity(c) - chan_len(c); /* nobody there: all may look */
+        return b->log != NULL ? nc_log_ready(b->log) : nc_ring_len(b->ring);
+    if (nc_gate_over(&b->gate[TX])) /* nobody there: all may look */
+        return UINT64_MAX;
+    return b->log != NULL ? b->log->capacity - nc_log_used(b->log) : b->ring->capacity - nc_ring_len(b->ring);
 }
 
 static bool off_thread(Chan *c)
@@ -198,7 +215,7 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
         nc_gate_enter(&c->gate[side], core_generation());
         waiting[side] = nc_gate_crowd(&c->gate[side]) / NC_HEAD;
         if (side == RX)
-            discarded = c->discarded;
+            discarded = c->block->discarded;
         nc_gate_exit(&c->gate[side]);
     }
     uint64_t head, tail; /* relaxed: a snapshot of counters that promise nothing about one another */
@@ -211,9 +228,9 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)chan_capacity(c),
                                  (unsigned long long)chan_len(c),
-                                 atomic_load_explicit(&c->senders, memory_order_relaxed),
-                                 atomic_load_explicit(&c->receivers, memory_order_relaxed), waiting[TX], waiting[RX],
-                                 (unsigned long long)tail, (unsigned long long)(head - discarded));
+                                 atomic_load_explicit(&c->block->open[TX], memory_order_relaxed),
+                                 atomic_load_explicit(&c->block->open[RX], memory_order_relaxed), waiting[TX],
+                                 waiting[RX], (unsigned long long)tail, (unsigned long long)(head - discarded));
 }
 
 const char endpoint_same_channel_doc[] =
@@ -250,6 +267,13 @@ PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
 
 /* ---- closing ---------------------------------------------------------------------------------------- */
 
+void block_discard_orphans(chan_block *b)
+{
+    nc_gate_enter(&b->gate[RX], core_generation());
+    log_discard_held(b);
+    nc_gate_exit(&b->gate[RX]);
+}
+
 /* Take values off the ring, the receiver being gone; whoever gets here has the consumer's part for as long
  * as it holds the gate. */
 void chan_discard_orphans(Chan *c)
@@ -257,16 +281,14 @@ void chan_discard_orphans(Chan *c)
     PyObject *values[8]; /* few: this may nest as deep as channels hold channels */
     uint64_t n;
     if (c->log != NULL) {
-        nc_gate_enter(&c->gate[RX], core_generation());
-        log_discard_held(c);
-        nc_gate_exit(&c->gate[RX]);
+        block_discard_orphans(c->block);
         return;
     }
     do {
         nc_gate *g = &c->gate[RX];
         nc_gate_enter(g, core_generation());
         n = chan_have(c, RX) > 0 ? nc_ring_pop_sc(c->ring, (void **)values, 8, NC_PUBLISH) : 0; /* W3, after C2 */
-        c->discarded += n;
+        c->block->discarded += n;
         nc_gate_exit(g);
         for (uint64_t i = 0; i < n; i++)
             Py_DECREF(values[i]);
@@ -274,24 +296,23 @@ void chan_discard_orphans(Chan *c)
 }
 
 /* Everything about a side that has just lost its last endpoint. */
-static void chan_leave_side(Chan *c, int side, nc_box **kicks)
+static void block_leave_side(chan_block *b, int side, nc_box **kicks)
 {
-    nc_gate *mine = &c->gate[side], *theirs = &c->gate[1 - side];
+    nc_gate *mine = &b->gate[side], *theirs = &b->gate[1 - side];
     nc_gate_enter(theirs, core_generation());
     nc_gate_end(theirs); /* C1: first, or others would go on sending to nobody for as long as we are held up here */
-    nc_gate_call_all(theirs, chan_have(c, 1 - side), kicks);
+    nc_gate_call_all(theirs, block_have(b, 1 - side), kicks);
     nc_gate_exit(theirs);
     nc_gate_enter(mine, core_generation());
     nc_gate_abandon(mine); /* C2: before the ring is emptied */
     nc_gate_exit(mine);
 }
 
-void endpoint_leave_held(Endpoint *ep, nc_box **kicks)
+void block_leave(chan_block *b, int side, nc_box **kicks)
 {
-    Chan *c = ep->chan;
     /* C3: the last one to go has seen what all the others sent */
-    if (atomic_fetch_sub_explicit(ep->side == TX ? &c->senders : &c->receivers, 1, memory_order_acq_rel) == 1)
-        chan_leave_side(c, ep->side, kicks);
+    if (atomic_fetch_sub_explicit(&b->open[side], 1, memory_order_acq_rel) == 1)
+        block_leave_side(b, side, kicks);
 }
 
 /* Holding the endpoint, or with the last reference to it. */
@@ -306,8 +327,9 @@ static void endpoint_close_held(Endpoint *ep, nc_box **kicks)
     nc_gate_call_owner(g, ep, kicks);
     nc_gate_exit(g);
     if (ep->side == RX || ep->claim == NULL) /* else an open write claim may still be committed: its end leaves */
-        endpoint_leave_held(ep, kicks);
+        block_leave(c->block, ep->side, kicks);
 }
+
 static void endpoint_close_now(Endpoint *ep)
 {
     Chan *c = ep->chan;
@@ -399,6 +421,7 @@ void endpoint_dealloc(PyObject *self)
         endpoint_close_held(ep, &kicks);
         line_reap(c, 1 - ep->side, &kicks);
         settle(c->st, c, kicks);
+        native_forget(ep);
     }
     type->tp_free(self);
     Py_XDECREF(c);
@@ -440,13 +463,10 @@ static void chan_dealloc(PyObject *self)
     Chan *c = (Chan *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    if (c->block != NULL) {
-        if (c->ring != NULL)
-            chan_discard_orphans(c);
-        for (int side = 0; side < SIDES; side++)
-            nc_lock_destroy(&c->gate[side].lock);
-        PyMem_RawFree(c->block);
-    }
+    if (c->ring != NULL)
+        chan_discard_orphans(c);
+    if (c->block != NULL)
+        block_unref(c->block);
     Py_XDECREF(c->module);
     type->tp_free(self);
     Py_DECREF(type);

@@ -251,7 +251,7 @@ static int core_exec(PyObject *module)
     pthread_once(&watch_forks, watch_forks_once);
     if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
         ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || wake_add_types(module, st) < 0 ||
-        wait_add_types(module, st) < 0)
+        wait_add_types(module, st) < 0 || native_add_types(module, st) < 0)
         return -1;
     static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
     for (int kind = 0; kind < KINDS; kind++)
@@ -274,6 +274,8 @@ static int core_exec(PyObject *module)
         VISIT((st)->claim_type[TX]);                          \
         VISIT((st)->claim_type[RX]);                          \
         VISIT((st)->claim_iterator_type);                     \
+        VISIT((st)->native_type[TX]);                         \
+        VISIT((st)->native_type[RX]);                         \
         VISIT((st)->mailbox_type);                            \
         VISIT((st)->mailboxes);                               \
         VISIT((st)->recent);                                  \

@@ -80,6 +80,7 @@ typedef struct core_state {
     PyTypeObject *claim_awaitable_type; /* what Sender.claim() returns: also an async context manager */
     PyTypeObject *claim_type[SIDES];    /* WriteClaim, ReadClaim */
     PyTypeObject *claim_iterator_type;
+    PyTypeObject *native_type[SIDES];   /* NativeSender, NativeReceiver */
     PyTypeObject *mailbox_type;   /* one a loop that was waited on; not visible from Python */
     PyObject *mailboxes;          /* dict: id of a loop -> its mailbox */
     PyObject *recent;             /* GIL builds: the mailbox used last, or NULL */
@@ -116,20 +117,30 @@ static inline uint32_t core_generation(void)
 
 /* ---- channels and endpoints ------------------------------------------------------------------------ */
 
+/* The part of a channel that is no Python object: one allocation, with gates and ring behind it.  Native code may
+ * hold on to it when all else is gone; whoever drops the last reference frees it, with or without a GIL. */
+typedef struct chan_block {
+    void *memory;                 /* what to free */
+    nc_gate *gate;                /* [SIDES]: gate[TX] is where senders wait */
+    nc_ring *ring;                /* of objects; or */
+    nc_log *log;                  /* of bytes */
+    bool many;                    /* bytes, from many producers */
+    bool reading;                 /* bytes: a read claim is open; under gate[RX]'s lock once the receiver is closed */
+    _Atomic uint32_t refs;        /* the Chan's, and one each native end: see block_native() */
+    _Atomic uint32_t open[SIDES]; /* endpoints, and native ends; relaxed but for the last one's C3 */
+    uint64_t discarded;           /* items, or bytes, that rx.close() threw away; under gate[RX]'s lock */
+} chan_block;
+
 typedef struct Chan {
     PyObject_HEAD
     PyObject *module;             /* keeps `st` alive, whatever the collector clears first */
     core_state *st;
-    nc_ring *ring;                /* of objects; or */
-    nc_log *log;                  /* of bytes */
-    nc_gate *gate;                /* [SIDES]: gate[TX] is where senders wait */
-    _Atomic uint32_t senders;     /* open sender endpoints; relaxed but for the last one's C3 */
-    _Atomic uint32_t receivers;
-    uint64_t discarded;           /* items, or bytes, that rx.close() threw away; under gate[RX]'s lock */
-    bool reading;                 /* bytes: a read claim is open; under gate[RX]'s lock once the receiver is closed */
+    chan_block *block;            /* a reference; the next three are its own */
+    nc_ring *ring;
+    nc_log *log;
+    nc_gate *gate;
     chan_kind kind;
     unsigned long thread;         /* LOCAL: the one thread it belongs to; else 0 */
-    void *block;                  /* the allocation that ring, gates and slots lie in */
 } Chan;
 
 typedef struct Endpoint {
@@ -140,6 +151,7 @@ typedef struct Endpoint {
     bool closed;                  /* by its user or by its end; this and the next two in its critical section */
     bool deferred;                /* somebody in line may wait for `claim` to end */
     struct Claim *claim;          /* the open claim that has borrowed it; borrowed: the claim refers to it */
+    struct native_end *lent;      /* the native end that has, a reference; maybe given back: ask native_holds() */
     _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
 } Endpoint;
 
@@ -176,15 +188,21 @@ typedef struct call_op {
 /* py_chan.c */
 int chan_add_types(PyObject *module, core_state *st);
 PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
-/* What a gate is asked for: items for receivers, room for senders. */
-uint64_t chan_have(Chan *c, int side);
+static inline uint64_t chan_have(Chan *c, int side);
 /* Drop what is buffered, now that the receiver is gone.  Runs Python code. */
 void chan_discard_orphans(Chan *c);
 /* A new object of a type whose last reference may be dropped by any thread, with an effect that somebody waits
  * for: NULL with an exception set. */
 PyObject *core_new(PyTypeObject *type);
-/* An endpoint counts no longer among those of its side; holding it. */
-void endpoint_leave_held(Endpoint *ep, nc_box **kicks);
+/* An endpoint counts no longer among those of its side.  Needs no GIL, like all that takes a chan_block. */
+void block_leave(chan_block *b, int side, nc_box **kicks);
+void block_unref(chan_block *b);
+/* May native code come here?  Relaxed: whoever asks holds the gate that native() goes through, or asks again. */
+static inline bool block_native(chan_block *b) { return atomic_load_explicit(&b->refs, memory_order_relaxed) > 1; }
+/* What a gate is asked for: items for receivers, room for senders. */
+uint64_t block_have(chan_block *b, int side);
+/* Drop what is buffered, now that the receiver is gone; bytes only. */
+void block_discard_orphans(chan_block *b);
 /* After something was published: does anybody on the other side want to know? */
 static inline void tell(Chan *c, int side, nc_box **kicks);
 /* Can the endpoint be used at all?  STEP_READY, or STEP_ERROR with an exception set. */
@@ -251,10 +269,20 @@ int ring_add_types(PyObject *module, core_state *st);
 int log_add_types(PyObject *module, core_state *st);
 void log_free_spares(core_state *st);
 /* Step over everything committed; holding gate[RX]'s lock, which stands for the consumer then. */
-void log_discard_held(Chan *c);
+void log_discard_held(chan_block *b);
 /* async with tx.claim(n): what the awaitable's methods __aenter__ and __aexit__ do. */
 void claim_aenter(Call *call);
 bool claim_aexit(PyObject *entered, bool failed);
+
+/* py_native.c */
+int native_add_types(PyObject *module, core_state *st);
+extern const char endpoint_native_doc[];
+PyObject *endpoint_native(PyObject *, PyObject *);
+/* Has a native end still borrowed the endpoint, whose `lent` is set?  Else it is given back.  Holding the endpoint. */
+bool native_holds(Endpoint *ep);
+/* The endpoint is freed. */
+void native_forget(Endpoint *ep);
+
 /* Arguments as nearly all calls take them: (value, timeout=None), or (timeout=None). */
 bool core_parse_one_slow(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
                          double *timeout);
@@ -296,7 +324,7 @@ typedef struct sleeper {
     Chan *chan;                   /* strong */
     int side;
     PyObject *_Atomic future;     /* strong; taken out by whoever resolves it.  Only its loop's thread puts one
-                                     in, so relaxed is enough for the rest but the hand-over: S1 */
+                                 in, so relaxed is enough for the rest but the hand-over: S1 */
 } sleeper;
 
 int wake_add_types(PyObject *module, core_state *st);
@@ -312,7 +340,22 @@ static inline void settle_soon(Chan *c, nc_box *kicks)
 /* Take those out of a line who were called and will never run, as their loop is closed, and call the next
  * instead; true if there were any.  Runs Python code. */
 bool line_reap(Chan *c, int side, nc_box **kicks);
-parker *parker_new(Endpoint *owner);
+parker *parker_new(void *owner);
+/* Take the mail off, so that the next post finds the box empty and kicks.  On every round: a post may land after the
+ * state that it tells of was seen, and acted on. */
+static inline void parker_receive(parker *p)
+{
+    if (nc_box_take(&p->base.box) != NULL)
+        nc_post_receive(&p->waiter);
+}
+/* Give every box of the chain its kick, from a thread that need not be one of Python's. */
+void wake_boxes(nc_box *kicks);
+/* Native code comes to this channel: bring the loops on which somebody waits here within its reach. */
+bool wake_reach_all(Chan *c);
+/* Could native code kick this box? */
+bool wake_reached(nc_box *box);
+/* See to it, on the thread of the loop whose box it is; false with an exception set. */
+bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who);
 void wake_box_unref(nc_box *box);
 sleeper *sleeper_new(nc_box *box, Endpoint *owner);
 void sleeper_free(sleeper *sl);
@@ -329,6 +372,10 @@ void gate_notify(Chan *c, int side, nc_box **kicks);
 /* Leave the line for good, and hand on what the waiter was called for but did not take: to the next in line,
  * and to the next who was put off for a claim.  Idempotent; holding the endpoint. */
 void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks);
+/* Take a place in line, or keep the one held, and look once more.  `requeue`: it got part of what it wants and goes to
+ * the end, so that a long batch starves nobody. */
+enum { LINE_SLEEP, LINE_TURN, LINE_UNREACHED /* native code could not wake it: not in line */ };
+int line_up(chan_block *b, int side, nc_waiter *w, uint64_t least, uint64_t share, bool requeue, nc_box **kicks);
 /* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
  * references, also when it fails. */
 PyObject *wait_new(const Call *call, double timeout);
@@ -341,6 +388,8 @@ step try_call(Call *call, PyObject **out);
 PyObject *wait_blocking(Call *call, double timeout);
 /* What a gate's line refers to, for the garbage collector. */
 int wait_traverse_line(nc_gate *g, visitproc visit, void *arg);
+
+static inline uint64_t chan_have(Chan *c, int side) { return block_have(c->block, side); }
 
 static inline void tell(Chan *c, int side, nc_box **kicks)
 {

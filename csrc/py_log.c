@@ -13,7 +13,7 @@
  *
  * As in py_ring.c each operation is one `look`.  Senders first, receivers second, claims third, types last.
  */
-#include "py_core.h"
+#include "py_log.h"
 
 typedef struct Claim {
     PyObject_HEAD
@@ -37,15 +37,16 @@ enum { FINISH_ABORT, FINISH_COMMIT }; /* of a read claim both are release */
 static bool claim_finish_held(Claim *claim, int how, uint64_t n, nc_box **kicks);
 static bool claim_is_open(Claim *claim);
 
-static bool many(Chan *c) { return c->kind == MPSC_BYTES; }
+static bool lent(Endpoint *ep) { return ep->claim != NULL || (ep->lent != NULL && native_holds(ep)); }
 
-/* At the call a lent endpoint is an error; who has begun to wait, waits for the claim to end as well. */
+/* At the call a lent endpoint is an error; who has begun to wait, waits for the claim to end as well.  Native
+ * code takes no turns with those in line: where it has the endpoint, nobody waits. */
 static step busy(Endpoint *ep, bool patient)
 {
-    if (patient)
+    if (patient && ep->claim != NULL)
         return STEP_BUSY;
-    core_raise(ep->chan->st, E_BUSY, NULL, "this %s is lent to a claim that is still open",
-               ep->side == TX ? "sender" : "receiver");
+    core_raise(ep->chan->st, E_BUSY, NULL, "this %s is lent to %s that is still open",
+               ep->side == TX ? "sender" : "receiver", ep->claim != NULL ? "a claim" : "a native end");
     return STEP_ERROR;
 }
 
@@ -108,46 +109,19 @@ static Claim *claim_new(Endpoint *ep, const nc_record *record)
 
 /* ---- senders: look ---------------------------------------------------------------------------------- */
 
-static inline nc_result log_claim(Chan *c, uint64_t n, nc_record *record)
-{
-    return many(c) ? nc_log_claim_mp(c->log, n, record) : nc_log_claim_sp(c->log, n, record);
-}
-
-static inline void log_commit(Chan *c, const nc_record *record, uint64_t n)
-{
-    if (many(c))
-        nc_log_commit_mp(c->log, record, n, NC_PUBLISH);
-    else
-        nc_log_commit_sp(c->log, record, n, NC_PUBLISH);
-}
-
-static inline void log_abort(Chan *c, const nc_record *record)
-{
-    if (many(c)) /* one producer has shared nothing yet */
-        nc_log_abort_mp(c->log, record, NC_PUBLISH);
-}
-
 /* Room for n bytes: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR, without an exception if the receiver is gone.
  */
 static step reserve(Call *call, uint64_t n, bool called, nc_record *record)
 {
     Endpoint *ep = call->ep;
     Chan *c = ep->chan;
-    nc_gate *g = &c->gate[TX];
     if (ep->closed)
         return endpoint_check(ep);
-    uint32_t crowd = nc_gate_crowd(g);
-    if (crowd & NC_OVER)
+    if (nc_gate_crowd(&c->gate[TX]) & NC_OVER)
         return STEP_ERROR;
-    if (ep->claim != NULL)
+    if (lent(ep))
         return busy(ep, called || call->late);
-    if (crowd == 0 || called)
-        return log_claim(c, n, record) == NC_OK ? STEP_READY : STEP_BLOCKED;
-    nc_gate_enter(g, core_generation()); /* others wait: only what is left over when they have had their share */
-    uint64_t have = chan_have(c, TX), extent = nc_log_extent(n);
-    bool got = have > g->owed && have - g->owed >= extent && log_claim(c, n, record) == NC_OK;
-    nc_gate_exit(g);
-    return got ? STEP_READY : STEP_BLOCKED;
+    return log_reserve(c->block, n, called, record);
 }
 
 /* What waits for n bytes needs all of them. */
@@ -159,12 +133,12 @@ static step claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     nc_record record;
     step s = reserve(call, (uint64_t)call->n, called, &record);
     if (s == STEP_READY && (*out = (PyObject *)claim_new(ep, &record)) == NULL) {
-        log_abort(ep->chan, &record);
-        tell(ep->chan, RX, kicks);
+        log_abort(ep->chan->block, &record);
+        block_tell(ep->chan->block, log_freed_by_abort(ep->chan->block), kicks);
         return STEP_ERROR;
     }
     if (s == STEP_BLOCKED)
-        tell(ep->chan, RX, kicks); /* who reads may wait for a wake-up that could not be given */
+        block_tell(ep->chan->block, RX, kicks); /* who reads may wait for a wake-up that could not be given */
     if (s == STEP_ERROR && !PyErr_Occurred())
         core_raise(ep->chan->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
     return s;
@@ -197,7 +171,7 @@ static inline step put_bytes(Call *call, const char *bytes, uint64_t n, bool cal
     step s = reserve(call, n, called, &record);
     if (s == STEP_READY) {
         memcpy(record.data, bytes, n);
-        log_commit(call->ep->chan, &record, n);
+        log_commit(call->ep->chan->block, &record, n);
     }
     return s;
 }
@@ -207,7 +181,7 @@ static inline step send_one(Call *call, PyObject *value, const char *bytes, uint
 {
     step s = put_bytes(call, bytes, n, called);
     if (s == STEP_READY || s == STEP_BLOCKED) /* see claim_look */
-        tell(call->ep->chan, RX, kicks);
+        block_tell(call->ep->chan->block, RX, kicks);
     else if (s == STEP_ERROR && !PyErr_Occurred())
         core_raise(call->ep->chan->st, E_SEND, value, "the receiver is gone");
     return s;
@@ -277,7 +251,7 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
             call->n++;
     }
     if (call->n > before || s == STEP_BLOCKED) /* see claim_look */
-        tell(c, RX, kicks);
+        block_tell(c->block, RX, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred()) {
         PyObject *unsent = unsent_of(call);
         if (unsent != NULL)
@@ -407,7 +381,7 @@ static bool check_idle(Endpoint *ep)
 {
     bool idle;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    idle = ep->claim == NULL || ep->closed || busy(ep, false) != STEP_ERROR;
+    idle = ep->closed || !lent(ep) || busy(ep, false) != STEP_ERROR;
     Py_END_CRITICAL_SECTION();
     return idle;
 }
@@ -562,34 +536,11 @@ static PyObject *sender_try_send_many(PyObject *self, PyObject *sequence)
 static step show(Call *call, bool called, nc_record *record, nc_box **kicks)
 {
     Endpoint *ep = call->ep;
-    Chan *c = ep->chan;
-    nc_gate *g = &c->gate[RX];
-    bool freed;
     if (ep->closed)
         return endpoint_check(ep);
-    if (ep->claim != NULL)
+    if (lent(ep))
         return busy(ep, called || call->late);
-    /* The first record is owed to the first in line, whatever lies behind it; only the end is for all. */
-    bool first = called || nc_gate_crowd(g) < NC_HEAD;
-    for (int last = 0; last < 2; last++) {
-        if (first) {
-            nc_result r = nc_log_peek_sc(c->log, record, &freed, many(c), NC_PUBLISH);
-            if (freed)
-                tell(c, TX, kicks);
-            if (r == NC_OK)
-                return STEP_READY;
-        }
-        if (last == 0 && !nc_gate_over_seen(g)) { /* C1, before the last look */
-            tell(c, TX, kicks);                   /* see claim_look */
-            return STEP_BLOCKED;
-        }
-    }
-    return nc_log_used(c->log) == 0 ? STEP_ERROR : STEP_BLOCKED;
-}
-
-static void take(Endpoint *ep, const nc_record *record)
-{
-    nc_log_release_sc(ep->chan->log, record, many(ep->chan), NC_PUBLISH);
+    return log_show(ep->chan->block, called, record, kicks);
 }
 
 static void raise_end(Call *call)
@@ -614,7 +565,7 @@ static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     *out = (PyObject *)claim_new(call->ep, &record);
     if (*out == NULL)
         return STEP_ERROR; /* the record stays: it was only looked at */
-    call->ep->chan->reading = true;
+    call->ep->chan->block->reading = true;
     return STEP_READY;
 }
 
@@ -629,8 +580,8 @@ static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **ki
     *out = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
     if (*out == NULL)
         return STEP_ERROR; /* the record stays */
-    take(call->ep, &record);
-    tell(call->ep->chan, TX, kicks);
+    log_take(call->ep->chan->block, &record);
+    block_tell(call->ep->chan->block, TX, kicks);
     return STEP_READY;
 }
 
@@ -653,8 +604,8 @@ static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kic
     if (*out == NULL)
         return STEP_ERROR;
     memcpy(target->buf, record.data, record.size);
-    take(call->ep, &record);
-    tell(call->ep->chan, TX, kicks);
+    log_take(call->ep->chan->block, &record);
+    block_tell(call->ep->chan->block, TX, kicks);
     return STEP_READY;
 }
 
@@ -662,8 +613,8 @@ static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kic
  * even that one.  What there is no memory for stays in the ring. */
 static PyObject *take_many(Endpoint *ep, nc_record *record, Py_ssize_t n, nc_box **kicks)
 {
-    Chan *c = ep->chan;
-    bool freed = false, freed_any = false, zero = many(c);
+    chan_block *b = ep->chan->block;
+    bool freed = false, freed_any = false;
     PyObject *list = PyList_New(0);
     nc_result r = list != NULL ? NC_OK : NC_EMPTY;
     while (r == NC_OK) {
@@ -672,13 +623,13 @@ static PyObject *take_many(Endpoint *ep, nc_record *record, Py_ssize_t n, nc_box
         Py_XDECREF(bytes);
         if (!kept)
             break;
-        nc_log_release_sc(c->log, record, zero, NC_PUBLISH);
+        log_take(b, record);
         freed_any = true;
-        r = PyList_GET_SIZE(list) < n ? nc_log_peek_sc(c->log, record, &freed, zero, NC_PUBLISH) : NC_EMPTY;
+        r = PyList_GET_SIZE(list) < n ? nc_log_peek_sc(b->log, record, &freed, b->many, LOG_PUBLISH) : NC_EMPTY;
     }
     if (freed_any) {
         PyErr_Clear();
-        tell(c, TX, kicks);
+        block_tell(b, TX, kicks);
         return list;
     }
     Py_XDECREF(list);
@@ -712,7 +663,7 @@ static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     it->last = claim_new(call->ep, &record);
     if (it->last == NULL)
         return STEP_ERROR;
-    call->ep->chan->reading = true;
+    call->ep->chan->block->reading = true;
     *out = Py_NewRef(it->last);
     return STEP_READY;
 }
@@ -739,17 +690,17 @@ static const call_op recv_many_blocking_op = {"recv_many_blocking", "Receiver.re
 static const call_op next_op = {"__next__", "Receiver.__next__", next_look, recv_timed_out, false};
 static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, recv_timed_out, false};
 
-void log_discard_held(Chan *c)
+void log_discard_held(chan_block *b)
 {
     nc_record record;
     bool freed;
-    if (c->reading) /* the claim's end comes back here */
+    if (b->reading) /* the claim's end comes back here */
         return;
-    uint64_t before = atomic_load_explicit(&c->log->head, memory_order_relaxed); /* under the lock */
-    while (chan_have(c, RX) > 0 && /* W3, after C2 */
-           nc_log_peek_sc(c->log, &record, &freed, many(c), NC_PUBLISH) == NC_OK)
-        nc_log_release_sc(c->log, &record, many(c), NC_PUBLISH);
-    c->discarded += atomic_load_explicit(&c->log->head, memory_order_relaxed) - before;
+    uint64_t before = atomic_load_explicit(&b->log->head, memory_order_relaxed); /* under the lock */
+    while (block_have(b, RX) > 0 && /* W3, after C2 */
+           nc_log_peek_sc(b->log, &record, &freed, b->many, LOG_PUBLISH) == NC_OK)
+        nc_log_release_sc(b->log, &record, b->many, LOG_PUBLISH);
+    b->discarded += atomic_load_explicit(&b->log->head, memory_order_relaxed) - before;
 }
 
 /* ---- receivers: methods ----------------------------------------------------------------------------- */
@@ -1018,24 +969,21 @@ static void claim_settle_record(Claim *claim, int how, uint64_t n, nc_box **kick
         nc_gate *g = &c->gate[RX];
         if (ep->closed) /* then whoever holds the gate is the consumer */
             nc_gate_enter(g, core_generation());
-        take(ep, &claim->record);
-        c->reading = false;
+        log_take(c->block, &claim->record);
+        c->block->reading = false;
         if (ep->closed) {
-            c->discarded += nc_log_extent(claim->record.size);
-            log_discard_held(c);
+            c->block->discarded += nc_log_extent(claim->record.size);
+            log_discard_held(c->block);
             nc_gate_exit(g);
         }
-        tell(c, TX, kicks);
+        block_tell(c->block, TX, kicks);
         return;
     }
     if (how == FINISH_COMMIT)
-        log_commit(c, &claim->record, n);
+        log_commit(c->block, &claim->record, n);
     else
-        log_abort(c, &claim->record);
-    if (how == FINISH_COMMIT || many(c))
-        tell(c, RX, kicks);
-    else
-        tell(c, TX, kicks); /* one producer: what was claimed is simply free again */
+        log_abort(c->block, &claim->record);
+    block_tell(c->block, how == FINISH_COMMIT ? RX : log_freed_by_abort(c->block), kicks);
 }
 
 static void raise_released(Claim *claim)
@@ -1071,7 +1019,7 @@ static bool claim_finish_held(Claim *claim, int how, uint64_t n, nc_box **kicks)
         nc_gate_exit(g);
     }
     if (ep->closed && ep->side == TX)
-        endpoint_leave_held(ep, kicks);
+        block_leave(c->block, TX, kicks);
     if (gone)
         core_raise(c->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
     return !gone;
@@ -1461,8 +1409,10 @@ static const char try_recv_many_doc[] =
     {                                                                                                                \
         "_dump", endpoint_dump, METH_NOARGS, NULL                                                                    \
     }
-static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_METHODS, END_OF_METHODS};
-static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS, END_OF_METHODS};
+#define ENDPOINT_NATIVE {"native", endpoint_native, METH_NOARGS, endpoint_native_doc}
+static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_NATIVE, ENDPOINT_METHODS, END_OF_METHODS};
+static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_NATIVE, ENDPOINT_METHODS,
+                                            END_OF_METHODS};
 static PyMethodDef receiver_methods[] = {CALL(recv, receiver_recv),
                                          CALL(recv_blocking, receiver_recv_blocking),
                                          CALL(recv_bytes, receiver_recv_bytes),
@@ -1476,6 +1426,7 @@ static PyMethodDef receiver_methods[] = {CALL(recv, receiver_recv),
                                          {"try_recv_into", receiver_try_recv_into, METH_O, try_recv_into_doc},
                                          {"try_recv_many", receiver_try_recv_many, METH_O, try_recv_many_doc},
                                          {"_dump", endpoint_dump, METH_NOARGS, NULL},
+                                         ENDPOINT_NATIVE,
                                          ENDPOINT_METHODS,
                                          END_OF_METHODS};
 

@@ -24,31 +24,36 @@ void gate_notify(Chan *c, int side, nc_box **kicks)
     nc_gate_exit(g);
 }
 
-/* Take a place in line, or keep the one held, and look once more: true if it is the waiter's turn after
- * all.  `requeue`: it got part of what it wants and goes to the end, so that a long batch starves nobody. */
-static bool line_up(Call *call, nc_waiter *w, bool requeue, nc_box **kicks)
+int line_up(chan_block *b, int side, nc_waiter *w, uint64_t least, uint64_t share, bool requeue, nc_box **kicks)
 {
-    Chan *c = call->ep->chan;
-    int side = call->ep->side;
-    nc_gate *g = &c->gate[side];
+    nc_gate *g = &b->gate[side];
     nc_gate_enter(g, core_generation());
+    if (block_native(b) && !wake_reached(w->box)) {
+        nc_gate_exit(g);
+        return LINE_UNREACHED;
+    }
     uint32_t state = nc_waiter_state_of(w);
     if (state != NC_OUTSIDE && (requeue || w->born != g->born)) {
         nc_gate_leave(g, w);
         state = NC_OUTSIDE;
     }
     if (state == NC_OUTSIDE) {
-        w->least = call->least;
-        w->share = call->share;
+        w->least = least;
+        w->share = share;
         nc_gate_enrol(g, w);
     } else if (state == NC_CALLED)
         nc_gate_rejoin(g, w);
     NC_STEP("line_up: enrolled, not looked again");
-    uint64_t have = chan_have(c, side); /* W3 */
+    uint64_t have = block_have(b, side); /* W3 */
     bool turn = nc_gate_my_turn(g, w, have);
     nc_gate_call_all(g, have, kicks);
     nc_gate_exit(g);
-    return turn || nc_waiter_state_of(w) == NC_CALLED;
+    return turn || nc_waiter_state_of(w) == NC_CALLED ? LINE_TURN : LINE_SLEEP;
+}
+
+static int line_up_for(Call *call, nc_waiter *w, bool requeue, nc_box **kicks)
+{
+    return line_up(call->ep->chan->block, call->ep->side, w, call->least, call->share, requeue, kicks);
 }
 
 /* It is w's turn, but its endpoint is lent to a claim: sleep on until that ends.  Holding the endpoint. */
@@ -80,12 +85,24 @@ void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks)
     nc_gate_exit(g);
 }
 
+static int visit_future(sleeper *sl, visitproc visit, void *arg)
+{
+    Py_VISIT(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* with the GIL, or in a stopped world */
+    return 0;
+}
+
 int wait_traverse_line(nc_gate *g, visitproc visit, void *arg)
 {
-    for (nc_waiter *w = g->first; w != NULL; w = w->next) /* its links are written by Python threads alone */
+    bool shared = !g->guarded && g->born == core_generation(); /* threads of Python stand still, native ones do not */
+    int stop = 0;
+    if (shared)
+        nc_lock_enter(&g->lock);
+    for (nc_waiter *w = g->first; w != NULL && stop == 0; w = w->next)
         if (container_of(w->box, wake_box, box)->is_loop)
-            Py_VISIT(atomic_load_explicit(&container_of(w, sleeper, waiter)->future, memory_order_relaxed));
-    return 0;
+            stop = visit_future(container_of(w, sleeper, waiter), visit, arg);
+    if (shared)
+        nc_lock_exit(&g->lock);
+    return stop;
 }
 
 /* ---- awaitables: one step --------------------------------------------------------------------------- */
@@ -148,9 +165,11 @@ static int awaitable_advance(Awaitable *aw, PyObject **out, nc_box **kicks)
         if (s == STEP_BUSY && place == NC_CALLED)
             line_defer(call, &aw->sleeper->waiter);
         else {
-            bool turn = line_up(call, &aw->sleeper->waiter, aw->requeue, kicks);
+            int turn = line_up_for(call, &aw->sleeper->waiter, aw->requeue, kicks);
+            if (turn == LINE_UNREACHED)
+                return STEP_PREPARE;
             aw->requeue = false;
-            if (turn)
+            if (turn == LINE_TURN)
                 continue;
         }
         aw->state = PARKED;
@@ -206,6 +225,8 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
         PyErr_NoMemory();
     else if (!same)
         PyErr_Format(PyExc_RuntimeError, "%s() was first awaited on another event loop", aw->call.op->qualname);
+    else if (block_native(aw->call.ep->chan->block) && !loop_reach(st, loop, box, aw->call.op->qualname))
+        ;
     else if (aw->timeout > 0 && aw->timer == NULL &&
              (aw->timer = loop_timer(st, loop, aw->timeout, (PyObject *)aw)) == NULL)
         ;
@@ -219,19 +240,21 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
 static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_box **kicks)
 {
     sleeper *sl = aw->sleeper; /* ours while `running` */
-    PyObject *future = awaitable_prepare(st, aw, &sl);
+    PyObject *future = awaitable_prepare(st, aw, &sl), *before = NULL;
     int s = STEP_ERROR;
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
     aw->sleeper = sl;
     aw->call.late = true;
     if (future != NULL) {
         sleeper_set_future(sl, future);
+        before = aw->future; /* it was prepared in vain, native code came between */
         aw->future = future;
         s = awaitable_advance(aw, out, kicks);
     } else
         awaitable_end(aw, kicks);
     s = awaitable_finish(aw, s, out);
     Py_END_CRITICAL_SECTION2();
+    Py_XDECREF(before);
     return s;
 }
 
@@ -864,14 +887,6 @@ static PyLockStatus parker_sleep(parker *p, double deadline, unsigned *spin)
     Py_END_ALLOW_THREADS return slept == PY_LOCK_FAILURE && us > 0 && deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
 }
 
-/* Take the mail off, so that the next post finds the box empty and kicks.  On every round: a post may land
- * after the state that it tells of was seen, and acted on. */
-static void parker_receive(parker *p)
-{
-    if (nc_box_take(&p->base.box) != NULL)
-        nc_post_receive(&p->waiter);
-}
-
 /* One round: look if it is our turn, line up if there was nothing.  *turn: look again at once.  Holding the
  * endpoint. */
 static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box **kicks)
@@ -892,7 +907,7 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
     }
     if (p->base.born != core_generation())
         p->base.born = core_generation(); /* a signal handler has forked us */
-    *turn = line_up(call, &p->waiter, s == STEP_PARTIAL, kicks);
+    *turn = line_up_for(call, &p->waiter, s == STEP_PARTIAL, kicks) == LINE_TURN;
     return STEP_BLOCKED;
 }
 

@@ -32,7 +32,7 @@ typedef struct loop_box {
 enum { NO_FD = -1, NO_READER = -2 }; /* NO_READER: a loop without add_reader */
 
 /* Not on the blocked thread's stack: a daemon thread may die there while the line still knows its waiter. */
-parker *parker_new(Endpoint *owner)
+parker *parker_new(void *owner)
 {
     parker *p = PyMem_RawCalloc(1, sizeof *p);
     if (p == NULL)
@@ -594,9 +594,10 @@ static int deliver_here(core_state *st, loop_box *box)
 }
 
 /* Ask the loop to come by, through its own queue. */
-static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, PyMethodDef *what, nc_box **kicks)
+static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, PyMethodDef *what, PyObject *self,
+                                 nc_box **kicks)
 {
-    PyObject *callback = PyCFunction_New(what, (PyObject *)m);
+    PyObject *callback = PyCFunction_New(what, self);
     PyObject *done = callback != NULL ? PyObject_CallMethodOneArg(loop, st->s_call_soon_threadsafe, callback) : NULL;
     Py_XDECREF(callback);
     if (done != NULL) {
@@ -638,7 +639,8 @@ static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
     if (dead)
         loop_box_bury(box, kicks);
     else if (!written)
-        call_soon_threadsafe(st, m, loop, where == ON_LOOP ? &mailbox_deliver_def : &mailbox_arm_def, kicks);
+        call_soon_threadsafe(st, m, loop, where == ON_LOOP ? &mailbox_deliver_def : &mailbox_arm_def, (PyObject *)m,
+                             kicks);
     Py_XDECREF(loop);
     Py_XDECREF(m);
 }
@@ -734,6 +736,139 @@ void settle(core_state *st, Chan *c, nc_box *kicks)
     Py_XDECREF(c);
     if (failing)
         PyErr_Restore(type, value, traceback);
+}
+
+/* ---- within reach of native code --------------------------------------------------------------------- */
+
+/* A loop that has no wake fd yet is having it opened, after which its mail is looked through: F1. */
+void wake_boxes(nc_box *kicks)
+{
+    while (kicks != NULL) {
+        wake_box *b = container_of(nc_box_unchain(&kicks), wake_box, box);
+        if (b->born == core_generation()) {
+            int fd = b->is_loop ? atomic_load_explicit(&((loop_box *)b)->wake_fd, memory_order_acquire) : -1; /* F1 */
+            if (!b->is_loop)
+                PyThread_release_lock(((parker *)b)->lock);
+            else if (fd >= 0)
+                wake_fd_write(fd);
+        }
+        wake_box_unref(&b->box);
+    }
+}
+
+bool wake_reached(nc_box *box)
+{
+    wake_box *b = container_of(box, wake_box, box);
+    return !b->is_loop || atomic_load_explicit(&((loop_box *)b)->wake_fd, memory_order_acquire) >= 0; /* F1 */
+}
+
+bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who)
+{
+    if (wake_reached(box))
+        return true;
+    Mailbox *m = mailbox_of(st, loop, false);
+    if (m != NULL && &m->box->base.box == box)
+        mailbox_open_fd(m, loop);
+    Py_XDECREF(m);
+    if (!wake_reached(box) && !PyErr_Occurred())
+        PyErr_Format(PyExc_RuntimeError, "%s() has to wait, and native code could not wake %R: its add_reader() %s",
+                     who, loop,
+                     atomic_load_explicit(&container_of(box, loop_box, base.box)->wake_fd, memory_order_relaxed) ==
+                             NO_READER /* this thread wrote it */
+                         ? "does not work"
+                         : "or the wake fd failed");
+    return wake_reached(box);
+}
+
+/* Everyone in line who is reached through the box is to look again, and to see that he must not sleep like this. */
+static void line_call_box(Chan *c, int side, nc_box *box, nc_box **kicks)
+{
+    nc_gate *g = &c->gate[side];
+    nc_gate_enter(g, core_generation());
+    for (nc_waiter *w = g->first; w != NULL; w = w->next)
+        if (w->box == box && nc_waiter_state_of(w) == NC_WAITING)
+            nc_gate_call(g, w, kicks);
+    nc_gate_exit(g);
+}
+
+/* Open the wake fd on the loop's thread; self is (mailbox, channel).  If that cannot be done, the tasks that wait
+ * there are woken and raise. */
+static PyObject *chan_reach(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Mailbox *m = (Mailbox *)PyTuple_GET_ITEM(self, 0);
+    Chan *c = (Chan *)PyTuple_GET_ITEM(self, 1);
+    nc_box *kicks = NULL;
+    Py_XDECREF(mailbox_arm((PyObject *)m, NULL));
+    if (!wake_reached(&m->box->base.box) && block_native(c->block))
+        for (int side = 0; side < SIDES; side++)
+            line_call_box(c, side, &m->box->base.box, &kicks);
+    settle(c->st, c, kicks);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef chan_reach_def = {"_reach", chan_reach, METH_NOARGS, NULL};
+
+/* The loops of a line that native code could not kick, each with a reference, in an array to be freed; how many, or
+ * -1 with an exception set. */
+static Py_ssize_t unreached_loops(nc_gate *g, nc_box ***boxes)
+{
+    size_t room = 0, n = 0, waiters;
+    *boxes = NULL;
+    while ((waiters = nc_gate_crowd(g) / NC_HEAD) > room) {
+        PyMem_Free(*boxes);
+        *boxes = PyMem_New(nc_box *, room = waiters);
+        if (*boxes == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+    }
+    nc_gate_enter(g, core_generation()); /* whoever lines up from here on sees that native code may come */
+    for (nc_waiter *w = g->first; w != NULL && n < room; w = w->next) {
+        bool known = wake_reached(w->box);
+        for (size_t i = 0; i < n && !known; i++)
+            known = (*boxes)[i] == w->box;
+        if (!known) {
+            nc_box_ref(w->box);
+            (*boxes)[n++] = w->box;
+        }
+    }
+    nc_gate_exit(g);
+    return (Py_ssize_t)n;
+}
+
+/* Send for the loop: its thread is to open the wake fd.  A closed one is buried. */
+static bool summon_loop(Chan *c, loop_box *box, nc_box **kicks)
+{
+    core_state *st = c->st;
+    PyObject *key = PyLong_FromVoidPtr(box->loop);
+    Mailbox *m = key != NULL ? (Mailbox *)dict_find(st->mailboxes, key) : NULL;
+    PyObject *loop = m != NULL && m->box == box ? mailbox_loop(m) : NULL;
+    PyObject *self = loop != NULL ? PyTuple_Pack(2, m, c) : NULL;
+    if (self != NULL)
+        call_soon_threadsafe(st, m, loop, &chan_reach_def, self, kicks);
+    bool ok = self != NULL || (loop == NULL && key != NULL);
+    Py_XDECREF(self);
+    Py_XDECREF(loop);
+    Py_XDECREF(m);
+    Py_XDECREF(key);
+    return ok;
+}
+
+bool wake_reach_all(Chan *c)
+{
+    nc_box *kicks = NULL, **boxes;
+    bool ok = true;
+    for (int side = 0; side < SIDES && ok; side++) {
+        Py_ssize_t n = unreached_loops(&c->gate[side], &boxes);
+        ok = n >= 0;
+        for (Py_ssize_t i = 0; i < n; i++) {
+            ok = summon_loop(c, container_of(boxes[i], loop_box, base.box), &kicks) && ok;
+            wake_box_unref(boxes[i]);
+        }
+        PyMem_Free(boxes);
+    }
+    settle(c->st, c, kicks);
+    return ok;
 }
 
 /* ---- for those who are about to wait ---------------------------------------------------------------- */

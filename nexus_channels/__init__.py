@@ -13,4 +13,24 @@ from .errors import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = ["Channel", "Statistics", "errors", "local", "mpsc", "mpsc_bytes", "spsc", "spsc_bytes", *errors.__all__]
+__all__ = [
+    "Channel",
+    "Statistics",
+    "errors",
+    "get_include",
+    "local",
+    "mpsc",
+    "mpsc_bytes",
+    "spsc",
+    "spsc_bytes",
+    *errors.__all__,
+]
+
+
+def get_include() -> str:
+    """The folder of `nexus_channels.h`, for a compiler's `-I`: native threads send and receive through it."""
+    from pathlib import Path
+
+    package = Path(__file__).resolve().parent
+    installed = package / "include"
+    return str(installed if installed.is_dir() else package.parent / "csrc")  # in place, as after pip install -e

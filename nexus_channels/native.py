@@ -1,17 +1,36 @@
-"""The native door: `ffi` and `lib`, a cffi view of the C core for programs that work beside Python.
+"""The native door: `ffi` and `lib`, a cffi view of `nexus_channels.h` for programs that work beside Python.
 
-It owns nothing. So far it shows constants of the core's headers, such as `lib.NC_CACHE_LINE`.
+It owns nothing. `lib` has the functions of the header, which release the GIL while they run, and a few constants of
+the core. `cast(end)` makes the address of a native end into a cffi pointer. A cffi module of your own gets the types by
+`ffi.include(nexus_channels.native.ffi)` and the functions by `#include "nexus_channels.h"`, which is found in
+`nexus_channels.get_include()`.
+
+    end = tx.native()
+    sender = ffi.new("nexus_sender **")
+    lib.nexus_attach_sender(cast(end), sender)
 
 Importing it raises ImportError where the door was not built: on free-threaded builds of CPython, which cffi
-refuses. The channels themselves work there.
+refuses. The channels work there, native ends and `nexus_channels.h` too.
 """
+
+from typing import Any
+
+from ._core import NativeReceiver, NativeSender
 
 try:
     from ._ffi import ffi, lib
 except ImportError as error:
     raise ImportError(
         "nexus_channels was built without its native door: cffi does not support this Python, "
-        f"or could not be loaded ({error}). The channels work without it."
+        f"or could not be loaded ({error}). The channels work without it, and native ends have an `address`."
     ) from error
 
-__all__ = ["ffi", "lib"]
+__all__ = ["NativeReceiver", "NativeSender", "cast", "ffi", "lib"]
+
+
+def cast(end: NativeSender | NativeReceiver) -> Any:
+    """The address of a native end as a cffi pointer, for nexus_attach_sender or nexus_attach_receiver.
+
+    Keep `end` until a thread has attached: the pointer does not.
+    """
+    return ffi.cast("void *", end.address)

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 
+import native_driver
 import pytest
 from steploop import StepLoop
 from support import DEADLINE, Spawned
@@ -128,3 +129,11 @@ def spawn():
     yield start
     for thread in threads:
         thread.wait()
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory):
+    """Native threads, built from `native/driver.c`."""
+    if native_driver.compiler() is None:
+        pytest.skip("no C compiler")
+    return native_driver.Driver(native_driver.build_driver(tmp_path_factory.mktemp("driver")))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
-LABEL = re.compile(r"\b[ABCEFLRSW][1-9]\b")
+LABEL = re.compile(r"\b[ABCEFLNRSW][1-9]\b")
 
 pytestmark = pytest.mark.skipif(not CSRC.is_dir(), reason="the sources are not here")
 
@@ -57,6 +57,8 @@ def test_the_core_knows_no_python_and_allocates_and_prints_nothing():
     [
         ("py_ring.c", "nc_log_"),
         ("py_log.c", "nc_ring_"),
+        ("py_log.h", "nc_ring_"),
+        ("py_native.c", "nc_ring_"),
         ("py_wait.c", "nc_ring_"),
         ("py_wait.c", "nc_log_"),
         ("py_wake.c", "nc_ring_"),

@@ -1,0 +1,803 @@
+/* py_native.c: the ends that native threads attach to, behind nexus_channels.h.
+ *
+ * A native end belongs to three: the Python object that tx.native() returned, the thread that is attached, and the
+ * endpoint that it was borrowed from.  It refers to the channel's block and to nothing of Python, so the thread may
+ * outlive them all; and whatever a call from native code does here, it does without a GIL and without allocating.
+ *
+ *            enter                leave
+ *    IDLE ----------> BUSY -----------------> IDLE, CLAIMED (a claim is open), PARKED (asleep in line)
+ *      '--<-- CLAIMED, PARKED: likewise
+ *
+ * The thread alone moves the state.  Python closes an end by raising `closed` and waiting for a state other than
+ * BUSY, which is a matter of instructions: if no claim is open, Python takes the end out of the channel; else the
+ * thread does, when it ends the claim (N1 in PROTOCOL.md).
+ */
+#include "py_log.h"
+
+#include <time.h>
+
+#include "nexus_channels.h"
+
+enum { IDLE, BUSY, CLAIMED, PARKED };
+
+typedef struct native_end {
+    nexus_end face;               /* what the address points to; read-only, as is this paragraph */
+    chan_block *block;            /* a reference */
+    parker *parker;               /* a reference; where the thread sleeps */
+    int side;
+    uint32_t born;                /* core_generation when made: a forked child leaves it alone */
+
+    _Atomic uint32_t refs;        /* the object's, the attachment's, the endpoint's, and one each capsule */
+    _Atomic bool attached;        /* N3 */
+    _Atomic bool closed;          /* by Python; N1 */
+    _Atomic bool left;            /* it counts no longer, and what was borrowed is given back; N2 */
+    _Atomic int state;            /* N1 */
+
+    nc_record record;             /* of the open claim; this and the rest belong to the thread in a call */
+    bool untold;                  /* something was committed quietly */
+    unsigned spin;                /* pauses worth spending before a wait sleeps */
+} native_end;
+
+typedef struct Native {
+    PyObject_HEAD
+    PyObject *weakrefs;
+    Chan *chan;                   /* strong */
+    Endpoint *ep;                 /* strong, until closed; in its critical section */
+    native_end *end;              /* a reference */
+} Native;
+
+/* ---- life and death: by anybody, with or without a GIL ----------------------------------------------- */
+
+static void end_unref(native_end *e)
+{
+    if (atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1) /* B1 -> B1 */
+        return;
+    wake_box_unref(&e->parker->base.box);
+    block_unref(e->block);
+    PyMem_RawFree(e);
+}
+
+static void end_ref(native_end *e)
+{
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed); /* the caller holds one already */
+}
+
+static bool end_foreign(const native_end *e) { return e->born != core_generation(); }
+
+/* Receivers are to know what was published.  If there is none any more, drop it: C2. */
+static void tell_receivers(chan_block *b, nc_box **kicks)
+{
+    block_tell(b, RX, kicks);
+    if (nc_gate_flag(&b->gate[RX], memory_order_relaxed) & NC_GONE) /* block_tell has just looked, in order */
+        block_discard_orphans(b);
+}
+
+static void announce(native_end *e, nc_box **kicks)
+{
+    e->untold = false;
+    tell_receivers(e->block, kicks);
+}
+
+/* Take the end out of the channel, once.  Nobody is in a call or has a claim open. */
+static void end_depart(native_end *e, nc_box **kicks)
+{
+    if (atomic_exchange_explicit(&e->left, true, memory_order_acq_rel)) /* N2 */
+        return;
+    block_leave(e->block, e->side, kicks);
+    if (e->side == RX && nc_gate_flag(&e->block->gate[RX], memory_order_relaxed) & NC_GONE)
+        block_discard_orphans(e->block);
+}
+
+/* Give the open claim up. */
+static void claim_drop(native_end *e, nc_box **kicks)
+{
+    chan_block *b = e->block;
+    if (e->side == TX)
+        log_abort(b, &e->record);
+    else
+        log_take(b, &e->record);
+    block_tell(b, e->side == TX ? log_freed_by_abort(b) : TX, kicks);
+}
+
+/* ---- the frame of every call ------------------------------------------------------------------------ */
+
+/* NEXUS_OK, or NEXUS_DISCONNECTED when Python has closed the end: in both cases the call has begun, and `was` is the
+ * state to go back to.  NEXUS_FORKED: it has not. */
+static int enter(native_end *e, int *was)
+{
+    if (end_foreign(e))
+        return NEXUS_FORKED;
+    *was = atomic_exchange_explicit(&e->state, BUSY, memory_order_seq_cst);                                /* N1 */
+    return atomic_load_explicit(&e->closed, memory_order_seq_cst) ? NEXUS_DISCONNECTED : NEXUS_OK; /* N1 */
+}
+
+static void leave(native_end *e, int state) { atomic_store_explicit(&e->state, state, memory_order_release); /* N1 */ }
+
+/* Begin a call for which no claim may be open; over unless NEXUS_OK. */
+static int enter_idle(native_end *e)
+{
+    int was, result = enter(e, &was);
+    if (result == NEXUS_OK && was != IDLE)
+        result = NEXUS_BUSY;
+    if (result != NEXUS_OK && result != NEXUS_FORKED)
+        leave(e, was);
+    return result;
+}
+
+/* Begin a call that ends a claim, which may be done on a closed end too; over unless NEXUS_OK. */
+static int enter_claimed(native_end *e)
+{
+    int was, result = enter(e, &was);
+    if (result == NEXUS_FORKED || was == CLAIMED)
+        return result == NEXUS_FORKED ? result : NEXUS_OK;
+    leave(e, was);
+    return result == NEXUS_OK ? NEXUS_NO_CLAIM : result;
+}
+
+/* The claim is over, and with it what kept a closed end in the channel. */
+static void leave_claim(native_end *e, nc_box *kicks)
+{
+    leave(e, IDLE);
+    if (atomic_load_explicit(&e->closed, memory_order_seq_cst)) /* N1 */
+        end_depart(e, &kicks);
+    wake_boxes(kicks);
+}
+
+/* ---- waiting ---------------------------------------------------------------------------------------- */
+
+/* One thing that a call wants, and may have to wait for. */
+typedef struct Want {
+    /* Try once; `called`: it is the caller's turn.  STEP_READY: done, see `result`.  STEP_ERROR: disconnected. */
+    step (*look)(native_end *, struct Want *, bool called, nc_box **kicks);
+    uint64_t least;               /* what it needs, in bytes of the ring */
+    const nexus_message *messages;
+    size_t count, sent;
+    void *buffer;
+    size_t size;                  /* of the claim or the buffer; then of the message */
+    int result;
+    int after;                    /* the state that success leaves the end in */
+} Want;
+
+static int64_t monotonic_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses, as in py_wait.c */
+
+/* Asleep until called, closed or the deadline (< 0: none), at first awake for a blink; false when time is up. */
+static bool nap(native_end *e, int64_t deadline)
+{
+    parker *p = e->parker;
+    PY_TIMEOUT_T us = -1;
+    unsigned spins = 0;
+    leave(e, PARKED);
+    if (deadline >= 0) {
+        int64_t left = deadline - monotonic_ns(), hour = INT64_C(3600000000);
+        us = left <= 0 ? 0 : left / 1000 >= hour ? hour : left / 1000 + 1; /* it is asked again */
+    }
+    while (spins < e->spin && !nc_post_waits(&p->waiter))
+        nc_relax(&spins);
+    if (!nc_post_waits(&p->waiter)) {
+        e->spin = e->spin / 2 > SPIN_LEAST ? e->spin / 2 : SPIN_LEAST;
+        PyThread_acquire_lock_timed(p->lock, us, 0);
+    } else
+        e->spin = e->spin * 2 < SPIN_MOST ? e->spin * 2 : SPIN_MOST;
+    atomic_exchange_explicit(&e->state, BUSY, memory_order_seq_cst); /* N1 */
+    return nc_post_waits(&p->waiter) || deadline < 0 || monotonic_ns() < deadline;
+}
+
+/* Stand in line until the look finds what it wants: STEP_READY, STEP_ERROR, or STEP_BLOCKED when time is up. */
+static step park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
+{
+    nc_waiter *w = &e->parker->waiter;
+    nc_gate *g = &e->block->gate[e->side];
+    int64_t now = timeout < 0 ? 0 : monotonic_ns();
+    int64_t deadline = timeout < 0 ? -1 : timeout < INT64_MAX - now ? now + timeout : INT64_MAX;
+    step s = STEP_BLOCKED;
+    for (;;) {
+        parker_receive(e->parker);
+        uint32_t place = nc_waiter_state_of(w);
+        if (atomic_load_explicit(&e->closed, memory_order_seq_cst)) /* N1 */
+            s = STEP_ERROR;
+        else
+            s = place == NC_WAITING ? STEP_BLOCKED : want->look(e, want, place == NC_CALLED, kicks);
+        if (s == STEP_READY || s == STEP_ERROR)
+            break;
+        bool turn = line_up(e->block, e->side, w, want->least, want->least, s == STEP_PARTIAL, kicks) == LINE_TURN;
+        wake_boxes(*kicks);
+        *kicks = NULL;
+        s = STEP_BLOCKED;
+        if (!turn && !atomic_load_explicit(&e->closed, memory_order_seq_cst) && !nap(e, deadline)) /* N1 */
+            break;
+    }
+    nc_gate_enter(g, core_generation());
+    nc_gate_leave(g, w);
+    nc_gate_call_all(g, block_have(e->block, e->side), kicks);
+    nc_gate_exit(g);
+    return s;
+}
+
+/* Do it now, or wait for it. */
+static int run(native_end *e, Want *want, int64_t timeout)
+{
+    nc_box *kicks = NULL;
+    int result = enter_idle(e);
+    if (result != NEXUS_OK)
+        return result;
+    step s = want->look(e, want, false, &kicks);
+    if (s == STEP_BLOCKED || s == STEP_PARTIAL) {
+        if (e->untold) /* who sleeps on a full ring has to be told of it */
+            announce(e, &kicks);
+        if (timeout != 0)
+            s = park(e, want, timeout, &kicks);
+        result = timeout != 0 ? NEXUS_TIMEOUT : e->side == TX ? NEXUS_FULL : NEXUS_EMPTY;
+    }
+    if (s == STEP_READY)
+        result = want->result;
+    if (s == STEP_ERROR)
+        result = NEXUS_DISCONNECTED;
+    leave(e, result == NEXUS_OK ? want->after : IDLE);
+    wake_boxes(kicks);
+    return result;
+}
+
+/* ---- attaching --------------------------------------------------------------------------------------- */
+
+static int call_attach(nexus_end *face)
+{
+    native_end *e = container_of(face, native_end, face);
+    bool nobody = false;
+    if (end_foreign(e))
+        return NEXUS_FORKED;
+    if (atomic_load_explicit(&e->closed, memory_order_seq_cst)) /* N1 */
+        return NEXUS_DISCONNECTED;
+    if (!atomic_compare_exchange_strong_explicit(&e->attached, &nobody, true, memory_order_acq_rel,
+                                                 memory_order_relaxed)) /* N3 */
+        return NEXUS_BUSY;
+    end_ref(e);
+    return NEXUS_OK;
+}
+
+static void call_detach(nexus_end *face)
+{
+    native_end *e = container_of(face, native_end, face);
+    nc_box *kicks = NULL;
+    int was;
+    if (enter(e, &was) != NEXUS_FORKED) {
+        if (was == CLAIMED)
+            claim_drop(e, &kicks);
+        if (e->untold)
+            announce(e, &kicks);
+        leave_claim(e, kicks);
+    }
+    if (atomic_exchange_explicit(&e->attached, false, memory_order_acq_rel)) /* N3 */
+        end_unref(e);
+}
+
+/* ---- sending ----------------------------------------------------------------------------------------- */
+
+static int check_size(const native_end *e, size_t n)
+{
+    return n == 0 ? NEXUS_ZERO_LENGTH : n > nc_log_largest(e->block->log) ? NEXUS_TOO_LARGE : NEXUS_OK;
+}
+
+static step claim_look(native_end *e, Want *want, bool called, nc_box **Py_UNUSED(kicks))
+{
+    return log_reserve(e->block, want->size, called, &e->record);
+}
+
+static int call_claim(nexus_end *face, size_t n, int64_t timeout, void **place)
+{
+    native_end *e = container_of(face, native_end, face);
+    int result = check_size(e, n);
+    Want want = {.look = claim_look, .least = nc_log_extent(n), .size = n, .after = CLAIMED};
+    if (result == NEXUS_OK)
+        result = run(e, &want, timeout);
+    *place = result == NEXUS_OK ? e->record.data : NULL;
+    return result;
+}
+
+/* The sizes first: a claim that cannot be committed like this stays open. */
+static int call_commit(nexus_end *face, size_t n, int quiet)
+{
+    native_end *e = container_of(face, native_end, face);
+    nc_box *kicks = NULL;
+    int result = enter_claimed(e);
+    if (result != NEXUS_OK)
+        return result;
+    if (n == 0 || n > e->record.size) {
+        leave(e, CLAIMED);
+        return n == 0 ? NEXUS_ZERO_LENGTH : NEXUS_TOO_LARGE;
+    }
+    if (nc_gate_over_seen(&e->block->gate[TX])) {
+        claim_drop(e, &kicks);
+        result = NEXUS_DISCONNECTED;
+    } else {
+        log_commit(e->block, &e->record, n);
+        e->untold = true;
+    }
+    if (!quiet || atomic_load_explicit(&e->closed, memory_order_seq_cst)) /* N1: there may be no next call */
+        announce(e, &kicks);
+    leave_claim(e, kicks);
+    return result;
+}
+
+static int call_abort(nexus_end *face)
+{
+    native_end *e = container_of(face, native_end, face);
+    nc_box *kicks = NULL;
+    int result = enter_claimed(e);
+    if (result != NEXUS_OK)
+        return result;
+    claim_drop(e, &kicks);
+    leave_claim(e, kicks);
+    return NEXUS_OK;
+}
+
+/* All that fit, and then one wake-up. */
+static step send_look(native_end *e, Want *want, bool called, nc_box **kicks)
+{
+    size_t before = want->sent;
+    step s = STEP_READY;
+    for (; want->sent < want->count; want->sent++) {
+        const nexus_message *message = &want->messages[want->sent];
+        nc_record record;
+        if ((want->result = check_size(e, message->size)) != NEXUS_OK)
+            break;
+        want->least = nc_log_extent(message->size);
+        if ((s = log_reserve(e->block, message->size, called, &record)) != STEP_READY)
+            break;
+        memcpy(record.data, message->data, message->size);
+        log_commit(e->block, &record, message->size);
+    }
+    if (want->sent > before)
+        announce(e, kicks);
+    return s == STEP_BLOCKED && want->sent > before ? STEP_PARTIAL : s;
+}
+
+static int call_send_many(nexus_end *face, const nexus_message *messages, size_t count, int64_t timeout, size_t *sent)
+{
+    Want want = {.look = send_look, .messages = messages, .count = count};
+    int result = run(container_of(face, native_end, face), &want, timeout);
+    *sent = want.sent;
+    return result;
+}
+
+static int call_send(nexus_end *face, const void *data, size_t n, int64_t timeout)
+{
+    native_end *e = container_of(face, native_end, face);
+    nexus_message message = {data, n};
+    Want want = {.look = send_look, .messages = &message, .count = 1};
+    int result = check_size(e, n); /* before all else, as in Python */
+    return result != NEXUS_OK ? result : run(e, &want, timeout);
+}
+
+static int call_flush(nexus_end *face)
+{
+    native_end *e = container_of(face, native_end, face);
+    nc_box *kicks = NULL;
+    int was;
+    if (enter(e, &was) == NEXUS_FORKED)
+        return NEXUS_FORKED;
+    if (e->untold)
+        announce(e, &kicks);
+    leave(e, was);
+    wake_boxes(kicks);
+    return NEXUS_OK;
+}
+
+/* ---- receiving --------------------------------------------------------------------------------------- */
+
+static step peek_look(native_end *e, Want *Py_UNUSED(want), bool called, nc_box **kicks)
+{
+    return log_show(e->block, called, &e->record, kicks);
+}
+
+static int call_peek(nexus_end *face, const void **data, size_t *n, int64_t timeout)
+{
+    native_end *e = container_of(face, native_end, face);
+    Want want = {.look = peek_look, .least = 1, .after = CLAIMED};
+    int result = run(e, &want, timeout);
+    *data = result == NEXUS_OK ? e->record.data : NULL;
+    *n = result == NEXUS_OK ? e->record.size : 0;
+    return result;
+}
+
+static int call_release(nexus_end *face) { return call_abort(face); /* of what was borrowed, both are the same */ }
+
+static step recv_look(native_end *e, Want *want, bool called, nc_box **kicks)
+{
+    nc_record record;
+    step s = log_show(e->block, called, &record, kicks);
+    if (s != STEP_READY)
+        return s;
+    want->result = record.size > want->size ? NEXUS_TOO_LARGE : NEXUS_OK;
+    want->size = record.size;
+    if (want->result != NEXUS_OK)
+        return STEP_READY;
+    memcpy(want->buffer, record.data, record.size);
+    log_take(e->block, &record);
+    block_tell(e->block, TX, kicks);
+    return STEP_READY;
+}
+
+static int call_recv(nexus_end *face, void *buffer, size_t size, size_t *n, int64_t timeout)
+{
+    Want want = {.look = recv_look, .least = 1, .buffer = buffer, .size = size};
+    int result = run(container_of(face, native_end, face), &want, timeout);
+    *n = result == NEXUS_OK || result == NEXUS_TOO_LARGE ? want.size : 0;
+    return result;
+}
+
+/* ---- inspecting -------------------------------------------------------------------------------------- */
+
+static int call_is_disconnected(const nexus_end *face)
+{
+    const native_end *e = container_of(face, const native_end, face);
+    return atomic_load_explicit(&e->closed, memory_order_seq_cst) /* N1 */
+           || nc_gate_over_seen(&e->block->gate[e->side]);
+}
+
+static size_t call_capacity(const nexus_end *face)
+{
+    return container_of(face, const native_end, face)->block->log->capacity;
+}
+
+static size_t call_used(const nexus_end *face)
+{
+    return nc_log_used(container_of(face, const native_end, face)->block->log);
+}
+
+static const nexus_calls calls = {
+    .attach = call_attach,
+    .detach = call_detach,
+    .claim = call_claim,
+    .commit = call_commit,
+    .abort = call_abort,
+    .send = call_send,
+    .send_many = call_send_many,
+    .flush = call_flush,
+    .peek = call_peek,
+    .release = call_release,
+    .recv = call_recv,
+    .is_disconnected = call_is_disconnected,
+    .capacity = call_capacity,
+    .used = call_used,
+};
+
+/* ---- from Python: opening ----------------------------------------------------------------------------- */
+
+static native_end *end_new(Chan *c, int side)
+{
+    native_end *e = PyMem_RawCalloc(1, sizeof *e);
+    if (e == NULL || (e->parker = parker_new(e)) == NULL) {
+        PyMem_RawFree(e);
+        PyErr_NoMemory();
+        return NULL;
+    }
+    e->face.magic = side == TX ? NEXUS_SENDER_MAGIC : NEXUS_RECEIVER_MAGIC;
+    e->face.layout = NEXUS_LAYOUT;
+    e->face.calls_size = sizeof calls;
+    e->face.calls = &calls;
+    e->block = c->block;
+    e->side = side;
+    e->born = core_generation();
+    e->spin = SPIN_LEAST;
+    atomic_store_explicit(&e->refs, 1, memory_order_relaxed); /* nobody else knows it yet */
+    /* relaxed, both: the caller holds a reference and an open endpoint */
+    atomic_fetch_add_explicit(&c->block->refs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->block->open[side], 1, memory_order_relaxed);
+    return e;
+}
+
+bool native_holds(Endpoint *ep)
+{
+    if (!atomic_load_explicit(&ep->lent->left, memory_order_acquire)) /* N2 */
+        return true;
+    end_unref(ep->lent);
+    ep->lent = NULL;
+    return false;
+}
+
+void native_forget(Endpoint *ep)
+{
+    if (ep->lent != NULL)
+        end_unref(ep->lent);
+}
+
+/* Can it be lent out?  Not while it is, nor while somebody waits on it, as native code takes no turns with them. */
+static bool lendable(Endpoint *ep)
+{
+    Chan *c = ep->chan;
+    const char *name = ep->side == TX ? "sender" : "receiver";
+    if (ep->claim != NULL || (ep->lent != NULL && native_holds(ep)))
+        core_raise(c->st, E_BUSY, NULL, "this %s is lent to %s that is still open", name,
+                   ep->claim != NULL ? "a claim" : "a native end");
+    else if (nc_gate_crowd(&c->gate[ep->side]) >= NC_HEAD)
+        core_raise(c->st, E_BUSY, NULL, "others wait on this %s", name);
+    else
+        return true;
+    return false;
+}
+
+/* A new native end, a further sender or a borrowed endpoint; holding the endpoint. */
+static native_end *lend_held(Endpoint *ep)
+{
+    Chan *c = ep->chan;
+    bool further = ep->side == TX && c->kind == MPSC_BYTES;
+    if (endpoint_check(ep) != STEP_READY || (!further && !lendable(ep)))
+        return NULL;
+    native_end *e = end_new(c, ep->side);
+    if (e != NULL && !further) {
+        end_ref(e);
+        ep->lent = e;
+    }
+    return e;
+}
+
+static void native_close_now(Native *native, bool abandon);
+
+PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Endpoint *ep = (Endpoint *)self;
+    core_state *st = ep->chan->st;
+    nc_box *kicks = NULL;
+    line_reap(ep->chan, ep->side, &kicks); /* nobody is kept waiting by who will never come */
+    settle(st, ep->chan, kicks);
+    Native *native = (Native *)core_new(st->native_type[ep->side]);
+    if (native == NULL)
+        return NULL;
+    native->chan = (Chan *)Py_NewRef(ep->chan);
+    native->ep = (Endpoint *)Py_NewRef(self);
+    Py_BEGIN_CRITICAL_SECTION(self);
+    native->end = lend_held(ep);
+    Py_END_CRITICAL_SECTION();
+    if (native->end != NULL && wake_reach_all(ep->chan))
+        return (PyObject *)native;
+    Py_DECREF(native);
+    return NULL;
+}
+
+/* ---- from Python: closing ----------------------------------------------------------------------------- */
+
+/* The thread of a closed end is gone for good: end what it left behind. */
+static void end_bury(native_end *e, nc_box **kicks)
+{
+    nc_gate *g = &e->block->gate[e->side];
+    int claimed = CLAIMED;
+    nc_gate_enter(g, core_generation());
+    nc_gate_leave(g, &e->parker->waiter);
+    nc_gate_call_all(g, block_have(e->block, e->side), kicks);
+    nc_gate_exit(g);
+    if (atomic_compare_exchange_strong_explicit(&e->state, &claimed, BUSY, memory_order_seq_cst,
+                                                memory_order_seq_cst)) { /* N1 */
+        claim_drop(e, kicks);
+        leave(e, IDLE);
+    }
+    if (atomic_exchange_explicit(&e->attached, false, memory_order_acq_rel)) /* N3 */
+        end_unref(e); /* not the last: the caller's */
+}
+
+static void end_close(native_end *e, bool abandon, nc_box **kicks)
+{
+    chan_block *b = e->block;
+    nc_gate *g = &b->gate[e->side];
+    unsigned spins = 0;
+    int state;
+    atomic_store_explicit(&e->closed, true, memory_order_seq_cst); /* N1 */
+    nc_gate_enter(g, core_generation());
+    nc_gate_call_owner(g, e, kicks);
+    nc_gate_exit(g);
+    if (end_foreign(e)) { /* its thread stayed in the parent process */
+        end_depart(e, kicks);
+        return;
+    }
+    while ((state = atomic_load_explicit(&e->state, memory_order_seq_cst)) == BUSY) /* N1 */
+        nc_relax(&spins);
+    if (e->side == TX)
+        tell_receivers(b, kicks); /* of what was committed quietly */
+    if (abandon) {
+        end_bury(e, kicks);
+        state = IDLE;
+    }
+    if (state != CLAIMED) /* else its thread does that when it ends the claim */
+        end_depart(e, kicks);
+}
+
+static void native_close_now(Native *native, bool abandon)
+{
+    Chan *c = native->chan;
+    nc_box *kicks = NULL;
+    Endpoint *ep;
+    if (native->end != NULL) {
+        end_close(native->end, abandon, &kicks);
+        line_reap(c, 1 - native->end->side, &kicks);
+        settle(c->st, c, kicks);
+    }
+    Py_BEGIN_CRITICAL_SECTION(native);
+    ep = native->ep;
+    native->ep = NULL;
+    Py_END_CRITICAL_SECTION();
+    if (ep == NULL)
+        return;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    if (ep->lent != NULL)
+        native_holds(ep); /* it takes back what it can, now */
+    Py_END_CRITICAL_SECTION();
+    Py_DECREF(ep);
+}
+
+static PyObject *native_close(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"abandon", NULL};
+    int abandon = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$p:close", names, &abandon))
+        return NULL;
+    native_close_now((Native *)self, abandon);
+    Py_RETURN_NONE;
+}
+
+static PyObject *native_enter(PyObject *self, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(self); }
+
+static PyObject *native_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(n))
+{
+    native_close_now((Native *)self, false);
+    Py_RETURN_NONE;
+}
+
+/* ---- from Python: inspecting --------------------------------------------------------------------------- */
+
+static const char *capsule_name(int side) { return side == TX ? NEXUS_SENDER_CAPSULE : NEXUS_RECEIVER_CAPSULE; }
+
+static void capsule_drop(PyObject *capsule)
+{
+    native_end *e = PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule));
+    if (e != NULL)
+        end_unref(e);
+}
+
+static PyObject *get_address(PyObject *self, void *Py_UNUSED(ignored))
+{
+    return PyLong_FromVoidPtr(&((Native *)self)->end->face);
+}
+
+static PyObject *get_capsule(PyObject *self, void *Py_UNUSED(ignored))
+{
+    native_end *e = ((Native *)self)->end;
+    PyObject *capsule = PyCapsule_New(&e->face, capsule_name(e->side), capsule_drop);
+    if (capsule != NULL)
+        end_ref(e);
+    return capsule;
+}
+
+static bool end_closed(native_end *e) { return atomic_load_explicit(&e->closed, memory_order_seq_cst); /* N1 */ }
+
+static PyObject *get_is_closed(PyObject *self, void *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(end_closed(((Native *)self)->end));
+}
+
+static PyObject *get_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
+{
+    native_end *e = ((Native *)self)->end;
+    return PyBool_FromLong(nc_gate_over_seen(&e->block->gate[e->side]));
+}
+
+static PyObject *get_is_attached(PyObject *self, void *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(atomic_load_explicit(&((Native *)self)->end->attached, memory_order_acquire)); /* N3 */
+}
+
+static PyObject *native_repr(PyObject *self)
+{
+    native_end *e = ((Native *)self)->end;
+    bool attached = atomic_load_explicit(&e->attached, memory_order_acquire); /* N3 */
+    return PyUnicode_FromFormat("<%s %s, %s, at %p>", Py_TYPE(self)->tp_name, end_closed(e) ? "closed" : "open",
+                                attached ? "attached" : "nobody attached", (void *)&e->face);
+}
+
+static PyObject *native_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
+{
+    PyErr_Format(PyExc_TypeError, "cannot copy or pickle '%.200s': its address means something here only",
+                 Py_TYPE(self)->tp_name);
+    return NULL;
+}
+
+static int native_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((Native *)self)->chan);
+    Py_VISIT(((Native *)self)->ep);
+    return 0;
+}
+
+static int native_clear(PyObject *self)
+{
+    if (((Native *)self)->chan != NULL)
+        native_close_now((Native *)self, false);
+    return 0;
+}
+
+static void native_dealloc(PyObject *self)
+{
+    Native *native = (Native *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (native->weakrefs != NULL)
+        PyObject_ClearWeakRefs(self);
+    if (native->chan != NULL)
+        native_close_now(native, false);
+    if (native->end != NULL)
+        end_unref(native->end);
+    Py_XDECREF(native->chan);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* ---- types -------------------------------------------------------------------------------------------- */
+
+const char endpoint_native_doc[] =
+    "native($self)\n--\n\n"
+    "An end of this channel for one native thread: pass its address, capsule or cffi pointer to code that includes\n"
+    "nexus_channels.h.  Of an mpsc_bytes sender it is a further sender, as clone() gives; else it borrows this\n"
+    "endpoint, whose own calls raise BusyError until it is closed.  It keeps the endpoint, and counts as open until\n"
+    "closed.\n\n"
+    "Raises BusyError while the endpoint is lent or somebody waits on it, EndpointClosed; RuntimeError if a task "
+    "waits\non a loop that native code could not wake.  Safe from any thread.";
+
+static const char native_close_doc[] =
+    "close($self, *, abandon=False)\n--\n\n"
+    "Take the end from its thread: a call that waits, and every later one, answers NEXUS_DISCONNECTED.  It leaves the\n"
+    "channel, and what was borrowed is given back, at once, or when the thread ends the claim it has open.\n\n"
+    "With `abandon` such a claim is aborted or released: only for a thread that is gone for good and left it open.\n"
+    "Idempotent; dropping the last reference closes too.  Safe from any thread.";
+
+static const char native_doc[] =
+    "An end of a channel for one native thread; made by native().\n\n"
+    "Pass `address`, `capsule` or nexus_channels.native.cast(end) to code that includes nexus_channels.h, and keep\n"
+    "this object until it has attached.  A context manager that closes itself.  Safe from any thread.";
+
+static PyMethodDef native_methods[] = {
+    {"close", (PyCFunction)(void (*)(void))native_close, METH_VARARGS | METH_KEYWORDS, native_close_doc},
+    {"__enter__", native_enter, METH_NOARGS, NULL},
+    {"__exit__", FAST(native_exit), METH_FASTCALL, NULL},
+    {"__reduce_ex__", native_reduce, METH_O, NULL},
+    END_OF_METHODS};
+
+static PyGetSetDef native_getset[] = {
+    {"address", get_address, NULL, "What nexus_attach_sender or nexus_attach_receiver takes, as an int.", NULL},
+    {"capsule", get_capsule, NULL, "The address as a PyCapsule, which keeps it good.", NULL},
+    {"is_closed", get_is_closed, NULL, "True once this end was closed.", NULL},
+    {"is_disconnected", get_is_disconnected, NULL, "True once the other side is gone.", NULL},
+    {"is_attached", get_is_attached, NULL, "True while a thread is attached.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef native_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Native, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot native_slots[] = {
+    {Py_tp_dealloc, native_dealloc}, {Py_tp_traverse, native_traverse}, {Py_tp_clear, native_clear},
+    {Py_tp_repr, native_repr},       {Py_tp_methods, native_methods},   {Py_tp_getset, native_getset},
+    {Py_tp_members, native_members}, {Py_tp_doc, (void *)native_doc},   {0, NULL}};
+
+#define SPEC(cls) \
+    {.name = "nexus_channels._core." cls, .basicsize = sizeof(Native), .flags = ENDPOINT_FLAGS, .slots = native_slots}
+static PyType_Spec native_specs[SIDES] = {SPEC("NativeSender"), SPEC("NativeReceiver")};
+
+int native_add_types(PyObject *module, core_state *st)
+{
+    static const char *const names[SIDES] = {"NativeSender", "NativeReceiver"};
+    for (int side = 0; side < SIDES; side++) {
+        PyObject *type = PyType_FromModuleAndSpec(module, &native_specs[side], NULL);
+        if ((st->native_type[side] = (PyTypeObject *)type) == NULL ||
+            PyModule_AddObjectRef(module, names[side], type) < 0)
+            return -1;
+    }
+    return 0;
+}
