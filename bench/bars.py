@@ -117,3 +117,13 @@ def rows(records: Iterable[dict[str, Any]], bars: Iterable[Bar] = BARS) -> list[
             worst = max(known.values())
             found.append({"bar": bar, "found": known, "worst": worst, "met": worst <= bar.limit})
     return found
+
+
+# ---- why some are not met ------------------------------------------------------------------------------------------
+
+WHY: dict[tuple[str, str], str] = {}
+
+
+def why(bar: Bar) -> str | None:
+    """What keeps it from being met, as far as that was found out by measuring."""
+    return WHY.get((bar.scenario, bar.other)) or WHY.get((bar.scenario, ""))

@@ -1,10 +1,29 @@
-/* noop.c: two methods of the same shape as try_send and try_recv that do nothing, the floor of every pair of C calls.
+/* noop.c: two methods that do nothing, called as try_send and try_recv are: the floor of every pair of C calls.  And
+ * two functions whose instructions callgrind counts.
  */
 #include <Python.h>
 
 static PyObject *noop_send(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value)) { Py_RETURN_NONE; }
 
 static PyObject *noop_recv(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored)) { Py_RETURN_NONE; }
+
+/* Their names are what callgrind is told to look for: not inlined, and no clones with other names.  Not the same body
+ * twice, which the linker would make one. */
+__attribute__((noinline, noclone)) PyObject *counted_few(PyObject *Py_UNUSED(module), PyObject *function)
+{
+    return PyObject_CallNoArgs(function);
+}
+
+__attribute__((noinline, noclone)) PyObject *counted_many(PyObject *Py_UNUSED(module), PyObject *function)
+{
+    return PyObject_Vectorcall(function, NULL, 0, NULL);
+}
+
+static PyMethodDef functions[] = {
+    {"counted_few", counted_few, METH_O, NULL},
+    {"counted_many", counted_many, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
 
 static PyMethodDef methods[] = {
     {"send", noop_send, METH_O, NULL},
@@ -33,6 +52,7 @@ static PyModuleDef_Slot module_slots[] = {
     {0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "noop", .m_slots = module_slots};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "noop", .m_methods = functions,
+                                    .m_slots = module_slots};
 
 PyMODINIT_FUNC PyInit_noop(void) { return PyModuleDef_Init(&module); }
