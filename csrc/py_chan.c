@@ -265,7 +265,7 @@ void chan_discard_orphans(Chan *c)
     do {
         nc_gate *g = &c->gate[RX];
         nc_gate_enter(g, core_generation());
-        n = nc_ring_pop_sc(c->ring, (void **)values, 8, NC_PUBLISH);
+        n = chan_have(c, RX) > 0 ? nc_ring_pop_sc(c->ring, (void **)values, 8, NC_PUBLISH) : 0; /* W3, after C2 */
         c->discarded += n;
         nc_gate_exit(g);
         for (uint64_t i = 0; i < n; i++)
@@ -277,13 +277,13 @@ void chan_discard_orphans(Chan *c)
 static void chan_leave_side(Chan *c, int side, nc_box **kicks)
 {
     nc_gate *mine = &c->gate[side], *theirs = &c->gate[1 - side];
+    nc_gate_enter(theirs, core_generation());
+    nc_gate_end(theirs); /* C1: first, or others would go on sending to nobody for as long as we are held up here */
+    nc_gate_call_all(theirs, chan_have(c, 1 - side), kicks);
+    nc_gate_exit(theirs);
     nc_gate_enter(mine, core_generation());
     nc_gate_abandon(mine); /* C2: before the ring is emptied */
     nc_gate_exit(mine);
-    nc_gate_enter(theirs, core_generation());
-    nc_gate_end(theirs); /* C1 */
-    nc_gate_call_all(theirs, chan_have(c, 1 - side), kicks);
-    nc_gate_exit(theirs);
 }
 
 void endpoint_leave_held(Endpoint *ep, nc_box **kicks)

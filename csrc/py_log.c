@@ -118,6 +118,8 @@ static step claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
         tell(ep->chan, RX, kicks);
         return STEP_ERROR;
     }
+    if (s == STEP_BLOCKED)
+        tell(ep->chan, RX, kicks); /* who reads may wait for a wake-up that could not be given */
     if (s == STEP_ERROR && !PyErr_Occurred())
         core_raise(ep->chan->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
     return s;
@@ -160,7 +162,7 @@ static inline step put_bytes(Call *call, PyObject *data, bool called)
 static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
     step s = put_bytes(call, call->value, called);
-    if (s == STEP_READY)
+    if (s == STEP_READY || s == STEP_BLOCKED) /* see claim_look */
         tell(call->ep->chan, RX, kicks);
     else if (s == STEP_ERROR && !PyErr_Occurred())
         core_raise(call->ep->chan->st, E_SEND, original(call->value), "the receiver is gone");
@@ -196,7 +198,7 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
     while (s == STEP_READY && call->n < all)
         if ((s = put_bytes(call, PyList_GET_ITEM(call->value, call->n), called)) == STEP_READY)
             call->n++;
-    if (call->n > before)
+    if (call->n > before || s == STEP_BLOCKED) /* see claim_look */
         tell(c, RX, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred()) {
         PyObject *unsent = unsent_of(call);
@@ -469,8 +471,10 @@ static step show(Call *call, bool called, nc_record *record, nc_box **kicks)
             if (r == NC_OK)
                 return STEP_READY;
         }
-        if (last == 0 && !nc_gate_over_seen(g)) /* C1, before the last look */
+        if (last == 0 && !nc_gate_over_seen(g)) { /* C1, before the last look */
+            tell(c, TX, kicks);                   /* see claim_look */
             return STEP_BLOCKED;
+        }
     }
     return nc_log_used(c->log) == 0 ? STEP_ERROR : STEP_BLOCKED;
 }
@@ -624,7 +628,8 @@ void log_discard_held(Chan *c)
     if (c->reading) /* the claim's end comes back here */
         return;
     uint64_t before = atomic_load_explicit(&c->log->head, memory_order_relaxed); /* under the lock */
-    while (nc_log_peek_sc(c->log, &record, &freed, many(c), NC_PUBLISH) == NC_OK)
+    while (chan_have(c, RX) > 0 && /* W3, after C2 */
+           nc_log_peek_sc(c->log, &record, &freed, many(c), NC_PUBLISH) == NC_OK)
         nc_log_release_sc(c->log, &record, many(c), NC_PUBLISH);
     c->discarded += atomic_load_explicit(&c->log->head, memory_order_relaxed) - before;
 }
