@@ -22,6 +22,8 @@ from typing import Any
 
 from threads import spawn
 
+from nexus_channels._bench import line_up
+
 __all__ = [
     "awaited_coroutines",
     "bare_futures",
@@ -272,8 +274,9 @@ class Burst:
 def coalesced(items: Items, factory: LoopFactory, senders: int, receive: Callable[[Burst, int], Any]) -> int:
     async def main() -> int:
         burst = Burst()
+        threads, go = line_up(*((burst.feed, items[i::senders]) for i in range(senders)))
         start = wall_ns()
-        threads = [spawn(burst.feed, items[i::senders]) for i in range(senders)]
+        go()
         await receive(burst, len(items))
         elapsed = wall_ns() - start
         for thread in threads:
@@ -317,8 +320,9 @@ def put_into_simple_queue(items: Items, factory: LoopFactory) -> int:
                 q.get()
             return wall_ns()
 
+        (thread,), go = line_up((drain,))
         start = wall_ns()
-        thread = spawn(drain)
+        go()
         for item in items:
             q.put(item)
         return thread.join() - start
@@ -350,16 +354,9 @@ def burst_of_futures(items: Items, factory: LoopFactory) -> int:
             for future, item in zip(futures, items, strict=True):
                 future.set_result(item)
 
-        go = threading.Lock()
-        go.acquire()
-
-        def sender() -> None:
-            go.acquire()
-            loop.call_soon_threadsafe(resolve_all)
-
-        thread = spawn(sender)
+        (thread,), go = line_up((loop.call_soon_threadsafe, resolve_all))
         start = wall_ns()
-        go.release()
+        go()
         await done
         elapsed = wall_ns() - start
         thread.join()

@@ -7,7 +7,6 @@ a `family` of its own where its channels do not carry objects, and may have a li
 import asyncio
 import dataclasses
 import importlib
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from nexus_channels._bench import (
     fan_in,
     feed,
     feed_blocking,
+    line_up,
     on_loop,
     pipeline,
     scenario,
@@ -157,8 +157,9 @@ def loop_to_loop(new: New, items: Items, loops: LoopFactory) -> int:
             with asyncio.Runner(loop_factory=loops) as runner:
                 runner.run(feed(ends, items))
 
+        (thread,), go = line_up((send_all,))
         began = wall_ns()
-        thread = spawn(send_all)
+        go()
         await drain(ends, items)
         elapsed = wall_ns() - began
         thread.join()
@@ -172,8 +173,9 @@ def thread_to_loop_many(new: New, items: Items, loops: LoopFactory) -> int:
 
     async def main(_: Start) -> int:
         ends = new()
+        (thread,), go = line_up((feed_blocking, ends, items))
         began = wall_ns()
-        thread = spawn(feed_blocking, ends, items)
+        go()
         left = len(items)
         while left:
             left -= len(await ends.recv_many(BATCH))
@@ -203,18 +205,15 @@ def wake_many(new: New, items: Items, loops: LoopFactory) -> int:
         for ends in channels:
             start(wait, ends.recv)
         await asyncio.sleep(0)
-        go = threading.Lock()
-        go.acquire()
         sends = [ends.put or ends.send_blocking for ends in channels]
 
         def send_all() -> None:
-            go.acquire()
             for send, item in zip(sends, items, strict=True):
                 send(item)
 
-        thread = spawn(send_all)
+        (thread,), go = line_up((send_all,))
         began = wall_ns()
-        go.release()
+        go()
         await done
         elapsed = wall_ns() - began
         thread.join()

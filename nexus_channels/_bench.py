@@ -81,6 +81,23 @@ def spawn(function: Callable[..., Any], *args: Any) -> _Spawned:
     return thread
 
 
+def line_up(*calls: tuple[Any, ...]) -> tuple[list[_Spawned], Callable[[], None]]:
+    """A thread for each (function, *arguments), and what makes them all begin: starting threads is not measured."""
+    gates = [threading.Lock() for _ in calls]
+
+    def behind(gate: Any, function: Callable[..., Any], *args: Any) -> Any:
+        gate.acquire()
+        return function(*args)
+
+    def go() -> None:
+        for gate in gates:
+            gate.release()
+
+    for gate in gates:
+        gate.acquire()
+    return [spawn(behind, gate, *call) for gate, call in zip(gates, calls, strict=True)], go
+
+
 # ---- contenders ----------------------------------------------------------------------------------------------------
 
 
@@ -588,31 +605,24 @@ def pingpong_thread_loop(new: New, items: Items, loops: LoopFactory) -> int:
 
 def thread_to_thread(new: New, items: Items, _: LoopFactory) -> int:
     ends = new()
+    (thread,), go = line_up((feed_blocking, ends, items))
     began = wall_ns()
-    thread = spawn(feed_blocking, ends, items)
-    elapsed: int = drain_blocking(ends, items) - began
+    go()
+    ended: int = drain_blocking(ends, items)
     thread.join()
-    return elapsed
+    return ended - began
 
 
 def thread_to_loop(new: New, items: Items, loops: LoopFactory) -> int:
-    async def main(start: Start) -> int:
-        ends = new()
-        began = wall_ns()
-        thread = spawn(feed_blocking, ends, items)
-        await drain(ends, items)
-        elapsed = wall_ns() - began
-        thread.join()
-        return elapsed
-
-    return on_loop(main, loops)
+    return fan_in(1, new, items, loops)
 
 
 def loop_to_thread(new: New, items: Items, loops: LoopFactory) -> int:
-    async def main(start: Start) -> int:
+    async def main(_: Start) -> int:
         ends = new()
+        (thread,), go = line_up((drain_blocking, ends, items))
         began = wall_ns()
-        thread = spawn(drain_blocking, ends, items)
+        go()
         await feed(ends, items)
         ended: int = thread.join()
         return ended - began
@@ -621,11 +631,14 @@ def loop_to_thread(new: New, items: Items, loops: LoopFactory) -> int:
 
 
 def fan_in(senders: int, new: New, items: Items, loops: LoopFactory) -> int:
-    async def main(start: Start) -> int:
+    """Of one sender it needs no clone."""
+
+    async def main(_: Start) -> int:
         ends = new()
-        clones = [ends.clone() for _ in range(senders)]
+        clones = [ends.clone() for _ in range(senders)] if senders > 1 else [ends]
+        threads, go = line_up(*((feed_blocking, clone, items[i::senders]) for i, clone in enumerate(clones)))
         began = wall_ns()
-        threads = [spawn(feed_blocking, clone, items[i::senders]) for i, clone in enumerate(clones)]
+        go()
         await drain(ends, items)
         elapsed = wall_ns() - began
         for thread in threads:
