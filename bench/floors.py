@@ -26,6 +26,7 @@ from nexus_channels._bench import line_up
 
 __all__ = [
     "awaited_coroutines",
+    "awaited_noops",
     "bare_futures",
     "bridged_queues",
     "burst_of_futures",
@@ -74,6 +75,22 @@ def noop_pair(items: Items, _: LoopFactory) -> int:
 
 
 noop = build_noop()
+
+
+def awaited_noops(items: Items, factory: LoopFactory) -> int:
+    """Two C objects that are ready, awaited in turn."""
+
+    async def main() -> int:
+        end = noop.End()
+        send, recv = end.ready_send, end.ready_recv
+        start = cpu_ns()
+        for item in items:
+            await send(item)
+            await recv()
+        return cpu_ns() - start
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
 
 
 def awaited_coroutines(items: Items, factory: LoopFactory) -> int:

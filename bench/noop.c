@@ -25,13 +25,31 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* Something to await that is ready: the object itself, so that nothing is made. */
+static PyObject *ready_send(PyObject *self, PyObject *Py_UNUSED(value)) { return Py_NewRef(self); }
+
+static PyObject *ready_recv(PyObject *self, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(self); }
+
+static PySendResult ready_am_send(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(arg), PyObject **result)
+{
+    *result = Py_NewRef(Py_None);
+    return PYGEN_RETURN;
+}
+
+static PyObject *ready_next(PyObject *Py_UNUSED(self)) { return NULL; /* and no exception: None, at its end */ }
+
 static PyMethodDef methods[] = {
     {"send", noop_send, METH_O, NULL},
     {"recv", noop_recv, METH_NOARGS, NULL},
+    {"ready_send", ready_send, METH_O, NULL},
+    {"ready_recv", ready_recv, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
-static PyType_Slot slots[] = {{Py_tp_methods, methods}, {0, NULL}};
+static PyType_Slot slots[] = {
+    {Py_tp_methods, methods},     {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, ready_next}, {Py_am_send, ready_am_send},      {0, NULL},
+};
 
 static PyType_Spec spec = {
     .name = "noop.End", .basicsize = sizeof(PyObject), .flags = Py_TPFLAGS_DEFAULT, .slots = slots};

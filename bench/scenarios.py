@@ -253,7 +253,8 @@ SCENARIOS["create"] = Create("create", "one channel opened and dropped", create,
 
 FLOORS: dict[str, dict[str, Any]] = {
     "try_pair": {"two no-op C methods": floors.noop_pair} if floors.noop else {},
-    "await_ready": {"two empty coroutines": floors.awaited_coroutines},
+    "await_ready": {"two empty coroutines": floors.awaited_coroutines}
+    | ({"two no-op C awaitables": floors.awaited_noops} if floors.noop else {}),
     "pingpong_loop": {"bare futures": floors.bare_futures},
     "pingpong_threads": {"two locks": floors.two_locks},
     "pingpong_thread_loop": {
