@@ -51,6 +51,8 @@ EXTRAS = {
         "matplotlib>=3.9",
         "pytest-benchmark>=5.1",
         "pyzmq>=26",
+        TQDM,
+        "trio>=0.27",
         *UVLOOP,
     ],
     # Formatters are pinned: another version has another opinion.
