@@ -29,10 +29,14 @@ NUMPY = [] if FREE_THREADED else ["numpy>=1.26"]  # the same
 HYPOTHESIS = "hypothesis>=6.100,<6.140" if FREE_THREADED else "hypothesis>=6.100"  # later ones need a Rust build there
 TQDM = "tqdm>=4.66"
 
+CYTHON = "cython>=3.0"
+
 EXTRAS = {
     "mux": [TQDM],
+    "native": [CYTHON],
     "test": [
         "build>=1.2",
+        CYTHON,
         HYPOTHESIS,
         "pytest>=8.3",
         "pytest-benchmark>=5.1",
@@ -155,7 +159,7 @@ class build_py_with_headers(build_py):  # noqa: N801
 
 
 def public_headers() -> list[str]:
-    return sorted(glob("csrc/nc_*.h") + glob("csrc/nexus_channels.h"))
+    return sorted([*glob("csrc/nc_*.h"), "csrc/nexus_channels.h", "csrc/ffi_cdef.h"])
 
 
 core = Extension("nexus_channels._core", sorted(glob("csrc/py_*.c")), depends=sorted(glob("csrc/*.h")))

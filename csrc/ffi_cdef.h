@@ -4,8 +4,6 @@
 #define NC_CACHE_LINE ...
 #define NEXUS_FOREVER ...
 
-typedef enum nc_result { NC_OK, NC_FULL, NC_EMPTY, ... } nc_result;
-
 typedef enum nexus_result {
     NEXUS_OK,
     NEXUS_FULL,

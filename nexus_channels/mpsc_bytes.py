@@ -10,10 +10,10 @@ Each end may await on any event loop or block in a plain thread.
 from . import _core
 from ._core import MpscBytesReceiver as Receiver
 from ._core import MpscBytesSender as Sender
-from ._core import ReadClaim, WriteClaim
+from ._core import NativeReceiver, NativeSender, ReadClaim, WriteClaim
 from ._factory import BytesChannelFactory
 from ._types import Channel
 
-__all__ = ["ReadClaim", "Receiver", "Sender", "WriteClaim", "channel"]
+__all__ = ["NativeReceiver", "NativeSender", "ReadClaim", "Receiver", "Sender", "WriteClaim", "channel"]
 
 channel: BytesChannelFactory[Channel[Sender, Receiver]] = BytesChannelFactory(_core.MPSC_BYTES, __name__)

@@ -2,7 +2,7 @@
 
 It owns nothing. `lib` has the functions of the header, which release the GIL while they run, and a few constants of
 the core. `cast(end)` makes the address of a native end into a cffi pointer. A cffi module of your own gets the types by
-`ffi.include(nexus_channels.native.ffi)` and the functions by `#include "nexus_channels.h"`, which is found in
+`ffi.include(nexus_channels.native.builder())` and the functions by `#include "nexus_channels.h"`, which is found in
 `nexus_channels.get_include()`.
 
     end = tx.native()
@@ -13,8 +13,10 @@ Importing it raises ImportError where the door was not built: on free-threaded b
 refuses. The channels work there, native ends and `nexus_channels.h` too.
 """
 
+from pathlib import Path
 from typing import Any
 
+from . import get_include
 from ._core import NativeReceiver, NativeSender
 
 try:
@@ -25,7 +27,7 @@ except ImportError as error:
         f"or could not be loaded ({error}). The channels work without it, and native ends have an `address`."
     ) from error
 
-__all__ = ["NativeReceiver", "NativeSender", "cast", "ffi", "lib"]
+__all__ = ["NativeReceiver", "NativeSender", "builder", "cast", "ffi", "lib"]
 
 
 def cast(end: NativeSender | NativeReceiver) -> Any:
@@ -34,3 +36,16 @@ def cast(end: NativeSender | NativeReceiver) -> Any:
     Keep `end` until a thread has attached: the pointer does not.
     """
     return ffi.cast("void *", end.address)
+
+
+def builder() -> Any:
+    """What the build script of a cffi module of your own includes: a new `cffi.FFI` that declares what `ffi` knows.
+
+    Needs cffi itself, not only what it compiled: ImportError where it is not installed.
+    """
+    from cffi import FFI
+
+    declarations = FFI()
+    declarations.cdef(Path(get_include(), "ffi_cdef.h").read_text())
+    declarations.set_source("nexus_channels._ffi", '#include "nexus_channels.h"')
+    return declarations

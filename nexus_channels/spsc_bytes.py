@@ -8,12 +8,12 @@ Each end may await on any event loop or block in a plain thread.
 """
 
 from . import _core
-from ._core import ReadClaim, WriteClaim
+from ._core import NativeReceiver, NativeSender, ReadClaim, WriteClaim
 from ._core import SpscBytesReceiver as Receiver
 from ._core import SpscBytesSender as Sender
 from ._factory import BytesChannelFactory
 from ._types import Channel
 
-__all__ = ["ReadClaim", "Receiver", "Sender", "WriteClaim", "channel"]
+__all__ = ["NativeReceiver", "NativeSender", "ReadClaim", "Receiver", "Sender", "WriteClaim", "channel"]
 
 channel: BytesChannelFactory[Channel[Sender, Receiver]] = BytesChannelFactory(_core.SPSC_BYTES, __name__)

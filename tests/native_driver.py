@@ -86,6 +86,7 @@ SIGNATURES = {
     "complaint": (_I, _P),
     "due": (_U64, _P, _U32),
     "free": (None, _P),
+    "echo": (_I, _P, _P),
     "check": (_I, c.c_char_p, _Z, c.POINTER(_U64)),
     "stamp": (None, c.c_char_p, _U32, _U32, _U64),
 }
@@ -262,6 +263,10 @@ class Driver:
     def consumer(self, end, count=2**63, *, how=PEEK, most=4096, timeout=FOREVER, stay=False):
         """Start a native thread that receives and verifies until the end, or `count` messages."""
         return Job(self, self.lib.t_start_consumer, end.address, how, 0, count, 0, most, timeout, stay)
+
+    def echo(self, source, target):
+        """Send back what comes, until the end: the result."""
+        return self.lib.t_echo(source.address, target.address)
 
     def stamped(self, who, size, number):
         buffer = c.create_string_buffer(size)

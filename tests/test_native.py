@@ -1,4 +1,4 @@
-"""The cffi door: a smoke test of the way through build and import."""
+"""The cffi door: built, imported, and the way through it."""
 
 import pathlib
 import re
@@ -11,14 +11,40 @@ from harness import FREE_THREADED
 HEADERS = pathlib.Path(__file__).parent.parent / "csrc"
 
 
-@pytest.mark.skipif(FREE_THREADED, reason="cffi refuses free-threaded builds, so the door is left out there")
+door = pytest.mark.skipif(FREE_THREADED, reason="cffi refuses free-threaded builds, so the door is left out there")
+
+
+@door
 def test_the_door_shows_the_constants_of_the_core():
     from nexus_channels import native
 
     sizes = map(int, re.findall(r"#define NC_CACHE_LINE (\d+)", (HEADERS / "nc_base.h").read_text()))
     assert native.lib.NC_CACHE_LINE in sizes
-    assert (native.lib.NC_OK, native.lib.NC_FULL, native.lib.NC_EMPTY) == (0, 1, 2)
-    assert native.ffi.sizeof("nc_result") == native.ffi.sizeof("int")
+    assert (native.lib.NEXUS_OK, native.lib.NEXUS_FULL, native.lib.NEXUS_FORKED) == (0, 1, 11)
+    assert native.lib.NEXUS_FOREVER == -1
+    assert native.ffi.sizeof("nexus_result") == native.ffi.sizeof("int")
+
+
+@door
+def test_messages_go_through_the_door_both_ways(bytes_variant):
+    from nexus_channels.native import cast, ffi, lib
+
+    tx, rx = bytes_variant.channel(256)
+    with tx.native() as sending, rx.native() as receiving:
+        sender, receiver = ffi.new("nexus_sender **"), ffi.new("nexus_receiver **")
+        assert lib.nexus_attach_sender(cast(receiving), sender) == lib.NEXUS_BAD_HANDLE
+        assert lib.nexus_attach_sender(cast(sending), sender) == lib.NEXUS_OK
+        assert lib.nexus_attach_receiver(cast(receiving), receiver) == lib.NEXUS_OK
+        place, data, n = ffi.new("void **"), ffi.new("const void **"), ffi.new("size_t *")
+        assert lib.nexus_try_claim(sender[0], 5, place) == lib.NEXUS_OK
+        ffi.memmove(place[0], b"hello", 5)
+        assert lib.nexus_commit(sender[0], 5) == lib.NEXUS_OK
+        assert lib.nexus_try_peek(receiver[0], data, n) == lib.NEXUS_OK
+        assert bytes(ffi.buffer(data[0], n[0])) == b"hello"
+        assert lib.nexus_release(receiver[0]) == lib.NEXUS_OK
+        assert ffi.string(lib.nexus_strerror(lib.NEXUS_EMPTY)) == b"no message now"
+        lib.nexus_detach_sender(sender[0])
+        lib.nexus_detach_receiver(receiver[0])
 
 
 def test_without_the_door_the_import_says_why():

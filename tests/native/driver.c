@@ -222,6 +222,23 @@ int t_complaint(const job *j) { return j->complaint; }
 uint64_t t_due(const job *j, uint32_t who) { return j->due[who]; }
 void t_free(job *j) { free(j); }
 
+/* Send back what comes, until the end; a blocking call. */
+int t_echo(const void *from, const void *to)
+{
+    nexus_receiver *rx;
+    nexus_sender *tx;
+    const void *data;
+    size_t n;
+    int result = nexus_attach_receiver(from, &rx) | nexus_attach_sender(to, &tx);
+    while (result == NEXUS_OK && (result = nexus_peek(rx, &data, &n, NEXUS_FOREVER)) == NEXUS_OK) {
+        result = nexus_send(tx, data, n, NEXUS_FOREVER);
+        nexus_release(rx);
+    }
+    nexus_detach_receiver(rx);
+    nexus_detach_sender(tx);
+    return result;
+}
+
 /* Verify a batch that Python received: 0, or a complaint. */
 int t_check(const unsigned char *from, size_t size, uint64_t *due) { return check_stamp(from, size, due); }
 void t_stamp(unsigned char *to, uint32_t who, uint32_t size, uint64_t number) { write_stamp(to, who, size, number); }
