@@ -315,14 +315,14 @@ threading.Thread(target=serve, daemon=True).start()
 until_blocked(channel.rx, receivers=1)
 @atexit.register
 def last():
-    for number in range(100):
+    for number in range(10):
         channel.send_blocking(number)
         assert reply.recv_blocking(10) == number + 1
     print("done")
 """
     )
     for _ in range(size(2, 25)):
-        assert run_child(script, name) == "done\n"
+        assert run_child(script, name, seconds=20) == "done\n"
 
 
 @pytest.mark.parametrize("name", THREADED)
