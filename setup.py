@@ -25,6 +25,7 @@ HAS_DOOR = not FREE_THREADED  # cffi refuses free-threaded 3.13; everything else
 
 CFFI = ["cffi>=1.16"] if HAS_DOOR else []
 UVLOOP = [] if FREE_THREADED else ["uvloop>=0.19; sys_platform != 'win32'"]  # no wheel for free-threaded 3.13
+NUMPY = [] if FREE_THREADED else ["numpy>=1.26"]  # the same
 HYPOTHESIS = "hypothesis>=6.100,<6.140" if FREE_THREADED else "hypothesis>=6.100"  # later ones need a Rust build there
 TQDM = "tqdm>=4.66"
 
@@ -43,6 +44,7 @@ EXTRAS = {
         "setuptools>=77",
         TQDM,
         "websockets>=14",
+        *NUMPY,
         *UVLOOP,
     ],
     "bench": [
@@ -53,6 +55,8 @@ EXTRAS = {
         "matplotlib>=3.9",
         "pytest-benchmark>=5.1",
         "pyzmq>=26",
+        TQDM,
+        "trio>=0.27",
         *UVLOOP,
     ],
     # Formatters are pinned: another version has another opinion.

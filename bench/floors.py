@@ -7,13 +7,14 @@ to a contender.
 import asyncio
 import collections
 import importlib.util
+import os
 import queue
 import shlex
 import subprocess
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter_ns as wall_ns
 from time import thread_time_ns as cpu_ns
@@ -21,19 +22,24 @@ from typing import Any
 
 from threads import spawn
 
+from nexus_channels._bench import line_up
+
 __all__ = [
     "awaited_coroutines",
+    "awaited_noops",
     "bare_futures",
     "bridged_queues",
     "burst_of_futures",
     "coalesced_deque",
+    "coalesced_recv",
+    "eventfd_and_lock",
     "lock_and_call_soon",
     "noop_pair",
     "put_into_simple_queue",
     "two_locks",
 ]
 
-Items = list[Any]
+Items = Sequence[Any]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
@@ -71,6 +77,22 @@ def noop_pair(items: Items, _: LoopFactory) -> int:
 noop = build_noop()
 
 
+def awaited_noops(items: Items, factory: LoopFactory) -> int:
+    """Two C objects that are ready, awaited in turn."""
+
+    async def main() -> int:
+        end = noop.End()
+        send, recv = end.ready_send, end.ready_recv
+        start = cpu_ns()
+        for item in items:
+            await send(item)
+            await recv()
+        return cpu_ns() - start
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
 def awaited_coroutines(items: Items, factory: LoopFactory) -> int:
     """Two coroutines that do nothing, awaited in turn."""
 
@@ -101,7 +123,7 @@ def bare_futures(items: Items, factory: LoopFactory) -> int:
 
         async def responder() -> None:
             nonlocal question
-            for _ in items:
+            for _ in range(len(items)):
                 item = await question
                 question = create()
                 answer.set_result(item)
@@ -127,7 +149,7 @@ def two_locks(items: Items, _: LoopFactory) -> int:
     back.acquire()
 
     def responder() -> None:
-        for _ in items:
+        for _ in range(len(items)):
             there.acquire()
             back.release()
 
@@ -158,7 +180,7 @@ def lock_and_call_soon(items: Items, factory: LoopFactory) -> int:
             return wall_ns() - start
 
         thread = spawn(asker)
-        for _ in items:
+        for _ in range(len(items)):
             await question
             question = loop.create_future()
             back.release()
@@ -184,7 +206,7 @@ def bridged_queues(items: Items, factory: LoopFactory) -> int:
             return wall_ns() - start
 
         thread = spawn(asker)
-        for _ in items:
+        for _ in range(len(items)):
             back.put(await there.get())
         return thread.join()
 
@@ -192,47 +214,117 @@ def bridged_queues(items: Items, factory: LoopFactory) -> int:
         return runner.run(main())
 
 
-def coalesced_deque(items: Items, factory: LoopFactory) -> int:
-    """A thread appends to a deque without limit, and wakes the loop once a burst."""
+def eventfd_and_lock(items: Items, factory: LoopFactory) -> int:
+    """A thread writes to an eventfd, the loop's reader releases a lock: no task, no item."""
 
     async def main() -> int:
         loop = asyncio.get_running_loop()
-        buffer: collections.deque[Any] = collections.deque()
-        asleep: asyncio.Future[None] | None = None
+        fd = os.eventfd(0, os.EFD_NONBLOCK)
+        back = threading.Lock()
+        back.acquire()
+        left, done = len(items), loop.create_future()
 
-        def wake() -> None:
-            nonlocal asleep
-            if asleep is not None:
-                asleep.set_result(None)
-                asleep = None
+        def read() -> None:
+            nonlocal left
+            os.eventfd_read(fd)
+            back.release()
+            left -= 1
+            if not left:
+                done.set_result(None)
 
-        woken = True
+        def asker() -> int:
+            start = wall_ns()
+            for _ in items:
+                os.eventfd_write(fd, 1)
+                back.acquire()
+            return wall_ns() - start
 
-        def feed() -> None:
-            nonlocal woken
-            for item in items:
-                buffer.append(item)
-                if not woken:
-                    woken = True
-                    loop.call_soon_threadsafe(wake)
-
-        start = wall_ns()
-        thread = spawn(feed)
-        for _ in items:
-            while not buffer:
-                asleep = loop.create_future()
-                woken = False
-                if buffer:  # it came between the two looks
-                    asleep = None
-                else:
-                    await asleep
-            buffer.popleft()
-        elapsed = wall_ns() - start
-        thread.join()
+        loop.add_reader(fd, read)
+        thread = spawn(asker)
+        await done
+        loop.remove_reader(fd)
+        elapsed = thread.join()
+        os.close(fd)
         return elapsed
 
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main())
+
+
+class Burst:
+    """A deque without limit, whose senders wake the loop once a burst."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.buffer: collections.deque[Any] = collections.deque()
+        self.asleep: asyncio.Future[None] | None = None
+        self.woken = True
+
+    def wake(self) -> None:
+        if self.asleep is not None:
+            self.asleep.set_result(None)
+            self.asleep = None
+
+    def feed(self, items: Items) -> None:
+        append = self.buffer.append
+        for item in items:
+            append(item)
+            if not self.woken:
+                self.woken = True
+                self.loop.call_soon_threadsafe(self.wake)
+
+    async def sleep(self) -> None:
+        """Until there is something, or for no reason."""
+        self.asleep = asleep = self.loop.create_future()
+        self.woken = False
+        if self.buffer:  # it came between the two looks
+            self.asleep = None
+        else:
+            await asleep
+
+    async def recv(self) -> Any:
+        while not self.buffer:
+            await self.sleep()
+        return self.buffer.popleft()
+
+
+def coalesced(items: Items, factory: LoopFactory, senders: int, receive: Callable[[Burst, int], Any]) -> int:
+    async def main() -> int:
+        burst = Burst()
+        threads, go = line_up(*((burst.feed, items[i::senders]) for i in range(senders)))
+        start = wall_ns()
+        go()
+        await receive(burst, len(items))
+        elapsed = wall_ns() - start
+        for thread in threads:
+            thread.join()
+        return elapsed
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def coalesced_deque(items: Items, factory: LoopFactory, senders: int = 1) -> int:
+    """Threads append to a deque without limit, and wake the loop once a burst; the task awaits nothing meanwhile."""
+
+    async def receive(burst: Burst, count: int) -> None:
+        buffer = burst.buffer
+        for _ in range(count):
+            while not buffer:
+                await burst.sleep()
+            buffer.popleft()
+
+    return coalesced(items, factory, senders, receive)
+
+
+def coalesced_recv(items: Items, factory: LoopFactory) -> int:
+    """The same, received by awaiting a coroutine an item, as from any channel."""
+
+    async def receive(burst: Burst, count: int) -> None:
+        for _ in range(count):
+            await burst.recv()
+
+    return coalesced(items, factory, 1, receive)
 
 
 def put_into_simple_queue(items: Items, factory: LoopFactory) -> int:
@@ -245,8 +337,9 @@ def put_into_simple_queue(items: Items, factory: LoopFactory) -> int:
                 q.get()
             return wall_ns()
 
+        (thread,), go = line_up((drain,))
         start = wall_ns()
-        thread = spawn(drain)
+        go()
         for item in items:
             q.put(item)
         return thread.join() - start
@@ -278,16 +371,9 @@ def burst_of_futures(items: Items, factory: LoopFactory) -> int:
             for future, item in zip(futures, items, strict=True):
                 future.set_result(item)
 
-        go = threading.Lock()
-        go.acquire()
-
-        def sender() -> None:
-            go.acquire()
-            loop.call_soon_threadsafe(resolve_all)
-
-        thread = spawn(sender)
+        (thread,), go = line_up((loop.call_soon_threadsafe, resolve_all))
         start = wall_ns()
-        go.release()
+        go()
         await done
         elapsed = wall_ns() - start
         thread.join()

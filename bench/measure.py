@@ -1,84 +1,75 @@
-"""Interleaved timing: in every round each entry runs once, so that whatever slows the machine down slows all alike."""
+"""Interleaved timing (from the package), and latency: how long each single round trip takes."""
 
-import gc
-import statistics
-from collections.abc import Callable, Iterable
+import math
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from time import perf_counter_ns
 from typing import Any
 
 from scenarios import LoopFactory, Scenario
 
-__all__ = ["Result", "measure"]
+from nexus_channels._bench import Result, measure
 
-Entry = Callable[[list[Any]], int]
+__all__ = ["Latency", "Result", "latencies", "measure"]
+
+QUANTILES = [i / 100 for i in range(0, 100, 2)] + [0.99, 0.995, 0.999, 0.9995, 1.0]  # what a plot is drawn from
+
+
+class Stamped:
+    """Items that note when they are asked for."""
+
+    def __init__(self, item: Any, count: int) -> None:
+        self.item = item
+        self.stamps = array("q", bytes(8 * (count + 1)))
+
+    def __len__(self) -> int:
+        return len(self.stamps) - 1
+
+    def __iter__(self) -> Iterator[Any]:
+        stamps, item = self.stamps, self.item
+        for i in range(len(self)):
+            stamps[i] = perf_counter_ns()
+            yield item
+        stamps[-1] = perf_counter_ns()
+
+    def lengths(self) -> list[int]:
+        return [after - before for before, after in zip(self.stamps, self.stamps[1:], strict=False)]
 
 
 @dataclass
-class Result:
-    """Nanoseconds an operation, one number a round; the rounds of all entries of a scenario belong together."""
+class Latency:
+    """Nanoseconds of every round trip, sorted."""
 
-    scenario: str
     name: str
-    samples: list[float]
-    items: int
+    sorted: list[int]
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.samples)
-
-    @property
-    def spread(self) -> float:
-        """Half the distance between the quartiles, relative to the median."""
-        low, _, high = statistics.quantiles(self.samples, n=4, method="inclusive")
-        return (high - low) / 2 / self.median
-
-    def ratio(self, other: "Result") -> float:
-        """How many times the other's time; the median over the rounds, so that drift cancels out."""
-        return statistics.median(a / b for a, b in zip(self.samples, other.samples, strict=True))
+    def at(self, quantile: float) -> int:
+        """The smallest that so large a part of all is not longer than."""
+        return self.sorted[max(0, math.ceil(quantile * len(self.sorted)) - 1)]
 
 
-def measure(
+def latencies(
     scenario: Scenario,
     loops: LoopFactory,
     *,
     names: Iterable[str] | None = None,
-    rounds: int = 41,
-    seconds: float = 0.02,
+    samples: int = 100_000,
     progress: Callable[[], Any] = lambda: None,
-) -> dict[str, Result]:
-    """Time the scenario's entries, or those of the given names, each for about `seconds` a round.
-
-    Many short rounds are better than few long ones: two entries that are compared ran at nearly the same time.
-    """
+) -> dict[str, Latency]:
+    """At least so many round trips of each entry, in ten turns each; those with which a turn begins are left out."""
     entries = scenario.entries(loops)
     if names is not None:
         entries = {name: entries[name] for name in names if name in entries}
-    counts = {name: _count(scenario, entry, seconds) for name, entry in entries.items()}
-    results = {name: Result(scenario.name, name, [], counts[name]) for name in entries}
-    freeze = gc.get_freeze_count() == 0
-    if freeze:
-        gc.collect()
-        gc.freeze()  # what was there before is not looked at in every collection that comes
+    count = math.ceil(samples / 10)
+    cold = max(2, count // 50)
+    found: dict[str, list[int]] = {name: [] for name in entries}
     order = list(entries)
-    for _ in range(rounds):
+    for _ in range(10):
         for name in order:
-            items = [None] * counts[name]
-            results[name].samples.append(entries[name](items) / len(items))
+            items = Stamped(scenario.items(name, 1)[0], count + cold)
+            entries[name](items)
+            found[name] += items.lengths()[cold:]
             progress()
-        order.append(order.pop(0))  # nobody always comes after the same one
-    if freeze:
-        gc.unfreeze()
-    return results
-
-
-def _count(scenario: Scenario, entry: Entry, seconds: float) -> int:
-    """As many items as take about so long; enough of them to fill the channel several times."""
-    if scenario.fixed is not None:
-        return scenario.fixed
-    least = max(64, 4 * scenario.capacity if scenario.threads else 0)
-    count = least
-    while True:
-        elapsed = min(entry([None] * count) for _ in range(2)) / 1e9  # the first run is also a warm-up
-        if elapsed > seconds / 8 or count >= 1 << 22:
-            return max(least, int(count * seconds / elapsed))
-        count *= 4
+        order.append(order.pop(0))
+    return {name: Latency(name, sorted(lengths)) for name, lengths in found.items()}

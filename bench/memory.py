@@ -34,7 +34,7 @@ class Cost(NamedTuple):
 
 def allowed(capacity: int) -> int:
     """Bytes that one of our channels may cost."""
-    return 1024 + 16 * capacity
+    return 1024 + 8 * capacity
 
 
 def open_many(name: str, capacity: int, count: int) -> list[Any]:
@@ -87,6 +87,7 @@ def cost_in_child(name: str, capacity: int, count: int) -> Cost:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100_000, help="channels to open")
+    parser.add_argument("--json", metavar="FILE", help="write what was found there too")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -97,8 +98,9 @@ def main() -> int:
     print("| | capacity | bytes | resident | may cost | descriptors | threads | tasks |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     failed = False
+    table = []
     for capacity in CAPACITIES:
-        count = min(options.count, 100_000_000 // (16 * capacity + 1024))  # at most a hundred megabytes or so
+        count = min(options.count, 100_000_000 // (8 * capacity + 1024))  # at most a hundred megabytes or so
         for name in (*NEXUS, "asyncio.Queue", "queue.SimpleQueue", "queue.Queue", "janus", "culsans", "anyio streams"):
             if name not in CONTENDERS:
                 continue
@@ -106,9 +108,12 @@ def main() -> int:
             limit = f"{allowed(capacity):,}" if name in NEXUS else ""
             print(f"| {name} | {capacity:,} | {found.traced:,.0f} | {found.resident:,.0f} | {limit} |", end="")
             print(f" {found.descriptors} | {found.threads} | {found.tasks} |", flush=True)
+            table.append({"name": name, "capacity": capacity, **found._asdict()})
             if name in NEXUS:
                 failed |= max(found.traced, found.resident) > allowed(capacity)
                 failed |= (found.descriptors, found.threads, found.tasks) != (0, 0, 0)
+    if options.json:
+        Path(options.json).write_text(json.dumps(table, indent=1) + "\n")
     return int(failed)
 
 

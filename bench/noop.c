@@ -1,4 +1,5 @@
-/* noop.c: two methods of the same shape as try_send and try_recv that do nothing, the floor of every pair of C calls.
+/* noop.c: two methods that do nothing, called as try_send and try_recv are: the floor of every pair of C calls.  And
+ * two functions whose instructions callgrind counts.
  */
 #include <Python.h>
 
@@ -6,13 +7,49 @@ static PyObject *noop_send(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value)
 
 static PyObject *noop_recv(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored)) { Py_RETURN_NONE; }
 
-static PyMethodDef methods[] = {
-    {"send", noop_send, METH_O, NULL},
-    {"recv", noop_recv, METH_NOARGS, NULL},
+/* Their names are what callgrind is told to look for: not inlined, and no clones with other names.  Not the same body
+ * twice, which the linker would make one. */
+__attribute__((noinline, noclone)) PyObject *counted_few(PyObject *Py_UNUSED(module), PyObject *function)
+{
+    return PyObject_CallNoArgs(function);
+}
+
+__attribute__((noinline, noclone)) PyObject *counted_many(PyObject *Py_UNUSED(module), PyObject *function)
+{
+    return PyObject_Vectorcall(function, NULL, 0, NULL);
+}
+
+static PyMethodDef functions[] = {
+    {"counted_few", counted_few, METH_O, NULL},
+    {"counted_many", counted_many, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 
-static PyType_Slot slots[] = {{Py_tp_methods, methods}, {0, NULL}};
+/* Something to await that is ready: the object itself, so that nothing is made. */
+static PyObject *ready_send(PyObject *self, PyObject *Py_UNUSED(value)) { return Py_NewRef(self); }
+
+static PyObject *ready_recv(PyObject *self, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(self); }
+
+static PySendResult ready_am_send(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(arg), PyObject **result)
+{
+    *result = Py_NewRef(Py_None);
+    return PYGEN_RETURN;
+}
+
+static PyObject *ready_next(PyObject *Py_UNUSED(self)) { return NULL; /* and no exception: None, at its end */ }
+
+static PyMethodDef methods[] = {
+    {"send", noop_send, METH_O, NULL},
+    {"recv", noop_recv, METH_NOARGS, NULL},
+    {"ready_send", ready_send, METH_O, NULL},
+    {"ready_recv", ready_recv, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_methods, methods},     {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, ready_next}, {Py_am_send, ready_am_send},      {0, NULL},
+};
 
 static PyType_Spec spec = {
     .name = "noop.End", .basicsize = sizeof(PyObject), .flags = Py_TPFLAGS_DEFAULT, .slots = slots};
@@ -33,6 +70,7 @@ static PyModuleDef_Slot module_slots[] = {
     {0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "noop", .m_slots = module_slots};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "noop", .m_methods = functions,
+                                    .m_slots = module_slots};
 
 PyMODINIT_FUNC PyInit_noop(void) { return PyModuleDef_Init(&module); }

@@ -1,30 +1,34 @@
 """The benchmark suite: `python bench/run.py [--quick] [--scenario NAME]...`; see README.md beside this file.
 
-Every scenario is checked first: a contender that loses or reorders an item is not timed.
+Every contender is checked first in every scenario: one that loses or reorders an item is named, and not timed.
 """
 
 import argparse
 import asyncio
 import datetime
 import fnmatch
+import importlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
-from bars import BARS
+import bars
 from contenders import CONTENDERS, NEXUS
-from measure import Result, measure
-from scenarios import SCENARIOS, LoopFactory, Scenario
+from measure import QUANTILES, Latency, latencies, measure
+from scenarios import MORE, SCENARIOS, LoopFactory, Scenario
+from threads import burning
 
 import nexus_channels
 from nexus_channels import _core
+from nexus_channels._bench import Bar as ProgressBar
+from nexus_channels._bench import Result, markdown
+
+PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,37 +37,78 @@ def main(arguments: list[str] | None = None) -> int:
     if not chosen:
         print(f"no such scenario; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
         return 2
-    loops = loop_factory(options.loop)
-    rounds = options.rounds or (11 if options.quick else 41)
-    seconds = options.seconds or (0.01 if options.quick else 0.02)
-    report: dict[str, Any] = {"about": about(options.loop, rounds, seconds), "scenarios": [], "bars": []}
+    file = Path(options.json) if options.json else None
+    records = read(file)
+    new = []
     for scenario in chosen:
-        names = [name for name in scenario.entries(loops) if wanted(name, options.contender)]
-        check(scenario, names, loops)
-        results = measure(scenario, loops, names=names, rounds=rounds, seconds=seconds, progress=dot)
-        end_of_dots()
-        report["scenarios"].append(as_dict(scenario, results))
-        report["bars"] += verdicts(scenario, results)
-        print(table(scenario, results), flush=True)
-    for line in map(verdict_line, report["bars"]):
-        print(line)
-    report["about"]["load_after"] = os.getloadavg()
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if all(verdict["met"] for verdict in report["bars"]) or not options.strict else 1
+        if options.resume and key_of(scenario, options) in records:
+            continue
+        record = run(scenario, options)
+        new.append(record)
+        records[key_of(scenario, options)] = record
+        if file is not None:
+            write(file, records.values())
+    verdicts = bars.rows(new, all_bars())
+    for row in verdicts:
+        print(verdict_line(row))
+    return 0 if all(row["met"] for row in verdicts) or not options.strict else 1
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--scenario", action="append", metavar="NAME", help="only these, * and ? allowed")
     p.add_argument("--contender", action="append", metavar="NAME", help="only these beside our own, * and ? allowed")
-    p.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    p.add_argument("--quick", action="store_true", help="fewer and shorter rounds, and fewer round trips")
     p.add_argument("--rounds", type=int)
     p.add_argument("--seconds", type=float, help="how long one entry runs in one round, about")
+    p.add_argument("--latency", type=int, metavar="N", help="round trips to time one by one (100,000; 0: none)")
     p.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
-    p.add_argument("--json", metavar="FILE", help="write all samples there, and what they were taken on")
+    p.add_argument("--burn", action="store_true", help="beside one more thread, which burns bytecode")
+    p.add_argument("--json", metavar="FILE", help="add all samples to that file, and what they were taken on")
+    p.add_argument("--resume", action="store_true", help="leave out what is in the file already")
     p.add_argument("--strict", action="store_true", help="exit 1 where a bar is missed")
     return p
+
+
+def run(scenario: Scenario, options: argparse.Namespace) -> dict[str, Any]:
+    """Check, time, print; returns the record of it."""
+    loops = loop_factory(options.loop)
+    rounds = options.rounds or (11 if options.quick else 31)
+    seconds = options.seconds or (0.01 if options.quick else 0.02) * (2 if scenario.threads else 1)
+    wanted_names = [name for name in scenario.entries(loops) if wanted(name, options.contender)]
+    about_it = about(options.loop, rounds, seconds)
+    names, left_out = check(scenario, wanted_names, loops)
+    bar = ProgressBar()
+    steps = len(names) * rounds
+    with burning(options.burn):
+        results = measure(
+            scenario, loops, names=names, rounds=rounds, seconds=seconds, progress=lambda: bar.step(steps)
+        )
+        round_trips = latency_samples(scenario, options, results)
+        found = latencies(scenario, loops, names=names, samples=round_trips) if round_trips else {}
+    bar.close()
+    about_it["load_after"] = os.getloadavg()
+    print(markdown(scenario, results), flush=True)
+    if found:
+        print(latency_table(found), flush=True)
+    for name, why in left_out.items():
+        print(f"left out: {name}: {why}")
+    return {
+        **dict(zip(("python", "loop", "burn", "scenario"), key_of(scenario, options), strict=True)),
+        **as_dict(scenario, results),
+        "latency": {name: percentiles(latency) for name, latency in found.items()},
+        "left_out": left_out,
+        "about": about_it,
+    }
+
+
+def latency_samples(scenario: Scenario, options: argparse.Namespace, results: dict[str, Result]) -> int:
+    if not scenario.one_by_one or options.latency == 0:
+        return 0
+    if options.burn:  # a switch of threads may take 5 ms then
+        slowest = max(result.median for result in results.values())
+        return max(100, min(options.latency or 100_000, int(2e9 / slowest)))
+    return options.latency or (2_000 if options.quick else 100_000)
 
 
 def wanted(name: str, patterns: list[str] | None) -> bool:
@@ -77,96 +122,103 @@ def loop_factory(name: str) -> LoopFactory:
     return asyncio.new_event_loop
 
 
-def check(scenario: Scenario, names: list[str], loops: LoopFactory) -> None:
+def check(scenario: Scenario, names: list[str], loops: LoopFactory) -> tuple[list[str], dict[str, str]]:
+    """Who takes part, and why the others do not."""
+    left_out = {}
     for name in names:
         if name in CONTENDERS:
-            scenario.check(CONTENDERS[name], loops)
+            try:
+                scenario.check(CONTENDERS[name], loops)
+            except Exception as error:  # whatever a library of somebody else's may raise
+                if name in NEXUS:
+                    raise
+                left_out[name] = f"{type(error).__name__}: {error}"
+    return [name for name in names if name not in left_out], left_out
 
 
-def dot() -> None:
-    if sys.stderr.isatty():
-        print(".", end="", file=sys.stderr, flush=True)
-
-
-def end_of_dots() -> None:
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+def all_bars() -> list[bars.Bar]:
+    """Ours, and those of the modules with scenarios of their own."""
+    more = [module for name in MORE if (module := sys.modules.get(name)) is not None]
+    return [*bars.BARS, *(bar for module in more for bar in getattr(module, "BARS", []))]
 
 
 # ---- what is said --------------------------------------------------------------------------------------------------
 
 
-def table(scenario: Scenario, results: dict[str, Result]) -> str:
-    """Markdown, the fastest first; `x` is how many times the time of our own fastest."""
-    ours = min((results[name] for name in NEXUS if name in results), key=lambda r: r.median, default=None)
-    lines = [
-        f"### {scenario.name}: {scenario.operation}",
-        "",
-        "| | ns | ± | x |",
-        "|---|--:|--:|--:|",
-    ]
-    for result in sorted(results.values(), key=lambda r: r.median):
-        times = "" if ours is None else f"{result.ratio(ours):.2f}"
-        lines.append(f"| {result.name} | {result.median:,.1f} | {result.spread:.0%} | {times} |")
+def verdict_line(row: dict[str, Any]) -> str:
+    said = "met" if row["met"] else "MISSED"
+    found = ", ".join(f"{name.removeprefix('nexus_channels.')} {ratio:.3f}" for name, ratio in row["found"].items())
+    return f"{said:6}  {row['bar'].title}: {found}; {row['bar']}"
+
+
+def latency_table(found: dict[str, Latency]) -> str:
+    lines = ["| round trip, us | " + " | ".join(PERCENTILES) + " | round trips |", "|---|--:|--:|--:|--:|--:|"]
+    for latency in sorted(found.values(), key=lambda latency: latency.at(0.5)):
+        cells = [f"{latency.at(quantile) / 1000:,.1f}" for quantile in PERCENTILES.values()]
+        lines.append(f"| {latency.name} | {' | '.join(cells)} | {len(latency.sorted):,} |")
     return "\n".join([*lines, ""])
 
 
-def verdicts(scenario: Scenario, results: dict[str, Result]) -> list[dict[str, Any]]:
-    return [
-        {
-            "scenario": bar.scenario,
-            "ours": name,
-            "bar": str(bar),
-            "ratio": round(ratio := results[name].ratio(results[bar.other]), 4),
-            "met": ratio <= bar.limit,
-        }
-        for bar in BARS
-        if bar.applies and bar.scenario == scenario.name and bar.other in results
-        for name in bar.ours
-        if name in results
-    ]
-
-
-def verdict_line(verdict: dict[str, Any]) -> str:
-    said = "met" if verdict["met"] else "MISSED"
-    return f"{said:6}  {verdict['scenario']}, {verdict['ours']}: {verdict['ratio']:.3f}, {verdict['bar']}"
+def percentiles(latency: Latency) -> dict[str, Any]:
+    return {
+        **{name: latency.at(quantile) for name, quantile in PERCENTILES.items()},
+        "count": len(latency.sorted),
+        "quantiles": [[quantile, latency.at(quantile)] for quantile in QUANTILES],
+    }
 
 
 def as_dict(scenario: Scenario, results: dict[str, Result]) -> dict[str, Any]:
     return {
-        "name": scenario.name,
         "operation": scenario.operation,
         "capacity": scenario.capacity,
         "unit": "ns an operation",
-        "results": [
-            {
-                "name": result.name,
+        "floors": list(scenario.floors),
+        "results": {
+            result.name: {
                 "median": round(result.median, 2),
                 "spread": round(result.spread, 4),
                 "items": result.items,
                 "samples": [round(sample, 2) for sample in result.samples],
             }
             for result in results.values()
-        ],
+        },
     }
+
+
+# ---- the file ------------------------------------------------------------------------------------------------------
+
+Key = tuple[str, str, bool, str]
+
+
+def key_of(scenario: Scenario, options: argparse.Namespace) -> Key:
+    return bars.python_here(), options.loop, options.burn, scenario.name
+
+
+def read(file: Path | None) -> dict[Key, dict[str, Any]]:
+    if file is None or not file.exists():
+        return {}
+    return {(r["python"], r["loop"], r["burn"], r["scenario"]): r for r in json.loads(file.read_text())}
+
+
+def write(file: Path, records: Any) -> None:
+    """One record a line; whole or not at all."""
+    new = file.with_suffix(".new")
+    new.write_text("[\n" + ",\n".join(json.dumps(record) for record in records) + "\n]\n")
+    new.replace(file)
 
 
 # ---- what it was measured on ---------------------------------------------------------------------------------------
 
 
 def about(loop: str, rounds: int, seconds: float) -> dict[str, Any]:
-    packages = sorted(
-        {c.package for c in CONTENDERS.values() if c.package} | ({"uvloop"} if loop == "uvloop" else set())
-    )
+    packages = {c.package for c in CONTENDERS.values()} | ({"uvloop"} if loop == "uvloop" else set())
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "nexus_channels": nexus_channels.__version__,
         "commit": commit(),
         "build": _core.build_info(),
         "python": sys.version,
-        "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-        "loop": loop,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: importlib.metadata.version(name) for name in sorted(packages - {"", "nexus_channels"})},
         "system": platform.platform(),
         "processor": processor(),
         "cores": os.cpu_count(),

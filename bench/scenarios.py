@@ -1,19 +1,15 @@
-"""What is measured: each scenario is written once, over the bare ends of any contender.
+"""What is measured beside the short scenarios of the package's own `bench` command; all of them are in SCENARIOS.
 
-A scenario sends the items through channels that `new` makes, and returns the nanoseconds it took, set-up left out:
-the processor time of the thread where there is but one, as that is not disturbed by what else the machine does, and
-the time on the clock where threads wait for one another.
-`Scenario.check` runs it with recorded ends first: every item must come out, once and in order.
+A module named in MORE adds its own when it lies here: it calls `nexus_channels._bench.scenario` and `.contender`, with
+a `family` of its own where its channels do not carry objects, and may have a list BARS (see bars.py).
 """
 
 import asyncio
 import dataclasses
-import gc
-import threading
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+import importlib
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from time import perf_counter_ns as wall_ns
 from time import thread_time_ns as cpu_ns
 from typing import Any
@@ -22,217 +18,36 @@ import floors
 from contenders import CONTENDERS, Contender, Ends
 from threads import spawn
 
-__all__ = ["SCENARIOS", "Scenario", "Timed"]
+from nexus_channels._bench import (
+    ITEM,
+    ROUND_TRIP,
+    SCENARIOS,
+    Items,
+    LoopFactory,
+    New,
+    Scenario,
+    Start,
+    drain,
+    fan_in,
+    feed,
+    feed_blocking,
+    line_up,
+    on_loop,
+    pipeline,
+    scenario,
+)
 
-Items = list[Any]
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-New = Callable[[], Ends]
-Timed = Callable[[Items, LoopFactory], int]  # a scenario bound to a contender, or a floor
+__all__ = ["MORE", "SCENARIOS", "LoopFactory", "Scenario"]
 
-
-@dataclass
-class Scenario:
-    name: str
-    operation: str  # what one item stands for
-    run: Callable[[New, Items, LoopFactory], int]
-    needs: tuple[str, ...]  # of what a contender can; "a|b" for either
-    capacity: int = 1024
-    copies: int = 1  # how often each item is received
-    senders: int = 1
-    floors: dict[str, Timed] = field(default_factory=dict)
-    fixed: int | None = None  # items a run, where the scenario says how many
-    threads: bool = False  # more than one
-
-    def takes(self, contender: Contender) -> bool:
-        return all(any(verb in contender.can for verb in need.split("|")) for need in self.needs)
-
-    def entries(self, loops: LoopFactory) -> dict[str, Callable[[Items], int]]:
-        """Everybody who takes part, by name: items -> nanoseconds."""
-        entries = {c.name: partial(self._run, c) for c in CONTENDERS.values() if self.takes(c)} | self.floors
-        return {name: partial(_with_loops, entry, loops) for name, entry in entries.items()}
-
-    def _run(self, contender: Contender, items: Items, loops: LoopFactory) -> int:
-        opened = []
-
-        def new() -> Ends:
-            opened.append(contender.new(self.capacity))
-            return contender.ends(opened[-1])
-
-        nanoseconds = self.run(new, items, loops)
-        if contender.close is not None:
-            for channel in opened:
-                contender.close(channel)
-        return nanoseconds
-
-    def check(self, contender: Contender, loops: LoopFactory, count: int = 50) -> None:
-        """AssertionError unless every item comes out as often as it should, those of one sender in order."""
-        items = list(range(count))
-        log: list[int] = []
-        recorded = contender._replace(ends=lambda channel: _record(contender.ends(channel), log))
-        self._run(recorded, items, loops)
-        assert Counter(log) == {item: self.copies for item in items if self.copies}, (self.name, contender.name, log)
-        for sender in range(self.senders):
-            received = [item for item in log if item % self.senders == sender]
-            assert received == sorted(received), (self.name, contender.name, log)
-
-
-def _with_loops(entry: Timed, loops: LoopFactory, items: Items) -> int:
-    gc.collect()
-    return entry(items, loops)
-
-
-def _record(ends: Ends, log: list[int]) -> Ends:
-    """The same, writing down what is received."""
-
-    def plain(receive: Callable[[], Any]) -> Callable[[], Any]:
-        def recorded() -> Any:
-            log.append(receive())
-            return log[-1]
-
-        return recorded
-
-    def awaited(receive: Callable[[], Any]) -> Callable[[], Any]:
-        async def recorded() -> Any:
-            log.append(await receive())
-            return log[-1]
-
-        return recorded
-
-    def many(receive: Callable[[int], list[Any]]) -> Callable[[int], list[Any]]:
-        def recorded(n: int) -> list[Any]:
-            received = receive(n)
-            log.extend(received)
-            return received
-
-        return recorded
-
-    def streamed(stream: Callable[[], Any]) -> Callable[[], Any]:
-        async def recorded() -> AsyncIterator[Any]:
-            async for item in stream():
-                log.append(item)
-                yield item
-
-        return recorded
-
-    wrappers = {
-        "try_recv": plain,
-        "recv": awaited,
-        "recv_blocking": plain,
-        "try_recv_many": many,
-        "stream": streamed,
-    }
-    return dataclasses.replace(
-        ends, **{verb: wrap(getattr(ends, verb)) for verb, wrap in wrappers.items() if verb in ends.verbs()}
-    )
-
-
-# ---- parts ---------------------------------------------------------------------------------------------------------
-
-
-def on_loop(main: Callable[[], Any], loops: LoopFactory) -> Any:
-    with asyncio.Runner(loop_factory=loops) as runner:
-        return runner.run(main())
-
-
-async def feed(ends: Ends, items: Items) -> None:
-    """A task that sends everything."""
-    if ends.put is not None:
-        put = ends.put
-        for item in items:
-            put(item)
-        return
-    send = ends.send
-    for item in items:
-        await send(item)
-
-
-def feed_blocking(ends: Ends, items: Items) -> None:
-    """A thread that sends everything."""
-    send = ends.put or ends.send_blocking
-    for item in items:
-        send(item)
-
-
-async def drain(ends: Ends, items: Items) -> None:
-    """A task that receives everything."""
-    recv = ends.recv
-    for _ in items:
-        await recv()
-
-
-def drain_blocking(ends: Ends, items: Items) -> int:
-    """A thread that receives everything; returns when it was done."""
-    recv = ends.recv_blocking
-    for _ in items:
-        recv()
-    return wall_ns()
-
+MORE = ("bytes", "native")
 
 # ---- one thread ----------------------------------------------------------------------------------------------------
-
-
-def try_pair(new: New, items: Items, _: LoopFactory) -> int:
-    ends = new()
-    send, recv = ends.try_send, ends.try_recv
-    start = cpu_ns()
-    for item in items:
-        send(item)
-        recv()
-    return cpu_ns() - start
-
-
-def await_ready(new: New, items: Items, loops: LoopFactory) -> int:
-    async def main() -> int:
-        ends = new()
-        send, recv = ends.send, ends.recv
-        start = cpu_ns()
-        for item in items:
-            await send(item)
-            await recv()
-        return cpu_ns() - start
-
-    return on_loop(main, loops)
-
-
-def pingpong_loop(new: New, items: Items, loops: LoopFactory) -> int:
-    async def main() -> int:
-        there, back = new(), new()
-
-        async def answer() -> None:
-            send, recv = back.send, there.recv
-            for _ in items:
-                await send(await recv())
-
-        task = asyncio.create_task(answer())
-        send, recv = there.send, back.recv
-        start = cpu_ns()
-        for item in items:
-            await send(item)
-            await recv()
-        elapsed = cpu_ns() - start
-        await task
-        return elapsed
-
-    return on_loop(main, loops)
-
-
-def pipeline(new: New, items: Items, loops: LoopFactory) -> int:
-    async def main() -> int:
-        ends = new()
-        start = cpu_ns()
-        task = asyncio.create_task(feed(ends, items))
-        await drain(ends, items)
-        elapsed = cpu_ns() - start
-        await task
-        return elapsed
-
-    return on_loop(main, loops)
 
 
 def pipeline_for(new: New, items: Items, loops: LoopFactory) -> int:
     """As a user would write it: `async for` where there is such a thing, else a loop over recv."""
 
-    async def main() -> int:
+    async def main(start: Start) -> int:
         ends = new()
 
         async def feed_and_end() -> None:
@@ -240,16 +55,14 @@ def pipeline_for(new: New, items: Items, loops: LoopFactory) -> int:
             if ends.end_sending is not None:
                 ends.end_sending()
 
-        start = cpu_ns()
-        task = asyncio.create_task(feed_and_end())
+        began = cpu_ns()
+        start(feed_and_end)
         if ends.stream is None:
             await drain(ends, items)
         else:
             async for _ in ends.stream():
                 pass
-        elapsed = cpu_ns() - start
-        await task
-        return elapsed
+        return cpu_ns() - began
 
     return on_loop(main, loops)
 
@@ -263,19 +76,19 @@ def batch(new: New, items: Items, _: LoopFactory) -> int:
     batches = [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
     if ends.try_send_many is not None:
         send_many, recv_many = ends.try_send_many, ends.try_recv_many
-        start = cpu_ns()
+        began = cpu_ns()
         for values in batches:
             send_many(values)
             recv_many(BATCH)
-        return cpu_ns() - start
+        return cpu_ns() - began
     send, recv = ends.try_send, ends.try_recv
-    start = cpu_ns()
+    began = cpu_ns()
     for values in batches:
         for value in values:
             send(value)
         for _ in values:
             recv()
-    return cpu_ns() - start
+    return cpu_ns() - began
 
 
 def batch_one_by_one(items: Items, loops: LoopFactory) -> int:
@@ -291,16 +104,16 @@ def batch_one_by_one(items: Items, loops: LoopFactory) -> int:
 def create(new: New, items: Items, loops: LoopFactory) -> int:
     """Open and drop. `new` here makes bare channels."""
 
-    async def main() -> int:
-        start = cpu_ns()
+    async def main(start: Start) -> int:
+        began = cpu_ns()
         for _ in items:
             new()
-        return cpu_ns() - start
+        return cpu_ns() - began
 
     return on_loop(main, loops)
 
 
-@dataclass
+@dataclasses.dataclass
 class Create(Scenario):
     """Times the making itself, not the picking of the ends."""
 
@@ -320,99 +133,54 @@ def pingpong_threads(new: New, items: Items, _: LoopFactory) -> int:
 
     def answer() -> None:
         send, recv = back.put or back.send_blocking, there.recv_blocking
-        for _ in items:
+        for _ in range(len(items)):
             send(recv())
 
     thread = spawn(answer)
     send, recv = there.put or there.send_blocking, back.recv_blocking
-    start = wall_ns()
+    began = wall_ns()
     for item in items:
         send(item)
         recv()
-    elapsed = wall_ns() - start
+    elapsed = wall_ns() - began
     thread.join()
     return elapsed
-
-
-def pingpong_thread_loop(new: New, items: Items, loops: LoopFactory) -> int:
-    async def main() -> int:
-        there, back = new(), new()
-
-        def ask() -> int:
-            send, recv = there.send_blocking, back.recv_blocking
-            start = wall_ns()
-            for item in items:
-                send(item)
-                recv()
-            return wall_ns() - start
-
-        thread = spawn(ask)
-        send, recv = back.send, there.recv
-        for _ in items:
-            await send(await recv())
-        return thread.join()
-
-    return on_loop(main, loops)
-
-
-def thread_to_thread(new: New, items: Items, _: LoopFactory) -> int:
-    ends = new()
-    start = wall_ns()
-    thread = spawn(feed_blocking, ends, items)
-    elapsed = drain_blocking(ends, items) - start
-    thread.join()
-    return elapsed
-
-
-def thread_to_loop(new: New, items: Items, loops: LoopFactory) -> int:
-    async def main() -> int:
-        ends = new()
-        start = wall_ns()
-        thread = spawn(feed_blocking, ends, items)
-        await drain(ends, items)
-        elapsed = wall_ns() - start
-        thread.join()
-        return elapsed
-
-    return on_loop(main, loops)
-
-
-def loop_to_thread(new: New, items: Items, loops: LoopFactory) -> int:
-    async def main() -> int:
-        ends = new()
-        start = wall_ns()
-        thread = spawn(drain_blocking, ends, items)
-        await feed(ends, items)
-        return thread.join() - start
-
-    return on_loop(main, loops)
 
 
 def loop_to_loop(new: New, items: Items, loops: LoopFactory) -> int:
     """The receiver's loop runs in this thread, the sender's in another."""
 
-    async def main() -> int:
+    async def main(_: Start) -> int:
         ends = new()
-        start = wall_ns()
-        thread = spawn(on_loop, partial(feed, ends, items), loops)
+
+        def send_all() -> None:
+            with asyncio.Runner(loop_factory=loops) as runner:
+                runner.run(feed(ends, items))
+
+        (thread,), go = line_up((send_all,))
+        began = wall_ns()
+        go()
         await drain(ends, items)
-        elapsed = wall_ns() - start
+        elapsed = wall_ns() - began
         thread.join()
         return elapsed
 
     return on_loop(main, loops)
 
 
-def fan_in(senders: int, new: New, items: Items, loops: LoopFactory) -> int:
-    async def main() -> int:
+def thread_to_loop_many(new: New, items: Items, loops: LoopFactory) -> int:
+    """thread_to_loop, received 64 at most at a time."""
+
+    async def main(_: Start) -> int:
         ends = new()
-        clones = [ends.clone() for _ in range(senders)]
-        start = wall_ns()
-        threads = [spawn(feed_blocking, clone, items[i::senders]) for i, clone in enumerate(clones)]
-        await drain(ends, items)
-        elapsed = wall_ns() - start
-        for thread in threads:
-            thread.join()
+        (thread,), go = line_up((feed_blocking, ends, items))
+        began = wall_ns()
+        go()
+        left = len(items)
+        while left:
+            left -= len(await ends.recv_many(BATCH))
+        elapsed = wall_ns() - began
+        thread.join()
         return elapsed
 
     return on_loop(main, loops)
@@ -421,7 +189,7 @@ def fan_in(senders: int, new: New, items: Items, loops: LoopFactory) -> int:
 def wake_many(new: New, items: Items, loops: LoopFactory) -> int:
     """One thread sends one item to each of many channels with a parked task each."""
 
-    async def main() -> int:
+    async def main(start: Start) -> int:
         loop = asyncio.get_running_loop()
         channels = [new() for _ in items]
         left = len(items)
@@ -434,24 +202,21 @@ def wake_many(new: New, items: Items, loops: LoopFactory) -> int:
             if not left:
                 done.set_result(None)
 
-        tasks = [loop.create_task(wait(ends.recv)) for ends in channels]
+        for ends in channels:
+            start(wait, ends.recv)
         await asyncio.sleep(0)
-        go = threading.Lock()
-        go.acquire()
         sends = [ends.put or ends.send_blocking for ends in channels]
 
         def send_all() -> None:
-            go.acquire()
             for send, item in zip(sends, items, strict=True):
                 send(item)
 
-        thread = spawn(send_all)
-        start = wall_ns()
-        go.release()
+        (thread,), go = line_up((send_all,))
+        began = wall_ns()
+        go()
         await done
-        elapsed = wall_ns() - start
+        elapsed = wall_ns() - began
         thread.join()
-        await asyncio.gather(*tasks)
         return elapsed
 
     return on_loop(main, loops)
@@ -459,80 +224,58 @@ def wake_many(new: New, items: Items, loops: LoopFactory) -> int:
 
 # ---- the list ------------------------------------------------------------------------------------------------------
 
-AWAITED = ("send", "recv")
-ITEM = "one item sent and received"
-ROUND_TRIP = "one item there and back"
+SENDS, RECEIVES = "put|send_blocking", "recv_blocking"
 
-Threads = partial(Scenario, threads=True)
+scenario(
+    "pingpong_threads",
+    ROUND_TRIP,
+    pingpong_threads,
+    SENDS,
+    RECEIVES,
+    capacity=1,
+    copies=2,
+    threads=True,
+    one_by_one=True,
+)
+for n in (1, 64, 1024):
+    scenario(f"pipeline_{n}", ITEM, pipeline, "send", "recv", capacity=n)
+    scenario(f"pipeline_for_{n}", ITEM, pipeline_for, "send", "recv", capacity=n)
+scenario("thread_to_loop_many", ITEM, thread_to_loop_many, SENDS, "recv_many", threads=True)
+scenario("loop_to_loop", ITEM, loop_to_loop, "put|send", "recv", "two_loops", threads=True)
+for n in (1, 2, 4, 8, 16, 32):
+    scenario(f"fan_in_{n}", ITEM, partial(fan_in, n), SENDS, "recv", "clone", senders=n, threads=True)
+scenario("batch", ITEM, batch, "try_send", "try_recv")
+for n in (1, 10, 100, 1000, 5000):
+    scenario(
+        f"wake_many_{n}", "one task woken by its item", wake_many, SENDS, "recv", capacity=1, fixed=n, threads=True
+    )
+SCENARIOS["create"] = Create("create", "one channel opened and dropped", create, (), 64, copies=0)
 
-_all = [
-    Scenario(
-        "try_pair",
-        ITEM,
-        try_pair,
-        ("try_send", "try_recv"),
-        floors={"two no-op C methods": floors.noop_pair} if floors.noop else {},
-    ),
-    Scenario("await_ready", ITEM, await_ready, AWAITED, floors={"two empty coroutines": floors.awaited_coroutines}),
-    Scenario(
-        "pingpong_loop", ROUND_TRIP, pingpong_loop, AWAITED, 1, copies=2, floors={"bare futures": floors.bare_futures}
-    ),
-    Threads(
-        "pingpong_threads",
-        ROUND_TRIP,
-        pingpong_threads,
-        ("put|send_blocking", "recv_blocking"),
-        1,
-        copies=2,
-        floors={"two locks": floors.two_locks},
-    ),
-    Threads(
-        "pingpong_thread_loop",
-        ROUND_TRIP,
-        pingpong_thread_loop,
-        ("send", "recv", "send_blocking", "recv_blocking"),
-        1,
-        copies=2,
-        floors={
-            "a lock + call_soon_threadsafe": floors.lock_and_call_soon,
-            "asyncio.Queue + call_soon_threadsafe, SimpleQueue": floors.bridged_queues,
-        },
-    ),
-    *(Scenario(f"pipeline_{n}", ITEM, pipeline, AWAITED, n) for n in (1, 64, 1024)),
-    *(Scenario(f"pipeline_for_{n}", ITEM, pipeline_for, AWAITED, n) for n in (1, 64, 1024)),
-    Threads("thread_to_thread", ITEM, thread_to_thread, ("put|send_blocking", "recv_blocking")),
-    Threads(
-        "thread_to_loop",
-        ITEM,
-        thread_to_loop,
-        ("put|send_blocking", "recv"),
-        floors={"a deque, a wake-up a burst": floors.coalesced_deque},
-    ),
-    Threads(
-        "loop_to_thread",
-        ITEM,
-        loop_to_thread,
-        ("send", "recv_blocking"),
-        floors={"put into a SimpleQueue": floors.put_into_simple_queue},
-    ),
-    Threads("loop_to_loop", ITEM, loop_to_loop, ("put|send", "recv", "two_loops")),
-    *(
-        Threads(f"fan_in_{n}", ITEM, partial(fan_in, n), ("put|send_blocking", "recv", "clone"), senders=n)
-        for n in (1, 2, 4, 8)
-    ),
-    Scenario(
-        "batch", ITEM, batch, ("try_send", "try_recv"), floors={"nexus_channels.mpsc, one by one": batch_one_by_one}
-    ),
-    Threads(
-        "wake_many",
-        "one task woken by its item",
-        wake_many,
-        ("put|send_blocking", "recv"),
-        1,
-        floors={"bare futures": floors.burst_of_futures},
-        fixed=1000,
-    ),
-    Create("create", "one channel opened and dropped", create, (), 64, copies=0),
-]
+FLOORS: dict[str, dict[str, Any]] = {
+    "try_pair": {"two no-op C methods": floors.noop_pair} if floors.noop else {},
+    "await_ready": {"two empty coroutines": floors.awaited_coroutines}
+    | ({"two no-op C awaitables": floors.awaited_noops} if floors.noop else {}),
+    "pingpong_loop": {"bare futures": floors.bare_futures},
+    "pingpong_threads": {"two locks": floors.two_locks},
+    "pingpong_thread_loop": {
+        "a lock + call_soon_threadsafe": floors.lock_and_call_soon,
+        "asyncio.Queue + call_soon_threadsafe, SimpleQueue": floors.bridged_queues,
+        "an eventfd + a loop turn, a lock": floors.eventfd_and_lock,
+    },
+    "thread_to_loop": {
+        "a deque, a wake-up a burst": floors.coalesced_deque,
+        "the same behind an async recv()": floors.coalesced_recv,
+    },
+    "loop_to_thread": {"put into a SimpleQueue": floors.put_into_simple_queue},
+    "batch": {"nexus_channels.mpsc, one by one": batch_one_by_one},
+}
+for n in (1, 2, 4, 8, 16, 32):
+    FLOORS[f"fan_in_{n}"] = {"a deque, a wake-up a burst": partial(floors.coalesced_deque, senders=n)}
+for n in (1, 10, 100, 1000, 5000):
+    FLOORS[f"wake_many_{n}"] = {"bare futures": floors.burst_of_futures}
+for name, its in FLOORS.items():
+    SCENARIOS[name].floors = its
 
-SCENARIOS = {scenario.name: scenario for scenario in _all}
+for name in MORE:
+    if Path(__file__).with_name(f"{name}.py").exists():
+        importlib.import_module(name)

@@ -37,6 +37,7 @@ typedef struct nc_box {
     _Atomic uint32_t kick;           /* 1: it is in somebody's chain and will be kicked */
     _Atomic uint32_t refs;           /* the owner's, one a waiter that may be called, one a chain */
     struct nc_box *next;             /* next in the chain; written by whoever raised `kick` */
+    bool guarded;                    /* as nc_gate.guarded, until it stands in the line of a gate that is not */
 } nc_box;
 
 /* Where a called waiter's post stands: whoever ends it settles the reference that it carries. */
@@ -63,23 +64,71 @@ static inline void nc_box_init(nc_box *box)
     atomic_store_explicit(&box->kick, 0, memory_order_relaxed);
     atomic_store_explicit(&box->refs, 1, memory_order_relaxed);
     box->next = NULL;
+    box->guarded = false;
+}
+
+/* Exchanges where all who might come between hold one lock: no atomicity, no orders. */
+static inline uint32_t nc_swap_guarded(_Atomic uint32_t *word, uint32_t value)
+{
+    uint32_t was = atomic_load_explicit(word, memory_order_relaxed); /* guarded */
+    atomic_store_explicit(word, value, memory_order_relaxed);        /* guarded */
+    return was;
+}
+
+static inline uint32_t nc_add_guarded(_Atomic uint32_t *word, uint32_t n)
+{
+    return nc_swap_guarded(word, atomic_load_explicit(word, memory_order_relaxed) + n); /* guarded */
+}
+
+static inline struct nc_waiter *nc_swap_mail_guarded(nc_box *box, struct nc_waiter *mail)
+{
+    struct nc_waiter *was = atomic_load_explicit(&box->mail, memory_order_relaxed); /* guarded */
+    atomic_store_explicit(&box->mail, mail, memory_order_relaxed);                  /* guarded */
+    return was;
 }
 
 static inline void nc_box_ref(nc_box *box)
 {
-    atomic_fetch_add_explicit(&box->refs, 1, memory_order_relaxed); /* the caller holds one already */
+    if (box->guarded)
+        nc_add_guarded(&box->refs, 1);
+    else
+        atomic_fetch_add_explicit(&box->refs, 1, memory_order_relaxed); /* the caller holds one already */
 }
 
 /* True when that was the last reference: the caller frees the box. */
 static inline bool nc_box_unref(nc_box *box)
 {
+    if (box->guarded)
+        return nc_add_guarded(&box->refs, -1u) == 1;
     return atomic_fetch_sub_explicit(&box->refs, 1, memory_order_acq_rel) == 1; /* B1 -> B1 */
+}
+
+/* Chain to `kicks` a box whose kick is due: the chain has a reference. */
+static inline void nc_box_chain(nc_box *box, nc_box **kicks)
+{
+    nc_box_ref(box);
+    box->next = *kicks;
+    *kicks = box;
+}
+
+static inline void nc_box_post_guarded(nc_waiter *w, nc_box **kicks)
+{
+    nc_box *box = w->box;
+    if (nc_swap_guarded(&w->post, NC_POST_MAILED) == NC_POST_MAILED)
+        return;
+    w->mail_next = nc_swap_mail_guarded(box, w);
+    if (w->mail_next == NULL && !nc_swap_guarded(&box->kick, 1))
+        nc_box_chain(box, kicks);
 }
 
 /* Put a waiter into its box; if nobody has promised the box a kick yet, chain it to `kicks`. */
 static inline void nc_box_post(nc_waiter *w, nc_box **kicks)
 {
     nc_box *box = w->box;
+    if (box->guarded) {
+        nc_box_post_guarded(w, kicks);
+        return;
+    }
     if (atomic_exchange_explicit(&w->post, NC_POST_MAILED, memory_order_acq_rel) == NC_POST_MAILED) /* B4 */
         return; /* called before and not received yet: the owner is still to come by */
     nc_waiter *top = atomic_load_explicit(&box->mail, memory_order_relaxed); /* the swap checks it */
@@ -89,9 +138,7 @@ static inline void nc_box_post(nc_waiter *w, nc_box **kicks)
                                                   memory_order_relaxed));
     if (top != NULL || atomic_exchange_explicit(&box->kick, 1, memory_order_acq_rel)) /* B3 */
         return;
-    nc_box_ref(box);
-    box->next = *kicks;
-    *kicks = box;
+    nc_box_chain(box, kicks);
 }
 
 /* Take a box off the chain, just before kicking it: from here on a new post needs a new kick.  The
@@ -100,7 +147,10 @@ static inline nc_box *nc_box_unchain(nc_box **kicks)
 {
     nc_box *box = *kicks;
     *kicks = box->next;
-    atomic_exchange_explicit(&box->kick, 0, memory_order_acq_rel); /* B3: sees every post before it */
+    if (box->guarded)
+        nc_swap_guarded(&box->kick, 0);
+    else
+        atomic_exchange_explicit(&box->kick, 0, memory_order_acq_rel); /* B3: sees every post before it */
     return box;
 }
 
@@ -108,7 +158,11 @@ static inline nc_box *nc_box_unchain(nc_box **kicks)
  * was opened before (F1). */
 static inline nc_waiter *nc_box_take(nc_box *box)
 {
-    nc_waiter *w = atomic_exchange_explicit(&box->mail, NULL, memory_order_acq_rel), *oldest = NULL; /* B2 */
+    nc_waiter *oldest = NULL, *w;
+    if (box->guarded)
+        w = nc_swap_mail_guarded(box, NULL);
+    else
+        w = atomic_exchange_explicit(&box->mail, NULL, memory_order_acq_rel); /* B2 */
     while (w != NULL) {
         nc_waiter *next = w->mail_next;
         w->mail_next = oldest;
@@ -127,6 +181,8 @@ static inline bool nc_post_waits(nc_waiter *w)
 /* The box's owner read w off its mail: true if the waiter still stands for it, false if it was abandoned. */
 static inline bool nc_post_receive(nc_waiter *w)
 {
+    if (w->box->guarded)
+        return nc_swap_guarded(&w->post, NC_POST_NONE) == NC_POST_MAILED;
     return atomic_exchange_explicit(&w->post, NC_POST_NONE, memory_order_acq_rel) == NC_POST_MAILED; /* B4 */
 }
 
@@ -271,6 +327,8 @@ static inline void nc_gate_enrol(nc_gate *g, nc_waiter *w)
         g->cursor = w;
     w->born = g->born;
     w->deferred = false;
+    if (w->box->guarded && !g->guarded)
+        w->box->guarded = false; /* from now on others may post; under the lock that guarded it, too */
     g->owed += w->share;
     nc_gate_add_crowd(g, NC_HEAD);
     nc_gate_mark(g, w, NC_WAITING);

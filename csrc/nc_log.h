@@ -34,6 +34,8 @@
 #ifndef NC_LOG_H
 #define NC_LOG_H
 
+#include <string.h>
+
 #include "nc_base.h"
 
 #define NC_SKIP (UINT64_C(1) << 63)
@@ -41,6 +43,13 @@
 #define NC_LOG_LAYOUT 1
 
 enum { NC_LOG_HEADER = 8, NC_LOG_LEAST = 64 };
+
+/* From so many words on, zeroing by memset is quicker.  A model of memory follows no memset. */
+#ifdef NC_MODEL
+#define NC_LOG_BY_WORD UINT64_MAX
+#else
+#define NC_LOG_BY_WORD 32
+#endif
 
 typedef struct nc_log {
     /* read-only after init */
@@ -202,6 +211,17 @@ static inline void nc_log_abort_mp(nc_log *log, const nc_record *record, memory_
 
 /* ---- the consumer --------------------------------------------------------------------------------- */
 
+/* Make `n` words from `first` on 0 again.  A long record goes by memset, as its payload came by memcpy: those
+ * words are the consumer's alone; only the header, which anybody may look at, is an atomic in either case. */
+static inline void nc_log_zero(nc_log *log, uint64_t first, uint64_t n)
+{
+    uint64_t by_word = n < NC_LOG_BY_WORD ? n : 1;
+    for (uint64_t i = 0; i < by_word; i++) /* relaxed: L3 publishes it */
+        atomic_store_explicit(&log->words[first + i], 0, memory_order_relaxed);
+    if (n > by_word)
+        memset((void *)&log->words[first + by_word], 0, (n - by_word) * sizeof log->words[0]);
+}
+
 /* Give back `extent` bytes from the head on.  `zero`: there are many producers, so whatever may become a
  * header has to be 0 again: all words but those in the spill, where no record starts. */
 static inline void nc_log_advance_sc(nc_log *log, uint64_t extent, bool zero, memory_order publish)
@@ -209,8 +229,7 @@ static inline void nc_log_advance_sc(nc_log *log, uint64_t extent, bool zero, me
     uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* ours: nobody else writes it */
     uint64_t first = (head & (log->capacity - 1)) / 8, words = extent / 8, here = log->capacity / 8 - first;
     if (zero)
-        for (uint64_t i = 0; i < (words < here ? words : here); i++) /* relaxed: L3 publishes it */
-            atomic_store_explicit(&log->words[first + i], 0, memory_order_relaxed);
+        nc_log_zero(log, first, words < here ? words : here);
     NC_STEP("advance_sc: zeroed, not given back");
     atomic_store_explicit(&log->head, head + extent, publish); /* L3 */
 }

@@ -287,7 +287,7 @@ void chan_discard_orphans(Chan *c)
     do {
         nc_gate *g = &c->gate[RX];
         nc_gate_enter(g, core_generation());
-        n = nc_ring_pop_sc(c->ring, (void **)values, 8, NC_PUBLISH);
+        n = chan_have(c, RX) > 0 ? nc_ring_pop_sc(c->ring, (void **)values, 8, NC_PUBLISH) : 0; /* W3, after C2 */
         c->block->discarded += n;
         nc_gate_exit(g);
         for (uint64_t i = 0; i < n; i++)
@@ -299,13 +299,13 @@ void chan_discard_orphans(Chan *c)
 static void block_leave_side(chan_block *b, int side, nc_box **kicks)
 {
     nc_gate *mine = &b->gate[side], *theirs = &b->gate[1 - side];
+    nc_gate_enter(theirs, core_generation());
+    nc_gate_end(theirs); /* C1: first, or others would go on sending to nobody for as long as we are held up here */
+    nc_gate_call_all(theirs, block_have(b, 1 - side), kicks);
+    nc_gate_exit(theirs);
     nc_gate_enter(mine, core_generation());
     nc_gate_abandon(mine); /* C2: before the ring is emptied */
     nc_gate_exit(mine);
-    nc_gate_enter(theirs, core_generation());
-    nc_gate_end(theirs); /* C1 */
-    nc_gate_call_all(theirs, block_have(b, 1 - side), kicks);
-    nc_gate_exit(theirs);
 }
 
 void block_leave(chan_block *b, int side, nc_box **kicks)

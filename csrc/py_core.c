@@ -127,14 +127,12 @@ PyObject *core_new(PyTypeObject *type)
 
 /* ---- fork ------------------------------------------------------------------------------------------- */
 
-static _Atomic uint32_t generation; /* of the process, not of an interpreter */
+_Atomic uint32_t core_forks; /* of the process, not of an interpreter */
 static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
 
-static void forked(void) { atomic_fetch_add_explicit(&generation, 1, memory_order_relaxed); /* alone after fork */ }
+static void forked(void) { atomic_fetch_add_explicit(&core_forks, 1, memory_order_relaxed); /* alone after fork */ }
 
 static void watch_forks_once(void) { pthread_atfork(NULL, NULL, forked); }
-
-uint32_t core_generation(void) { return atomic_load_explicit(&generation, memory_order_relaxed); }
 
 /* ---- module ----------------------------------------------------------------------------------------- */
 
@@ -205,18 +203,18 @@ static PyObject *import_current_tasks(void)
 
 static int import_others(core_state *st)
 {
-    st->Statistics = import_attr("nexus_channels._types", "Statistics");
-    st->get_running_loop = import_attr("asyncio", "_get_running_loop");
-    st->BaseEventLoop = import_attr("asyncio", "BaseEventLoop");
-    st->Future = import_attr("asyncio", "Future");
-    st->loop_keyword = Py_BuildValue("(s)", "loop");
-    st->current_tasks = import_current_tasks();
-    st->invalid_state = import_attr("asyncio", "InvalidStateError");
-    st->mailboxes = PyDict_New();
-    return st->Statistics && st->get_running_loop && st->BaseEventLoop && st->Future && st->loop_keyword &&
-                   st->current_tasks && st->invalid_state && st->mailboxes
-               ? 0
-               : -1;
+    if ((st->Statistics = import_attr("nexus_channels._types", "Statistics")) == NULL ||
+        (st->get_running_loop = import_attr("asyncio", "_get_running_loop")) == NULL ||
+        (st->BaseEventLoop = import_attr("asyncio", "BaseEventLoop")) == NULL ||
+        (st->Future = import_attr("asyncio", "Future")) == NULL ||
+        (st->Future_set_result = PyObject_GetAttrString(st->Future, "set_result")) == NULL ||
+        (st->Future_blocking = PyObject_GetAttrString(st->Future, "_asyncio_future_blocking")) == NULL ||
+        (st->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL || (st->no_args = PyTuple_New(0)) == NULL ||
+        (st->current_tasks = import_current_tasks()) == NULL ||
+        (st->invalid_state = import_attr("asyncio", "InvalidStateError")) == NULL ||
+        (st->mailboxes = PyDict_New()) == NULL)
+        return -1;
+    return 0;
 }
 
 static int intern_names(core_state *st)
@@ -234,9 +232,10 @@ static int intern_names(core_state *st)
         {&st->s_done, "done"},
         {&st->s_expire, "_expire"},
         {&st->s_is_closed, "is_closed"},
+        {&st->s_loop, "loop"},
         {&st->s_release, "release"},
+        {&st->s_running, "__asyncio_running_event_loop__"},
         {&st->s_set_result, "set_result"},
-        {&st->s_thread_id, "_thread_id"},
         {&st->s_timeout, "timeout"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -283,7 +282,11 @@ static int core_exec(PyObject *module)
         VISIT((st)->get_running_loop);                        \
         VISIT((st)->BaseEventLoop);                           \
         VISIT((st)->Future);                                  \
+        VISIT((st)->Future_set_result);                       \
+        VISIT((st)->Future_blocking);                         \
         VISIT((st)->loop_keyword);                            \
+        VISIT((st)->no_args);                                 \
+        VISIT((st)->loop_arg);                                \
         VISIT((st)->current_tasks);                           \
         VISIT((st)->invalid_state);                           \
     } while (0)
@@ -314,11 +317,12 @@ static void core_free(void *module)
     if (st == NULL)
         return;
     wait_free_spares(st);
+    log_free_spares(st);
     VISIT_STATE(st, Py_CLEAR);
     PyObject **names[] = {&st->s_add_reader, &st->s_blocking,      &st->s_call_later, &st->s_call_soon_threadsafe,
                           &st->s_cancel,     &st->s_create_future, &st->s_done,       &st->s_expire,
-                          &st->s_is_closed,  &st->s_release,       &st->s_set_result, &st->s_thread_id,
-                          &st->s_timeout};
+                          &st->s_is_closed,  &st->s_loop,          &st->s_release,    &st->s_running,
+                          &st->s_set_result, &st->s_timeout};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         Py_CLEAR(*names[i]);
 }

@@ -83,17 +83,25 @@ typedef struct core_state {
     PyTypeObject *native_type[SIDES];   /* NativeSender, NativeReceiver */
     PyTypeObject *mailbox_type;   /* one a loop that was waited on; not visible from Python */
     PyObject *mailboxes;          /* dict: id of a loop -> its mailbox */
-    PyObject *recent;             /* GIL builds: the mailbox used last, borrowed from the dict, or NULL */
+    PyObject *recent;             /* GIL builds: the mailbox used last, or NULL */
     void *spare;                  /* dead awaitables to be used again: the first of a list */
     unsigned spares;              /* and how many there are */
+    PyObject *_Atomic stop;       /* a StopIteration for when there is no memory to hand a result over; relaxed */
+    void *spare_claim;            /* the same of dead claims */
+    unsigned spare_claims;
     PyObject *get_running_loop;   /* asyncio._get_running_loop */
     PyObject *BaseEventLoop;      /* asyncio.BaseEventLoop */
-    PyObject *Future;             /* asyncio.Future */
+    PyObject *Future;             /* asyncio.Future; its set_result, and the descriptor of _asyncio_future_blocking */
+    PyObject *Future_set_result, *Future_blocking;
     PyObject *loop_keyword;       /* ('loop',) */
+    PyObject *no_args;            /* () */
+    PyObject *loop_arg;           /* GIL builds: a dict with the one key 'loop', or NULL while it is in use */
+    PyTypeObject *holder_type;    /* 3.11: see running_loop() */
+    uint32_t holder_born;
     PyObject *current_tasks;      /* dict loop -> task (up to 3.13), or the function asyncio.current_task */
     PyObject *invalid_state;      /* asyncio.InvalidStateError */
     PyObject *s_add_reader, *s_blocking, *s_call_later, *s_call_soon_threadsafe, *s_cancel, *s_create_future, *s_done,
-        *s_expire, *s_is_closed, *s_release, *s_set_result, *s_thread_id, *s_timeout;
+        *s_expire, *s_is_closed, *s_loop, *s_release, *s_running, *s_set_result, *s_timeout;
 } core_state;
 
 /* Raise errors[which](message), or errors[which](message, value) where a value was not sent; NULL. */
@@ -101,7 +109,11 @@ PyObject *core_raise(core_state *st, int which, PyObject *value, const char *for
 /* Seconds from an argument: < 0 for None or infinity; false with ValueError or TypeError set. */
 bool core_parse_timeout(PyObject *arg, double *seconds);
 /* How many times this process was forked off, counting along: what was born elsewhere must not be woken. */
-uint32_t core_generation(void);
+extern _Atomic uint32_t core_forks;
+static inline uint32_t core_generation(void)
+{
+    return atomic_load_explicit(&core_forks, memory_order_relaxed); /* the only thread after a fork */
+}
 
 /* ---- channels and endpoints ------------------------------------------------------------------------ */
 
@@ -255,6 +267,7 @@ int ring_add_types(PyObject *module, core_state *st);
 
 /* py_log.c */
 int log_add_types(PyObject *module, core_state *st);
+void log_free_spares(core_state *st);
 /* Step over everything committed; holding gate[RX]'s lock, which stands for the consumer then. */
 void log_discard_held(chan_block *b);
 /* async with tx.claim(n): what the awaitable's methods __aenter__ and __aexit__ do. */
@@ -366,6 +379,8 @@ int line_up(chan_block *b, int side, nc_waiter *w, uint64_t least, uint64_t shar
 /* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
  * references, also when it fails. */
 PyObject *wait_new(const Call *call, double timeout);
+/* The same for one item, sent (a value) or received (NULL); takes references of its own. */
+PyObject *wait_new_one(const call_op *op, Endpoint *ep, PyObject *value, double timeout);
 void wait_free_spares(core_state *st);
 /* Look once, and again if that was in vain because of waiters who will never come.  The result as in look. */
 step try_call(Call *call, PyObject **out);

@@ -50,14 +50,59 @@ static step busy(Endpoint *ep, bool patient)
     return STEP_ERROR;
 }
 
+/* Memory for a claim.  Most live shortly, so with a GIL a few dead ones are kept to be used again. */
+#if NC_FREE_THREADED
+static Claim *claim_alloc(core_state *Py_UNUSED(st), PyTypeObject *type) { return (Claim *)core_new(type); }
+
+static void claim_recycle(core_state *Py_UNUSED(st), Claim *claim) { PyObject_GC_Del(claim); }
+#else
+enum { SPARE_CLAIMS = 16 };
+
+static Claim *claim_alloc(core_state *st, PyTypeObject *type)
+{
+    Claim *claim = st->spare_claim;
+    if (claim == NULL)
+        return (Claim *)core_new(type);
+    st->spare_claim = claim->view;
+    st->spare_claims--;
+    claim->view = NULL;
+    claim->ep = NULL; /* the collector may look at once */
+    PyObject_Init((PyObject *)claim, type);
+    PyObject_GC_Track(claim);
+    return claim;
+}
+
+static void claim_recycle(core_state *st, Claim *claim)
+{
+    if (st->spare_claims == SPARE_CLAIMS) {
+        PyObject_GC_Del(claim);
+        return;
+    }
+    claim->view = st->spare_claim; /* any pointer of a dead claim will do for a link */
+    st->spare_claim = claim;
+    st->spare_claims++;
+}
+#endif
+
+void log_free_spares(core_state *st)
+{
+    for (; st->spare_claims > 0; st->spare_claims--) {
+        Claim *claim = st->spare_claim;
+        st->spare_claim = claim->view;
+        PyObject_GC_Del(claim);
+    }
+}
+
 static Claim *claim_new(Endpoint *ep, const nc_record *record)
 {
-    PyTypeObject *type = ep->chan->st->claim_type[ep->side];
-    Claim *claim = (Claim *)core_new(type);
+    core_state *st = ep->chan->st;
+    Claim *claim = claim_alloc(st, st->claim_type[ep->side]);
     if (claim == NULL)
         return NULL;
     claim->ep = (Endpoint *)Py_NewRef(ep);
     claim->record = *record;
+    atomic_store_explicit(&claim->state, CLAIM_OPEN, memory_order_relaxed); /* nobody else knows it yet */
+    atomic_store_explicit(&claim->exports, 0, memory_order_relaxed);
     ep->claim = claim;
     return claim;
 }
@@ -92,6 +137,8 @@ static step claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
         block_tell(ep->chan->block, log_freed_by_abort(ep->chan->block), kicks);
         return STEP_ERROR;
     }
+    if (s == STEP_BLOCKED)
+        block_tell(ep->chan->block, RX, kicks); /* who reads may wait for a wake-up that could not be given */
     if (s == STEP_ERROR && !PyErr_Occurred())
         core_raise(ep->chan->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
     return s;
@@ -118,10 +165,8 @@ static const char *payload(PyObject *data, uint64_t *n)
 static PyObject *original(PyObject *data) { return PyTuple_CheckExact(data) ? PyTuple_GET_ITEM(data, 0) : data; }
 
 /* Copy a message into the ring. */
-static inline step put_bytes(Call *call, PyObject *data, bool called)
+static inline step put_bytes(Call *call, const char *bytes, uint64_t n, bool called)
 {
-    uint64_t n;
-    const char *bytes = payload(data, &n);
     nc_record record;
     step s = reserve(call, n, called, &record);
     if (s == STEP_READY) {
@@ -131,23 +176,55 @@ static inline step put_bytes(Call *call, PyObject *data, bool called)
     return s;
 }
 
-static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+/* `value` is what was passed. */
+static inline step send_one(Call *call, PyObject *value, const char *bytes, uint64_t n, bool called, nc_box **kicks)
 {
-    step s = put_bytes(call, call->value, called);
-    if (s == STEP_READY)
+    step s = put_bytes(call, bytes, n, called);
+    if (s == STEP_READY || s == STEP_BLOCKED) /* see claim_look */
         block_tell(call->ep->chan->block, RX, kicks);
     else if (s == STEP_ERROR && !PyErr_Occurred())
-        core_raise(call->ep->chan->st, E_SEND, original(call->value), "the receiver is gone");
+        core_raise(call->ep->chan->st, E_SEND, value, "the receiver is gone");
     return s;
+}
+
+static void raise_send_timeout(Call *call, PyObject *value, uint64_t n)
+{
+    core_raise(call->ep->chan->st, E_SEND_TIMEOUT, value, "no room for %llu bytes within the timeout (capacity %llu)",
+               (unsigned long long)n, (unsigned long long)call->ep->chan->log->capacity);
+}
+
+static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+{
+    uint64_t n;
+    const char *bytes = payload(call->value, &n);
+    return send_one(call, original(call->value), bytes, n, called, kicks);
 }
 
 static void send_timed_out(Call *call)
 {
     uint64_t n;
     payload(call->value, &n);
-    core_raise(call->ep->chan->st, E_SEND_TIMEOUT, original(call->value),
-               "no room for %llu bytes within the timeout (capacity %llu)", (unsigned long long)n,
-               (unsigned long long)call->ep->chan->log->capacity);
+    raise_send_timeout(call, original(call->value), n);
+}
+
+/* A send that lives on the stack, and so can hold what was passed without an object for it.  call.value is what
+ * was passed. */
+typedef struct HeldSend {
+    Call call;
+    const char *bytes;
+    uint64_t n;
+    Py_buffer view;               /* .obj is NULL for bytes, which cannot change */
+} HeldSend;
+
+static step held_send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+{
+    HeldSend *send = container_of(call, HeldSend, call);
+    return send_one(call, call->value, send->bytes, send->n, called, kicks);
+}
+
+static void held_send_timed_out(Call *call)
+{
+    raise_send_timeout(call, call->value, container_of(call, HeldSend, call)->n);
 }
 
 /* The list of what was not sent, as it was passed; a new reference. */
@@ -167,10 +244,13 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
     step s = STEP_READY;
     if (before == all && (call->ep->closed || nc_gate_crowd(&c->gate[TX]) & NC_OVER))
         s = call->ep->closed ? endpoint_check(call->ep) : STEP_ERROR;
-    while (s == STEP_READY && call->n < all)
-        if ((s = put_bytes(call, PyList_GET_ITEM(call->value, call->n), called)) == STEP_READY)
+    while (s == STEP_READY && call->n < all) {
+        uint64_t n;
+        const char *bytes = payload(PyList_GET_ITEM(call->value, call->n), &n);
+        if ((s = put_bytes(call, bytes, n, called)) == STEP_READY)
             call->n++;
-    if (call->n > before)
+    }
+    if (call->n > before || s == STEP_BLOCKED) /* see claim_look */
         block_tell(c->block, RX, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred()) {
         PyObject *unsent = unsent_of(call);
@@ -199,7 +279,8 @@ static const call_op claim_op = {"claim", "Sender.claim", claim_look, claim_time
 static const call_op claim_blocking_op = {"claim_blocking", "Sender.claim_blocking", claim_look, claim_timed_out,
                                           false};
 static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false};
-static const call_op send_blocking_op = {"send_blocking", "Sender.send_blocking", send_look, send_timed_out, false};
+static const call_op send_blocking_op = {"send_blocking", "Sender.send_blocking", held_send_look, held_send_timed_out,
+                                         false};
 static const call_op send_many_op = {"send_many", "Sender.send_many", send_many_look, send_many_timed_out, false};
 static const call_op send_many_blocking_op = {"send_many_blocking", "Sender.send_many_blocking", send_many_look,
                                               send_many_timed_out, false};
@@ -238,6 +319,14 @@ static Py_ssize_t parse_size(Chan *c, PyObject *arg)
     return 0;
 }
 
+static bool check_contiguous(PyObject *data, const Py_buffer *view)
+{
+    if (PyBuffer_IsContiguous(view, 'C'))
+        return true;
+    PyErr_Format(PyExc_BufferError, "a message must be C-contiguous, and this %.200s is not", Py_TYPE(data)->tp_name);
+    return false;
+}
+
 /* What payload() takes, a new reference, checked; or NULL with an exception set. */
 static PyObject *checked_payload(Chan *c, PyObject *data)
 {
@@ -249,11 +338,8 @@ static PyObject *checked_payload(Chan *c, PyObject *data)
         PyObject *view = PyMemoryView_FromObject(data);
         if (view == NULL)
             return NULL;
-        if (PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(view), 'C'))
+        if (check_contiguous(data, PyMemoryView_GET_BUFFER(view)))
             held = PyTuple_Pack(2, data, view);
-        else
-            PyErr_Format(PyExc_BufferError, "a message must be C-contiguous, and this %.200s is not",
-                         Py_TYPE(data)->tp_name);
         Py_DECREF(view);
     }
     if (held == NULL)
@@ -262,6 +348,33 @@ static PyObject *checked_payload(Chan *c, PyObject *data)
     if (!check_size(c, n))
         Py_CLEAR(held);
     return held;
+}
+
+static inline void let_go(HeldSend *send)
+{
+    if (send->view.obj != NULL)
+        PyBuffer_Release(&send->view);
+}
+
+/* Hold what is to be sent, checked: then let_go() is due; false with an exception set. */
+static inline bool hold_message(HeldSend *send, PyObject *data)
+{
+    Chan *c = send->call.ep->chan;
+    send->call.value = data;
+    if (PyBytes_CheckExact(data)) {
+        send->view.obj = NULL;
+        send->bytes = PyBytes_AS_STRING(data);
+        send->n = (uint64_t)PyBytes_GET_SIZE(data);
+        return check_size(c, send->n);
+    }
+    if (PyObject_GetBuffer(data, &send->view, PyBUF_FULL_RO) < 0)
+        return false;
+    send->bytes = send->view.buf;
+    send->n = (uint64_t)send->view.len;
+    if (check_contiguous(data, &send->view) && check_size(c, send->n))
+        return true;
+    PyBuffer_Release(&send->view);
+    return false;
 }
 
 static bool check_idle(Endpoint *ep)
@@ -335,32 +448,29 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n
 
 static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    Endpoint *ep = (Endpoint *)self;
+    HeldSend send; /* the view is left alone where it is not needed */
     double timeout;
-    uint64_t size;
-    if (!core_parse_one(ep->chan->st, "send_blocking", args, n, kwnames, &timeout))
+    send.call = (Call){.op = &send_blocking_op, .ep = (Endpoint *)self};
+    if (!core_parse_one(send.call.ep->chan->st, "send_blocking", args, n, kwnames, &timeout) ||
+        !hold_message(&send, args[0]))
         return NULL;
-    Call call = {.op = &send_blocking_op, .ep = ep, .value = checked_payload(ep->chan, args[0])};
-    if (call.value == NULL)
-        return NULL;
-    payload(call.value, &size);
-    call_needs(&call, size);
-    PyObject *result = wait_blocking(&call, timeout);
-    Py_DECREF(call.value);
+    call_needs(&send.call, send.n);
+    PyObject *result = wait_blocking(&send.call, timeout);
+    let_go(&send);
     return result;
 }
 
 static PyObject *sender_try_send(PyObject *self, PyObject *data)
 {
-    Endpoint *ep = (Endpoint *)self;
-    Call call = {.op = &send_op, .ep = ep, .value = checked_payload(ep->chan, data)};
-    if (call.value == NULL)
+    HeldSend send;
+    send.call = (Call){.op = &send_blocking_op, .ep = (Endpoint *)self};
+    if (!hold_message(&send, data))
         return NULL;
-    step s = try_call(&call, NULL);
+    step s = try_call(&send.call, NULL);
+    let_go(&send);
     if (s == STEP_BLOCKED)
-        core_raise(ep->chan->st, E_FULL, data, "no room for this message now (capacity %llu)",
-                   (unsigned long long)ep->chan->log->capacity);
-    Py_DECREF(call.value);
+        core_raise(send.call.ep->chan->st, E_FULL, data, "no room for this message now (capacity %llu)",
+                   (unsigned long long)send.call.ep->chan->log->capacity);
     return s == STEP_READY ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -499,7 +609,34 @@ static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kic
     return STEP_READY;
 }
 
-/* At least one, at most call->n, as a list of bytes.  What there is no memory for stays in the ring. */
+/* Take up to n messages, of which `record` is the first, into a list of bytes; NULL with an exception set if not
+ * even that one.  What there is no memory for stays in the ring. */
+static PyObject *take_many(Endpoint *ep, nc_record *record, Py_ssize_t n, nc_box **kicks)
+{
+    chan_block *b = ep->chan->block;
+    bool freed = false, freed_any = false;
+    PyObject *list = PyList_New(0);
+    nc_result r = list != NULL ? NC_OK : NC_EMPTY;
+    while (r == NC_OK) {
+        PyObject *bytes = PyBytes_FromStringAndSize((const char *)record->data, (Py_ssize_t)record->size);
+        bool kept = bytes != NULL && PyList_Append(list, bytes) == 0;
+        Py_XDECREF(bytes);
+        if (!kept)
+            break;
+        log_take(b, record);
+        freed_any = true;
+        r = PyList_GET_SIZE(list) < n ? nc_log_peek_sc(b->log, record, &freed, b->many, LOG_PUBLISH) : NC_EMPTY;
+    }
+    if (freed_any) {
+        PyErr_Clear();
+        block_tell(b, TX, kicks);
+        return list;
+    }
+    Py_XDECREF(list);
+    return NULL;
+}
+
+/* At least one, at most call->n. */
 static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
@@ -508,25 +645,8 @@ static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kic
         raise_end(call);
     if (s != STEP_READY)
         return s;
-    PyObject *list = PyList_New(0);
-    while (list != NULL && s == STEP_READY && PyList_GET_SIZE(list) < call->n) {
-        PyObject *bytes = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
-        bool kept = bytes != NULL && PyList_Append(list, bytes) == 0;
-        Py_XDECREF(bytes);
-        if (!kept)
-            break;
-        log_take(call->ep->chan->block, &record);
-        if (PyList_GET_SIZE(list) < call->n)
-            s = show(call, called, &record, kicks);
-    }
-    if (list != NULL && PyList_GET_SIZE(list) > 0) {
-        PyErr_Clear();
-        block_tell(call->ep->chan->block, TX, kicks);
-        *out = list;
-        return STEP_READY;
-    }
-    Py_XDECREF(list);
-    return STEP_ERROR;
+    *out = take_many(call->ep, &record, call->n, kicks);
+    return *out != NULL ? STEP_READY : STEP_ERROR;
 }
 
 /* Iteration (call->value): the claim handed out last goes first.  The end is no error. */
@@ -577,7 +697,8 @@ void log_discard_held(chan_block *b)
     if (b->reading) /* the claim's end comes back here */
         return;
     uint64_t before = atomic_load_explicit(&b->log->head, memory_order_relaxed); /* under the lock */
-    while (nc_log_peek_sc(b->log, &record, &freed, b->many, LOG_PUBLISH) == NC_OK)
+    while (block_have(b, RX) > 0 && /* W3, after C2 */
+           nc_log_peek_sc(b->log, &record, &freed, b->many, LOG_PUBLISH) == NC_OK)
         nc_log_release_sc(b->log, &record, b->many, LOG_PUBLISH);
     b->discarded += atomic_load_explicit(&b->log->head, memory_order_relaxed) - before;
 }
@@ -799,6 +920,44 @@ static PyObject *endpoint_dump(PyObject *self, PyObject *Py_UNUSED(ignored))
     return list;
 }
 
+/* ---- claims: their state ------------------------------------------------------------------------------ */
+
+static bool claim_is_open(Claim *claim)
+{
+    return atomic_load_explicit(&claim->state, memory_order_seq_cst) == CLAIM_OPEN; /* E1 */
+}
+
+/* Buffers are given out and returned, and claims ended, with the GIL held; where there is one it orders them, and
+ * the locked instructions are not needed. */
+#if NC_FREE_THREADED
+static void claim_count_export(Claim *claim, Py_ssize_t by)
+{
+    atomic_fetch_add_explicit(&claim->exports, by, memory_order_seq_cst); /* E1: counted first, looked at after */
+}
+
+/* OPEN becomes DONE; false if it was DONE. */
+static bool claim_shut(Claim *claim)
+{
+    int open = CLAIM_OPEN;
+    return atomic_compare_exchange_strong_explicit(&claim->state, &open, CLAIM_DONE, memory_order_seq_cst,
+                                                   memory_order_seq_cst); /* E1 */
+}
+#else
+static void claim_count_export(Claim *claim, Py_ssize_t by)
+{
+    Py_ssize_t exports = atomic_load_explicit(&claim->exports, memory_order_relaxed); /* under the GIL */
+    atomic_store_explicit(&claim->exports, exports + by, memory_order_relaxed);
+}
+
+static bool claim_shut(Claim *claim)
+{
+    if (atomic_load_explicit(&claim->state, memory_order_relaxed) == CLAIM_DONE) /* under the GIL */
+        return false;
+    atomic_store_explicit(&claim->state, CLAIM_DONE, memory_order_relaxed);
+    return true;
+}
+#endif
+
 /* ---- claims: ending them ---------------------------------------------------------------------------- */
 
 /* The record's fate, once the claim is DONE and nothing is exported. */
@@ -839,9 +998,7 @@ static bool claim_finish_held(Claim *claim, int how, uint64_t n, nc_box **kicks)
 {
     Endpoint *ep = claim->ep;
     Chan *c = ep->chan;
-    int open = CLAIM_OPEN;
-    if (!atomic_compare_exchange_strong_explicit(&claim->state, &open, CLAIM_DONE, memory_order_seq_cst,
-                                                 memory_order_seq_cst)) { /* E1 */
+    if (!claim_shut(claim)) {
         raise_released(claim);
         return false;
     }
@@ -905,11 +1062,6 @@ static bool claim_finish(Claim *claim, int how, uint64_t n, bool keep_view)
     Py_END_CRITICAL_SECTION();
     settle_soon(ep->chan, kicks);
     return ok;
-}
-
-static bool claim_is_open(Claim *claim)
-{
-    return atomic_load_explicit(&claim->state, memory_order_seq_cst) == CLAIM_OPEN; /* E1 */
 }
 
 /* commit(n=None) */
@@ -1003,20 +1155,17 @@ static int claim_getbuffer(PyObject *self, Py_buffer *view, int flags)
 {
     Claim *claim = (Claim *)self;
     bool readonly = claim->ep->side == RX;
-    atomic_fetch_add_explicit(&claim->exports, 1, memory_order_seq_cst); /* E1: counted first, looked at after */
+    claim_count_export(claim, 1);
     if (!claim_is_open(claim))
         raise_released(claim);
     else if (PyBuffer_FillInfo(view, self, claim->record.data, (Py_ssize_t)claim->record.size, readonly, flags) == 0)
         return 0;
     view->obj = NULL;
-    atomic_fetch_sub_explicit(&claim->exports, 1, memory_order_seq_cst); /* E1 */
+    claim_count_export(claim, -1);
     return -1;
 }
 
-static void claim_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
-{
-    atomic_fetch_sub_explicit(&((Claim *)self)->exports, 1, memory_order_seq_cst); /* E1 */
-}
+static void claim_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view)) { claim_count_export((Claim *)self, -1); }
 
 static Py_ssize_t claim_length(PyObject *self) { return (Py_ssize_t)((Claim *)self)->record.size; }
 
@@ -1029,14 +1178,14 @@ static PyObject *claim_item(Claim *claim, PyObject *key)
         return NULL;
     if (i < 0)
         i += size;
-    atomic_fetch_add_explicit(&claim->exports, 1, memory_order_seq_cst); /* E1: as a view would */
+    claim_count_export(claim, 1); /* as a view would */
     if (!claim_is_open(claim))
         raise_released(claim);
     else if (i < 0 || i >= size)
         PyErr_Format(PyExc_IndexError, "index out of bounds of a claim of %zd bytes", size);
     else
         item = PyLong_FromLong(claim->record.data[i]);
-    atomic_fetch_sub_explicit(&claim->exports, 1, memory_order_seq_cst); /* E1 */
+    claim_count_export(claim, -1);
     return item;
 }
 
@@ -1102,8 +1251,8 @@ static void claim_dealloc(PyObject *self)
         Py_END_CRITICAL_SECTION();
         settle_soon(ep->chan, kicks);
     }
-    type->tp_free(self);
-    Py_DECREF(ep);
+    claim_recycle(ep->chan->st, claim);
+    Py_DECREF(ep); /* after which the state may be gone */
     Py_DECREF(type);
 }
 

@@ -80,8 +80,10 @@ static inline step log_show(chan_block *b, bool called, nc_record *record, nc_bo
             if (r == NC_OK)
                 return STEP_READY;
         }
-        if (last == 0 && !nc_gate_over_seen(g)) /* C1, before the last look */
+        if (last == 0 && !nc_gate_over_seen(g)) { /* C1, before the last look */
+            block_tell(b, TX, kicks);             /* who sends may wait for a wake-up that could not be given */
             return STEP_BLOCKED;
+        }
     }
     return nc_log_used(b->log) == 0 ? STEP_ERROR : STEP_BLOCKED;
 }

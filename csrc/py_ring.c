@@ -90,6 +90,35 @@ __attribute__((noinline)) static PyObject *tell_now(Endpoint *ep, int side, PyOb
     return result;
 }
 
+/* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
+static inline PyObject *send_plainly(Endpoint *ep, PyObject *value)
+{
+    bool put;
+    Py_INCREF(value);
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    put = put_one(ep, value);
+    Py_END_CRITICAL_SECTION();
+    if (!put) {
+        Py_DECREF(value); /* not the last: the caller's */
+        return NULL;
+    }
+    if (nc_gate_flag(&ep->chan->gate[RX], NC_GLANCE) == 0) /* W2 */
+        Py_RETURN_NONE;
+    return tell_now(ep, RX, Py_NewRef(Py_None));
+}
+
+/* Receive the plain way, likewise. */
+static inline PyObject *recv_plainly(Endpoint *ep)
+{
+    PyObject *value;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    value = take_one(ep);
+    Py_END_CRITICAL_SECTION();
+    if (value == NULL || nc_gate_flag(&ep->chan->gate[TX], NC_GLANCE) == 0) /* W2 */
+        return value;
+    return tell_now(ep, TX, value);
+}
+
 /* ---- senders: look ---------------------------------------------------------------------------------- */
 
 /* Put up to `n` values.  STEP_READY if anything went, in *put; the ring owns those now. */
@@ -110,24 +139,26 @@ static inline step put_some(Endpoint *ep, PyObject *const *values, uint64_t n, u
         return STEP_ERROR;
     }
     *put = crowd == 0 || called ? ring_put(c, values, n) : ring_put_behind(c, values, n);
-    if (*put == 0)
-        return STEP_BLOCKED;
-    tell(c, RX, kicks);
-    return STEP_READY;
+    tell(c, RX, kicks); /* also when it is full: those who take may wait for a wake-up that could not be given */
+    return *put == 0 ? STEP_BLOCKED : STEP_READY;
 }
 
-static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+__attribute__((noinline)) static step send_look_slowly(Call *call, bool called, nc_box **kicks)
 {
-    if (!called && put_one(call->ep, call->value)) {
-        call->value = NULL;
-        tell(call->ep->chan, RX, kicks);
-        return STEP_READY;
-    }
     uint64_t put;
     step s = put_some(call->ep, &call->value, 1, &put, called, call->value, kicks);
     if (s == STEP_READY)
         call->value = NULL;
     return s;
+}
+
+static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+{
+    if (called || !put_one(call->ep, call->value))
+        return send_look_slowly(call, called, kicks);
+    call->value = NULL;
+    tell(call->ep->chan, RX, kicks);
+    return STEP_READY;
 }
 
 static void send_timed_out(Call *call)
@@ -189,7 +220,15 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n
     double timeout;
     if (!core_parse_one(ep->chan->st, "send", args, n, kwnames, &timeout))
         return NULL;
-    return wait_new(&(Call){&send_op, (Endpoint *)Py_NewRef(self), Py_NewRef(args[0]), 0, 1, 1, NULL, false}, timeout);
+    return wait_new_one(&send_op, ep, args[0], timeout);
+}
+
+__attribute__((noinline)) static PyObject *send_blocking_slowly(Endpoint *ep, PyObject *value, double timeout)
+{
+    Call call = {&send_blocking_op, ep, Py_NewRef(value), 0, 1, 1, NULL, false};
+    PyObject *result = wait_blocking(&call, timeout);
+    Py_XDECREF(call.value);
+    return result;
 }
 
 static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -198,10 +237,8 @@ static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_
     double timeout;
     if (!core_parse_one(ep->chan->st, "send_blocking", args, n, kwnames, &timeout))
         return NULL;
-    Call call = {&send_blocking_op, ep, Py_NewRef(args[0]), 0, 1, 1, NULL, false};
-    PyObject *result = wait_blocking(&call, timeout);
-    Py_XDECREF(call.value);
-    return result;
+    PyObject *sent = send_plainly(ep, args[0]);
+    return sent != NULL ? sent : send_blocking_slowly(ep, args[0], timeout);
 }
 
 __attribute__((noinline)) static PyObject *try_send_slowly(PyObject *self, PyObject *value)
@@ -210,6 +247,7 @@ __attribute__((noinline)) static PyObject *try_send_slowly(PyObject *self, PyObj
     nc_box *kicks = NULL;
     uint64_t put;
     step s;
+    Py_INCREF(value); /* the ring's */
     do {
         Py_BEGIN_CRITICAL_SECTION(self);
         s = put_some(ep, &value, 1, &put, false, value, &kicks);
@@ -227,17 +265,8 @@ __attribute__((noinline)) static PyObject *try_send_slowly(PyObject *self, PyObj
 
 static PyObject *sender_try_send(PyObject *self, PyObject *value)
 {
-    Endpoint *ep = (Endpoint *)self;
-    bool put;
-    Py_INCREF(value);
-    Py_BEGIN_CRITICAL_SECTION(self);
-    put = put_one(ep, value);
-    Py_END_CRITICAL_SECTION();
-    if (!put)
-        return try_send_slowly(self, value);
-    if (nc_gate_flag(&ep->chan->gate[RX], NC_GLANCE) == 0) /* W2 */
-        Py_RETURN_NONE;
-    return tell_now(ep, RX, Py_NewRef(Py_None));
+    PyObject *sent = send_plainly((Endpoint *)self, value);
+    return sent != NULL ? sent : try_send_slowly(self, value);
 }
 
 /* `list` is a snapshot that nobody else has: what is sent must not change under way. */
@@ -303,8 +332,10 @@ static inline step take_some(Endpoint *ep, PyObject **values, uint64_t n, uint64
     bool first = called || nc_gate_crowd(g) < NC_HEAD;
     *taken = first ? ring_take(c, values, n) : ring_take_behind(c, values, n);
     if (*taken == 0) {
-        if (!nc_gate_over_seen(g)) /* C1, before the last look: what came before the end is there by now */
+        if (!nc_gate_over_seen(g)) { /* C1, before the last look: what came before the end is there by now */
+            tell(c, TX, kicks);      /* see put_some */
             return STEP_BLOCKED;
+        }
         *taken = first ? ring_take(c, values, n) : ring_take_behind(c, values, n);
         if (*taken == 0)
             return nc_ring_len(c->ring) == 0 ? STEP_ERROR : STEP_BLOCKED; /* or is owed to those in line */
@@ -319,17 +350,21 @@ static void raise_end(Call *call)
         core_raise(call->ep->chan->st, E_RECV, NULL, "every sender is gone and everything was received");
 }
 
-static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+__attribute__((noinline)) static step recv_look_slowly(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    if (!called && (*out = take_one(call->ep)) != NULL) {
-        tell(call->ep->chan, TX, kicks);
-        return STEP_READY;
-    }
     uint64_t taken;
     step s = take_some(call->ep, out, 1, &taken, called, kicks);
     if (s == STEP_ERROR)
         raise_end(call);
     return s;
+}
+
+static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+{
+    if (called || (*out = take_one(call->ep)) == NULL)
+        return recv_look_slowly(call, called, out, kicks);
+    tell(call->ep->chan, TX, kicks);
+    return STEP_READY;
 }
 
 static void recv_timed_out(Call *call)
@@ -349,6 +384,10 @@ static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 
 static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
+    if (!called && (*out = take_one(call->ep)) != NULL) {
+        tell(call->ep->chan, TX, kicks);
+        return STEP_READY;
+    }
     step s = next_look(call, called, out, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred())
         PyErr_SetNone(PyExc_StopAsyncIteration);
@@ -388,7 +427,12 @@ static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t
     double timeout;
     if (!core_parse_none(ep->chan->st, "recv", args, n, kwnames, &timeout))
         return NULL;
-    return wait_new(&(Call){&recv_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL, false}, timeout);
+    return wait_new_one(&recv_op, ep, NULL, timeout);
+}
+
+__attribute__((noinline)) static PyObject *recv_blocking_slowly(Endpoint *ep, const call_op *op, double timeout)
+{
+    return wait_blocking(&(Call){op, ep, NULL, 1, 1, 1, NULL, false}, timeout);
 }
 
 static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -397,7 +441,8 @@ static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, P
     double timeout;
     if (!core_parse_none(ep->chan->st, "recv_blocking", args, n, kwnames, &timeout))
         return NULL;
-    return wait_blocking(&(Call){&recv_blocking_op, ep, NULL, 1, 1, 1, NULL, false}, timeout);
+    PyObject *value = recv_plainly(ep);
+    return value != NULL ? value : recv_blocking_slowly(ep, &recv_blocking_op, timeout);
 }
 
 __attribute__((noinline)) static PyObject *try_recv_slowly(PyObject *self)
@@ -422,18 +467,13 @@ __attribute__((noinline)) static PyObject *try_recv_slowly(PyObject *self)
     return NULL;
 }
 
-static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored))
+/* METH_FASTCALL: calling a bound METH_NOARGS is slower by a third. */
+static PyObject *receiver_try_recv(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t n)
 {
-    Endpoint *ep = (Endpoint *)self;
-    PyObject *value;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    value = take_one(ep);
-    Py_END_CRITICAL_SECTION();
-    if (value == NULL)
-        return try_recv_slowly(self);
-    if (nc_gate_flag(&ep->chan->gate[TX], NC_GLANCE) == 0) /* W2 */
-        return value;
-    return tell_now(ep, TX, value);
+    if (n != 0)
+        return PyErr_Format(PyExc_TypeError, "try_recv() takes no arguments (%zd given)", n);
+    PyObject *value = recv_plainly((Endpoint *)self);
+    return value != NULL ? value : try_recv_slowly(self);
 }
 
 static Call recv_many_call(Endpoint *ep, const call_op *op, Py_ssize_t n)
@@ -482,13 +522,11 @@ static PyObject *receiver_try_recv_many(PyObject *self, PyObject *arg)
 /* for v in rx: blocks; NULL without an exception is the end. */
 static PyObject *receiver_next(PyObject *self)
 {
-    return wait_blocking(&(Call){&next_op, (Endpoint *)self, NULL, 1, 1, 1, NULL, false}, -1);
+    PyObject *value = recv_plainly((Endpoint *)self);
+    return value != NULL ? value : recv_blocking_slowly((Endpoint *)self, &next_op, -1);
 }
 
-static PyObject *receiver_anext(PyObject *self)
-{
-    return wait_new(&(Call){&anext_op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL, false}, -1);
-}
+static PyObject *receiver_anext(PyObject *self) { return wait_new_one(&anext_op, (Endpoint *)self, NULL, -1); }
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
@@ -506,7 +544,7 @@ static PyObject *receiver_anext(PyObject *self)
     }
 #define RECEIVER_METHODS                                                                       \
     {"recv", FAST(receiver_recv), METH_FASTCALL | METH_KEYWORDS, recv_doc},                    \
-        {"try_recv", receiver_try_recv, METH_NOARGS, try_recv_doc},                            \
+        {"try_recv", FAST(receiver_try_recv), METH_FASTCALL, try_recv_doc},                    \
         {"recv_many", FAST(receiver_recv_many), METH_FASTCALL | METH_KEYWORDS, recv_many_doc}, \
     {                                                                                          \
         "try_recv_many", receiver_try_recv_many, METH_O, try_recv_many_doc                     \

@@ -302,11 +302,26 @@ static void awaitable_release(core_state *st, Awaitable *aw)
     PyErr_Restore(type, value, traceback);
 }
 
+/* It is not done: prepare until it sleeps or is, then let go of what is not needed any more. */
+static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
+{
+    Chan *c = aw->call.ep->chan;
+    while (s == STEP_PREPARE) {
+        settle_soon(c, *kicks);
+        *kicks = NULL;
+        s = awaitable_prepared(c->st, aw, out, kicks);
+    }
+    if (s == STEP_SLEEP)
+        line_look_ahead(c, aw->call.ep->side, kicks);
+    else if (aw->state == DONE)
+        awaitable_release(c->st, aw);
+    return s;
+}
+
 /* One step: STEP_READY with the result, STEP_ERROR, or STEP_SLEEP with the future to wait on. */
 static int awaitable_step(Awaitable *aw, PyObject **out)
 {
     Chan *c = aw->call.ep->chan;
-    core_state *st = c->st;
     nc_box *kicks = NULL;
     PyObject *was = NULL;
     bool begun;
@@ -325,16 +340,8 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
         return s;
     }
     if (s == STEP_BLOCKED)
-        s = awaitable_woken_by_stranger(st, aw, was) ? STEP_PREPARE : STEP_ERROR;
-    while (s == STEP_PREPARE) {
-        settle_soon(c, kicks);
-        kicks = NULL;
-        s = awaitable_prepared(st, aw, out, &kicks);
-    }
-    if (s == STEP_SLEEP)
-        line_look_ahead(c, aw->call.ep->side, &kicks);
-    else if (aw->state == DONE)
-        awaitable_release(st, aw);
+        s = awaitable_woken_by_stranger(c->st, aw, was) ? STEP_PREPARE : STEP_ERROR;
+    s = awaitable_wait(aw, s, out, &kicks);
     Py_XDECREF(was);
     settle_soon(c, kicks);
     return s;
@@ -383,11 +390,23 @@ static void awaitable_recycle(core_state *st, Awaitable *aw)
 
 void wait_free_spares(core_state *st)
 {
+    Py_XDECREF(atomic_exchange_explicit(&st->stop, NULL, memory_order_relaxed)); /* the last to know it */
     for (; st->spares > 0; st->spares--) {
         Awaitable *aw = st->spare;
         st->spare = aw->timer;
         PyObject_GC_Del(aw);
     }
+}
+
+static inline PyObject *awaitable_start(Awaitable *aw, double timeout)
+{
+    aw->timeout = timeout;
+    aw->state = CREATED;
+    aw->running = aw->expired = aw->requeue = false;
+    aw->future = aw->timer = NULL;
+    aw->sleeper = NULL;
+    PyObject_GC_Track(aw);
+    return (PyObject *)aw;
 }
 
 PyObject *wait_new(const Call *call, double timeout)
@@ -400,29 +419,45 @@ PyObject *wait_new(const Call *call, double timeout)
         return NULL;
     }
     aw->call = *call;
-    aw->timeout = timeout;
-    aw->state = CREATED;
-    aw->running = aw->expired = aw->requeue = false;
-    aw->future = aw->timer = NULL;
-    aw->sleeper = NULL;
-    PyObject_GC_Track(aw);
-    return (PyObject *)aw;
+    return awaitable_start(aw, timeout);
 }
 
-/* The first look of a new awaitable, with which most end: STEP_READY, STEP_ERROR, or on to awaitable_step. */
+/* The same for a call that moves one item; written where it is to lie, as most time is lost in copying. */
+PyObject *wait_new_one(const call_op *op, Endpoint *ep, PyObject *value, double timeout)
+{
+    core_state *st = ep->chan->st;
+    Awaitable *aw = awaitable_alloc(st, st->awaitable_type);
+    if (aw == NULL)
+        return NULL;
+    aw->call.op = op;
+    aw->call.ep = (Endpoint *)Py_NewRef(ep);
+    aw->call.value = Py_XNewRef(value);
+    aw->call.n = 0;
+    aw->call.least = aw->call.share = 1;
+    aw->call.entered = NULL;
+    aw->call.late = false;
+    return awaitable_start(aw, timeout);
+}
+
+/* The first look of a new awaitable, with which most end: with a GIL nothing has to be held for it. */
 static int awaitable_first_look(Awaitable *aw, PyObject **out)
 {
     Chan *c = aw->call.ep->chan;
     nc_box *kicks = NULL;
-    step s;
+    int s;
     aw->running = true;
     *out = NULL;
     s = aw->call.op->look(&aw->call, false, out, &kicks);
-    aw->running = false;
     if (s == STEP_READY || s == STEP_ERROR) {
+        aw->running = false;
         aw->state = DONE;
         if (aw->call.value != NULL)
             awaitable_release(c->st, aw);
+    } else if (s == STEP_BLOCKED && aw->timeout != 0)
+        s = awaitable_wait(aw, STEP_PREPARE, out, &kicks);
+    else {
+        aw->running = false;
+        s = awaitable_step(aw, out);
     }
     settle_soon(c, kicks);
     return s;
@@ -430,11 +465,8 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
 
 static int awaitable_run(Awaitable *aw, PyObject **out)
 {
-    if (!NC_FREE_THREADED && aw->state == CREATED && !aw->running) { /* with a GIL nothing has to be held */
-        int s = awaitable_first_look(aw, out);
-        if (s == STEP_READY || s == STEP_ERROR)
-            return s;
-    }
+    if (!NC_FREE_THREADED && aw->state == CREATED && !aw->running)
+        return awaitable_first_look(aw, out);
     return awaitable_step(aw, out);
 }
 
@@ -468,34 +500,70 @@ static void raise_stop_iteration(PyObject *value)
 }
 
 #if PY_VERSION_HEX >= 0x030C0000
-/* The same for `await`, which looks at .value alone: no tuple of arguments, no normalisation.  This is how
- * every result travels from 3.12 on, where only true coroutines are sent to. */
-static void hand_over(PyObject *value)
+static PyObject *stop_new(void)
 {
     PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
-    PyObject *none = PyTuple_New(0);
-    PyObject *stop = none != NULL ? type->tp_new(type, none, NULL) : NULL;
+    PyObject *none = PyTuple_New(0), *stop = none != NULL ? type->tp_new(type, none, NULL) : NULL;
     Py_XDECREF(none);
-    if (stop == NULL) {
+    return stop;
+}
+
+/* A result that was taken must not be lost because there is no memory for the StopIteration that it travels
+ * in: so one is put by beforehand.  False with MemoryError set, and nothing was taken. */
+static bool stop_put_by(core_state *st)
+{
+    if (atomic_load_explicit(&st->stop, memory_order_relaxed) != NULL)
+        return true;
+    PyObject *stop = stop_new(), *none = NULL;
+    if (stop == NULL)
+        return false;
+    if (!atomic_compare_exchange_strong_explicit(&st->stop, &none, stop, memory_order_acq_rel, memory_order_relaxed))
+        Py_DECREF(stop); /* another thread was quicker */
+    return true;
+}
+
+/* The one put by, with `value`, which it steals; NULL with MemoryError set in the end. */
+static PyObject *stop_in_need(core_state *st, PyObject *value)
+{
+    PyObject *stop = atomic_exchange_explicit(&st->stop, NULL, memory_order_acq_rel);
+    if (stop == NULL) { /* several threads in need at once */
         Py_DECREF(value);
-        return;
+        return NULL;
     }
+    PyErr_Clear();
     Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
+    return stop;
+}
+
+/* The same for `await`, which looks at .value alone: no tuple of arguments, no normalisation.  This is how
+ * every result travels from 3.12 on, where only true coroutines are sent to. */
+static void hand_over(core_state *st, PyObject *value)
+{
+    PyObject *stop = stop_new();
+    if (stop != NULL)
+        Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
+    else if ((stop = stop_in_need(st, value)) == NULL)
+        return;
     PyErr_SetRaisedException(stop);
 }
 #else
-#define hand_over raise_stop_iteration
+static bool stop_put_by(core_state *Py_UNUSED(st)) { return true; }
+
+static void hand_over(core_state *Py_UNUSED(st), PyObject *value) { raise_stop_iteration(value); }
 #endif
 
 static PyObject *awaitable_iternext(PyObject *self)
 {
+    core_state *st = ((Awaitable *)self)->call.ep->chan->st;
     PyObject *out;
+    if (!stop_put_by(st))
+        return NULL;
     switch (awaitable_run((Awaitable *)self, &out)) {
     case STEP_SLEEP:
         return out;
     case STEP_READY:
         if (out != NULL) /* NULL without an exception stands for None */
-            hand_over(out);
+            hand_over(st, out);
         return NULL;
     default:
         return NULL;
@@ -658,25 +726,28 @@ static int awaitable_clear(PyObject *self)
 }
 
 /* Dropped while it waits: as if it had been closed. */
+static void awaitable_drop_sleeper(Awaitable *aw)
+{
+    nc_box *kicks = NULL;
+    Py_BEGIN_CRITICAL_SECTION(aw->call.ep);
+    awaitable_end(aw, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle_soon(aw->call.ep->chan, kicks);
+}
+
 static void awaitable_dealloc(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
-    Chan *c = aw->call.ep->chan;
     PyTypeObject *type = Py_TYPE(self);
-    nc_box *kicks = NULL;
+    Endpoint *ep = aw->call.ep;
     PyObject_GC_UnTrack(self);
-    if (aw->sleeper != NULL) {
-        Py_BEGIN_CRITICAL_SECTION(aw->call.ep);
-        awaitable_end(aw, &kicks);
-        Py_END_CRITICAL_SECTION();
-        settle_soon(c, kicks);
-    }
+    if (aw->sleeper != NULL)
+        awaitable_drop_sleeper(aw);
     Py_XDECREF(aw->future);
     Py_XDECREF(aw->timer);
     Py_XDECREF(aw->call.value);
     Py_XDECREF(aw->call.entered);
-    Endpoint *ep = aw->call.ep;
-    awaitable_recycle(c->st, aw);
+    awaitable_recycle(ep->chan->st, aw);
     Py_DECREF(ep); /* may be the last, and take the module along */
     Py_DECREF(type);
 }

@@ -38,6 +38,7 @@ parker *parker_new(void *owner)
     if (p == NULL)
         return NULL;
     nc_box_init(&p->base.box);
+    p->base.box.guarded = !NC_FREE_THREADED;
     p->base.born = core_generation();
     p->waiter.box = &p->base.box;
     p->waiter.owner = owner;
@@ -53,9 +54,10 @@ parker *parker_new(void *owner)
 static void loop_box_close(loop_box *b)
 {
     int wake = atomic_load_explicit(&b->wake_fd, memory_order_relaxed); /* the last to know it */
-    if (wake >= 0)
-        close(wake);
-    if (b->read_fd >= 0 && b->read_fd != wake)
+    if (wake < 0)
+        return; /* never opened, or somebody else has closed it: its number may be another file's by now */
+    close(wake);
+    if (b->read_fd != wake)
         close(b->read_fd);
 }
 
@@ -152,7 +154,11 @@ void sleeper_set_future(sleeper *sl, PyObject *future)
 /* Wake the task that waits on this future.  On its loop's thread; runs Python code. */
 void resolve(core_state *st, PyObject *future)
 {
-    PyObject *done = PyObject_CallMethodOneArg(future, st->s_set_result, Py_None);
+    PyObject *args[] = {future, Py_None}, *done;
+    if (Py_IS_TYPE(future, (PyTypeObject *)st->Future))
+        done = PyObject_Vectorcall(st->Future_set_result, args, 2, NULL);
+    else
+        done = PyObject_VectorcallMethod(st->s_set_result, args, 2, NULL);
     if (done == NULL) {
         /* cancelled in the same tick: the cancellation leaves the line and hands the turn on */
         if (PyErr_ExceptionMatches(st->invalid_state))
@@ -187,8 +193,7 @@ typedef struct Mailbox {
     loop_box *box;
     PyObject *loop;               /* weak reference */
     PyObject *key;
-    bool tells_thread; /* a loop of asyncio's own making: _thread_id says where it runs */
-    bool plain_future; /* its create_future() is asyncio's own, which makes an asyncio.Future */
+    bool plain_future;            /* its create_future() is asyncio's own, which makes an asyncio.Future */
 } Mailbox;
 
 /* The mailbox's loop, a new reference, or NULL without an exception when it is gone. */
@@ -258,6 +263,29 @@ static void loop_box_bury(loop_box *box, nc_box **kicks)
         Py_XDECREF(sleeper_receive(w, &gone));
         w = next;
     }
+}
+
+/* The loop could not be told: those in its mail wait on, as if they had not been called, and whoever publishes
+ * next tells them again.  Reports the current exception. */
+static void loop_box_put_back(loop_box *box, PyObject *about)
+{
+    nc_waiter *w = nc_box_take(&box->base.box);
+    while (w != NULL) {
+        nc_waiter *next = w->mail_next;
+        sleeper *sl = container_of(w, sleeper, waiter);
+        Chan *c = (Chan *)Py_NewRef(sl->chan);
+        nc_gate *g = &c->gate[sl->side];
+        nc_gate_enter(g, core_generation());
+        if (nc_waiter_state_of(w) == NC_CALLED && w->born == g->born)
+            nc_gate_rejoin(g, w);
+        bool gone = !nc_post_receive(w); /* in the gate: nobody can call it in between */
+        nc_gate_exit(g);
+        if (gone)
+            sleeper_free(sl);
+        Py_DECREF(c);
+        w = next;
+    }
+    PyErr_WriteUnraisable(about);
 }
 
 /* The loop's reader: the wake fd was written to. */
@@ -434,10 +462,9 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
     m->key = Py_NewRef(key);
     m->loop = forget != NULL ? PyWeakref_NewRef(loop, forget) : NULL;
     Py_XDECREF(forget);
-    int own = PyObject_IsInstance(loop, st->BaseEventLoop);
-    m->tells_thread = own > 0;
+    int own = m->loop != NULL ? PyObject_IsInstance(loop, st->BaseEventLoop) : -1;
     m->plain_future = own > 0 && makes_plain_futures(st, loop);
-    m->box = m->loop != NULL && own >= 0 ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
+    m->box = own >= 0 ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
     if (m->box == NULL) {
         if (!PyErr_Occurred())
             PyErr_NoMemory();
@@ -445,6 +472,7 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
         return NULL;
     }
     nc_box_init(&m->box->base.box);
+    m->box->base.box.guarded = !NC_FREE_THREADED;
     m->box->base.is_loop = true;
     m->box->base.born = core_generation();
     m->box->loop = loop;
@@ -455,43 +483,68 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
     return m;
 }
 
+#if NC_FREE_THREADED
+static Mailbox *recent_mailbox(core_state *Py_UNUSED(st), PyObject *Py_UNUSED(loop)) { return NULL; }
+static void remember_mailbox(core_state *Py_UNUSED(st), Mailbox *Py_UNUSED(m)) {}
+#else
+/* Most programs have one loop: its mailbox, a new reference, without a search. */
+static Mailbox *recent_mailbox(core_state *st, PyObject *loop)
+{
+    Mailbox *m = (Mailbox *)st->recent;
+    if (m == NULL || m->box->loop != loop || m->box->base.born != core_generation())
+        return NULL;
+    PyObject *its = mailbox_loop(m); /* another loop may lie where a freed one was */
+    Py_XDECREF(its);
+    return its == loop ? (Mailbox *)Py_NewRef(m) : NULL;
+}
+
+static void remember_mailbox(core_state *st, Mailbox *m) { Py_XSETREF(st->recent, Py_XNewRef(m)); }
+#endif
+
 /* The loop's mailbox, a new reference; made when `create`.  NULL without an exception if there is none. */
 static Mailbox *mailbox_of(core_state *st, PyObject *loop, bool create)
 {
+    Mailbox *m = recent_mailbox(st, loop);
+    if (m != NULL)
+        return m;
     PyObject *key = PyLong_FromVoidPtr(loop);
     if (key == NULL)
         return NULL;
-    Mailbox *m = (Mailbox *)dict_find(st->mailboxes, key);
+    m = (Mailbox *)dict_find(st->mailboxes, key);
     if (m != NULL && m->box->base.born != core_generation())
         Py_CLEAR(m); /* the parent process's */
     if (m == NULL && create)
         m = mailbox_new(st, loop, key);
     Py_DECREF(key);
-#if !NC_FREE_THREADED
     if (m != NULL)
-        Py_XSETREF(st->recent, Py_NewRef(m));
-#endif
+        remember_mailbox(st, m);
     return m;
 }
 
-#if !NC_FREE_THREADED
-/* The loop of the mailbox used last, a new reference, if it is known to be running in this very thread: a
- * shorter way than asyncio._get_running_loop, which asks the kernel for the process id on 3.11. */
-static PyObject *recent_loop_here(core_state *st)
+#if PY_VERSION_HEX < 0x030C0000
+/* asyncio._get_running_loop() of 3.11 asks the kernel for the process id.  What it looks into is a holder in the
+ * thread's dict, whose first field is the loop: read here once asyncio's answer has shown that it is. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *loop;
+} loop_holder;
+
+static PyObject *running_loop(core_state *st)
 {
-    Mailbox *m = (Mailbox *)st->recent;
-    if (m == NULL || !m->tells_thread || m->box->base.born != core_generation())
-        return NULL;
-    PyObject *loop = mailbox_loop(m), *thread = NULL;
-    if (loop != NULL && (thread = PyObject_GetAttr(loop, st->s_thread_id)) == NULL)
-        PyErr_Clear();
-    bool here =
-        thread != NULL && PyLong_Check(thread) && PyLong_AsUnsignedLongMask(thread) == PyThread_get_thread_ident();
-    Py_XDECREF(thread);
-    if (!here)
-        Py_CLEAR(loop);
+    PyObject *dict = PyThreadState_GetDict();
+    loop_holder *holder = dict != NULL ? (loop_holder *)PyDict_GetItemWithError(dict, st->s_running) : NULL;
+    if (holder != NULL && Py_IS_TYPE(holder, st->holder_type) && st->holder_born == core_generation())
+        return Py_NewRef(holder->loop);
+    PyObject *loop = PyObject_CallNoArgs(st->get_running_loop);
+    if (holder != NULL && loop != NULL && loop != Py_None &&
+        Py_TYPE(holder)->tp_basicsize >= (Py_ssize_t)sizeof *holder && holder->loop == loop) {
+        st->holder_type = Py_TYPE(holder);
+        st->holder_born = core_generation();
+    }
     return loop;
 }
+#else
+static PyObject *running_loop(core_state *st) { return PyObject_CallNoArgs(st->get_running_loop); }
 #endif
 
 /* The loop that this thread runs and its mailbox, new references; loop is None where none runs.  False with
@@ -499,14 +552,7 @@ static PyObject *recent_loop_here(core_state *st)
 static bool find_running(core_state *st, bool create, PyObject **loop, Mailbox **m)
 {
     *m = NULL;
-#if !NC_FREE_THREADED
-    *loop = recent_loop_here(st);
-    if (*loop != NULL) {
-        *m = (Mailbox *)Py_NewRef(st->recent);
-        return true;
-    }
-#endif
-    *loop = PyObject_CallNoArgs(st->get_running_loop);
+    *loop = running_loop(st);
     if (*loop == NULL || *loop == Py_None)
         return *loop != NULL;
     *m = mailbox_of(st, *loop, create);
@@ -567,7 +613,7 @@ static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, PyM
         Py_XDECREF(traceback);
     } else {
         PyErr_Restore(type, value, traceback);
-        PyErr_WriteUnraisable(loop);
+        loop_box_put_back(m->box, loop);
     }
 }
 
@@ -576,14 +622,23 @@ static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
     int where = deliver_here(st, box);
     if (where == DELIVERED)
         return;
-    PyObject *key = PyLong_FromVoidPtr(box->loop);
-    Mailbox *m = key != NULL ? (Mailbox *)dict_find(st->mailboxes, key) : NULL;
-    Py_XDECREF(key);
-    PyObject *loop = m != NULL && m->box == box ? mailbox_loop(m) : NULL;
     int fd = atomic_load_explicit(&box->wake_fd, memory_order_acquire); /* F1 */
-    if (loop == NULL || loop_is_closed(st, loop))
+    PyObject *key = PyLong_FromVoidPtr(box->loop);
+    if (key == NULL) { /* no memory: unknown whether it lives, which does not make it dead */
+        if (fd < 0 || !wake_fd_write(fd))
+            loop_box_put_back(box, NULL);
+        PyErr_Clear();
+        return;
+    }
+    Mailbox *m = (Mailbox *)dict_find(st->mailboxes, key);
+    Py_DECREF(key);
+    PyObject *loop = m != NULL && m->box == box ? mailbox_loop(m) : NULL;
+    bool written = false, dead = loop == NULL || loop_is_closed(st, loop);
+    if (!dead && fd >= 0 && !(written = wake_fd_write(fd)))
+        atomic_store_explicit(&box->wake_fd, NO_READER, memory_order_relaxed); /* not ours any more: never again */
+    if (dead)
         loop_box_bury(box, kicks);
-    else if (fd < 0 || !wake_fd_write(fd))
+    else if (!written)
         call_soon_threadsafe(st, m, loop, where == ON_LOOP ? &mailbox_deliver_def : &mailbox_arm_def, (PyObject *)m,
                              kicks);
     Py_XDECREF(loop);
@@ -839,12 +894,47 @@ PyObject *loop_here(core_state *st, const char *who, nc_box **box, bool *plain)
     return loop;
 }
 
+#if NC_FREE_THREADED
+static PyObject *plain_future(core_state *st, PyObject *loop)
+{
+    return PyObject_Vectorcall(st->Future, &loop, 0, st->loop_keyword);
+}
+#else
+/* asyncio.Future(loop=loop), with a dict of arguments that is kept: a new one each time would cost a quarter of it all.
+ * The call runs Python code, which may come here again. */
+static PyObject *plain_future(core_state *st, PyObject *loop)
+{
+    PyTypeObject *type = (PyTypeObject *)st->Future;
+    PyObject *future = NULL, *arg = st->loop_arg;
+    st->loop_arg = NULL;
+    if (arg == NULL)
+        arg = PyDict_New();
+    if (arg != NULL && PyDict_SetItem(arg, st->s_loop, loop) == 0 &&
+        (future = type->tp_new(type, st->no_args, NULL)) != NULL && type->tp_init(future, st->no_args, arg) < 0)
+        Py_CLEAR(future);
+    if (future != NULL && PyDict_SetItem(arg, st->s_loop, Py_None) == 0) /* or it would keep the loop alive */
+        Py_XSETREF(st->loop_arg, arg);
+    else {
+        Py_XDECREF(arg);
+        if (future != NULL)
+            PyErr_Clear();
+    }
+    return future;
+}
+#endif
+
 /* A future of the loop that a task may wait on, a new reference. */
 PyObject *loop_future(core_state *st, PyObject *loop, bool plain)
 {
-    PyObject *future = plain ? PyObject_Vectorcall(st->Future, &loop, 0, st->loop_keyword)
-                             : PyObject_CallMethodNoArgs(loop, st->s_create_future);
-    if (future != NULL && PyObject_SetAttr(future, st->s_blocking, Py_True) < 0)
+    PyObject *future = plain ? plain_future(st, loop) : PyObject_CallMethodNoArgs(loop, st->s_create_future);
+    if (future == NULL)
+        return NULL;
+    /* what `yield` from a future does: a task that is given it must know that it was asked for */
+    descrsetfunc set = Py_TYPE(st->Future_blocking)->tp_descr_set;
+    int asked = Py_IS_TYPE(future, (PyTypeObject *)st->Future) && set != NULL
+                    ? set(st->Future_blocking, future, Py_True)
+                    : PyObject_SetAttr(future, st->s_blocking, Py_True);
+    if (asked < 0)
         Py_CLEAR(future);
     return future;
 }

@@ -1,4 +1,4 @@
-"""`python -m nexus_channels`: the log multiplexer, and what this build can do."""
+"""`python -m nexus_channels`: the log multiplexer, a short benchmark, and what this build can do."""
 
 import argparse
 import asyncio
@@ -54,6 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     merge.add_argument("-q", "--quiet", action="store_true", help="no progress bar and no summary")
     merge.set_defaults(command=_mux, parser=merge)
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure the channels beside other queues, in about a minute",
+        description="Measure the channels beside the queues of the standard library, and of janus, culsans, aiologic "
+        "and anyio where they are installed, and print a table a scenario. Each is checked before it is timed.",
+    )
+    bench.add_argument("--quick", action="store_true", help="a few seconds: fewer and shorter rounds")
+    bench.set_defaults(command=_bench)
 
     info = commands.add_parser("info", help="tell how this copy was built and what it can do")
     info.set_defaults(command=_info)
@@ -115,6 +124,21 @@ def _mux(options: argparse.Namespace) -> int:
         _complain(f"ended by {job.signal.name}; every line that was read is in {options.output}")
         return 128 + job.signal
     return 1 if any(source.error for source in job.sources) else 0
+
+
+# ---- bench ---------------------------------------------------------------------------------------------------------
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from . import _bench as bench  # it imports whatever it finds to compare with: only when asked for
+
+    bar = bench.Bar()
+    try:
+        for text in bench.run(options.quick, bar.step):
+            bar.write(text)
+    finally:
+        bar.close()
+    return 0
 
 
 # ---- info ----------------------------------------------------------------------------------------------------------

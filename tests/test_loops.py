@@ -393,11 +393,19 @@ def test_a_real_loop_without_add_reader_is_woken_by_call_soon_threadsafe(threade
             return super().call_soon_threadsafe(*args, **kwargs)
 
     tx, rx = threaded.channel(1)
+    parked = threading.Event()
 
-    async def main():
+    async def collect():
         return [item async for item in rx]
 
+    async def main():
+        collecting = asyncio.create_task(collect())
+        await asyncio.sleep(0)
+        parked.set()
+        return await collecting
+
     def send():
+        parked.wait()
         with tx:
             for number in range(200):
                 tx.send_blocking(number)

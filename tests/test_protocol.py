@@ -43,6 +43,7 @@ def test_the_core_includes_nothing_but_itself_and_libc():
                 "<stdbool.h>",
                 "<stddef.h>",
                 "<stdint.h>",
+                "<string.h>",
             }, (path.name, header)
 
 

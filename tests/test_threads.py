@@ -561,7 +561,7 @@ def test_receivers_hammered_while_they_are_closed_account_for_every_item(threade
         stats = tx.statistics()
         assert (stats.sent, stats.received, stats.buffered) == (sent, len(received), 0)
         assert sorted(received) == list(range(len(received)))
-        assert sent - len(received) <= 2
+        assert sent - len(received) <= 3  # two in the ring, and one on its way when it was closed
 
 
 # What a call costs others

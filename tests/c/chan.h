@@ -137,7 +137,7 @@ static inline void chan_discard(chan *c)
 {
     void *value;
     nc_gate_enter(&c->gate[RX], 0);
-    while (nc_ring_pop_sc(&c->ring, &value, 1, memory_order_seq_cst))
+    while (chan_have(c, RX) > 0 && nc_ring_pop_sc(&c->ring, &value, 1, memory_order_seq_cst)) /* W3, after C2 */
         c->discarded++;
     nc_gate_exit(&c->gate[RX]);
 }
@@ -227,13 +227,15 @@ static inline void chan_leave(chan *c, int side)
     nc_gate *mine = &c->gate[side], *theirs = &c->gate[1 - side];
     nc_gate_enter(mine, 0);
     nc_gate_call_owner(mine, c, &kicks);
-    nc_gate_abandon(mine); /* C2: before the ring is emptied */
     nc_gate_exit(mine);
-    NC_STEP("leave: gone, the other side not told");
     nc_gate_enter(theirs, 0);
     nc_gate_end(theirs); /* C1 */
     nc_gate_call_all(theirs, chan_have(c, 1 - side), &kicks);
     nc_gate_exit(theirs);
+    NC_STEP("leave: the other side is told, not gone yet");
+    nc_gate_enter(mine, 0);
+    nc_gate_abandon(mine); /* C2: before the ring is emptied */
+    nc_gate_exit(mine);
     chan_settle(c, kicks);
 }
 

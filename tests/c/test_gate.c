@@ -17,6 +17,7 @@ static nc_waiter waiter[WAITERS];
 static nc_box *kicks;
 static int owner[OWNERS]; /* their addresses are endpoints */
 static uint32_t now;      /* which process this is */
+static bool guarded;      /* as where everybody holds the GIL: no locks, no atomics, the same outcome */
 
 static uint32_t flag(void) { return nc_gate_flag(&gate, memory_order_relaxed); }
 static uint32_t state(int i) { return nc_waiter_state_of(&waiter[i]); }
@@ -31,8 +32,11 @@ static void setup(void)
     memset(&gate, 0xa5, sizeof gate); /* init has to set every field */
     memset(box, 0xa5, sizeof box);
     nc_gate_init(&gate, now);
-    for (int b = 0; b < BOXES; b++)
+    gate.guarded = guarded;
+    for (int b = 0; b < BOXES; b++) {
         nc_box_init(&box[b]);
+        box[b].guarded = guarded;
+    }
     for (int i = 0; i < WAITERS; i++) {
         waiter[i] = (nc_waiter){.least = 1, .share = 1, .box = &box[i % BOXES], .owner = &owner[i % OWNERS]};
         atomic_store_explicit(&waiter[i].state, NC_OUTSIDE, memory_order_relaxed);
@@ -473,6 +477,23 @@ static void a_guarded_gate_leaves_its_lock_alone(void)
     leave(2);
 }
 
+/* A loop whose tasks wait on both kinds of channel. */
+static void a_box_is_guarded_until_it_stands_at_a_gate_that_is_not(void)
+{
+    setup();
+    box[0].guarded = box[1].guarded = gate.guarded = true;
+    enrol(0);
+    enrol(1);
+    CHECK(box[0].guarded && box[1].guarded);
+    leave(0);
+    gate.guarded = false;
+    enrol(3); /* box 0 */
+    CHECK(!box[0].guarded && box[1].guarded);
+    gate.guarded = true;
+    enrol(6);
+    CHECK(!box[0].guarded);
+}
+
 /* ---- boxes ----------------------------------------------------------------------------------------------- */
 
 static void post(int i) { nc_box_post(&waiter[i], &kicks); }
@@ -767,7 +788,7 @@ static void any_order_of_calls_agrees_with_a_plain_model(void)
     }
 }
 
-int main(void)
+static void run_all(void)
 {
     RUN(a_new_gate_is_at_rest);
     RUN(who_enrols_raises_the_flag_and_who_leaves_last_takes_it_down);
@@ -785,6 +806,7 @@ int main(void)
     RUN(a_forked_child_starts_with_an_empty_line);
     RUN(a_lock_held_by_another_thread_at_the_fork_holds_nobody_up);
     RUN(a_guarded_gate_leaves_its_lock_alone);
+    RUN(a_box_is_guarded_until_it_stands_at_a_gate_that_is_not);
     RUN(the_first_post_owes_a_kick);
     RUN(a_post_that_was_taken_before_its_kick_needs_no_second);
     RUN(a_waiter_is_in_the_mail_once);
@@ -794,5 +816,12 @@ int main(void)
     RUN(who_abandons_settles_what_is_not_in_the_mail);
     RUN(a_call_posts_and_a_turn_does_not);
     RUN(any_order_of_calls_agrees_with_a_plain_model);
+}
+
+int main(void)
+{
+    run_all();
+    guarded = true;
+    run_all();
     return test_report();
 }
