@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+enum { BATCH = 64 }; /* at most */
+
 typedef struct run {
     pthread_t thread;
     const void *address;
@@ -26,20 +28,19 @@ static int64_t now(void)
 
 static int full_speed(nexus_sender *tx, const run *r)
 {
-    unsigned char payload[4096];
-    memset(payload, 'x', sizeof payload);
-    for (uint64_t i = 0; i < r->count; i++) {
-        void *place;
-        int result = nexus_claim(tx, r->size, NEXUS_FOREVER, &place);
-        if (result != NEXUS_OK)
-            return result;
-        memcpy(place, payload, r->size);
-        memcpy(place, &i, sizeof i);
-        result = (i + 1) % r->batch ? nexus_commit_quiet(tx, r->size) : nexus_commit(tx, r->size);
+    static _Thread_local unsigned char payloads[BATCH][4096];
+    nexus_message messages[BATCH];
+    for (uint64_t i = 0; i < r->count;) {
+        size_t n = 0, sent;
+        for (; n < r->batch && i < r->count; n++, i++) {
+            memcpy(payloads[n], &i, sizeof i);
+            messages[n] = (nexus_message){payloads[n], r->size};
+        }
+        int result = nexus_send_many(tx, messages, n, NEXUS_FOREVER, &sent);
         if (result != NEXUS_OK)
             return result;
     }
-    return nexus_flush(tx);
+    return NEXUS_OK;
 }
 
 static int paced(nexus_sender *tx, const run *r)
@@ -72,7 +73,8 @@ static void *work(void *arg)
     return NULL;
 }
 
-run *run_start(const void *address, uint64_t count, size_t size, size_t batch, int64_t every, int64_t *late, int64_t *took)
+run *run_start(const void *address, uint64_t count, size_t size, size_t batch, int64_t every, int64_t *late,
+               int64_t *took)
 {
     run *r = calloc(1, sizeof *r);
     *r = (run){.address = address, .count = count, .size = size, .batch = batch, .every = every};

@@ -126,8 +126,9 @@ static inline uint64_t nc_log_used(nc_log *log)
 }
 
 /* Is there something for the consumer to look at, a record or a skip?  For anybody at any time, after
- * raising or reading a gate's flag, hence seq_cst (W3).  If the consumer moved meanwhile, ask again. */
-static inline bool nc_log_ready(nc_log *log)
+ * raising or reading a gate's flag, hence seq_cst (W3).  If the consumer moved meanwhile, what was read may have been
+ * a producer's payload: ask again. */
+NC_READS_AND_CHECKS static inline bool nc_log_ready(nc_log *log)
 {
     for (;;) {
         uint64_t head = atomic_load_explicit(&log->head, memory_order_seq_cst);
@@ -262,6 +263,21 @@ static inline nc_result nc_log_peek_sc(nc_log *log, nc_record *record, bool *fre
 static inline void nc_log_release_sc(nc_log *log, const nc_record *record, bool zero, memory_order publish)
 {
     nc_log_advance_sc(log, nc_log_extent(record->size), zero, publish);
+}
+
+/* ---- batches --------------------------------------------------------------------------------------- */
+
+/* What was committed, or given back, by release stores counts from here on as if it had been published seq_cst: once
+ * for a batch, before the gate's flag is read (W2).  Whoever raised the flag before and looks later (W3) reads this
+ * swap or a later one, and with it sees what came before.  By anybody: it changes nothing. */
+static inline void nc_log_settle_tail(nc_log *log)
+{
+    atomic_fetch_add_explicit(&log->tail, 0, memory_order_seq_cst); /* L1 */
+}
+
+static inline void nc_log_settle_head(nc_log *log)
+{
+    atomic_fetch_add_explicit(&log->head, 0, memory_order_seq_cst); /* L3 */
 }
 
 /* ---- for debugging and tests ---------------------------------------------------------------------- */

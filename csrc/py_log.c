@@ -623,12 +623,13 @@ static PyObject *take_many(Endpoint *ep, nc_record *record, Py_ssize_t n, nc_box
         Py_XDECREF(bytes);
         if (!kept)
             break;
-        log_take(b, record);
+        nc_log_release_sc(b->log, record, b->many, LOG_BATCH);
         freed_any = true;
-        r = PyList_GET_SIZE(list) < n ? nc_log_peek_sc(b->log, record, &freed, b->many, LOG_PUBLISH) : NC_EMPTY;
+        r = PyList_GET_SIZE(list) < n ? nc_log_peek_sc(b->log, record, &freed, b->many, LOG_BATCH) : NC_EMPTY;
     }
     if (freed_any) {
         PyErr_Clear();
+        nc_log_settle_head(b->log);
         block_tell(b, TX, kicks);
         return list;
     }

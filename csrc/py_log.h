@@ -8,8 +8,9 @@
 
 #include "py_core.h"
 
-/* The order in which bytes are published: seq_cst, for W2 and W3. */
+/* The order in which bytes are published: seq_cst, for W2 and W3; within a batch, whose end settles it, release. */
 #define LOG_PUBLISH memory_order_seq_cst
+#define LOG_BATCH memory_order_release
 
 /* After something was published: does anybody on the other side want to know?  Else as tell(). */
 static inline void block_tell(chan_block *b, int side, nc_box **kicks)
@@ -34,6 +35,15 @@ static inline void log_commit(chan_block *b, const nc_record *record, uint64_t n
         nc_log_commit_mp(b->log, record, n, LOG_PUBLISH);
     else
         nc_log_commit_sp(b->log, record, n, LOG_PUBLISH);
+}
+
+/* Nobody is told before nc_log_settle_tail(). */
+static inline void log_commit_quiet(chan_block *b, const nc_record *record, uint64_t n)
+{
+    if (b->many)
+        nc_log_commit_mp(b->log, record, n, LOG_BATCH);
+    else
+        nc_log_commit_sp(b->log, record, n, LOG_BATCH);
 }
 
 /* Then those on side log_freed_by_abort() want to know. */

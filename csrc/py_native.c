@@ -74,6 +74,8 @@ static void tell_receivers(chan_block *b, nc_box **kicks)
 
 static void announce(native_end *e, nc_box **kicks)
 {
+    if (e->untold)
+        nc_log_settle_tail(e->block->log);
     e->untold = false;
     tell_receivers(e->block, kicks);
 }
@@ -316,8 +318,8 @@ static int call_commit(nexus_end *face, size_t n, int quiet)
         claim_drop(e, &kicks);
         result = NEXUS_DISCONNECTED;
     } else {
-        log_commit(e->block, &e->record, n);
-        e->untold = true;
+        (quiet ? log_commit_quiet : log_commit)(e->block, &e->record, n);
+        e->untold |= quiet;
     }
     if (!quiet || atomic_load_explicit(&e->closed, memory_order_seq_cst)) /* N1: there may be no next call */
         announce(e, &kicks);
@@ -351,7 +353,8 @@ static step send_look(native_end *e, Want *want, bool called, nc_box **kicks)
         if ((s = log_reserve(e->block, message->size, called, &record)) != STEP_READY)
             break;
         memcpy(record.data, message->data, message->size);
-        log_commit(e->block, &record, message->size);
+        log_commit_quiet(e->block, &record, message->size);
+        e->untold = true;
     }
     if (want->sent > before)
         announce(e, kicks);
@@ -597,8 +600,10 @@ static void end_close(native_end *e, bool abandon, nc_box **kicks)
     }
     while ((state = atomic_load_explicit(&e->state, memory_order_seq_cst)) == BUSY) /* N1 */
         nc_relax(&spins);
-    if (e->side == TX)
-        tell_receivers(b, kicks); /* of what was committed quietly */
+    if (e->side == TX) { /* of what was committed quietly */
+        nc_log_settle_tail(b->log);
+        tell_receivers(b, kicks);
+    }
     if (abandon) {
         end_bury(e, kicks);
         state = IDLE;
