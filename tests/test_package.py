@@ -157,7 +157,7 @@ def test_the_metadata_say_what_is_needed(wheel):
     assert metadata["Version"] == nexus_channels.__version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra")) == {"mux", "test", "bench", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"mux", "native", "test", "bench", "dev"}
     assert any("uvloop" in line for line in metadata.get_all("Requires-Dist")) != FREE_THREADED
 
 
