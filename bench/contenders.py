@@ -12,7 +12,17 @@ import os
 from functools import partial
 from typing import Any
 
-from nexus_channels._bench import CONTENDERS, NEXUS, Contender, Ends, contender, module
+from nexus_channels._bench import (
+    CONTENDERS,
+    NEXUS,
+    STREAMS,
+    Contender,
+    Ends,
+    close_both,
+    contender,
+    module,
+    stream_ends,
+)
 
 __all__ = ["CONTENDERS", "NEXUS", "Contender", "Ends", "contender", "module"]
 
@@ -25,11 +35,6 @@ def to_bytes(item: int | None) -> bytes:
 
 def from_bytes(data: bytes) -> int:
     return int.from_bytes(data, "little")
-
-
-def close_both(pair: Any) -> None:
-    for end in pair:
-        end.close()
 
 
 # ---- the standard library: between processes -----------------------------------------------------------------------
@@ -73,25 +78,7 @@ def pipe_ends(fds: tuple[int, int]) -> Ends:
 # ---- from PyPI -----------------------------------------------------------------------------------------------------
 
 if trio := module("trio"):
-
-    @contender(
-        "trio memory channel",
-        "trio",
-        "try_send try_recv send recv stream end_sending",
-        trio.open_memory_channel,
-        close_both,
-        trio=True,
-    )
-    def _(pair: Any) -> Ends:
-        tx, rx = pair
-        return Ends(
-            try_send=tx.send_nowait,
-            try_recv=rx.receive_nowait,
-            send=tx.send,
-            recv=rx.receive,
-            stream=lambda: rx,
-            end_sending=tx.close,
-        )
+    contender("trio memory channel", "trio", STREAMS, trio.open_memory_channel, close_both, trio=True)(stream_ends)
 
 
 if zmq := module("zmq"):

@@ -368,7 +368,7 @@ void resolve(core_state *st, PyObject *future);
 /* py_wait.c */
 int wait_add_types(PyObject *module, core_state *st);
 /* Tell those on `side` who can go on now; for when the gate's flag says that somebody wants to know. */
-void gate_notify(Chan *c, int side, nc_box **kicks);
+void gate_notify(chan_block *b, int side, nc_box **kicks);
 /* Leave the line for good, and hand on what the waiter was called for but did not take: to the next in line,
  * and to the next who was put off for a claim.  Idempotent; holding the endpoint. */
 void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks);
@@ -394,7 +394,7 @@ static inline uint64_t chan_have(Chan *c, int side) { return block_have(c->block
 static inline void tell(Chan *c, int side, nc_box **kicks)
 {
     if (nc_gate_flag(&c->gate[side], NC_GLANCE) != 0) /* W2 */
-        gate_notify(c, side, kicks);
+        gate_notify(c->block, side, kicks);
 }
 
 #endif

@@ -549,6 +549,15 @@ static void raise_end(Call *call)
         core_raise(call->ep->chan->st, E_RECV, NULL, "every sender is gone and everything was received");
 }
 
+/* For those to whom the end is an error. */
+static step show_or_raise(Call *call, bool called, nc_record *record, nc_box **kicks)
+{
+    step s = show(call, called, record, kicks);
+    if (s == STEP_ERROR)
+        raise_end(call);
+    return s;
+}
+
 static void recv_timed_out(Call *call)
 {
     core_raise(call->ep->chan->st, E_RECV_TIMEOUT, NULL, "no message within the timeout");
@@ -557,9 +566,7 @@ static void recv_timed_out(Call *call)
 static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
-    step s = show(call, called, &record, kicks);
-    if (s == STEP_ERROR)
-        raise_end(call);
+    step s = show_or_raise(call, called, &record, kicks);
     if (s != STEP_READY)
         return s;
     *out = (PyObject *)claim_new(call->ep, &record);
@@ -572,9 +579,7 @@ static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
-    step s = show(call, called, &record, kicks);
-    if (s == STEP_ERROR)
-        raise_end(call);
+    step s = show_or_raise(call, called, &record, kicks);
     if (s != STEP_READY)
         return s;
     *out = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
@@ -590,9 +595,7 @@ static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kic
 {
     Py_buffer *target = PyMemoryView_GET_BUFFER(call->value);
     nc_record record;
-    step s = show(call, called, &record, kicks);
-    if (s == STEP_ERROR)
-        raise_end(call);
+    step s = show_or_raise(call, called, &record, kicks);
     if (s != STEP_READY)
         return s;
     if (record.size > (uint64_t)target->len) {
@@ -641,9 +644,7 @@ static PyObject *take_many(Endpoint *ep, nc_record *record, Py_ssize_t n, nc_box
 static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
-    step s = show(call, called, &record, kicks);
-    if (s == STEP_ERROR)
-        raise_end(call);
+    step s = show_or_raise(call, called, &record, kicks);
     if (s != STEP_READY)
         return s;
     *out = take_many(call->ep, &record, call->n, kicks);

@@ -15,11 +15,8 @@
 /* After something was published: does anybody on the other side want to know?  Else as tell(). */
 static inline void block_tell(chan_block *b, int side, nc_box **kicks)
 {
-    if (nc_gate_flag(&b->gate[side], memory_order_seq_cst) == 0) /* W2 */
-        return;
-    nc_gate_enter(&b->gate[side], core_generation());
-    nc_gate_call_all(&b->gate[side], block_have(b, side), kicks);
-    nc_gate_exit(&b->gate[side]);
+    if (nc_gate_flag(&b->gate[side], memory_order_seq_cst) != 0) /* W2 */
+        gate_notify(b, side, kicks);
 }
 
 /* ---- senders ---------------------------------------------------------------------------------------- */
@@ -29,21 +26,23 @@ static inline nc_result log_claim(chan_block *b, uint64_t n, nc_record *record)
     return b->many ? nc_log_claim_mp(b->log, n, record) : nc_log_claim_sp(b->log, n, record);
 }
 
-static inline void log_commit(chan_block *b, const nc_record *record, uint64_t n)
+static inline void log_commit_as(chan_block *b, const nc_record *record, uint64_t n, memory_order publish)
 {
     if (b->many)
-        nc_log_commit_mp(b->log, record, n, LOG_PUBLISH);
+        nc_log_commit_mp(b->log, record, n, publish);
     else
-        nc_log_commit_sp(b->log, record, n, LOG_PUBLISH);
+        nc_log_commit_sp(b->log, record, n, publish);
+}
+
+static inline void log_commit(chan_block *b, const nc_record *record, uint64_t n)
+{
+    log_commit_as(b, record, n, LOG_PUBLISH);
 }
 
 /* Nobody is told before nc_log_settle_tail(). */
 static inline void log_commit_quiet(chan_block *b, const nc_record *record, uint64_t n)
 {
-    if (b->many)
-        nc_log_commit_mp(b->log, record, n, LOG_BATCH);
-    else
-        nc_log_commit_sp(b->log, record, n, LOG_BATCH);
+    log_commit_as(b, record, n, LOG_BATCH);
 }
 
 /* Then those on side log_freed_by_abort() want to know. */

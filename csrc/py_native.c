@@ -90,6 +90,16 @@ static void end_depart(native_end *e, nc_box **kicks)
         block_discard_orphans(e->block);
 }
 
+/* Leave the line, if it stands there, and hand on what it was called for but did not take. */
+static void end_leave_line(native_end *e, nc_box **kicks)
+{
+    nc_gate *g = &e->block->gate[e->side];
+    nc_gate_enter(g, core_generation());
+    nc_gate_leave(g, &e->parker->waiter);
+    nc_gate_call_all(g, block_have(e->block, e->side), kicks);
+    nc_gate_exit(g);
+}
+
 /* Give the open claim up. */
 static void claim_drop(native_end *e, nc_box **kicks)
 {
@@ -195,7 +205,6 @@ static bool nap(native_end *e, int64_t deadline)
 static step park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
 {
     nc_waiter *w = &e->parker->waiter;
-    nc_gate *g = &e->block->gate[e->side];
     int64_t now = timeout < 0 ? 0 : monotonic_ns();
     int64_t deadline = timeout < 0 ? -1 : timeout < INT64_MAX - now ? now + timeout : INT64_MAX;
     step s = STEP_BLOCKED;
@@ -215,10 +224,7 @@ static step park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
         if (!turn && !atomic_load_explicit(&e->closed, memory_order_seq_cst) && !nap(e, deadline)) /* N1 */
             break;
     }
-    nc_gate_enter(g, core_generation());
-    nc_gate_leave(g, w);
-    nc_gate_call_all(g, block_have(e->block, e->side), kicks);
-    nc_gate_exit(g);
+    end_leave_line(e, kicks);
     return s;
 }
 
@@ -569,12 +575,8 @@ PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
 /* The thread of a closed end is gone for good: end what it left behind. */
 static void end_bury(native_end *e, nc_box **kicks)
 {
-    nc_gate *g = &e->block->gate[e->side];
     int claimed = CLAIMED;
-    nc_gate_enter(g, core_generation());
-    nc_gate_leave(g, &e->parker->waiter);
-    nc_gate_call_all(g, block_have(e->block, e->side), kicks);
-    nc_gate_exit(g);
+    end_leave_line(e, kicks);
     if (atomic_compare_exchange_strong_explicit(&e->state, &claimed, BUSY, memory_order_seq_cst,
                                                 memory_order_seq_cst)) { /* N1 */
         claim_drop(e, kicks);

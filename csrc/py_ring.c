@@ -350,6 +350,15 @@ static void raise_end(Call *call)
         core_raise(call->ep->chan->st, E_RECV, NULL, "every sender is gone and everything was received");
 }
 
+/* The plain case of a look. */
+static inline bool take_first(Call *call, bool called, PyObject **out, nc_box **kicks)
+{
+    if (called || (*out = take_one(call->ep)) == NULL)
+        return false;
+    tell(call->ep->chan, TX, kicks);
+    return true;
+}
+
 __attribute__((noinline)) static step recv_look_slowly(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     uint64_t taken;
@@ -361,10 +370,7 @@ __attribute__((noinline)) static step recv_look_slowly(Call *call, bool called, 
 
 static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    if (called || (*out = take_one(call->ep)) == NULL)
-        return recv_look_slowly(call, called, out, kicks);
-    tell(call->ep->chan, TX, kicks);
-    return STEP_READY;
+    return take_first(call, called, out, kicks) ? STEP_READY : recv_look_slowly(call, called, out, kicks);
 }
 
 static void recv_timed_out(Call *call)
@@ -384,10 +390,8 @@ static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 
 static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    if (!called && (*out = take_one(call->ep)) != NULL) {
-        tell(call->ep->chan, TX, kicks);
+    if (take_first(call, called, out, kicks))
         return STEP_READY;
-    }
     step s = next_look(call, called, out, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred())
         PyErr_SetNone(PyExc_StopAsyncIteration);

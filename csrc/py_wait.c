@@ -16,11 +16,11 @@
 
 /* ---- the line --------------------------------------------------------------------------------------- */
 
-void gate_notify(Chan *c, int side, nc_box **kicks)
+void gate_notify(chan_block *b, int side, nc_box **kicks)
 {
-    nc_gate *g = &c->gate[side];
+    nc_gate *g = &b->gate[side];
     nc_gate_enter(g, core_generation());
-    nc_gate_call_all(g, chan_have(c, side), kicks);
+    nc_gate_call_all(g, block_have(b, side), kicks);
     nc_gate_exit(g);
 }
 

@@ -168,7 +168,7 @@ THREADS = "send_blocking recv_blocking two_loops"
 
 
 @contender("nexus_channels.local", "nexus_channels", HERE, local.channel)
-def _(pair: Any) -> Ends:
+def local_ends(pair: Any) -> Ends:
     tx, rx = pair
     return Ends(
         try_send=tx.try_send,
@@ -185,19 +185,7 @@ def _(pair: Any) -> Ends:
 
 def threaded(pair: Any) -> Ends:
     tx, rx = pair
-    return Ends(
-        try_send=tx.try_send,
-        try_recv=rx.try_recv,
-        send=tx.send,
-        recv=rx.recv,
-        send_blocking=tx.send_blocking,
-        recv_blocking=rx.recv_blocking,
-        try_send_many=tx.try_send_many,
-        try_recv_many=rx.try_recv_many,
-        recv_many=rx.recv_many,
-        stream=lambda: rx,
-        end_sending=tx.close,
-    )
+    return dataclasses.replace(local_ends(pair), send_blocking=tx.send_blocking, recv_blocking=rx.recv_blocking)
 
 
 contender("nexus_channels.spsc", "nexus_channels", f"{HERE} {THREADS}", spsc.channel)(threaded)
@@ -310,29 +298,29 @@ if aiologic := module("aiologic"):
         )
 
 
-if anyio := module("anyio"):
+STREAMS = "try_send try_recv send recv stream end_sending"
 
-    def close_both(pair: Any) -> None:
-        for stream in pair:
-            stream.close()
 
-    @contender(
-        "anyio streams",
-        "anyio",
-        "try_send try_recv send recv stream end_sending",
-        anyio.create_memory_object_stream,
-        close_both,
+def stream_ends(pair: Any) -> Ends:
+    """Of a pair as trio's memory channels are, and anyio's after them."""
+    tx, rx = pair
+    return Ends(
+        try_send=tx.send_nowait,
+        try_recv=rx.receive_nowait,
+        send=tx.send,
+        recv=rx.receive,
+        stream=lambda: rx,
+        end_sending=tx.close,
     )
-    def _(pair: Any) -> Ends:
-        tx, rx = pair
-        return Ends(
-            try_send=tx.send_nowait,
-            try_recv=rx.receive_nowait,
-            send=tx.send,
-            recv=rx.receive,
-            stream=lambda: rx,
-            end_sending=tx.close,
-        )
+
+
+def close_both(pair: Any) -> None:
+    for end in pair:
+        end.close()
+
+
+if anyio := module("anyio"):
+    contender("anyio streams", "anyio", STREAMS, anyio.create_memory_object_stream, close_both)(stream_ends)
 
 
 NEXUS = [name for name in CONTENDERS if name.startswith("nexus_channels.")]
