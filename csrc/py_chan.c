@@ -62,6 +62,7 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     c->module = Py_NewRef(module);
     c->st = st;
     c->kind = kind;
+    c->payload = has_bytes(kind) ? &log_payload : &ring_payload;
     c->thread = kind == LOCAL ? PyThread_get_thread_ident() : 0;
     if (!chan_allocate(c, capacity)) {
         PyErr_Format(PyExc_MemoryError, "no memory for a channel of %llu %s", (unsigned long long)capacity,

@@ -125,6 +125,14 @@ PyObject *core_new(PyTypeObject *type)
     return op;
 }
 
+PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *name)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type != NULL && PyModule_AddObjectRef(module, name, type) < 0)
+        Py_CLEAR(type);
+    return (PyTypeObject *)type;
+}
+
 /* ---- fork ------------------------------------------------------------------------------------------- */
 
 _Atomic uint32_t core_forks; /* of the process, not of an interpreter */
@@ -250,8 +258,8 @@ static int core_exec(PyObject *module)
     st->module = module;
     pthread_once(&watch_forks, watch_forks_once);
     if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
-        ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || wake_add_types(module, st) < 0 ||
-        wait_add_types(module, st) < 0 || native_add_types(module, st) < 0)
+        ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || claim_add_types(module, st) < 0 ||
+        wake_add_types(module, st) < 0 || wait_add_types(module, st) < 0 || native_add_types(module, st) < 0)
         return -1;
     static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
     for (int kind = 0; kind < KINDS; kind++)
@@ -317,7 +325,7 @@ static void core_free(void *module)
     if (st == NULL)
         return;
     wait_free_spares(st);
-    log_free_spares(st);
+    claim_free_spares(st);
     VISIT_STATE(st, Py_CLEAR);
     PyObject **names[] = {&st->s_add_reader, &st->s_blocking,      &st->s_call_later, &st->s_call_soon_threadsafe,
                           &st->s_cancel,     &st->s_create_future, &st->s_done,       &st->s_expire,

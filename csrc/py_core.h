@@ -1,7 +1,7 @@
 /* py_core.h: what the py_*.c files share: the module's state, channels, endpoints and calls.
  *
- * A message on its way: Sender method -> Call -> look (py_ring.c) -> nc_ring.h; what has to wait goes
- * through py_wait.c, which knows calls only by their `look`.
+ * A message on its way: Sender method (py_ring.c, py_log.c; of a batch py_call.c) -> Call -> its look -> nc_ring.h or
+ * nc_log.h; what has to wait goes through py_wait.c, which knows calls only by their `look`.
  *
  * Locks, outermost first: the critical section of an awaitable and of its endpoint (free-threaded builds;
  * elsewhere the GIL is both), then a gate's lock.  No Python code runs and nothing is released while a
@@ -106,6 +106,8 @@ typedef struct core_state {
 
 /* Raise errors[which](message), or errors[which](message, value) where a value was not sent; NULL. */
 PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...);
+/* A new type, added to the module under `name`; a reference, or NULL with an exception set. */
+PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *name);
 /* Seconds from an argument: < 0 for None or infinity; false with ValueError or TypeError set. */
 bool core_parse_timeout(PyObject *arg, double *seconds);
 /* How many times this process was forked off, counting along: what was born elsewhere must not be woken. */
@@ -139,6 +141,7 @@ typedef struct Chan {
     nc_ring *ring;
     nc_log *log;
     nc_gate *gate;
+    const struct payload_kind *payload;
     chan_kind kind;
     unsigned long thread;         /* LOCAL: the one thread it belongs to; else 0 */
 } Chan;
@@ -184,6 +187,43 @@ typedef struct call_op {
     void (*timed_out)(Call *);
     bool claims;                  /* the awaitable is to be a ClaimAwaitable */
 } call_op;
+
+/* What objects and bytes do differently in a batch; the rest is py_call.c's. */
+enum { AWAITED, BLOCKING, FORMS };
+typedef struct payload_kind {
+    PyObject *(*snapshot)(Chan *, PyObject *iterable); /* a private list of what is to be sent, checked; or NULL */
+    PyObject *(*as_passed)(PyObject *);                /* what a member of it was passed as, borrowed; NULL: itself */
+    call_op send_many[FORMS], recv_many[FORMS];
+} payload_kind;
+extern const payload_kind ring_payload, log_payload;
+#define SEND_MANY_OPS(look)                                                                          \
+    {                                                                                                \
+        {"send_many", "Sender.send_many", look, call_send_many_timed_out, false},                    \
+        {                                                                                            \
+            "send_many_blocking", "Sender.send_many_blocking", look, call_send_many_timed_out, false \
+        }                                                                                            \
+    }
+#define RECV_MANY_OPS(look)                                                                       \
+    {                                                                                             \
+        {"recv_many", "Receiver.recv_many", look, call_recv_timed_out, false},                    \
+        {                                                                                         \
+            "recv_many_blocking", "Receiver.recv_many_blocking", look, call_recv_timed_out, false \
+        }                                                                                         \
+    }
+
+/* py_call.c */
+/* Raise errors[which] with the list of what was not sent of a batch, as it was passed. */
+void call_raise_unsent(Call *call, int which, const char *why);
+void call_send_many_timed_out(Call *call);
+/* The end of the stream as an error, unless another is set. */
+void call_raise_end(Call *call);
+void call_recv_timed_out(Call *call);
+PyObject *endpoint_send_many(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+PyObject *endpoint_send_many_blocking(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+PyObject *endpoint_try_send_many(PyObject *, PyObject *);
+PyObject *endpoint_recv_many(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+PyObject *endpoint_recv_many_blocking(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+PyObject *endpoint_try_recv_many(PyObject *, PyObject *);
 
 /* py_chan.c */
 int chan_add_types(PyObject *module, core_state *st);
@@ -235,6 +275,11 @@ step endpoint_check(Endpoint *ep);
         "is_disconnected", endpoint_is_disconnected, NULL,                                                 \
             "True once the other side is gone, whatever is still buffered.", NULL                          \
     }
+#define ENDPOINT_SPEC(module, cls, its_slots)  \
+    {.name = "nexus_channels." module "." cls, \
+     .basicsize = sizeof(Endpoint),            \
+     .flags = ENDPOINT_FLAGS,                  \
+     .slots = its_slots}
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
 #define END_OF_METHODS {NULL, NULL, 0, NULL}
 enum {
@@ -265,9 +310,14 @@ void endpoint_dealloc(PyObject *);
 /* py_ring.c */
 int ring_add_types(PyObject *module, core_state *st);
 
+/* py_claim.c */
+int claim_add_types(PyObject *module, core_state *st);
+void claim_free_spares(core_state *st);
+/* May a call on the endpoint begin: is it not lent?  False with BusyError set. */
+bool endpoint_idle(Endpoint *ep);
+
 /* py_log.c */
 int log_add_types(PyObject *module, core_state *st);
-void log_free_spares(core_state *st);
 /* Step over everything committed; holding gate[RX]'s lock, which stands for the consumer then. */
 void log_discard_held(chan_block *b);
 /* async with tx.claim(n): what the awaitable's methods __aenter__ and __aexit__ do. */

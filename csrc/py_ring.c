@@ -170,8 +170,8 @@ static void send_timed_out(Call *call)
 static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false};
 static const call_op send_blocking_op = {"send_blocking", "Sender.send_blocking", send_look, send_timed_out, false};
 
-/* The list of what was not sent, a new reference. */
-static PyObject *unsent_of(Call *call) { return PyList_GetSlice(call->value, call->n, PY_SSIZE_T_MAX); }
+/* A list that nobody else has: what is sent must not change under way. */
+static PyObject *snapshot(Chan *Py_UNUSED(c), PyObject *iterable) { return PySequence_List(iterable); }
 
 /* call->value is a private list of which `n` went already; its references stay its own. */
 static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
@@ -188,29 +188,12 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
     call->n += (Py_ssize_t)put;
     left -= put;
     call->share = left < capacity ? left : capacity;
-    if (s == STEP_ERROR && !PyErr_Occurred()) {
-        PyObject *unsent = unsent_of(call);
-        if (unsent != NULL)
-            core_raise(c->st, E_SEND, unsent, "the receiver is gone; %llu not sent", (unsigned long long)left);
-        Py_XDECREF(unsent);
-    }
+    if (s == STEP_ERROR && !PyErr_Occurred())
+        call_raise_unsent(call, E_SEND, "the receiver is gone");
     if (s == STEP_ERROR || left == 0)
         return s == STEP_ERROR ? s : STEP_READY;
     return put > 0 ? STEP_PARTIAL : STEP_BLOCKED;
 }
-
-static void send_many_timed_out(Call *call)
-{
-    PyObject *unsent = unsent_of(call);
-    if (unsent != NULL)
-        core_raise(call->ep->chan->st, E_SEND_TIMEOUT, unsent, "no room within the timeout; %zd of %zd not sent",
-                   PyList_GET_SIZE(unsent), PyList_GET_SIZE(call->value));
-    Py_XDECREF(unsent);
-}
-
-static const call_op send_many_op = {"send_many", "Sender.send_many", send_many_look, send_many_timed_out, false};
-static const call_op send_many_blocking_op = {"send_many_blocking", "Sender.send_many_blocking", send_many_look,
-                                              send_many_timed_out, false};
 
 /* ---- senders: methods ------------------------------------------------------------------------------- */
 
@@ -269,53 +252,6 @@ static PyObject *sender_try_send(PyObject *self, PyObject *value)
     return sent != NULL ? sent : try_send_slowly(self, value);
 }
 
-/* `list` is a snapshot that nobody else has: what is sent must not change under way. */
-static Call send_many_call(Endpoint *ep, const call_op *op, PyObject *list)
-{
-    uint64_t n = (uint64_t)PyList_GET_SIZE(list), capacity = ep->chan->ring->capacity;
-    return (Call){op, ep, list, 0, 1, n < capacity ? n : capacity, NULL, false};
-}
-
-static PyObject *sender_send_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    if (!core_parse_one(ep->chan->st, "send_many", args, n, kwnames, &timeout))
-        return NULL;
-    PyObject *list = PySequence_List(args[0]);
-    if (list == NULL)
-        return NULL;
-    Call call = send_many_call((Endpoint *)Py_NewRef(self), &send_many_op, list);
-    return wait_new(&call, timeout);
-}
-
-static PyObject *sender_send_many_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    if (!core_parse_one(ep->chan->st, "send_many_blocking", args, n, kwnames, &timeout))
-        return NULL;
-    PyObject *list = PySequence_List(args[0]);
-    if (list == NULL)
-        return NULL;
-    Call call = send_many_call(ep, &send_many_blocking_op, list);
-    PyObject *result = wait_blocking(&call, timeout);
-    Py_DECREF(list);
-    return result;
-}
-
-static PyObject *sender_try_send_many(PyObject *self, PyObject *sequence)
-{
-    Endpoint *ep = (Endpoint *)self;
-    PyObject *list = PySequence_List(sequence);
-    if (list == NULL)
-        return NULL;
-    Call call = send_many_call(ep, &send_many_op, list);
-    step s = try_call(&call, NULL);
-    Py_DECREF(list);
-    return s == STEP_ERROR ? NULL : PyLong_FromSsize_t(call.n);
-}
-
 /* ---- receivers: look -------------------------------------------------------------------------------- */
 
 /* Take up to `n` values.  STEP_ERROR without an exception is the end: no sender, and nothing left. */
@@ -344,12 +280,6 @@ static inline step take_some(Endpoint *ep, PyObject **values, uint64_t n, uint64
     return STEP_READY;
 }
 
-static void raise_end(Call *call)
-{
-    if (!PyErr_Occurred())
-        core_raise(call->ep->chan->st, E_RECV, NULL, "every sender is gone and everything was received");
-}
-
 /* The plain case of a look. */
 static inline bool take_first(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
@@ -364,7 +294,7 @@ __attribute__((noinline)) static step recv_look_slowly(Call *call, bool called, 
     uint64_t taken;
     step s = take_some(call->ep, out, 1, &taken, called, kicks);
     if (s == STEP_ERROR)
-        raise_end(call);
+        call_raise_end(call);
     return s;
 }
 
@@ -373,13 +303,9 @@ static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return take_first(call, called, out, kicks) ? STEP_READY : recv_look_slowly(call, called, out, kicks);
 }
 
-static void recv_timed_out(Call *call)
-{
-    core_raise(call->ep->chan->st, E_RECV_TIMEOUT, NULL, "no item within the timeout");
-}
-
-static const call_op recv_op = {"recv", "Receiver.recv", recv_look, recv_timed_out, false};
-static const call_op recv_blocking_op = {"recv_blocking", "Receiver.recv_blocking", recv_look, recv_timed_out, false};
+static const call_op recv_op = {"recv", "Receiver.recv", recv_look, call_recv_timed_out, false};
+static const call_op recv_blocking_op = {"recv_blocking", "Receiver.recv_blocking", recv_look, call_recv_timed_out,
+                                         false};
 
 /* The same for iteration, where the end is no error. */
 static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
@@ -398,8 +324,8 @@ static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return s;
 }
 
-static const call_op next_op = {"__next__", "Receiver.__next__", next_look, recv_timed_out, false};
-static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, recv_timed_out, false};
+static const call_op next_op = {"__next__", "Receiver.__next__", next_look, call_recv_timed_out, false};
+static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, call_recv_timed_out, false};
 
 /* At least one, at most call->n, as a list. */
 static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
@@ -410,7 +336,7 @@ static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kic
         return STEP_ERROR;
     step s = take_some(call->ep, PySequence_Fast_ITEMS(list), n > 0 ? n : 1, &taken, called, kicks);
     if (s == STEP_ERROR)
-        raise_end(call);
+        call_raise_end(call);
     Py_SET_SIZE(list, (Py_ssize_t)taken); /* fewer than hoped for where others wait in line */
     if (s == STEP_READY)
         *out = list;
@@ -419,9 +345,11 @@ static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kic
     return s;
 }
 
-static const call_op recv_many_op = {"recv_many", "Receiver.recv_many", recv_many_look, recv_timed_out, false};
-static const call_op recv_many_blocking_op = {"recv_many_blocking", "Receiver.recv_many_blocking", recv_many_look,
-                                              recv_timed_out, false};
+const payload_kind ring_payload = {
+    .snapshot = snapshot,
+    .send_many = SEND_MANY_OPS(send_many_look),
+    .recv_many = RECV_MANY_OPS(recv_many_look),
+};
 
 /* ---- receivers: methods ----------------------------------------------------------------------------- */
 
@@ -467,7 +395,7 @@ __attribute__((noinline)) static PyObject *try_recv_slowly(PyObject *self)
     if (s == STEP_BLOCKED)
         core_raise(ep->chan->st, E_EMPTY, NULL, "the channel is empty");
     else
-        raise_end(&(Call){.ep = ep});
+        call_raise_end(&(Call){.ep = ep});
     return NULL;
 }
 
@@ -478,49 +406,6 @@ static PyObject *receiver_try_recv(PyObject *self, PyObject *const *Py_UNUSED(ar
         return PyErr_Format(PyExc_TypeError, "try_recv() takes no arguments (%zd given)", n);
     PyObject *value = recv_plainly((Endpoint *)self);
     return value != NULL ? value : try_recv_slowly(self);
-}
-
-static Call recv_many_call(Endpoint *ep, const call_op *op, Py_ssize_t n)
-{
-    uint64_t capacity = ep->chan->ring->capacity;
-    return (Call){op, ep, NULL, n, 1, (uint64_t)n < capacity ? (uint64_t)n : capacity, NULL, false};
-}
-
-static PyObject *receiver_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    if (!core_parse_one(ep->chan->st, "recv_many", args, n, kwnames, &timeout))
-        return NULL;
-    Py_ssize_t count = core_parse_count(args[0]);
-    if (count == 0)
-        return NULL;
-    Call call = recv_many_call((Endpoint *)Py_NewRef(self), &recv_many_op, count);
-    return wait_new(&call, timeout);
-}
-
-static PyObject *receiver_recv_many_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    if (!core_parse_one(ep->chan->st, "recv_many_blocking", args, n, kwnames, &timeout))
-        return NULL;
-    Py_ssize_t count = core_parse_count(args[0]);
-    if (count == 0)
-        return NULL;
-    Call call = recv_many_call(ep, &recv_many_blocking_op, count);
-    return wait_blocking(&call, timeout);
-}
-
-static PyObject *receiver_try_recv_many(PyObject *self, PyObject *arg)
-{
-    Endpoint *ep = (Endpoint *)self;
-    Py_ssize_t count = core_parse_count(arg);
-    if (count == 0)
-        return NULL;
-    Call call = recv_many_call(ep, &recv_many_op, count);
-    PyObject *list = NULL;
-    return try_call(&call, &list) == STEP_BLOCKED ? PyList_New(0) : list;
 }
 
 /* for v in rx: blocks; NULL without an exception is the end. */
@@ -534,29 +419,29 @@ static PyObject *receiver_anext(PyObject *self) { return wait_new_one(&anext_op,
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
-#define SENDER_METHODS                                                                       \
-    {"send", FAST(sender_send), METH_FASTCALL | METH_KEYWORDS, send_doc},                    \
-        {"try_send", sender_try_send, METH_O, try_send_doc},                                 \
-        {"send_many", FAST(sender_send_many), METH_FASTCALL | METH_KEYWORDS, send_many_doc}, \
-    {                                                                                        \
-        "try_send_many", sender_try_send_many, METH_O, try_send_many_doc                     \
+#define SENDER_METHODS                                                                         \
+    {"send", FAST(sender_send), METH_FASTCALL | METH_KEYWORDS, send_doc},                      \
+        {"try_send", sender_try_send, METH_O, try_send_doc},                                   \
+        {"send_many", FAST(endpoint_send_many), METH_FASTCALL | METH_KEYWORDS, send_many_doc}, \
+    {                                                                                          \
+        "try_send_many", endpoint_try_send_many, METH_O, try_send_many_doc                     \
     }
-#define SENDER_BLOCKING_METHODS                                                                                      \
-    {"send_blocking", FAST(sender_send_blocking), METH_FASTCALL | METH_KEYWORDS, send_blocking_doc},                 \
-    {                                                                                                                \
-        "send_many_blocking", FAST(sender_send_many_blocking), METH_FASTCALL | METH_KEYWORDS, send_many_blocking_doc \
+#define SENDER_BLOCKING_METHODS                                                                                        \
+    {"send_blocking", FAST(sender_send_blocking), METH_FASTCALL | METH_KEYWORDS, send_blocking_doc},                   \
+    {                                                                                                                  \
+        "send_many_blocking", FAST(endpoint_send_many_blocking), METH_FASTCALL | METH_KEYWORDS, send_many_blocking_doc \
     }
 #define RECEIVER_METHODS                                                                       \
     {"recv", FAST(receiver_recv), METH_FASTCALL | METH_KEYWORDS, recv_doc},                    \
         {"try_recv", FAST(receiver_try_recv), METH_FASTCALL, try_recv_doc},                    \
-        {"recv_many", FAST(receiver_recv_many), METH_FASTCALL | METH_KEYWORDS, recv_many_doc}, \
+        {"recv_many", FAST(endpoint_recv_many), METH_FASTCALL | METH_KEYWORDS, recv_many_doc}, \
     {                                                                                          \
-        "try_recv_many", receiver_try_recv_many, METH_O, try_recv_many_doc                     \
+        "try_recv_many", endpoint_try_recv_many, METH_O, try_recv_many_doc                     \
     }
 #define RECEIVER_BLOCKING_METHODS                                                                                      \
     {"recv_blocking", FAST(receiver_recv_blocking), METH_FASTCALL | METH_KEYWORDS, recv_blocking_doc},                 \
     {                                                                                                                  \
-        "recv_many_blocking", FAST(receiver_recv_many_blocking), METH_FASTCALL | METH_KEYWORDS, recv_many_blocking_doc \
+        "recv_many_blocking", FAST(endpoint_recv_many_blocking), METH_FASTCALL | METH_KEYWORDS, recv_many_blocking_doc \
     }
 
 #define CANCEL_SEND "Cancelled or timed out, it did not send.  Safe from any thread (local: its own only)."
@@ -673,16 +558,11 @@ static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
                                        ENDPOINT_SLOTS,
                                        {0, NULL}};
 
-#define SPEC(module, cls, its_slots)           \
-    {.name = "nexus_channels." module "." cls, \
-     .basicsize = sizeof(Endpoint),            \
-     .flags = ENDPOINT_FLAGS,                  \
-     .slots = its_slots}
-
 static PyType_Spec specs[SPSC_BYTES][SIDES] = {
-    [LOCAL] = {SPEC("local", "Sender", local_sender_slots), SPEC("local", "Receiver", local_receiver_slots)},
-    [SPSC] = {SPEC("spsc", "Sender", spsc_sender_slots), SPEC("spsc", "Receiver", receiver_slots)},
-    [MPSC] = {SPEC("mpsc", "Sender", mpsc_sender_slots), SPEC("mpsc", "Receiver", receiver_slots)},
+    [LOCAL] = {ENDPOINT_SPEC("local", "Sender", local_sender_slots),
+               ENDPOINT_SPEC("local", "Receiver", local_receiver_slots)},
+    [SPSC] = {ENDPOINT_SPEC("spsc", "Sender", spsc_sender_slots), ENDPOINT_SPEC("spsc", "Receiver", receiver_slots)},
+    [MPSC] = {ENDPOINT_SPEC("mpsc", "Sender", mpsc_sender_slots), ENDPOINT_SPEC("mpsc", "Receiver", receiver_slots)},
 };
 
 int ring_add_types(PyObject *module, core_state *st)
@@ -691,12 +571,9 @@ int ring_add_types(PyObject *module, core_state *st)
         {"LocalSender", "LocalReceiver"}, {"SpscSender", "SpscReceiver"}, {"MpscSender", "MpscReceiver"}};
     for (int kind = 0; kind < SPSC_BYTES; kind++)
         for (int side = 0; side < SIDES; side++) {
-            PyObject *type = PyType_FromModuleAndSpec(module, &specs[kind][side], NULL);
-            if (type == NULL || PyModule_AddObjectRef(module, names[kind][side], type) < 0) {
-                Py_XDECREF(type);
+            st->endpoint_type[kind][side] = core_add_type(module, &specs[kind][side], names[kind][side]);
+            if (st->endpoint_type[kind][side] == NULL)
                 return -1;
-            }
-            st->endpoint_type[kind][side] = (PyTypeObject *)type;
         }
     return 0;
 }

@@ -1,0 +1,521 @@
+/* py_claim.c: WriteClaim and ReadClaim: a record of the ring as an object that exports its memory as a buffer.
+ * Touches nc_log.h and nc_gate.h.
+ *
+ * While a buffer is exported the record cannot be committed, aborted or released, so no view ever outlives what it
+ * shows:
+ *
+ *             commit, abort, release                      getbuffer
+ *     OPEN ---------------------------> DONE              exports + 1, then: DONE? exports - 1, refuse
+ *      ^            exports > 0          |
+ *      '---------------------------------'   BufferError, nothing changed
+ *
+ * An open claim has borrowed its endpoint: another claim or receive raises BusyError; who waits in line for it
+ * already is put off until the claim ends.  A claim that is dropped is aborted, or released.
+ */
+#include "py_claim.h"
+#include "py_log.h"
+
+struct Claim {
+    PyObject_HEAD
+    Endpoint *ep;                 /* strong: it keeps the channel and its memory */
+    nc_record record;
+    _Atomic int state;            /* CLAIM_OPEN or CLAIM_DONE; E1 */
+    _Atomic Py_ssize_t exports;   /* buffers given out and not yet returned; E1 */
+    PyObject *view;               /* the memoryview of a `with` block; in the endpoint's critical section */
+};
+
+enum { CLAIM_OPEN, CLAIM_DONE };
+
+/* ---- the endpoint, lent ------------------------------------------------------------------------------- */
+
+bool claim_lent(Endpoint *ep) { return ep->claim != NULL || (ep->lent != NULL && native_holds(ep)); }
+
+/* At the call a lent endpoint is an error; who has begun to wait, waits for the claim to end as well.  Native
+ * code takes no turns with those in line: where it has the endpoint, nobody waits. */
+step claim_busy(Endpoint *ep, bool patient)
+{
+    if (patient && ep->claim != NULL)
+        return STEP_BUSY;
+    core_raise(ep->chan->st, E_BUSY, NULL, "this %s is lent to %s that is still open",
+               ep->side == TX ? "sender" : "receiver", ep->claim != NULL ? "a claim" : "a native end");
+    return STEP_ERROR;
+}
+
+bool endpoint_idle(Endpoint *ep)
+{
+    bool idle;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    idle = ep->closed || !claim_lent(ep) || claim_busy(ep, false) != STEP_ERROR;
+    Py_END_CRITICAL_SECTION();
+    return idle;
+}
+
+/* ---- sizes -------------------------------------------------------------------------------------------- */
+
+bool claim_check_size(Chan *c, uint64_t n)
+{
+    if (n == 0)
+        core_raise(c->st, E_ZERO_LENGTH, NULL, "a message has at least 1 byte, not 0");
+    else if (n > nc_log_largest(c->log))
+        core_raise(c->st, E_CLAIM_TOO_LARGE, NULL, "%llu bytes are more than max_message_size, %llu",
+                   (unsigned long long)n, (unsigned long long)nc_log_largest(c->log));
+    else
+        return true;
+    return false;
+}
+
+Py_ssize_t claim_parse_size(Chan *c, PyObject *arg)
+{
+    if (PyBool_Check(arg) || !PyIndex_Check(arg)) {
+        PyErr_Format(PyExc_TypeError, "the size of a claim must be an int, not %.200s", Py_TYPE(arg)->tp_name);
+        return 0;
+    }
+    Py_ssize_t n = PyNumber_AsSsize_t(arg, NULL); /* clips: what is huge stays huge */
+    if (n == -1 && PyErr_Occurred())
+        return 0;
+    if (n < 0)
+        PyErr_Format(PyExc_ValueError, "the size of a claim must be at least 1, not %S", arg);
+    else if (n == PY_SSIZE_T_MAX)
+        core_raise(c->st, E_CLAIM_TOO_LARGE, NULL, "%S bytes are more than max_message_size, %llu", arg,
+                   (unsigned long long)nc_log_largest(c->log));
+    else if (claim_check_size(c, (uint64_t)n))
+        return n;
+    return 0;
+}
+
+/* ---- making one --------------------------------------------------------------------------------------- */
+
+/* Memory for a claim.  Most live shortly, so with a GIL a few dead ones are kept to be used again. */
+#if NC_FREE_THREADED
+static Claim *claim_alloc(core_state *Py_UNUSED(st), PyTypeObject *type) { return (Claim *)core_new(type); }
+
+static void claim_recycle(core_state *Py_UNUSED(st), Claim *claim) { PyObject_GC_Del(claim); }
+#else
+enum { SPARE_CLAIMS = 16 };
+
+static Claim *claim_alloc(core_state *st, PyTypeObject *type)
+{
+    Claim *claim = st->spare_claim;
+    if (claim == NULL)
+        return (Claim *)core_new(type);
+    st->spare_claim = claim->view;
+    st->spare_claims--;
+    claim->view = NULL;
+    claim->ep = NULL; /* the collector may look at once */
+    PyObject_Init((PyObject *)claim, type);
+    PyObject_GC_Track(claim);
+    return claim;
+}
+
+static void claim_recycle(core_state *st, Claim *claim)
+{
+    if (st->spare_claims == SPARE_CLAIMS) {
+        PyObject_GC_Del(claim);
+        return;
+    }
+    claim->view = st->spare_claim; /* any pointer of a dead claim will do for a link */
+    st->spare_claim = claim;
+    st->spare_claims++;
+}
+#endif
+
+void claim_free_spares(core_state *st)
+{
+    for (; st->spare_claims > 0; st->spare_claims--) {
+        Claim *claim = st->spare_claim;
+        st->spare_claim = claim->view;
+        PyObject_GC_Del(claim);
+    }
+}
+
+Claim *claim_new(Endpoint *ep, const nc_record *record)
+{
+    core_state *st = ep->chan->st;
+    Claim *claim = claim_alloc(st, st->claim_type[ep->side]);
+    if (claim == NULL)
+        return NULL;
+    claim->ep = (Endpoint *)Py_NewRef(ep);
+    claim->record = *record;
+    atomic_store_explicit(&claim->state, CLAIM_OPEN, memory_order_relaxed); /* nobody else knows it yet */
+    atomic_store_explicit(&claim->exports, 0, memory_order_relaxed);
+    ep->claim = claim;
+    return claim;
+}
+
+/* ---- its state ------------------------------------------------------------------------------ */
+
+bool claim_is_open(Claim *claim)
+{
+    return atomic_load_explicit(&claim->state, memory_order_seq_cst) == CLAIM_OPEN; /* E1 */
+}
+
+/* Buffers are given out and returned, and claims ended, with the GIL held; where there is one it orders them, and
+ * the locked instructions are not needed. */
+#if NC_FREE_THREADED
+static void claim_count_export(Claim *claim, Py_ssize_t by)
+{
+    atomic_fetch_add_explicit(&claim->exports, by, memory_order_seq_cst); /* E1: counted first, looked at after */
+}
+
+/* OPEN becomes DONE; false if it was DONE. */
+static bool claim_shut(Claim *claim)
+{
+    int open = CLAIM_OPEN;
+    return atomic_compare_exchange_strong_explicit(&claim->state, &open, CLAIM_DONE, memory_order_seq_cst,
+                                                   memory_order_seq_cst); /* E1 */
+}
+#else
+static void claim_count_export(Claim *claim, Py_ssize_t by)
+{
+    Py_ssize_t exports = atomic_load_explicit(&claim->exports, memory_order_relaxed); /* under the GIL */
+    atomic_store_explicit(&claim->exports, exports + by, memory_order_relaxed);
+}
+
+static bool claim_shut(Claim *claim)
+{
+    if (atomic_load_explicit(&claim->state, memory_order_relaxed) == CLAIM_DONE) /* under the GIL */
+        return false;
+    atomic_store_explicit(&claim->state, CLAIM_DONE, memory_order_relaxed);
+    return true;
+}
+#endif
+
+/* ---- ending it ---------------------------------------------------------------------------- */
+
+/* The record's fate, once the claim is DONE and nothing is exported. */
+static void claim_settle_record(Claim *claim, int how, uint64_t n, nc_box **kicks)
+{
+    Endpoint *ep = claim->ep;
+    Chan *c = ep->chan;
+    if (ep->side == RX) {
+        nc_gate *g = &c->gate[RX];
+        if (ep->closed) /* then whoever holds the gate is the consumer */
+            nc_gate_enter(g, core_generation());
+        log_take(c->block, &claim->record);
+        c->block->reading = false;
+        if (ep->closed) {
+            c->block->discarded += nc_log_extent(claim->record.size);
+            log_discard_held(c->block);
+            nc_gate_exit(g);
+        }
+        block_tell(c->block, TX, kicks);
+        return;
+    }
+    if (how == FINISH_COMMIT)
+        log_commit(c->block, &claim->record, n);
+    else
+        log_abort(c->block, &claim->record);
+    block_tell(c->block, how == FINISH_COMMIT ? RX : log_freed_by_abort(c->block), kicks);
+}
+
+static void raise_released(Claim *claim)
+{
+    core_raise(claim->ep->chan->st, E_CLAIM_RELEASED, NULL, "this claim was already %s",
+               claim->ep->side == TX ? "committed or aborted" : "released");
+}
+
+bool claim_finish_held(Claim *claim, int how, uint64_t n, nc_box **kicks)
+{
+    Endpoint *ep = claim->ep;
+    Chan *c = ep->chan;
+    if (!claim_shut(claim)) {
+        raise_released(claim);
+        return false;
+    }
+    Py_ssize_t exports = atomic_load_explicit(&claim->exports, memory_order_seq_cst); /* E1 */
+    if (exports > 0) {
+        atomic_store_explicit(&claim->state, CLAIM_OPEN, memory_order_seq_cst); /* E1 */
+        PyErr_Format(PyExc_BufferError, "%zd view%s of this claim still exist%s; release them first", exports,
+                     exports == 1 ? "" : "s", exports == 1 ? "s" : "");
+        return false;
+    }
+    bool gone = ep->side == TX && how == FINISH_COMMIT && nc_gate_over_seen(&c->gate[TX]);
+    claim_settle_record(claim, gone ? FINISH_ABORT : how, n, kicks);
+    ep->claim = NULL;
+    if (ep->deferred) {
+        nc_gate *g = &c->gate[ep->side];
+        nc_gate_enter(g, core_generation());
+        ep->deferred = nc_gate_resume(g, ep, kicks);
+        nc_gate_exit(g);
+    }
+    if (ep->closed && ep->side == TX)
+        block_leave(c->block, TX, kicks);
+    if (gone)
+        core_raise(c->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
+    return !gone;
+}
+
+/* Let go of the view that the `with` block was given; false with BufferError set if it is exported further.
+ * Then the block has it still, if `keep`; else it goes with what it was exported to.  Runs Python code. */
+static bool claim_drop_view(Claim *claim, bool keep)
+{
+    PyObject *view;
+    Py_BEGIN_CRITICAL_SECTION(claim->ep);
+    view = claim->view;
+    claim->view = NULL;
+    Py_END_CRITICAL_SECTION();
+    if (view == NULL)
+        return true;
+    PyObject *done = PyObject_CallMethodNoArgs(view, claim->ep->chan->st->s_release);
+    if (done == NULL && keep) {
+        Py_BEGIN_CRITICAL_SECTION(claim->ep);
+        if (claim->view == NULL) {
+            claim->view = view;
+            view = NULL;
+        }
+        Py_END_CRITICAL_SECTION();
+    }
+    Py_XDECREF(view);
+    Py_XDECREF(done);
+    return done != NULL;
+}
+
+static bool claim_finish(Claim *claim, int how, uint64_t n, bool keep_view)
+{
+    Endpoint *ep = claim->ep;
+    nc_box *kicks = NULL;
+    bool ok;
+    if (!claim_drop_view(claim, keep_view))
+        return false;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    ok = claim_finish_held(claim, how, n, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle_soon(ep->chan, kicks);
+    return ok;
+}
+
+/* commit(n=None) */
+static PyObject *claim_commit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    Claim *claim = (Claim *)self;
+    Chan *c = claim->ep->chan;
+    Py_ssize_t n = (Py_ssize_t)claim->record.size;
+    if (nargs > 1) {
+        PyErr_SetString(PyExc_TypeError, "commit() takes at most one argument");
+        return NULL;
+    }
+    if (nargs == 1 && args[0] != Py_None) {
+        n = claim_parse_size(c, args[0]);
+        if (n == 0)
+            return NULL;
+        if ((uint64_t)n > claim->record.size) {
+            core_raise(c->st, E_CLAIM_TOO_LARGE, NULL, "commit of %zd bytes in a claim of %llu", n,
+                       (unsigned long long)claim->record.size);
+            return NULL;
+        }
+    }
+    return claim_finish(claim, FINISH_COMMIT, (uint64_t)n, true) ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *claim_abort(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return claim_finish((Claim *)self, FINISH_ABORT, 0, true) ? Py_NewRef(Py_None) : NULL;
+}
+
+/* ---- as a context ---------------------------------------------------------------------------- */
+
+PyObject *claim_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Claim *claim = (Claim *)self;
+    PyObject *view = PyMemoryView_FromObject(self);
+    if (view == NULL)
+        return NULL;
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(claim->ep);
+    old = claim->view;
+    claim->view = Py_NewRef(view);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+    return view;
+}
+
+bool claim_leave(Claim *claim, bool failed)
+{
+    if (!claim_is_open(claim) && claim->view == NULL)
+        return true;
+    if (claim_finish(claim, failed ? FINISH_ABORT : FINISH_COMMIT, claim->record.size, false))
+        return true;
+    if (!failed)
+        return false;
+    PyErr_Clear(); /* the block's own exception counts; the claim ends with its last view */
+    return true;
+}
+
+static PyObject *claim_exit(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return claim_leave((Claim *)self, n > 0 && args[0] != Py_None) ? Py_NewRef(Py_None) : NULL;
+}
+
+/* ---- the buffer ------------------------------------------------------------------------------ */
+
+static int claim_getbuffer(PyObject *self, Py_buffer *view, int flags)
+{
+    Claim *claim = (Claim *)self;
+    bool readonly = claim->ep->side == RX;
+    claim_count_export(claim, 1);
+    if (!claim_is_open(claim))
+        raise_released(claim);
+    else if (PyBuffer_FillInfo(view, self, claim->record.data, (Py_ssize_t)claim->record.size, readonly, flags) == 0)
+        return 0;
+    view->obj = NULL;
+    claim_count_export(claim, -1);
+    return -1;
+}
+
+static void claim_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view)) { claim_count_export((Claim *)self, -1); }
+
+static Py_ssize_t claim_length(PyObject *self) { return (Py_ssize_t)((Claim *)self)->record.size; }
+
+/* claim[i], without a view. */
+static PyObject *claim_item(Claim *claim, PyObject *key)
+{
+    Py_ssize_t size = (Py_ssize_t)claim->record.size, i = PyNumber_AsSsize_t(key, PyExc_IndexError);
+    PyObject *item = NULL;
+    if (i == -1 && PyErr_Occurred())
+        return NULL;
+    if (i < 0)
+        i += size;
+    claim_count_export(claim, 1); /* as a view would */
+    if (!claim_is_open(claim))
+        raise_released(claim);
+    else if (i < 0 || i >= size)
+        PyErr_Format(PyExc_IndexError, "index out of bounds of a claim of %zd bytes", size);
+    else
+        item = PyLong_FromLong(claim->record.data[i]);
+    claim_count_export(claim, -1);
+    return item;
+}
+
+/* claim[...] is memoryview(claim)[...] */
+static PyObject *claim_subscript(PyObject *self, PyObject *key)
+{
+    if (PyIndex_Check(key))
+        return claim_item((Claim *)self, key);
+    PyObject *view = PyMemoryView_FromObject(self);
+    PyObject *item = view != NULL ? PyObject_GetItem(view, key) : NULL;
+    Py_XDECREF(view);
+    return item;
+}
+
+static int claim_ass_subscript(PyObject *self, PyObject *key, PyObject *value)
+{
+    PyObject *view = PyMemoryView_FromObject(self);
+    int result = view == NULL ? -1 : value != NULL ? PyObject_SetItem(view, key, value) : PyObject_DelItem(view, key);
+    Py_XDECREF(view);
+    return result;
+}
+
+static PyObject *claim_repr(PyObject *self)
+{
+    Claim *claim = (Claim *)self;
+    return PyUnicode_FromFormat("<%s of %zd bytes, %s, at %p>", Py_TYPE(self)->tp_name, claim_length(self),
+                                claim_is_open(claim) ? "open" : "done", self);
+}
+
+static PyObject *claim_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
+{
+    PyErr_Format(PyExc_TypeError, "cannot copy or pickle '%.200s': copy its bytes, bytes(claim)",
+                 Py_TYPE(self)->tp_name);
+    return NULL;
+}
+
+static int claim_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((Claim *)self)->ep);
+    Py_VISIT(((Claim *)self)->view);
+    return 0;
+}
+
+static int claim_clear(PyObject *self)
+{
+    Py_CLEAR(((Claim *)self)->view);
+    return 0;
+}
+
+/* Dropped: nothing is exported any more, or it would be referred to. */
+static void claim_dealloc(PyObject *self)
+{
+    Claim *claim = (Claim *)self;
+    Endpoint *ep = claim->ep;
+    PyTypeObject *type = Py_TYPE(self);
+    nc_box *kicks = NULL;
+    PyObject_GC_UnTrack(self);
+    Py_CLEAR(claim->view);
+    if (claim_is_open(claim)) {
+        Py_BEGIN_CRITICAL_SECTION(ep);
+        claim_finish_held(claim, FINISH_ABORT, 0, &kicks);
+        Py_END_CRITICAL_SECTION();
+        settle_soon(ep->chan, kicks);
+    }
+    claim_recycle(ep->chan->st, claim);
+    Py_DECREF(ep); /* after which the state may be gone */
+    Py_DECREF(type);
+}
+
+/* ---- types ------------------------------------------------------------------------------------------ */
+
+#define CLAIM_METHODS                                                                                   \
+    {"__enter__", claim_enter, METH_NOARGS, NULL}, {"__exit__", FAST(claim_exit), METH_FASTCALL, NULL}, \
+    {                                                                                                   \
+        "__reduce_ex__", claim_reduce, METH_O, NULL                                                     \
+    }
+#define CLAIM_SLOTS                                                                                 \
+    {Py_tp_dealloc, claim_dealloc}, {Py_tp_traverse, claim_traverse}, {Py_tp_clear, claim_clear},   \
+        {Py_tp_repr, claim_repr}, {Py_mp_length, claim_length}, {Py_mp_subscript, claim_subscript}, \
+        {Py_bf_getbuffer, claim_getbuffer},                                                         \
+    {                                                                                               \
+        Py_bf_releasebuffer, claim_releasebuffer                                                    \
+    }
+
+static const char write_claim_doc[] =
+    "A place in the ring for one message of len() bytes: a writable buffer.\n\n"
+    "Write through memoryview(claim), claim[...], numpy.frombuffer, readinto and the like, then commit().  As a\n"
+    "context manager it gives a memoryview, commits at the end and aborts on an exception.  Dropped, it is aborted.\n"
+    "While a view of it exists, commit() and abort() raise BufferError.  It borrows its sender: another claim or send\n"
+    "raises BusyError.  It may be committed after its sender was closed.  Safe from any thread; its views are not.";
+static const char read_claim_doc[] =
+    "A message in the ring, borrowed: a read-only buffer of len() bytes.\n\n"
+    "Read it through memoryview(claim), claim[...] or bytes(claim), then release() it.  As a context manager it gives "
+    "a\n"
+    "memoryview and releases at the end.  Dropped, it is released.  While a view of it exists, release() raises\n"
+    "BufferError.  It borrows its receiver: another receive raises BusyError.  It stays readable after its receiver\n"
+    "was closed.  Safe from any thread; its views are not.";
+static const char commit_doc[] =
+    "commit($self, n=None, /)\n--\n\n"
+    "Send the message, or its first n bytes.  Raises ClaimReleased if it was ended already, BufferError while a view\n"
+    "exists (nothing changes), ClaimTooLarge or ZeroLengthClaim for a bad n, ClaimDisconnected if the receiver is "
+    "gone.";
+static const char abort_doc[] =
+    "abort($self)\n--\n\n"
+    "Give the place back.  Raises ClaimReleased if it was ended already, BufferError while a view exists.";
+static const char release_doc[] =
+    "release($self)\n--\n\n"
+    "Done with the message.  Raises ClaimReleased if it was released already, BufferError while a view exists.";
+
+static PyMethodDef write_claim_methods[] = {{"commit", FAST(claim_commit), METH_FASTCALL, commit_doc},
+                                            {"abort", claim_abort, METH_NOARGS, abort_doc},
+                                            CLAIM_METHODS,
+                                            END_OF_METHODS};
+static PyMethodDef read_claim_methods[] = {
+    {"release", claim_abort, METH_NOARGS, release_doc}, CLAIM_METHODS, END_OF_METHODS};
+
+static PyType_Slot write_claim_slots[] = {{Py_tp_methods, write_claim_methods},
+                                          {Py_tp_doc, (void *)write_claim_doc},
+                                          {Py_mp_ass_subscript, claim_ass_subscript},
+                                          CLAIM_SLOTS,
+                                          {0, NULL}};
+static PyType_Slot read_claim_slots[] = {
+    {Py_tp_methods, read_claim_methods}, {Py_tp_doc, (void *)read_claim_doc}, CLAIM_SLOTS, {0, NULL}};
+
+#define CLAIM_SPEC(cls, its_slots) \
+    {.name = "nexus_channels._core." cls, .basicsize = sizeof(Claim), .flags = ENDPOINT_FLAGS, .slots = its_slots}
+static PyType_Spec specs[SIDES] = {CLAIM_SPEC("WriteClaim", write_claim_slots),
+                                   CLAIM_SPEC("ReadClaim", read_claim_slots)};
+
+int claim_add_types(PyObject *module, core_state *st)
+{
+    st->claim_type[TX] = core_add_type(module, &specs[TX], "WriteClaim");
+    st->claim_type[RX] = core_add_type(module, &specs[RX], "ReadClaim");
+    return st->claim_type[TX] != NULL && st->claim_type[RX] != NULL ? 0 : -1;
+}

@@ -1,0 +1,34 @@
+/* py_claim.h: claims, as the endpoints of channels of bytes hand them out (py_log.c). */
+#ifndef NC_PY_CLAIM_H
+#define NC_PY_CLAIM_H
+
+#include "py_core.h"
+
+typedef struct Claim Claim;
+
+enum { FINISH_ABORT, FINISH_COMMIT }; /* of a read claim both are release */
+
+/* An open claim on the record, which has borrowed the endpoint from here on; a new reference, or NULL with an exception
+ * set.  Holding the endpoint. */
+Claim *claim_new(Endpoint *ep, const nc_record *record);
+bool claim_is_open(Claim *claim);
+/* End a claim: commit its first n bytes, abort or release it.  False with ClaimReleased or BufferError set, and nothing
+ * changed; or with ClaimDisconnected set, and aborted.  Holding the endpoint. */
+bool claim_finish_held(Claim *claim, int how, uint64_t n, nc_box **kicks);
+/* The view for a `with` block, a new reference, or NULL with an exception set. */
+PyObject *claim_enter(PyObject *self, PyObject *);
+/* Leaving the block normally commits or releases, by an exception aborts or releases; what the block ended itself is
+ * left alone.  False with an exception set. */
+bool claim_leave(Claim *claim, bool failed);
+
+/* Is the endpoint lent, to a claim or to a native end?  Holding it. */
+bool claim_lent(Endpoint *ep);
+/* Then: STEP_BUSY for who is patient and may wait for it, else STEP_ERROR with BusyError set. */
+step claim_busy(Endpoint *ep, bool patient);
+
+/* May a message have n bytes?  False with ZeroLengthClaim or ClaimTooLarge set. */
+bool claim_check_size(Chan *c, uint64_t n);
+/* A size to claim, 0 with an exception set. */
+Py_ssize_t claim_parse_size(Chan *c, PyObject *arg);
+
+#endif
