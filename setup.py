@@ -27,6 +27,7 @@ CFFI = ["cffi>=1.16"] if HAS_DOOR else []
 UVLOOP = [] if FREE_THREADED else ["uvloop>=0.19; sys_platform != 'win32'"]  # no wheel for free-threaded 3.13
 NUMPY = [] if FREE_THREADED else ["numpy>=1.26"]  # the same
 HYPOTHESIS = "hypothesis>=6.100,<6.140" if FREE_THREADED else "hypothesis>=6.100"  # later ones need a Rust build there
+MYPY = [] if FREE_THREADED else ["mypy>=1.13"]  # the same
 TQDM = "tqdm>=4.66"
 
 CYTHON = "cython>=3.0"
@@ -44,6 +45,7 @@ EXTRAS = {
         "setuptools>=77",
         TQDM,
         "websockets>=14",
+        *MYPY,
         *NUMPY,
         *UVLOOP,
     ],
