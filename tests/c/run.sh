@@ -103,7 +103,7 @@ for cc in $compilers; do
             continue
         fi
         if wants unit; then
-            for test in test_ring test_gate; do
+            for test in test_ring test_gate test_log; do
                 build "$cc" "$flags" $test.c "$out/$test" && run "$cc, $mode: $test" "$out/$test"
             done
         fi
