@@ -1,4 +1,5 @@
-/* chan.h: a channel as a binding builds one from nc_ring.h and nc_gate.h: who calls what, in which order.
+/* chan.h: a channel as a binding builds one from nc_gate.h and nc_ring.h, or with CHAN_OF_BYTES nc_log.h: who calls
+ * what, in which order.
  *
  * Receivers share one endpoint and so one lock; so do the senders of a channel with one producer; the senders of
  * one with many have an endpoint each.  Waiting threads sleep on a semaphore.  Used by the stress
@@ -8,20 +9,39 @@
 #define CHAN_H
 
 #include "nc_gate.h"
+#ifdef CHAN_OF_BYTES
+#include "nc_log.h"
+#else
 #include "nc_ring.h"
+#endif
 
 enum { TX, RX, SIDES };
 
 typedef enum { CHAN_DONE, CHAN_BLOCKED, CHAN_OVER, CHAN_GAVE_UP } chan_step;
 
 typedef struct chan {
+#ifdef CHAN_OF_BYTES
+    nc_log *log;
+#else
     nc_ring ring;
+#endif
     nc_gate gate[SIDES];
     nc_lock user[SIDES];    /* the endpoint's; user[TX] only with one producer */
     bool many;
     _Atomic uint32_t senders;
     uint64_t discarded;     /* under gate[RX]'s lock, once the receiver has left */
 } chan;
+
+/* What is sent and received. */
+#ifdef CHAN_OF_BYTES
+typedef struct chan_value {
+    nc_record record; /* to send: of the size that it needs */
+    uint64_t number;  /* the user's */
+    bool claim;       /* not copied in or out: it stays open until chan_commit, chan_abort or chan_release */
+} chan_value;
+#else
+typedef void *chan_value;
+#endif
 
 typedef struct parker { /* a thread that waits, and how it sleeps */
     nc_box box;
@@ -62,9 +82,9 @@ static inline void parker_receive(parker *p)
     }
 }
 
-static inline void chan_init(chan *c, void *_Atomic *slots, uint64_t capacity, uint64_t start, bool many)
+/* With the ring set up already. */
+static inline void chan_init_gates(chan *c, bool many)
 {
-    nc_ring_init(&c->ring, slots, capacity, start);
     for (int side = 0; side < SIDES; side++) {
         nc_gate_init(&c->gate[side], 0);
         nc_lock_init(&c->user[side]);
@@ -94,13 +114,7 @@ static inline void chan_exit(chan *c, int side)
         nc_lock_exit(&c->user[side]);
 }
 
-static inline uint64_t chan_have(chan *c, int side)
-{
-    uint64_t len = nc_ring_len(&c->ring);
-    if (side == RX)
-        return len;
-    return nc_gate_over(&c->gate[TX]) ? UINT64_MAX : c->ring.capacity - len;
-}
+static inline uint64_t chan_have(chan *c, int side);
 
 /* Tell those on `side` who can go on now, if the flag says that somebody wants to know. */
 static inline void chan_tell(chan *c, int side, nc_box **kicks)
@@ -115,29 +129,142 @@ static inline void chan_tell(chan *c, int side, nc_box **kicks)
     nc_gate_exit(g);
 }
 
+/* ---- of objects, or of bytes ------------------------------------------------------------------------------ */
+
+#ifndef CHAN_OF_BYTES
+
+static inline void chan_init(chan *c, void *_Atomic *slots, uint64_t capacity, uint64_t start, bool many)
+{
+    nc_ring_init(&c->ring, slots, capacity, start);
+    chan_init_gates(c, many);
+}
+
+static inline uint64_t chan_have(chan *c, int side)
+{
+    uint64_t len = nc_ring_len(&c->ring);
+    if (side == RX)
+        return len;
+    return nc_gate_over(&c->gate[TX]) ? UINT64_MAX : c->ring.capacity - len;
+}
+
+static inline bool chan_is_empty(chan *c) { return nc_ring_len(&c->ring) == 0; }
+
+/* Put a value in, or take one out, and tell the other side. */
+static inline bool chan_move(chan *c, int side, chan_value *value, nc_box **kicks)
+{
+    uint64_t n = side == RX ? nc_ring_pop_sc(&c->ring, value, 1, memory_order_seq_cst)
+                 : c->many  ? nc_ring_push_mp(&c->ring, value, 1)
+                            : nc_ring_push_sp(&c->ring, value, 1, memory_order_seq_cst);
+    if (n > 0)
+        chan_tell(c, 1 - side, kicks);
+    return n > 0;
+}
+
+static inline bool chan_drop_one(chan *c)
+{
+    void *value;
+    return nc_ring_pop_sc(&c->ring, &value, 1, memory_order_seq_cst) == 1;
+}
+
+#else
+
+/* The user of this header defines: write a record that was claimed, all of it or less, and say how much; read one. */
+static uint64_t chan_write(chan_value *value);
+static void chan_read(chan_value *value);
+
+static inline void chan_init(chan *c, nc_log *log, uint64_t capacity, uint64_t start, bool many)
+{
+    c->log = log;
+    nc_log_init(log, capacity, start);
+    chan_init_gates(c, many);
+}
+
+static inline uint64_t chan_have(chan *c, int side)
+{
+    if (side == RX)
+        return nc_log_ready(c->log);
+    return nc_gate_over(&c->gate[TX]) ? UINT64_MAX : c->log->capacity - nc_log_used(c->log);
+}
+
+static inline bool chan_is_empty(chan *c) { return nc_log_used(c->log) == 0; }
+
+static inline void chan_publish(chan *c, const nc_record *record, uint64_t n, nc_box **kicks)
+{
+    if (c->many)
+        nc_log_commit_mp(c->log, record, n, memory_order_seq_cst);
+    else
+        nc_log_commit_sp(c->log, record, n, memory_order_seq_cst);
+    chan_tell(c, RX, kicks);
+}
+
+/* The consumer has a skip to step over; or, with one producer, what was claimed is simply free again. */
+static inline void chan_give_up(chan *c, const nc_record *record, nc_box **kicks)
+{
+    if (c->many)
+        nc_log_abort_mp(c->log, record, memory_order_seq_cst);
+    chan_tell(c, c->many ? RX : TX, kicks);
+}
+
+static inline void chan_give_back(chan *c, const nc_record *record, nc_box **kicks)
+{
+    nc_log_release_sc(c->log, record, c->many, memory_order_seq_cst);
+    chan_tell(c, TX, kicks);
+}
+
+static inline bool chan_move(chan *c, int side, chan_value *value, nc_box **kicks)
+{
+    nc_record *record = &value->record;
+    nc_result result;
+    if (side == TX) {
+        uint64_t n = record->size;
+        result = c->many ? nc_log_claim_mp(c->log, n, record) : nc_log_claim_sp(c->log, n, record);
+        if (result == NC_OK && !value->claim)
+            chan_publish(c, record, chan_write(value), kicks);
+        return result == NC_OK;
+    }
+    bool freed;
+    result = nc_log_peek_sc(c->log, record, &freed, c->many, memory_order_seq_cst);
+    if (freed)
+        chan_tell(c, TX, kicks);
+    if (result == NC_OK && !value->claim) {
+        chan_read(value);
+        chan_give_back(c, record, kicks);
+    }
+    return result == NC_OK;
+}
+
+static inline bool chan_drop_one(chan *c)
+{
+    nc_record record;
+    bool freed;
+    if (nc_log_peek_sc(c->log, &record, &freed, c->many, memory_order_seq_cst) != NC_OK)
+        return false;
+    nc_log_release_sc(c->log, &record, c->many, memory_order_seq_cst);
+    return true;
+}
+
+#endif
+
+/* ---- one call ----------------------------------------------------------------------------------------------- */
+
 /* Try once.  `called`: it is the caller's turn; else it must go behind those who wait. */
-static inline chan_step chan_look(chan *c, int side, bool called, void **value, nc_box **kicks)
+static inline chan_step chan_look(chan *c, int side, bool called, chan_value *value, nc_box **kicks)
 {
     bool over = nc_gate_over_seen(&c->gate[side]); /* before the last look */
     if (side == TX && over)
         return CHAN_OVER;
     if (!called && nc_gate_crowd(&c->gate[side]) >= NC_HEAD)
         return CHAN_BLOCKED;
-    uint64_t n = side == RX ? nc_ring_pop_sc(&c->ring, value, 1, memory_order_seq_cst)
-                 : c->many  ? nc_ring_push_mp(&c->ring, value, 1)
-                            : nc_ring_push_sp(&c->ring, value, 1, memory_order_seq_cst);
-    if (n == 0)
-        return over ? CHAN_OVER : CHAN_BLOCKED;
-    chan_tell(c, 1 - side, kicks);
-    return CHAN_DONE;
+    if (chan_move(c, side, value, kicks))
+        return CHAN_DONE;
+    return over ? CHAN_OVER : CHAN_BLOCKED;
 }
 
 /* Take values off the ring, the receiver being gone: who holds the gate has the consumer's part. */
 static inline void chan_discard(chan *c)
 {
-    void *value;
     nc_gate_enter(&c->gate[RX], 0);
-    while (chan_have(c, RX) > 0 && nc_ring_pop_sc(&c->ring, &value, 1, memory_order_seq_cst)) /* W3, after C2 */
+    while (chan_have(c, RX) > 0 && chan_drop_one(c)) /* W3, after C2 */
         c->discarded++;
     nc_gate_exit(&c->gate[RX]);
 }
@@ -181,7 +308,7 @@ static inline void chan_line_leave(chan *c, int side, nc_waiter *w, nc_box **kic
 }
 
 /* Wait in line with a parker that was set up for this, until done, over, or out of patience. */
-static inline chan_step chan_park(chan *c, int side, void **value, parker *p, double patience)
+static inline chan_step chan_park(chan *c, int side, chan_value *value, parker *p, double patience)
 {
     bool enrolled = false;
     for (;;) {
@@ -210,7 +337,7 @@ static inline chan_step chan_park(chan *c, int side, void **value, parker *p, do
     }
 }
 
-static inline chan_step chan_try(chan *c, int side, void **value)
+static inline chan_step chan_try(chan *c, int side, chan_value *value)
 {
     nc_box *kicks = NULL;
     chan_enter(c, side);
@@ -219,6 +346,35 @@ static inline chan_step chan_try(chan *c, int side, void **value)
     chan_settle(c, kicks);
     return step;
 }
+
+#ifdef CHAN_OF_BYTES
+/* The ends of claims, which have lent themselves the endpoint. */
+static inline chan_step chan_commit(chan *c, const nc_record *record, uint64_t n)
+{
+    nc_box *kicks = NULL;
+    bool gone = nc_gate_over_seen(&c->gate[TX]);
+    if (gone)
+        chan_give_up(c, record, &kicks);
+    else
+        chan_publish(c, record, n, &kicks);
+    chan_settle(c, kicks);
+    return gone ? CHAN_OVER : CHAN_DONE;
+}
+
+static inline void chan_abort(chan *c, const nc_record *record)
+{
+    nc_box *kicks = NULL;
+    chan_give_up(c, record, &kicks);
+    chan_settle(c, kicks);
+}
+
+static inline void chan_release(chan *c, const nc_record *record)
+{
+    nc_box *kicks = NULL;
+    chan_give_back(c, record, &kicks);
+    chan_settle(c, kicks);
+}
+#endif
 
 /* The last endpoint of a side goes. */
 static inline void chan_leave(chan *c, int side)

@@ -80,23 +80,26 @@ modes="plain address thread"
 case $size in
     full)
         limit=1500 ring_plain=100000000 ring_address=10000000 ring_thread=10000000 bounds="-r 10"
+        log_plain=10000000 log_address=2000000 log_thread=1000000
         gate_plain=1000000 gate_address=200000 gate_thread=100000 delay_times=200 delay_items=20000
         ;;
     quick)
         limit=120 ring_plain=100000 ring_address=50000 ring_thread=20000 bounds=
+        log_plain=100000 log_address=50000 log_thread=10000
         gate_plain=5000 gate_address=2000 gate_thread=1000 delay_times=20 delay_items=500
         ;;
     short)
-        limit=120 ring_plain=100000 gate_plain=5000 delay_times=20 delay_items=500 modes=plain bounds='-l 1'
+        limit=120 ring_plain=100000 log_plain=50000 gate_plain=5000 delay_times=20 delay_items=500 modes=plain
+        bounds='-l 1'
         ;;
 esac
 
 for cc in $compilers; do
     for mode in $modes; do
         case $mode in
-            plain) flags=-O2 ring=$ring_plain gate=$gate_plain ;;
-            address) flags=$sanitize_address ring=$ring_address gate=$gate_address ;;
-            thread) flags=$sanitize_thread ring=$ring_thread gate=$gate_thread ;;
+            plain) flags=-O2 ring=$ring_plain log=$log_plain gate=$gate_plain ;;
+            address) flags=$sanitize_address ring=$ring_address log=$log_address gate=$gate_address ;;
+            thread) flags=$sanitize_thread ring=$ring_thread log=$log_thread gate=$gate_thread ;;
         esac
         if ! works "$cc" "$flags"; then
             skip "$cc $mode" "cannot build or run with $flags here"
@@ -110,8 +113,12 @@ for cc in $compilers; do
         if wants stress; then
             build "$cc" "$flags" stress_ring.c "$out/stress_ring" &&
                 run "$cc, $mode: stress_ring, $ring items a topology" env STRESS_ITEMS=$ring "$out/stress_ring"
+            build "$cc" "$flags" stress_log.c "$out/stress_log" &&
+                run "$cc, $mode: stress_log, $log records a topology" env STRESS_ITEMS=$log "$out/stress_log"
             build "$cc" "$flags" stress_gate.c "$out/stress_gate" &&
                 run "$cc, $mode: stress_gate, $gate items a scenario" env STRESS_ITEMS=$gate "$out/stress_gate"
+            build "$cc" "$flags -DCHAN_OF_BYTES" stress_gate.c "$out/stress_bytes" &&
+                run "$cc, $mode: stress_gate of bytes, $gate a scenario" env STRESS_ITEMS=$gate "$out/stress_bytes"
         fi
     done
 done
@@ -121,13 +128,15 @@ if wants delay; then
     cc=${compilers# }
     cc=${cc%% *}
     build "$cc" -O2 stress_ring.c "$out/stress_ring"
+    build "$cc" -O2 stress_log.c "$out/stress_log"
     build "$cc" -O2 stress_gate.c "$out/stress_gate"
-    sed -n 's/.*NC_STEP("\([^"]*\)").*/\1/p' ../../csrc/nc_ring.h ../../csrc/nc_gate.h chan.h | sort -u >"$out/steps"
-    grep -q . "$out/steps" || { echo "FAILED: no NC_STEP found"; failed=$((failed + 1)); }
-    while read -r step; do
-        for us in 0 1000; do
-            for program in stress_gate stress_ring; do
-                [ $program = stress_gate ] || grep -q "\"$step\"" ../../csrc/nc_ring.h || continue
+    build "$cc" "-O2 -DCHAN_OF_BYTES" stress_gate.c "$out/stress_bytes"
+    while read -r program files; do
+        # shellcheck disable=SC2086
+        sed -n 's/.*NC_STEP("\([^"]*\)").*/\1/p' $files | sort -u >"$out/steps"
+        grep -q . "$out/steps" || { echo "FAILED: no NC_STEP found"; failed=$((failed + 1)); }
+        while read -r step; do
+            for us in 0 1000; do
                 run "$program, '$step' delayed by $us us" env DELAY_STEP="$step" DELAY_US="$us" \
                     DELAY_TIMES=$delay_times STRESS_ITEMS=$delay_items "$out/$program"
                 grep -q '^[1-9][0-9]* delays' "$out/log" || {
@@ -135,8 +144,13 @@ if wants delay; then
                     failed=$((failed + 1))
                 }
             done
-        done
-    done <"$out/steps"
+        done <"$out/steps"
+    done <<END
+stress_ring ../../csrc/nc_ring.h
+stress_log ../../csrc/nc_log.h
+stress_gate ../../csrc/nc_ring.h ../../csrc/nc_gate.h chan.h
+stress_bytes ../../csrc/nc_log.h ../../csrc/nc_gate.h chan.h stress_gate.c
+END
 fi
 
 if wants model; then

@@ -1,4 +1,5 @@
-/* stress_gate.c: parking, calling, mailboxes and closing between threads, over a whole channel (chan.h).
+/* stress_gate.c: parking, calling, mailboxes and closing between threads, over a whole channel (chan.h), of objects or,
+ * built with CHAN_OF_BYTES, of bytes: messages of many sizes, copied or claimed, some shrunk, some given up first.
  * STRESS_ITEMS round trips or items a scenario, rounds a tenth of that.  A lost wake-up ends in the watchdog. */
 #include "stress.h"
 
@@ -13,8 +14,8 @@ struct parker_bed {
 };
 
 static chan channel[LANES];
-static void *_Atomic slots[LANES][MOST];
 static uint64_t n_items;
+static bool one_receiver; /* which may borrow what it receives */
 static _Atomic uint64_t sent, received, sent_sum, received_sum, freed, gave_up;
 
 static uint64_t get(_Atomic uint64_t *p) { return atomic_load_explicit(p, memory_order_relaxed); }
@@ -62,14 +63,127 @@ static bool parker_sleep(parker *p, double patience)
     return !failed;
 }
 
+/* ---- what is sent ---------------------------------------------------------------------------------------- */
+
+#ifndef CHAN_OF_BYTES
+static void *_Atomic slots[LANES][MOST];
+
+static chan_value pack(uint64_t number) { return (void *)(uintptr_t)number; }
+static uint64_t unpack(const chan_value *value) { return (uint64_t)(uintptr_t)*value; }
+static uint64_t needs(const chan_value *value)
+{
+    (void)value;
+    return 1;
+}
+
+static void chan_open(int lane, uint64_t capacity, bool many)
+{
+    for (int k = 0; k < MOST; k++)
+        atomic_store_explicit(&slots[lane][k], NULL, memory_order_relaxed);
+    chan_init(&channel[lane], slots[lane], capacity, -(uint64_t)50, many);
+}
+
+static chan_value to_receive(void) { return NULL; }
+
+static chan_step chan_finish(chan *c, int side, chan_value *value, bool again)
+{
+    (void)c, (void)side, (void)value, (void)again;
+    return CHAN_DONE;
+}
+
+static void dump_positions(chan *c)
+{
+    fprintf(stderr, "head %#" PRIx64 ", tail %#" PRIx64 "\n", atomic_load(&c->ring.head), atomic_load(&c->ring.tail));
+}
+
+#else
+enum { LARGEST = 64 * MOST };
+static _Alignas(NC_CACHE_LINE) unsigned char blocks[LANES][sizeof(nc_log) + 2 * LARGEST];
+static uint64_t least_size, range; /* of messages */
+
+static uint64_t mix(uint64_t number) { return (number ^ stress_seed) * UINT64_C(0x9e3779b97f4a7c15); }
+
+/* A message is its number, a check word, and bytes that follow from them. */
+static chan_value pack(uint64_t number)
+{
+    uint64_t size = least_size + mix(number) / 1024 % range;
+    return (chan_value){.record.size = size, .number = number, .claim = mix(number) >> 61 == 0};
+}
+static uint64_t unpack(const chan_value *value) { return value->number; }
+static uint64_t needs(const chan_value *value) { return value->record.size ? nc_log_extent(value->record.size) : 1; }
+
+static uint64_t chan_write(chan_value *value)
+{
+    nc_record *r = &value->record;
+    uint64_t words[2] = {value->number, mix(value->number)};
+    memcpy(r->data, words, sizeof words);
+    memset(r->data + sizeof words, (int)(0x80 | value->number), r->size - sizeof words);
+    return r->size % 7 == 0 ? sizeof words : r->size; /* shrunk: it has to be right all the same */
+}
+
+static void chan_read(chan_value *value)
+{
+    const nc_record *r = &value->record;
+    uint64_t words[2], wrong = 0;
+    memcpy(words, r->data, sizeof words);
+    value->number = words[0];
+    uint64_t wanted = pack(words[0]).record.size;
+    CHECK_EQ(words[1], mix(words[0]));
+    CHECK_EQ(r->size, wanted % 7 == 0 ? sizeof words : wanted);
+    for (uint64_t i = sizeof words; i < r->size; i++)
+        wrong += r->data[i] != (0x80 | (words[0] & 0xff));
+    CHECK_EQ(wrong, 0);
+}
+
+/* Capacity 1: two messages never fit. */
+static void chan_open(int lane, uint64_t capacity, bool many)
+{
+    uint64_t bytes = nc_log_round(64 * capacity), largest = bytes - NC_LOG_HEADER;
+    least_size = capacity == 1 ? 25 : 16;
+    range = largest - least_size + 1;
+    memset(blocks[lane], 0, sizeof blocks[lane]);
+    chan_init(&channel[lane], (nc_log *)(void *)blocks[lane], bytes, -(uint64_t)50, many);
+}
+
+static chan_value to_receive(void) { return (chan_value){.claim = one_receiver}; }
+
+/* The claim that `value` left open, if it did, ends.  Half of the senders give it up first, and are to send `again`. */
+static chan_step chan_finish(chan *c, int side, chan_value *value, bool again)
+{
+    if (!value->claim)
+        return CHAN_DONE;
+    NC_STEP("claim: open, not ended");
+    if (side == RX) {
+        chan_read(value);
+        chan_release(c, &value->record);
+    } else if (again || mix(value->number) >> 60 & 1) {
+        return chan_commit(c, &value->record, chan_write(value));
+    } else {
+        chan_abort(c, &value->record);
+        return CHAN_BLOCKED;
+    }
+    return CHAN_DONE;
+}
+
+static void dump_positions(chan *c)
+{
+    uint64_t pos = atomic_load(&c->log->head), header;
+    fprintf(stderr, "head %#" PRIx64 ", tail %#" PRIx64 ":", pos, atomic_load(&c->log->tail));
+    for (int i = 0; i < 20 && nc_log_dump_next(c->log, &pos, &header) && header != 0; i++)
+        fprintf(stderr, " %#" PRIx64, header);
+    fprintf(stderr, "\n");
+}
+#endif
+
 /* ---- blocking calls ------------------------------------------------------------------------------------ */
 
-static chan_step wait_for(chan *c, int side, void **value, double patience)
+static chan_step wait_for(chan *c, int side, chan_value *value, double patience)
 {
     chan_step step = chan_try(c, side, value);
     if (step != CHAN_BLOCKED)
         return step;
     parker *p = parker_new(c);
+    p->waiter.least = p->waiter.share = needs(value);
     step = chan_park(c, side, value, p, patience);
     parker_unref(p);
     return step;
@@ -77,27 +191,34 @@ static chan_step wait_for(chan *c, int side, void **value, double patience)
 
 static chan_step send(chan *c, uint64_t number, double patience)
 {
-    void *value = (void *)(uintptr_t)number;
-    return wait_for(c, TX, &value, patience);
+    chan_step step = CHAN_BLOCKED;
+    for (bool again = false; step == CHAN_BLOCKED; again = true) {
+        chan_value value = pack(number);
+        step = wait_for(c, TX, &value, patience);
+        if (step == CHAN_DONE)
+            step = chan_finish(c, TX, &value, again);
+    }
+    return step;
 }
 
 static chan_step recv(chan *c, uint64_t *number, double patience)
 {
-    void *value = NULL;
+    chan_value value = to_receive();
     chan_step step = wait_for(c, RX, &value, patience);
-    *number = (uint64_t)(uintptr_t)value;
-    if (step == CHAN_DONE)
+    if (step == CHAN_DONE) {
+        chan_finish(c, RX, &value, false);
         stress_done(1);
+    }
+    *number = unpack(&value);
     return step;
 }
 
 static void setup(uint64_t capacity, bool many, uint32_t senders)
 {
     CASE("capacity %" PRIu64, capacity);
+    one_receiver = true;
     for (int i = 0; i < LANES; i++) {
-        for (int k = 0; k < MOST; k++)
-            atomic_store_explicit(&slots[i][k], NULL, memory_order_relaxed);
-        chan_init(&channel[i], slots[i], capacity, -(uint64_t)50, many);
+        chan_open(i, capacity, many);
         atomic_store_explicit(&channel[i].senders, senders, memory_order_relaxed);
     }
     atomic_store(&sent, 0);
@@ -131,8 +252,8 @@ static void dump(void)
 {
     for (int i = 0; i < LANES; i++) {
         chan *c = &channel[i];
-        fprintf(stderr, "lane %d: head %#" PRIx64 ", tail %#" PRIx64 "\n", i, atomic_load(&c->ring.head),
-                atomic_load(&c->ring.tail));
+        fprintf(stderr, "lane %d: ", i);
+        dump_positions(c);
         for (int side = 0; side < SIDES; side++) {
             nc_gate *g = &c->gate[side];
             fprintf(stderr, "  %s: flag %u, crowd %u, waiting %u, owed %" PRIu64 ", called %" PRIu64 "\n",
@@ -253,6 +374,7 @@ static void who_gives_up_passes_on_what_it_was_called_for(void)
     n_items = stress_items / 3;
     for (uint64_t capacity = 1; capacity <= 3; capacity++) {
         setup(capacity, true, 3);
+        one_receiver = false;
         stress_run(6, impatient);
         CHECK_EQ(get(&sent), get(&received));
         CHECK_EQ(get(&sent_sum), get(&received_sum));
@@ -263,7 +385,7 @@ static void who_gives_up_passes_on_what_it_was_called_for(void)
 
 /* ---- one mailbox for several lines ------------------------------------------------------------------------ */
 
-static parker *loop;                  /* as an event loop has it: one box, a semaphore for its wake fd */
+static parker *loop; /* as an event loop has it: one box, a semaphore for its wake fd */
 static nc_waiter loop_waiter[LANES];
 
 /* Take what there is, line up, until there is nothing: true at the end of the lane. */
@@ -273,7 +395,8 @@ static bool lane_advance(int lane, uint64_t *last)
     nc_waiter *w = &loop_waiter[lane];
     for (bool called = nc_waiter_state_of(w) == NC_CALLED;;) {
         nc_box *kicks = NULL;
-        void *value;
+        chan_value value;
+        memset(&value, 0, sizeof value); /* to be copied */
         bool turn = false;
         chan_enter(c, RX);
         chan_step step = chan_look(c, RX, called, &value, &kicks);
@@ -289,7 +412,7 @@ static bool lane_advance(int lane, uint64_t *last)
             return false;
         called = turn;
         if (step == CHAN_DONE) {
-            CHECK_EQ((uint64_t)(uintptr_t)value, ++*last);
+            CHECK_EQ(unpack(&value), ++*last);
             stress_done(1);
         }
     }
@@ -449,7 +572,7 @@ static void close_rounds(int id)
         pthread_barrier_wait(&barrier);
         if (id == 0) {
             CHECK_EQ(get(&sent), get(&received) + channel[0].discarded);
-            CHECK_EQ(nc_ring_len(&channel[0].ring), 0);
+            CHECK(chan_is_empty(&channel[0]));
             if (!receiver_leaves) {
                 CHECK_EQ(get(&received), 6);
                 CHECK_EQ(channel[0].discarded, 0);
