@@ -127,7 +127,8 @@ static inline uint64_t nc_log_used(nc_log *log)
 
 /* Is there something for the consumer to look at, a record or a skip?  For anybody at any time, after
  * raising or reading a gate's flag, hence seq_cst (W3).  If the consumer moved meanwhile, what was read may have been
- * a producer's payload: ask again. */
+ * a producer's payload: ask again.  With many producers it may be false while the consumer gives a record back, whatever
+ * lies behind: the consumer has to look again, or to call the next, after that. */
 NC_READS_AND_CHECKS static inline bool nc_log_ready(nc_log *log)
 {
     for (;;) {

@@ -264,8 +264,8 @@ static inline chan_step chan_look(chan *c, int side, bool called, chan_value *va
 static inline void chan_discard(chan *c)
 {
     nc_gate_enter(&c->gate[RX], 0);
-    while (chan_have(c, RX) > 0 && chan_drop_one(c)) /* W3, after C2 */
-        c->discarded++;
+    while (chan_have(c, RX) > 0) /* W3, after C2: what a look behind a skip does not see is asked for again */
+        c->discarded += chan_drop_one(c);
     nc_gate_exit(&c->gate[RX]);
 }
 

@@ -4,7 +4,7 @@
 #   run.sh [--full | --short] [--only PART]     PART: unit, stress, delay, model
 #
 # Plain, under ASan + UBSan and under TSan, with gcc and with clang where there is one (CLANG names it).
-# --full runs the sizes of a release: some 25 minutes instead of one and a half; --short one compiler, plain.
+# --full runs the sizes of a release: some 45 minutes instead of three; --short one compiler, plain.
 set -u
 cd "$(dirname "$0")" || exit 2
 size=quick only=all
@@ -159,16 +159,22 @@ if wants model; then
     if ! works "$cc" -fsanitize=thread; then
         skip models "$cc cannot instrument plain accesses (-fsanitize=thread)"
     elif $cc -O2 -std=gnu11 -Wall -Wextra -Werror -c model/model.c -o "$out/model.o"; then
-        for model in litmus ring gate; do
+        while read -r model source define; do
             # shellcheck disable=SC2086
-            if $cc $warnings -O1 -g -DNC_MODEL='"model.h"' -Imodel -I. -I../../csrc -fsanitize=thread \
-                -c model/$model.c -o "$out/m.o" && $cc "$out/m.o" "$out/model.o" -o "$out/$model"; then
+            if $cc $warnings -O1 -g -DNC_MODEL='"model.h"' $define -Imodel -I. -I../../csrc -fsanitize=thread \
+                -c model/$source.c -o "$out/m.o" && $cc "$out/m.o" "$out/model.o" -o "$out/$model"; then
                 run "models: $model" "$out/$model" $bounds
             else
-                echo "FAILED to build model/$model.c"
+                echo "FAILED to build model/$source.c $define"
                 failed=$((failed + 1))
             fi
-        done
+        done <<END
+litmus litmus
+ring ring
+log log
+gate gate
+gate_of_bytes gate -DCHAN_OF_BYTES
+END
     else
         failed=$((failed + 1))
     fi

@@ -1,5 +1,5 @@
-/* gate.c: models of nc_gate.h: parking, boxes, closing; most of them over a whole channel (chan.h).
- * model_arg is the capacity. */
+/* gate.c: models of nc_gate.h: parking, boxes, closing; most of them over a whole channel (chan.h), of objects or,
+ * built with CHAN_OF_BYTES, of bytes.  model_arg is the capacity, in items; of bytes each takes a header and a word. */
 #include "chan.h"
 
 enum { MOST = 4, PARKERS = 4 };
@@ -9,7 +9,6 @@ struct parker_bed {
 };
 
 static chan ch;
-static void *_Atomic slots[MOST];
 static uint32_t payload[MOST]; /* [0] is what a ring that starts full holds */
 static uint32_t seen[MOST];    /* by payload: received; by the one receiver, or under a lock */
 static parker parkers[PARKERS];
@@ -38,9 +37,82 @@ static bool parker_sleep(parker *p, double patience)
 static uint32_t get(_Atomic uint32_t *p) { return atomic_load_explicit(p, memory_order_relaxed); }
 static void set(_Atomic uint32_t *p, uint32_t value) { atomic_store_explicit(p, value, memory_order_relaxed); }
 
+/* ---- what is sent ---------------------------------------------------------------------------------- */
+
+#ifndef CHAN_OF_BYTES
+static void *_Atomic slots[MOST];
+
+static void open_channel(bool many) { chan_init(&ch, slots, model_arg, 0, many); }
+static chan_value pack(int number) { return &payload[number]; }
+static uint32_t *unpack(const chan_value *value) { return *value; }
+static uint64_t needs(const chan_value *value)
+{
+    (void)value;
+    return 1;
+}
+static uint64_t held(void) { return nc_ring_len(&ch.ring); }
+
+static void push_quietly(int number) /* nobody is told */
+{
+    void *value = &payload[number];
+    CHECK(nc_ring_push_sp(&ch.ring, &value, 1, memory_order_release) == 1);
+}
+
+#else
+enum { EXTENT = 16 };
+static _Alignas(NC_CACHE_LINE) unsigned char block[sizeof(nc_log) + 2 * MOST * EXTENT];
+
+static void open_channel(bool many)
+{
+    nc_log *log = (nc_log *)(void *)block;
+    for (int i = 0; i < model_arg * EXTENT / 8; i++)
+        atomic_store_explicit(&log->words[i], 0, memory_order_relaxed);
+    chan_init(&ch, log, (uint64_t)model_arg * EXTENT, -(uint64_t)EXTENT, many);
+}
+
+/* The payload is plain memory, and what a header that was taken for one would be read from. */
+static uint64_t chan_write(chan_value *value)
+{
+    uint64_t *word = (uint64_t *)(void *)value->record.data;
+    *word = value->number;
+    atomic_store_explicit(word, value->number, memory_order_relaxed);
+    return 8;
+}
+
+static void chan_read(chan_value *value)
+{
+    uint64_t *word = (uint64_t *)(void *)value->record.data, plain = *word;
+    CHECK(value->record.size == 8);
+    value->number = atomic_load_explicit(word, memory_order_relaxed);
+    CHECK(value->number == plain);
+    CHECK(value->number - 100 < MOST);
+}
+
+static chan_value pack(int number) { return (chan_value){.record.size = 8, .number = (uint64_t)number + 100}; }
+static uint32_t *unpack(const chan_value *value) { return &payload[value->number - 100]; }
+static uint64_t needs(const chan_value *value) { return value->record.size > 0 ? EXTENT : 1; }
+static uint64_t held(void) { return nc_log_used(ch.log) / EXTENT; }
+
+static void push_quietly(int number)
+{
+    chan_value value = pack(number);
+    CHECK((ch.many ? nc_log_claim_mp : nc_log_claim_sp)(ch.log, 8, &value.record) == NC_OK);
+    (ch.many ? nc_log_commit_mp : nc_log_commit_sp)(ch.log, &value.record, chan_write(&value), memory_order_release);
+}
+#endif
+
+static chan_value nothing(void)
+{
+    chan_value value = pack(0);
+#ifdef CHAN_OF_BYTES
+    value.record.size = 0;
+#endif
+    return value;
+}
+
 static void start(bool many)
 {
-    chan_init(&ch, slots, model_arg, 0, many);
+    open_channel(many);
     set(&freed, 0);
     set(&went, 0);
     set(&refused, 0);
@@ -66,33 +138,35 @@ static void setup_many(void) { start(true); }
 static void setup_full(void)
 {
     start(true);
-    void *value = &payload[0];
     payload[0] = 1;
     for (int i = 0; i < model_arg; i++)
-        CHECK(nc_ring_push_mp(&ch.ring, &value, 1) == 1);
+        push_quietly(0);
 }
 
 /* `me` is the thread's own parker, good for one call. */
-static chan_step send(int me, int number, double patience)
+static chan_step call_for(int me, int side, chan_value *value, double patience)
 {
-    void *value = &payload[number];
-    payload[number] = 1;
-    chan_step step = chan_try(&ch, TX, &value);
+    chan_step step = chan_try(&ch, side, value);
+    parkers[me].waiter.least = parkers[me].waiter.share = needs(value);
     if (step == CHAN_BLOCKED)
-        step = chan_park(&ch, TX, &value, &parkers[me], patience);
+        step = chan_park(&ch, side, value, &parkers[me], patience);
     parker_unref(&parkers[me]);
     return step;
 }
 
+static chan_step send(int me, int number, double patience)
+{
+    chan_value value = pack(number);
+    payload[number] = 1;
+    return call_for(me, TX, &value, patience);
+}
+
 static chan_step recv(int me, double patience, uint32_t **got)
 {
-    void *value;
-    chan_step step = chan_try(&ch, RX, &value);
-    if (step == CHAN_BLOCKED)
-        step = chan_park(&ch, RX, &value, &parkers[me], patience);
-    parker_unref(&parkers[me]);
+    chan_value value = nothing();
+    chan_step step = call_for(me, RX, &value, patience);
     if (step == CHAN_DONE) {
-        *got = value;
+        *got = unpack(&value);
         CHECK(**got == 1);
         **got = 2;
         seen[*got - payload]++;
@@ -117,7 +191,7 @@ static bool gates_at_rest(void)
 static void at_rest(void)
 {
     CHECK(gates_at_rest());
-    CHECK(nc_ring_len(&ch.ring) == 0);
+    CHECK(chan_is_empty(&ch));
 }
 
 /* Both sides park: neither misses the other, whatever is full or empty. */
@@ -184,7 +258,7 @@ static void cancelled_sender(int id)
 /* Somebody who does not wait takes the room that was freed for one who does, and was called for it. */
 static void barger(int id)
 {
-    void *value = &payload[2];
+    chan_value value = pack(2);
     if (id == 1) {
         CHECK(send(1, 1, 0) == CHAN_DONE);
     } else if (id == 2) {
@@ -196,7 +270,7 @@ static void barger(int id)
         for (int i = 0; i < 3 && !came; i++) {
             if (i > 0)
                 model_idle();
-            came = chan_try(&ch, RX, &value) == CHAN_DONE && value == &payload[1];
+            came = chan_try(&ch, RX, &value) == CHAN_DONE && unpack(&value) == &payload[1];
         }
         CHECK(came);
     }
@@ -205,10 +279,20 @@ static void barger(int id)
 static void counted(void)
 {
     CHECK(gates_at_rest());
-    CHECK(get(&went) == seen[1] + seen[2] + nc_ring_len(&ch.ring));
+    CHECK(get(&went) == seen[1] + seen[2] + held());
 }
 
 /* ---- boxes ----------------------------------------------------------------------------------------- */
+
+static void setup_enrolled(void)
+{
+    start(false);
+    nc_gate_enter(gate, 0);
+    nc_gate_enrol(gate, &waiter[0]);
+    nc_gate_exit(gate);
+}
+
+#ifndef CHAN_OF_BYTES /* what is sent is nothing to them */
 
 static void end_waiter(void)
 {
@@ -346,14 +430,6 @@ static void called_before_it_took_its_mail(int id)
 }
 
 /* A waiter that was called goes away while its box's owner receives: exactly one of the two ends it. */
-static void setup_enrolled(void)
-{
-    start(false);
-    nc_gate_enter(gate, 0);
-    nc_gate_enrol(gate, &waiter[0]);
-    nc_gate_exit(gate);
-}
-
 static void abandoned(int id)
 {
     if (id == 1) {
@@ -381,6 +457,8 @@ static void ended_once(void)
     CHECK(get(&freed) == 1);
 }
 
+#endif
+
 /* ---- calling --------------------------------------------------------------------------------------- */
 
 /* Who sees itself called, or its post in the mail, without a lock, sees what it was called for. */
@@ -388,9 +466,8 @@ static void spinner(int id)
 {
     if (id == 1) {
         nc_box *kicks = NULL;
-        void *value = &payload[1];
         payload[1] = 1;
-        CHECK(nc_ring_push_sp(&ch.ring, &value, 1, memory_order_release) == 1);
+        push_quietly(1);
         nc_gate_enter(gate, 0);
         nc_gate_call(gate, &waiter[0], &kicks);
         nc_gate_exit(gate);
@@ -400,7 +477,7 @@ static void spinner(int id)
     while (id == 2 ? nc_waiter_state_of(&waiter[0]) != NC_CALLED : !nc_post_waits(&waiter[0]))
         nc_relax(&spins);
     CHECK(payload[1] == 1);
-    CHECK(nc_ring_len(&ch.ring) == 1);
+    CHECK(held() == 1);
 }
 
 /* ---- closing --------------------------------------------------------------------------------------- */
@@ -424,14 +501,14 @@ static void close_against_send(int id)
 static void all_discarded(void)
 {
     CHECK(gates_at_rest());
-    CHECK(nc_ring_len(&ch.ring) == 0);
+    CHECK(chan_is_empty(&ch));
     CHECK(get(&went) == seen[1] + seen[2] + ch.discarded);
 }
 
 static void all_discarded_full(void)
 {
     CHECK(gates_at_rest());
-    CHECK(nc_ring_len(&ch.ring) == 0);
+    CHECK(chan_is_empty(&ch));
     CHECK(get(&went) + model_arg == seen[0] + seen[1] + seen[2] + ch.discarded);
 }
 
@@ -450,7 +527,7 @@ static void close_against_recv(int id)
 
 static void try_after_close(int id)
 {
-    void *value;
+    chan_value value = nothing();
     unsigned spins = 0;
     if (id == 1) {
         CHECK(send(0, 1, 0) == CHAN_DONE);
@@ -479,7 +556,7 @@ static void two_close_against_recv(int id)
     }
     CHECK(recv(2, 0, &got) == CHAN_DONE);
     CHECK(recv(3, 0, &got) == CHAN_DONE);
-    void *value;
+    chan_value value = nothing();
     chan_step step;
     unsigned spins = 0;
     while ((step = chan_try(&ch, RX, &value)) == CHAN_BLOCKED)
@@ -512,9 +589,8 @@ static void one_each(void)
 static void over_seen(int id)
 {
     if (id == 1) {
-        void *value = &payload[1];
         payload[1] = 1;
-        CHECK(nc_ring_push_sp(&ch.ring, &value, 1, memory_order_release) == 1);
+        push_quietly(1);
         nc_gate_enter(gate, 0);
         nc_gate_end(gate);
         nc_gate_exit(gate);
@@ -523,9 +599,164 @@ static void over_seen(int id)
         nc_gate_leave(gate, &waiter[0]);
         nc_gate_exit(gate);
     } else if (nc_gate_over_seen(gate)) {
-        CHECK(nc_ring_len(&ch.ring) == 1);
+        CHECK(held() == 1);
     }
 }
+
+/* ---- claims, and batches of bytes --------------------------------------------------------------------- */
+
+#ifdef CHAN_OF_BYTES
+
+/* A claim of n bytes, left open. */
+static chan_step claim(int me, int number, uint64_t n, chan_value *value)
+{
+    *value = pack(number);
+    value->record.size = n;
+    value->claim = true;
+    payload[number] = 1;
+    chan_step step = chan_try(&ch, TX, value);
+    parkers[me].waiter.least = parkers[me].waiter.share = nc_log_extent(n);
+    if (step == CHAN_BLOCKED)
+        step = chan_park(&ch, TX, value, &parkers[me], 0);
+    parker_unref(&parkers[me]);
+    return step;
+}
+
+/* The receiver waits, the one claim that fills the ring is given up, and the next waits for the room. */
+static void abort_wakes(int id)
+{
+    chan_value value;
+    uint32_t *got;
+    if (id == 1) {
+        CHECK(claim(0, 0, 8, &value) == CHAN_DONE);
+        chan_abort(&ch, &value.record);
+        CHECK(send(1, 1, 0) == CHAN_DONE);
+    } else {
+        CHECK(recv(2, 0, &got) == CHAN_DONE);
+        CHECK(got == &payload[1]);
+    }
+}
+
+/* What was committed behind an open claim comes after it, and is not slept upon. */
+static void claim_in_the_way(int id)
+{
+    chan_value value;
+    uint32_t *got;
+    if (id == 1) {
+        CHECK(claim(0, 1, 8, &value) == CHAN_DONE);
+        CHECK(chan_commit(&ch, &value.record, chan_write(&value)) == CHAN_DONE);
+    } else if (id == 2) {
+        CHECK(send(1, 2, 0) == CHAN_DONE);
+    } else {
+        CHECK(recv(2, 0, &got) == CHAN_DONE);
+        CHECK(recv(3, 0, &got) == CHAN_DONE);
+    }
+}
+
+/* The unused end of a shrunk record is room for who waits, once the receiver has come by it. */
+static void shrinking_makes_room(int id)
+{
+    chan_value value;
+    uint32_t *got;
+    if (id == 1) {
+        for (int i = 0; i < 2; i++) {
+            CHECK(claim(i, i, 24, &value) == CHAN_DONE);
+            CHECK(chan_commit(&ch, &value.record, chan_write(&value)) == CHAN_DONE);
+        }
+        return;
+    }
+    for (int i = 0; i < 2; i++) {
+        CHECK(recv(2 + i, 0, &got) == CHAN_DONE);
+        CHECK(got == &payload[i]);
+    }
+}
+
+static void empty_but_for_a_skip(void)
+{
+    CHECK(gates_at_rest());
+    CHECK(!chan_drop_one(&ch));
+    CHECK(chan_is_empty(&ch));
+}
+
+/* A batch is published by release stores, settled, and told of once; the receiver's likewise. */
+static void batch(int id)
+{
+    nc_box *kicks = NULL;
+    uint32_t *got;
+    if (id == 1) {
+        payload[1] = payload[2] = 1;
+        push_quietly(1);
+        push_quietly(2);
+        nc_log_settle_tail(ch.log);
+        chan_tell(&ch, RX, &kicks);
+        chan_settle(&ch, kicks);
+        return;
+    }
+    CHECK(recv(2, 0, &got) == CHAN_DONE);
+    CHECK(recv(3, 0, &got) == CHAN_DONE);
+}
+
+static void batch_taken(int id)
+{
+    nc_box *kicks = NULL;
+    if (id == 1) {
+        CHECK(send(0, 1, 0) == CHAN_DONE);
+        return;
+    }
+    for (int i = 0; i < model_arg; i++) {
+        chan_value value = nothing();
+        bool freed;
+        CHECK(nc_log_peek_sc(ch.log, &value.record, &freed, ch.many, memory_order_release) == NC_OK);
+        chan_read(&value);
+        nc_log_release_sc(ch.log, &value.record, ch.many, memory_order_release);
+    }
+    nc_log_settle_head(ch.log);
+    chan_tell(&ch, TX, &kicks);
+    chan_settle(&ch, kicks);
+}
+
+static void one_held(void)
+{
+    CHECK(gates_at_rest());
+    CHECK(held() == 1);
+}
+
+/* The receiver leaves while a claim is open: committed or given up, nothing stays behind. */
+static void close_against_claim(int id)
+{
+    chan_value value;
+    uint32_t *got;
+    if (id == 1) {
+        if (model_choose(2) == 1 && recv(0, 1, &got) == CHAN_DONE)
+            atomic_fetch_add_explicit(&refused, 1, memory_order_relaxed);
+        chan_leave(&ch, RX);
+        return;
+    }
+    chan_step step = claim(id, id - 1, 8, &value);
+    if (step == CHAN_DONE && model_choose(2) == 1)
+        chan_abort(&ch, &value.record);
+    else if (step == CHAN_DONE && (step = chan_commit(&ch, &value.record, chan_write(&value))) == CHAN_DONE)
+        atomic_fetch_add_explicit(&went, 1, memory_order_relaxed);
+    CHECK(step == CHAN_DONE || step == CHAN_OVER);
+}
+
+/* The last thing a sender does is to give a claim up: the end is seen all the same. */
+static void abort_before_the_end(int id)
+{
+    chan_value value;
+    uint32_t *got;
+    if (id == 1) {
+        CHECK(send(0, 1, 0) == CHAN_DONE);
+        CHECK(claim(1, 2, 8, &value) == CHAN_DONE);
+        chan_abort(&ch, &value.record);
+        chan_leave(&ch, TX);
+    } else {
+        CHECK(recv(2, 0, &got) == CHAN_DONE);
+        CHECK(recv(3, 0, &got) == CHAN_OVER);
+    }
+}
+
+#endif
 
 static const model models[] = {
     {"parking, capacity 1", setup, one_to_one, all_freed, 2, 2, 2, 1, NULL},
@@ -535,10 +766,12 @@ static const model models[] = {
     {"a cancelled receiver, capacity 2", setup_many, cancelled_receiver, at_rest, 3, 1, 1, 2, NULL},
     {"a cancelled sender, capacity 1", setup_full, cancelled_sender, counted, 3, 1, 1, 1, NULL},
     {"a barger, capacity 1", setup_full, barger, NULL, 3, 3, 0, 1, NULL},
+#ifndef CHAN_OF_BYTES
     {"two callers, one box", setup_two_gates, two_callers, box_freed, 3, 2, 2, 1, NULL},
     {"one waiter called again", setup_enrolled, called_again, box_freed, 3, 3, 1, 1, NULL},
     {"called before it took its mail", setup_enrolled, called_before_it_took_its_mail, box_freed, 3, 2, 2, 1, NULL},
     {"abandon against receive", setup_enrolled, abandoned, ended_once, 3, 3, 2, 1, NULL},
+#endif
     {"spinner", setup_enrolled, spinner, NULL, 3, 3, 2, 1, NULL},
     {"close against send", setup, close_against_send, all_discarded, 2, 3, 2, 1, NULL},
     {"close against two sends", setup_many, close_against_send, all_discarded, 3, 1, 1, 1, NULL},
@@ -548,6 +781,19 @@ static const model models[] = {
     {"two close against recv", setup_two_senders, two_close_against_recv, at_rest, 3, 1, 1, 2, NULL},
     {"end for all", setup, end_for_all, one_each, 3, 1, 1, 1, NULL},
     {"the end seen without a lock", setup_enrolled, over_seen, NULL, 3, 3, 2, 1, NULL},
+#ifdef CHAN_OF_BYTES
+    {"an aborted claim wakes both sides", setup_many, abort_wakes, at_rest, 2, 2, 1, 1, NULL},
+    {"a claim in the way", setup_many, claim_in_the_way, at_rest, 3, 1, 1, 2, NULL},
+    {"shrinking makes room, one producer", setup, shrinking_makes_room, empty_but_for_a_skip, 2, 2, 1, 2, NULL},
+    {"shrinking makes room, many", setup_many, shrinking_makes_room, empty_but_for_a_skip, 2, 2, 1, 2, NULL},
+    {"a batch settled, one producer", setup, batch, at_rest, 2, 3, 2, 2, NULL},
+    {"a batch settled, many", setup_many, batch, at_rest, 2, 3, 2, 2, NULL},
+    {"a batch taken and settled", setup_full, batch_taken, one_held, 2, 3, 2, 2, NULL},
+    {"close against a claim, one producer", setup, close_against_claim, all_discarded, 2, 3, 1, 1, NULL},
+    {"close against a claim, many", setup_many, close_against_claim, all_discarded, 2, 3, 1, 1, NULL},
+    {"close against two claims", setup_many, close_against_claim, all_discarded, 3, 1, 1, 2, NULL},
+    {"an abort before the end", setup_many, abort_before_the_end, at_rest, 2, 2, 1, 1, NULL},
+#endif
 };
 
 int main(int argc, char **argv) { return model_main(models, sizeof models / sizeof models[0], argc, argv); }
