@@ -4,21 +4,16 @@
  * endpoint that it was borrowed from.  It refers to the channel's block and to nothing of Python, so the thread may
  * outlive them all; and whatever a call from native code does here, it does without a GIL and without allocating.
  *
- *            enter                leave
- *    IDLE ----------> BUSY -----------------> IDLE, CLAIMED (a claim is open), PARKED (asleep in line)
- *      '--<-- CLAIMED, PARKED: likewise
- *
- * The thread alone moves the state.  Python closes an end by raising `closed` and waiting for a state other than
- * BUSY, which is a matter of instructions: if no claim is open, Python takes the end out of the channel; else the
- * thread does, when it ends the claim (N1 in PROTOCOL.md).
+ * When each of them may touch it is the matter of nc_end.h (N1 to N3 in PROTOCOL.md): Python closes an end by raising
+ * `closed` and waiting for a state other than BUSY, which is a matter of instructions; if no claim is open, Python then
+ * takes the end out of the channel, else the thread does, when it ends the claim.
  */
 #include "py_log.h"
 
 #include <time.h>
 
+#include "nc_end.h"
 #include "nexus_channels.h"
-
-enum { IDLE, BUSY, CLAIMED, PARKED };
 
 typedef struct native_end {
     nexus_end face;               /* what the address points to; read-only, as is this paragraph */
@@ -28,10 +23,7 @@ typedef struct native_end {
     uint32_t born;                /* core_generation when made: a forked child leaves it alone */
 
     _Atomic uint32_t refs;        /* the object's, the attachment's, the endpoint's, and one each capsule */
-    _Atomic bool attached;        /* N3 */
-    _Atomic bool closed;          /* by Python; N1 */
-    _Atomic bool left;            /* it counts no longer, and what was borrowed is given back; N2 */
-    _Atomic int state;            /* N1 */
+    nc_end life;                  /* who may touch it */
 
     nc_record record;             /* of the open claim; this and the rest belong to the thread in a call */
     bool untold;                  /* something was committed quietly */
@@ -83,7 +75,7 @@ static void announce(native_end *e, nc_box **kicks)
 /* Take the end out of the channel, once.  Nobody is in a call or has a claim open. */
 static void end_depart(native_end *e, nc_box **kicks)
 {
-    if (atomic_exchange_explicit(&e->left, true, memory_order_acq_rel)) /* N2 */
+    if (!nc_end_depart(&e->life))
         return;
     block_leave(e->block, e->side, kicks);
     if (e->side == RX && nc_gate_flag(&e->block->gate[RX], memory_order_relaxed) & NC_GONE)
@@ -113,44 +105,30 @@ static void claim_drop(native_end *e, nc_box **kicks)
 
 /* ---- the frame of every call ------------------------------------------------------------------------ */
 
-/* NEXUS_OK, or NEXUS_DISCONNECTED when Python has closed the end: in both cases the call has begun, and `was` is the
- * state to go back to.  NEXUS_FORKED: it has not. */
-static int enter(native_end *e, int *was)
-{
-    if (end_foreign(e))
-        return NEXUS_FORKED;
-    *was = atomic_exchange_explicit(&e->state, BUSY, memory_order_seq_cst);                                /* N1 */
-    return atomic_load_explicit(&e->closed, memory_order_seq_cst) ? NEXUS_DISCONNECTED : NEXUS_OK; /* N1 */
-}
-
-static void leave(native_end *e, int state) { atomic_store_explicit(&e->state, state, memory_order_release); /* N1 */ }
+static const int begun[] = {[NC_END_OPEN] = NEXUS_OK, [NC_END_SHUT] = NEXUS_DISCONNECTED};
 
 /* Begin a call for which no claim may be open; over unless NEXUS_OK. */
 static int enter_idle(native_end *e)
 {
-    int was, result = enter(e, &was);
-    if (result == NEXUS_OK && was != IDLE)
-        result = NEXUS_BUSY;
-    if (result != NEXUS_OK && result != NEXUS_FORKED)
-        leave(e, was);
-    return result;
+    if (end_foreign(e))
+        return NEXUS_FORKED;
+    nc_end_answer answer = nc_end_begin(&e->life);
+    return answer == NC_END_WRONG ? NEXUS_BUSY : begun[answer];
 }
 
 /* Begin a call that ends a claim, which may be done on a closed end too; over unless NEXUS_OK. */
 static int enter_claimed(native_end *e)
 {
-    int was, result = enter(e, &was);
-    if (result == NEXUS_FORKED || was == CLAIMED)
-        return result == NEXUS_FORKED ? result : NEXUS_OK;
-    leave(e, was);
-    return result == NEXUS_OK ? NEXUS_NO_CLAIM : result;
+    if (end_foreign(e))
+        return NEXUS_FORKED;
+    nc_end_answer answer = nc_end_begin_claimed(&e->life);
+    return answer == NC_END_WRONG ? NEXUS_NO_CLAIM : begun[answer];
 }
 
-/* The claim is over, and with it what kept a closed end in the channel. */
+/* The claim is over. */
 static void leave_claim(native_end *e, nc_box *kicks)
 {
-    leave(e, IDLE);
-    if (atomic_load_explicit(&e->closed, memory_order_seq_cst)) /* N1 */
+    if (nc_end_leave_claim(&e->life))
         end_depart(e, &kicks);
     wake_boxes(kicks);
 }
@@ -167,7 +145,7 @@ typedef struct Want {
     void *buffer;
     size_t size;                  /* of the claim or the buffer; then of the message */
     int result;
-    int after;                    /* the state that success leaves the end in */
+    uint32_t after;               /* the state that success leaves the end in */
 } Want;
 
 static int64_t monotonic_ns(void)
@@ -185,7 +163,7 @@ static bool nap(native_end *e, int64_t deadline)
     parker *p = e->parker;
     PY_TIMEOUT_T us = -1;
     unsigned spins = 0;
-    leave(e, PARKED);
+    nc_end_doze(&e->life);
     if (deadline >= 0) {
         int64_t left = deadline - monotonic_ns(), hour = INT64_C(3600000000);
         us = left <= 0 ? 0 : left / 1000 >= hour ? hour : left / 1000 + 1; /* it is asked again */
@@ -197,7 +175,7 @@ static bool nap(native_end *e, int64_t deadline)
         PyThread_acquire_lock_timed(p->lock, us, 0);
     } else
         e->spin = e->spin * 2 < SPIN_MOST ? e->spin * 2 : SPIN_MOST;
-    atomic_exchange_explicit(&e->state, BUSY, memory_order_seq_cst); /* N1 */
+    nc_end_awake(&e->life);
     return nc_post_waits(&p->waiter) || deadline < 0 || monotonic_ns() < deadline;
 }
 
@@ -211,7 +189,7 @@ static step park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
     for (;;) {
         parker_receive(e->parker);
         uint32_t place = nc_waiter_state_of(w);
-        if (atomic_load_explicit(&e->closed, memory_order_seq_cst)) /* N1 */
+        if (nc_end_closed(&e->life))
             s = STEP_ERROR;
         else
             s = place == NC_WAITING ? STEP_BLOCKED : want->look(e, want, place == NC_CALLED, kicks);
@@ -221,7 +199,7 @@ static step park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
         wake_boxes(*kicks);
         *kicks = NULL;
         s = STEP_BLOCKED;
-        if (!turn && !atomic_load_explicit(&e->closed, memory_order_seq_cst) && !nap(e, deadline)) /* N1 */
+        if (!turn && !nc_end_closed(&e->life) && !nap(e, deadline))
             break;
     }
     end_leave_line(e, kicks);
@@ -247,7 +225,7 @@ static int run(native_end *e, Want *want, int64_t timeout)
         result = want->result;
     if (s == STEP_ERROR)
         result = NEXUS_DISCONNECTED;
-    leave(e, result == NEXUS_OK ? want->after : IDLE);
+    nc_end_leave(&e->life, result == NEXUS_OK ? want->after : NC_END_IDLE);
     wake_boxes(kicks);
     return result;
 }
@@ -257,13 +235,11 @@ static int run(native_end *e, Want *want, int64_t timeout)
 static int call_attach(nexus_end *face)
 {
     native_end *e = container_of(face, native_end, face);
-    bool nobody = false;
     if (end_foreign(e))
         return NEXUS_FORKED;
-    if (atomic_load_explicit(&e->closed, memory_order_seq_cst)) /* N1 */
+    if (nc_end_closed(&e->life))
         return NEXUS_DISCONNECTED;
-    if (!atomic_compare_exchange_strong_explicit(&e->attached, &nobody, true, memory_order_acq_rel,
-                                                 memory_order_relaxed)) /* N3 */
+    if (!nc_end_attach(&e->life))
         return NEXUS_BUSY;
     end_ref(e);
     return NEXUS_OK;
@@ -273,15 +249,16 @@ static void call_detach(nexus_end *face)
 {
     native_end *e = container_of(face, native_end, face);
     nc_box *kicks = NULL;
-    int was;
-    if (enter(e, &was) != NEXUS_FORKED) {
-        if (was == CLAIMED)
+    uint32_t was;
+    if (!end_foreign(e)) {
+        nc_end_enter(&e->life, &was); /* closed or not */
+        if (was == NC_END_CLAIMED)
             claim_drop(e, &kicks);
         if (e->untold)
             announce(e, &kicks);
         leave_claim(e, kicks);
     }
-    if (atomic_exchange_explicit(&e->attached, false, memory_order_acq_rel)) /* N3 */
+    if (nc_end_detach(&e->life))
         end_unref(e);
 }
 
@@ -301,7 +278,7 @@ static int call_claim(nexus_end *face, size_t n, int64_t timeout, void **place)
 {
     native_end *e = container_of(face, native_end, face);
     int result = check_size(e, n);
-    Want want = {.look = claim_look, .least = nc_log_extent(n), .size = n, .after = CLAIMED};
+    Want want = {.look = claim_look, .least = nc_log_extent(n), .size = n, .after = NC_END_CLAIMED};
     if (result == NEXUS_OK)
         result = run(e, &want, timeout);
     *place = result == NEXUS_OK ? e->record.data : NULL;
@@ -317,7 +294,7 @@ static int call_commit(nexus_end *face, size_t n, int quiet)
     if (result != NEXUS_OK)
         return result;
     if (n == 0 || n > e->record.size) {
-        leave(e, CLAIMED);
+        nc_end_leave(&e->life, NC_END_CLAIMED);
         return n == 0 ? NEXUS_ZERO_LENGTH : NEXUS_TOO_LARGE;
     }
     if (nc_gate_over_seen(&e->block->gate[TX])) {
@@ -327,7 +304,7 @@ static int call_commit(nexus_end *face, size_t n, int quiet)
         (quiet ? log_commit_quiet : log_commit)(e->block, &e->record, n);
         e->untold |= quiet;
     }
-    if (!quiet || atomic_load_explicit(&e->closed, memory_order_seq_cst)) /* N1: there may be no next call */
+    if (!quiet || nc_end_closed(&e->life)) /* there may be no next call */
         announce(e, &kicks);
     leave_claim(e, kicks);
     return result;
@@ -388,12 +365,13 @@ static int call_flush(nexus_end *face)
 {
     native_end *e = container_of(face, native_end, face);
     nc_box *kicks = NULL;
-    int was;
-    if (enter(e, &was) == NEXUS_FORKED)
+    uint32_t was;
+    if (end_foreign(e))
         return NEXUS_FORKED;
+    nc_end_enter(&e->life, &was); /* closed or not */
     if (e->untold)
         announce(e, &kicks);
-    leave(e, was);
+    nc_end_leave(&e->life, was);
     wake_boxes(kicks);
     return NEXUS_OK;
 }
@@ -408,7 +386,7 @@ static step peek_look(native_end *e, Want *Py_UNUSED(want), bool called, nc_box 
 static int call_peek(nexus_end *face, const void **data, size_t *n, int64_t timeout)
 {
     native_end *e = container_of(face, native_end, face);
-    Want want = {.look = peek_look, .least = 1, .after = CLAIMED};
+    Want want = {.look = peek_look, .least = 1, .after = NC_END_CLAIMED};
     int result = run(e, &want, timeout);
     *data = result == NEXUS_OK ? e->record.data : NULL;
     *n = result == NEXUS_OK ? e->record.size : 0;
@@ -446,8 +424,7 @@ static int call_recv(nexus_end *face, void *buffer, size_t size, size_t *n, int6
 static int call_is_disconnected(const nexus_end *face)
 {
     const native_end *e = container_of(face, const native_end, face);
-    return atomic_load_explicit(&e->closed, memory_order_seq_cst) /* N1 */
-           || nc_gate_over_seen(&e->block->gate[e->side]);
+    return nc_end_closed(&e->life) || nc_gate_over_seen(&e->block->gate[e->side]);
 }
 
 static size_t call_capacity(const nexus_end *face)
@@ -495,6 +472,7 @@ static native_end *end_new(Chan *c, int side)
     e->side = side;
     e->born = core_generation();
     e->spin = SPIN_LEAST;
+    nc_end_init(&e->life);
     atomic_store_explicit(&e->refs, 1, memory_order_relaxed); /* nobody else knows it yet */
     /* relaxed, both: the caller holds a reference and an open endpoint */
     atomic_fetch_add_explicit(&c->block->refs, 1, memory_order_relaxed);
@@ -504,7 +482,7 @@ static native_end *end_new(Chan *c, int side)
 
 bool native_holds(Endpoint *ep)
 {
-    if (!atomic_load_explicit(&ep->lent->left, memory_order_acquire)) /* N2 */
+    if (!nc_end_has_left(&ep->lent->life))
         return true;
     end_unref(ep->lent);
     ep->lent = NULL;
@@ -572,27 +550,26 @@ PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- from Python: closing ----------------------------------------------------------------------------- */
 
-/* The thread of a closed end is gone for good: end what it left behind. */
-static void end_bury(native_end *e, nc_box **kicks)
+/* The thread of a closed end is gone for good: end what it left behind; true if that was a claim.  It might be in there
+ * after all: then it ends the claim itself. */
+static bool end_bury(native_end *e, nc_box **kicks)
 {
-    int claimed = CLAIMED;
     end_leave_line(e, kicks);
-    if (atomic_compare_exchange_strong_explicit(&e->state, &claimed, BUSY, memory_order_seq_cst,
-                                                memory_order_seq_cst)) { /* N1 */
+    bool claimed = nc_end_bury(&e->life);
+    if (claimed) {
         claim_drop(e, kicks);
-        leave(e, IDLE);
+        nc_end_leave(&e->life, NC_END_IDLE);
     }
-    if (atomic_exchange_explicit(&e->attached, false, memory_order_acq_rel)) /* N3 */
+    if (nc_end_detach(&e->life))
         end_unref(e); /* not the last: the caller's */
+    return claimed;
 }
 
 static void end_close(native_end *e, bool abandon, nc_box **kicks)
 {
     chan_block *b = e->block;
     nc_gate *g = &b->gate[e->side];
-    unsigned spins = 0;
-    int state;
-    atomic_store_explicit(&e->closed, true, memory_order_seq_cst); /* N1 */
+    nc_end_close(&e->life);
     nc_gate_enter(g, core_generation());
     nc_gate_call_owner(g, e, kicks);
     nc_gate_exit(g);
@@ -600,17 +577,14 @@ static void end_close(native_end *e, bool abandon, nc_box **kicks)
         end_depart(e, kicks);
         return;
     }
-    while ((state = atomic_load_explicit(&e->state, memory_order_seq_cst)) == BUSY) /* N1 */
-        nc_relax(&spins);
+    uint32_t state = nc_end_await(&e->life);
     if (e->side == TX) { /* of what was committed quietly */
         nc_log_settle_tail(b->log);
         tell_receivers(b, kicks);
     }
-    if (abandon) {
-        end_bury(e, kicks);
-        state = IDLE;
-    }
-    if (state != CLAIMED) /* else its thread does that when it ends the claim */
+    if (abandon && end_bury(e, kicks))
+        state = NC_END_IDLE;
+    if (state != NC_END_CLAIMED) /* else its thread does that when it ends the claim */
         end_depart(e, kicks);
 }
 
@@ -680,11 +654,9 @@ static PyObject *get_capsule(PyObject *self, void *Py_UNUSED(ignored))
     return capsule;
 }
 
-static bool end_closed(native_end *e) { return atomic_load_explicit(&e->closed, memory_order_seq_cst); /* N1 */ }
-
 static PyObject *get_is_closed(PyObject *self, void *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(end_closed(((Native *)self)->end));
+    return PyBool_FromLong(nc_end_closed(&((Native *)self)->end->life));
 }
 
 static PyObject *get_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
@@ -695,15 +667,16 @@ static PyObject *get_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
 
 static PyObject *get_is_attached(PyObject *self, void *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(atomic_load_explicit(&((Native *)self)->end->attached, memory_order_acquire)); /* N3 */
+    return PyBool_FromLong(nc_end_attached(&((Native *)self)->end->life));
 }
 
 static PyObject *native_repr(PyObject *self)
 {
     native_end *e = ((Native *)self)->end;
-    bool attached = atomic_load_explicit(&e->attached, memory_order_acquire); /* N3 */
-    return PyUnicode_FromFormat("<%s %s, %s, at %p>", Py_TYPE(self)->tp_name, end_closed(e) ? "closed" : "open",
-                                attached ? "attached" : "nobody attached", (void *)&e->face);
+    bool attached = nc_end_attached(&e->life);
+    return PyUnicode_FromFormat("<%s %s, %s, at %p>", Py_TYPE(self)->tp_name,
+                                nc_end_closed(&e->life) ? "closed" : "open", attached ? "attached" : "nobody attached",
+                                (void *)&e->face);
 }
 
 static PyObject *native_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))

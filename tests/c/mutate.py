@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Weaken every memory order in nc_ring.h and nc_gate.h in turn and see who notices.
+"""Weaken every memory order in the headers of the core in turn and see who notices.
 
 Each atomic operation that is not relaxed is tried relaxed, and one step weaker where there is such a step, in a copy
 of the headers.  First the models get it, then, if none objects, the stress programs under ThreadSanitizer.  What nobody
@@ -19,8 +19,20 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parent.parent / "csrc"  # a snapshot of both takes their place while it runs
-HEADERS = ["nc_ring.h", "nc_gate.h"]
-MODELS = {"nc_ring.h": ["ring.c", "gate.c"], "nc_gate.h": ["gate.c"]}
+BYTES = "-DCHAN_OF_BYTES"
+# Who is asked, in this order: models, then stress programs under ThreadSanitizer; source and definitions.
+MODELS = {
+    "nc_ring.h": ["ring.c", "gate.c"],
+    "nc_log.h": ["log.c", f"gate.c {BYTES}"],
+    "nc_gate.h": ["gate.c", f"gate.c {BYTES}"],
+    "nc_end.h": ["end.c"],
+}
+STRESS = {
+    "nc_ring.h": ["stress_ring.c", "stress_gate.c"],
+    "nc_log.h": ["stress_log.c", f"stress_gate.c {BYTES}"],
+    "nc_gate.h": ["stress_gate.c", f"stress_gate.c {BYTES}"],
+    "nc_end.h": [],
+}
 CFLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
 
 # An order that is passed in counts as seq_cst at the operation that it reaches.
@@ -83,7 +95,7 @@ class Mutation:
 
     @property
     def where(self):
-        return f"`{self.function}`: `{self.target}`"
+        return f"{self.header} `{self.function}`: `{self.target}`"
 
 
 def strip_comments(text):
@@ -106,7 +118,7 @@ def label_of(text, start, end):
     """The labels in the comment on the operation's line, else the nearest one above it."""
     line_end = text.index("\n", end)
     for place, last in ((text[end:line_end], False), (text[start:line_end], False), (text[start - 900 : start], True)):
-        labels = re.findall(r"\b([RWBCA]\d)\b", " ".join(re.findall(r"/\*.*?\*/", place, flags=re.DOTALL)))
+        labels = re.findall(r"\b([RWBCALNF]\d)\b", " ".join(re.findall(r"/\*.*?\*/", place, flags=re.DOTALL)))
         if labels:
             return labels[-1] if last else "/".join(dict.fromkeys(labels))
     return "-"
@@ -118,7 +130,7 @@ def mutations(header):
     for start, end, kind in operations(code):
         if code[start:end].startswith("nc_ring_fill(nc_ring *"):
             continue
-        function = re.findall(r"^static inline [^;{]*?(\w+)\(", code[:start], flags=re.MULTILINE)[-1]
+        function = re.findall(r"^(?:NC_\w+ )?static inline [^;{]*?(\w+)\(", code[:start], flags=re.MULTILINE)[-1]
         if function == "nc_ring_fill":
             continue  # its callers' orders are what counts
         orders = list(ORDER.finditer(code, start, end))
@@ -126,7 +138,7 @@ def mutations(header):
             given = m.group().removeprefix("memory_order_")
             order = "seq_cst" if given in ("publish", "order") else given
             what = "failure" if kind == "rmw" and i == 1 else kind
-            target = re.match(r"\w+\(&?([^,]+),", code[start:end]).group(1)
+            target = re.match(r"\w+\(&?((?:[^,()]|\([^()]*\))+),", code[start:end]).group(1)
             target = "slot" if target == "r" else target  # nc_ring_fill
             label = label_of(text, start, end)
             for to in ["relaxed", *WEAKER[what].get(order, [])]:
@@ -166,39 +178,41 @@ class Lab:
     def restore(self, header):
         shutil.copy(CSRC / header, self.csrc)
 
-    def model(self, source):
+    def model(self, what):
         """Who objects, or None."""
+        source, *defines = what.split()
         obj, program = self.folder / "m.o", self.folder / "m"
         self.run(
-            [self.cc, "-O1", *CFLAGS, '-DNC_MODEL="model.h"', f"-I{HERE / 'model'}", f"-I{HERE}", f"-I{self.csrc}",
+            [self.cc, "-O1", *CFLAGS, *defines, '-DNC_MODEL="model.h"', f"-I{HERE / 'model'}", f"-I{HERE}", f"-I{self.csrc}",
              "-fsanitize=thread", "-c", HERE / "model" / source, "-o", obj], check=True)  # fmt: skip
         self.run([self.cc, obj, self.engine, "-o", program], check=True)
         try:
             done = self.run([program, "-x"])
         except subprocess.TimeoutExpired:
-            return f"model `{source}`: no end"
+            return f"model {what}: no end"
         failed = re.search(r"^FAILED (.*?) +\d+ executions.*: (.*)$", done.stdout, flags=re.MULTILINE)
         if failed:
-            return f'model "{failed.group(1)}": {failed.group(2)}'
-        return f"model {source}: exit {done.returncode} {done.stderr}" if done.returncode else None
+            of_bytes = " (bytes)" if defines else ""
+            return f'model "{failed.group(1)}"{of_bytes}: {failed.group(2)}'
+        return f"model {what}: exit {done.returncode} {done.stderr}" if done.returncode else None
 
-    def stress(self, source):
+    def stress(self, what):
+        source, *defines = what.split()
         program = self.folder / "s"
-        self.run([self.cc, "-O1", "-g", *CFLAGS, f"-I{HERE}", f"-I{self.csrc}", "-fsanitize=thread", HERE / source,
+        self.run([self.cc, "-O1", "-g", *CFLAGS, *defines, f"-I{HERE}", f"-I{self.csrc}", "-fsanitize=thread", HERE / source,
                   "-pthread", "-o", program], check=True)  # fmt: skip
         done = self.run([program], env={"TSAN_OPTIONS": "halt_on_error=1", "STRESS_ITEMS": "20000"})
         if "ThreadSanitizer" in done.stderr:
-            return f"TSan, {source}"
-        return f"{source}: exit {done.returncode}" if done.returncode else None
+            return f"TSan, {what}"
+        return f"{what}: exit {done.returncode}" if done.returncode else None
 
     def try_out(self, mutation):
         self.plant(mutation)
         mutation.caught = None
-        for source in MODELS[mutation.header]:
-            mutation.caught = mutation.caught or self.model(source)
-        for source in ["stress_ring.c", "stress_gate.c"]:
-            if mutation.caught is None and (HERE / source).exists():
-                mutation.caught = self.stress(source)
+        for what in MODELS[mutation.header]:
+            mutation.caught = mutation.caught or self.model(what)
+        for what in STRESS[mutation.header]:
+            mutation.caught = mutation.caught or self.stress(what)
         self.restore(mutation.header)
 
 
@@ -229,20 +243,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--label", help="only orders with this label, or in this function")
+    parser.add_argument("--header", help="only this one")
     parser.add_argument("--only-relaxed", action="store_true", help="not the steps in between")
     parser.add_argument("--list", action="store_true", help="say what there is, try nothing")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         Lab.snapshot(folder)
-        todo = [m for header in HEADERS for m in mutations(header)]
+        todo = [m for header in MODELS for m in mutations(header)]
         if args.label:
             todo = [m for m in todo if args.label in m.label.split("/") or args.label == m.function]
+        if args.header:
+            todo = [m for m in todo if args.header == m.header]
         if args.only_relaxed:
             todo = [m for m in todo if m.to == "relaxed"]
         lab = Lab(folder, os.environ.get("CC", "gcc"))
         for m in todo if not args.list else []:
             lab.try_out(m)
-            print(f"{m.label:6} {m.where:44} {m.order:8} -> {m.to:8} {m.caught or 'NOBODY'}", flush=True)
+            print(f"{m.label:6} {m.where:64} {m.order:8} -> {m.to:8} {m.caught or 'NOBODY'}", flush=True)
     text = "\n".join(report(todo)) + "\n"
     if args.list:
         print(text)

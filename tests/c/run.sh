@@ -162,8 +162,8 @@ if wants model; then
         while read -r model source define; do
             # shellcheck disable=SC2086
             if $cc $warnings -O1 -g -DNC_MODEL='"model.h"' $define -Imodel -I. -I../../csrc -fsanitize=thread \
-                -c model/$source.c -o "$out/m.o" && $cc "$out/m.o" "$out/model.o" -o "$out/$model"; then
-                run "models: $model" "$out/$model" $bounds
+                -c model/$source.c -o "$out/m.o" && $cc "$out/m.o" "$out/model.o" -o "$out/models_$model"; then
+                run "models: $model" "$out/models_$model" $bounds
             else
                 echo "FAILED to build model/$source.c $define"
                 failed=$((failed + 1))
@@ -174,6 +174,7 @@ ring ring
 log log
 gate gate
 gate_of_bytes gate -DCHAN_OF_BYTES
+end end
 END
     else
         failed=$((failed + 1))

@@ -457,6 +457,43 @@ static void ended_once(void)
     CHECK(get(&freed) == 1);
 }
 
+/* A loop opens its way in, then takes its mail.  A kick that finds no way is left undone: either the post that it was
+ * for was in that mail, or the poster, and whoever kicks for it, sees the way (F1). */
+static _Atomic uint32_t way, by_way;
+
+static void setup_no_way(void)
+{
+    start(false);
+    set(&way, 0);
+    set(&by_way, 0);
+    waiter[0].box = waiter[1].box = &parkers[0].box;
+}
+
+static void opens_the_way(int id)
+{
+    if (id == 1) {
+        set(&way, 1);
+        for (nc_waiter *w = nc_box_take(&parkers[0].box); w != NULL; w = w->mail_next)
+            set(&told[w - waiter], 1);
+        return;
+    }
+    nc_box *kicks = NULL;
+    nc_box_post(&waiter[id - 2], &kicks);
+    if (kicks != NULL) {
+        nc_box_unchain(&kicks);
+        if (get(&way))
+            atomic_fetch_add_explicit(&by_way, 1, memory_order_relaxed);
+    }
+}
+
+static void both_told(void)
+{
+    for (nc_waiter *w = get(&by_way) ? nc_box_take(&parkers[0].box) : NULL; w != NULL; w = w->mail_next)
+        set(&told[w - waiter], 1);
+    for (int i = 0; i < model_arg; i++)
+        CHECK(get(&told[i]));
+}
+
 #endif
 
 /* ---- calling --------------------------------------------------------------------------------------- */
@@ -770,6 +807,8 @@ static const model models[] = {
     {"two callers, one box", setup_two_gates, two_callers, box_freed, 3, 2, 2, 1, NULL},
     {"one waiter called again", setup_enrolled, called_again, box_freed, 3, 3, 1, 1, NULL},
     {"called before it took its mail", setup_enrolled, called_before_it_took_its_mail, box_freed, 3, 2, 2, 1, NULL},
+    {"a way opened against a post", setup_no_way, opens_the_way, both_told, 2, 3, 3, 1, NULL},
+    {"a way opened against two posts", setup_no_way, opens_the_way, both_told, 3, 3, 2, 2, NULL},
     {"abandon against receive", setup_enrolled, abandoned, ended_once, 3, 3, 2, 1, NULL},
 #endif
     {"spinner", setup_enrolled, spinner, NULL, 3, 3, 2, 1, NULL},

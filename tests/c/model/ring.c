@@ -220,7 +220,99 @@ static void at_most_one(void)
     CHECK(nc_ring_len(&ring) == capacity() - 1 + went);
 }
 
+/* ---- one at a time ----------------------------------------------------------------------------------- */
+
+static void produce_one_by_one(void)
+{
+    unsigned spins = 0;
+    for (int i = 0; i < each;) {
+        payload[1][i] = 1;
+        if (nc_ring_push_one_sp(&ring, &payload[1][i], memory_order_release))
+            i++;
+        else
+            nc_relax(&spins);
+    }
+}
+
+static void consume_one_by_one(int n)
+{
+    unsigned spins = 0;
+    while (n > 0) {
+        void *value = nc_ring_pop_one_sc(&ring, memory_order_release);
+        if (value == NULL) {
+            nc_relax(&spins);
+            continue;
+        }
+        check_item(value);
+        n--;
+    }
+}
+
+static void one_by_one(int id)
+{
+    if (id == 1)
+        produce_one_by_one();
+    else
+        consume_one_by_one(each);
+}
+
+/* What is claimed and not stored yet is not there. */
+static void one_by_one_from_many(int id)
+{
+    if (id <= 2)
+        produce(true, id);
+    else
+        consume_one_by_one(2 * each);
+}
+
+/* ---- publishing before reading a flag, looking after raising it (W1..W3) ------------------------------------- */
+
+static _Atomic uint32_t flag, seen;
+
+static void setup_flag(void)
+{
+    setup();
+    atomic_store_explicit(&flag, 0, memory_order_relaxed);
+    atomic_store_explicit(&seen, 0, memory_order_relaxed);
+}
+
+static void setup_flag_full(void)
+{
+    setup_full();
+    atomic_store_explicit(&flag, 0, memory_order_relaxed);
+    atomic_store_explicit(&seen, 0, memory_order_relaxed);
+}
+
+static void saw(bool it) { atomic_fetch_add_explicit(&seen, it, memory_order_relaxed); }
+
+#define PUBLISHES(name, what, look)                                 \
+    static void name(int id)                                        \
+    {                                                               \
+        void *value = &payload[1][0];                               \
+        if (id == 1) {                                              \
+            CHECK(what);                                            \
+            saw(atomic_load_explicit(&flag, memory_order_seq_cst)); \
+        } else {                                                    \
+            atomic_store_explicit(&flag, 1, memory_order_seq_cst);  \
+            saw(look);                                              \
+        }                                                           \
+        (void)value;                                                \
+    }
+PUBLISHES(push_and_look, nc_ring_push_sp(&ring, &value, 1, memory_order_seq_cst), nc_ring_len(&ring) > 0)
+PUBLISHES(push_one_and_look, nc_ring_push_one_sp(&ring, value, memory_order_seq_cst), nc_ring_len(&ring) > 0)
+PUBLISHES(push_mp_and_look, nc_ring_push_mp(&ring, &value, 1), nc_ring_len(&ring) > 0)
+PUBLISHES(pop_and_look, nc_ring_pop_sc(&ring, &value, 1, memory_order_seq_cst), nc_ring_len(&ring) < capacity())
+PUBLISHES(pop_one_and_look, nc_ring_pop_one_sc(&ring, memory_order_seq_cst), nc_ring_len(&ring) < capacity())
+
+static void one_saw_the_other(void) { CHECK(atomic_load_explicit(&seen, memory_order_relaxed) > 0); }
+
 static const model models[] = {
+    /* the quick ones first */
+    {"a flag and a push", setup_flag, push_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
+    {"a flag and a push of one", setup_flag, push_one_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
+    {"a flag and a push of many", setup_flag, push_mp_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
+    {"a flag and a pop", setup_flag_full, pop_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
+    {"a flag and a pop of one", setup_flag_full, pop_one_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
     {"spsc, capacity 1", setup_three_each, spsc, left_empty, 2, 3, 2, 1, NULL},
     {"spsc, capacity 2", setup_three_each, spsc, left_empty, 2, 3, 2, 2, NULL},
     {"spsc, capacity 3", setup, spsc, left_empty, 2, 3, 2, 3, NULL},
@@ -238,6 +330,10 @@ static const model models[] = {
     {"room for all", setup_stale, room_for_all, left_empty, 3, 3, 1, 2, NULL},
     {"one slot for two, capacity 1", setup_full, one_slot, at_most_one, 3, 3, 2, 1, NULL},
     {"one slot for two, capacity 2", setup_full, one_slot, at_most_one, 3, 3, 2, 2, NULL},
+    {"one by one, capacity 1", setup_three_each, one_by_one, left_empty, 2, 3, 2, 1, NULL},
+    {"one by one, capacity 2", setup_three_each, one_by_one, left_empty, 2, 3, 2, 2, NULL},
+    {"one by one, capacity 3", setup, one_by_one, left_empty, 2, 3, 2, 3, NULL},
+    {"one by one from many", setup_two_each, one_by_one_from_many, left_empty, 3, 2, 1, 2, NULL},
 };
 
 int main(int argc, char **argv) { return model_main(models, sizeof models / sizeof models[0], argc, argv); }
