@@ -421,14 +421,16 @@ static int loop_is_closed(core_state *st, PyObject *loop)
     return is == 1;
 }
 
-/* Mailboxes of loops that were closed keep a descriptor open until the loop is freed: let them go. */
+/* Mailboxes of loops that were closed keep a descriptor open until the loop is freed: let them go.  Not those of loops
+ * that are gone, which forget_loop() sees to: by now another loop may lie where such a one was, and its mailbox be
+ * the one that is found by that address. */
 static void forget_closed_loops(core_state *st)
 {
     PyObject *all = PyDict_Values(st->mailboxes);
     for (Py_ssize_t i = 0; all != NULL && i < PyList_GET_SIZE(all); i++) {
         Mailbox *m = (Mailbox *)PyList_GET_ITEM(all, i);
         PyObject *loop = mailbox_loop(m);
-        if (loop == NULL || loop_is_closed(st, loop))
+        if (loop != NULL && loop_is_closed(st, loop))
             forget_mailbox(st, m->key);
         Py_XDECREF(loop);
     }

@@ -11,7 +11,7 @@ from harness import run_child, size
 from steploop import StepLoop
 from support import DEADLINE, collect, until_blocked, until_parked
 
-from nexus_channels import EndpointClosed, Full, RecvError
+from nexus_channels import EndpointClosed, Full, RecvError, _core
 
 
 @pytest.fixture(params=["readers", "no readers"])
@@ -252,6 +252,62 @@ def test_a_loop_closed_while_senders_hammer_it(threaded, spawn):
         received += rx.try_recv_many(5)
         del task
         assert received == list(range(sent))
+
+
+@pytest.mark.skipif(_core.build_info()["sanitizer"] == "address", reason="what was freed is not used again for long")
+def test_a_loop_that_lies_where_a_dead_one_was_is_not_taken_for_it(threaded):
+    """While dead loops are looked for, one goes and another comes, at the same address."""
+
+    class Large(StepLoop):
+        __slots__ = [f"unused_{number}" for number in range(40)]  # so that nothing else takes its place
+
+    class Asked(StepLoop):
+        when_asked = None
+
+        def is_closed(self):
+            asked, self.when_asked = self.when_asked, None
+            if asked:
+                asked()
+            return super().is_closed()
+
+    def wait_on(loop):
+        tx, rx = threaded.channel(1)
+        task = loop.create_task(rx.recv())
+        loop.run_ready()
+        return tx, task
+
+    def replace():
+        nonlocal again, found
+        address = id(loops.pop())
+        others = [Large()]
+        while id(others[-1]) != address and len(others) < 10_000:
+            others.append(Large())
+        found = id(others[-1]) == address
+        again = [others[-1], *wait_on(others[-1])]
+
+    again, found = [], False
+    asked = Asked()
+    asked_tx, asked_task = wait_on(asked)
+    loops = [Large()]
+    old_tx, old_task = wait_on(loops[0])
+    old_tx.try_send("old")
+    loops[0].run_ready()
+    assert old_task.result() == "old"
+    del old_task
+    asked.when_asked = replace
+    newest = StepLoop()
+    newest_tx, newest_task = wait_on(newest)
+    assert found
+    loop, tx, task = again
+    tx.try_send("item")
+    loop.run_ready()
+    assert task.done() and task.result() == "item"
+    for loop, tx, task in ((asked, asked_tx, asked_task), (newest, newest_tx, newest_task)):
+        tx.try_send("item")
+        loop.run_ready()
+        assert task.result() == "item"
+        loop.close()
+    again[0].close()
 
 
 # Loops that stop and go on
