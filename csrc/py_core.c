@@ -302,9 +302,10 @@ static int core_exec(PyObject *module)
 static int core_traverse(PyObject *module, visitproc visit, void *arg)
 {
     core_state *st = PyModule_GetState(module);
-    if (st != NULL)
-        VISIT_STATE(st, Py_VISIT);
-    return 0;
+    if (st == NULL)
+        return 0;
+    VISIT_STATE(st, Py_VISIT);
+    return wait_traverse_spares(st, visit, arg);
 }
 
 /* Only what can close a cycle through a user's objects: channels may outlive this and still need the rest,
@@ -314,8 +315,10 @@ static int core_clear(PyObject *module)
     core_state *st = PyModule_GetState(module);
     if (st != NULL && st->mailboxes != NULL)
         PyDict_Clear(st->mailboxes);
-    if (st != NULL)
+    if (st != NULL) {
         Py_CLEAR(st->recent);
+        wait_free_spares(st);
+    }
     return 0;
 }
 

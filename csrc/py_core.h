@@ -39,6 +39,14 @@
 enum { TX, RX, SIDES };
 typedef enum { LOCAL, SPSC, MPSC, SPSC_BYTES, MPSC_BYTES, KINDS } chan_kind;
 
+/* Where references are traced, or threads run at once, an object that ended is freed. */
+#if NC_FREE_THREADED || defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
+#define NC_RECYCLES 0
+#else
+#define NC_RECYCLES 1
+#endif
+enum { NC_SPARES = 64 };
+
 /* The calling thread as PyThread_get_thread_ident() names it, without a call where that is known to be the same. */
 static inline unsigned long this_thread(void)
 {
@@ -70,6 +78,12 @@ enum { /* index into core_state.errors; names in py_core.c */
        ERRORS,
 };
 
+/* Objects that ended and are to be used again: a strong reference to each. */
+typedef struct spares {
+    unsigned n;
+    PyObject *of[NC_SPARES];
+} spares;
+
 typedef struct core_state {
     PyObject *module;             /* borrowed: this is its state */
     PyObject *errors[ERRORS];
@@ -84,8 +98,7 @@ typedef struct core_state {
     PyTypeObject *mailbox_type;   /* one a loop that was waited on; not visible from Python */
     PyObject *mailboxes;          /* dict: id of a loop -> its mailbox */
     PyObject *recent;             /* GIL builds: the mailbox used last, or NULL */
-    void *spare;                  /* dead awaitables to be used again: the first of a list */
-    unsigned spares;              /* and how many there are */
+    spares spare[2];              /* awaitables, those of claims apart */
     PyObject *_Atomic stop;       /* a StopIteration for when there is no memory to hand a result over; relaxed */
     void *spare_claim;            /* the same of dead claims */
     unsigned spare_claims;
@@ -186,26 +199,29 @@ typedef struct call_op {
     /* Raise what this call raises when its time is up. */
     void (*timed_out)(Call *);
     bool claims;                  /* the awaitable is to be a ClaimAwaitable */
+    /* With a GIL, where most calls end: the result of a look that nobody has to be told of, a new reference; or NULL
+     * without an exception, and nothing has happened.  NULL where there is no such short way. */
+    PyObject *(*at_once)(Call *);
 } call_op;
 
 /* What objects and bytes do differently in a batch; the rest is py_call.c's. */
 enum { AWAITED, BLOCKING, FORMS };
 typedef struct payload_kind {
     PyObject *(*snapshot)(Chan *, PyObject *iterable); /* a private list of what is to be sent, checked; or NULL */
-    PyObject *(*as_passed)(PyObject *);                /* what a member of it was passed as, borrowed; NULL: itself */
+    PyObject *(*as_passed)(PyObject *); /* what a member of it was passed as, borrowed; NULL: itself */
     call_op send_many[FORMS], recv_many[FORMS];
 } payload_kind;
 extern const payload_kind ring_payload, log_payload;
 #define SEND_MANY_OPS(look)                                                                          \
     {                                                                                                \
-        {"send_many", "Sender.send_many", look, call_send_many_timed_out, false},                    \
+        {"send_many", "Sender.send_many", look, call_send_many_timed_out, false, NULL},              \
         {                                                                                            \
             "send_many_blocking", "Sender.send_many_blocking", look, call_send_many_timed_out, false \
         }                                                                                            \
     }
 #define RECV_MANY_OPS(look)                                                                       \
     {                                                                                             \
-        {"recv_many", "Receiver.recv_many", look, call_recv_timed_out, false},                    \
+        {"recv_many", "Receiver.recv_many", look, call_recv_timed_out, false, NULL},              \
         {                                                                                         \
             "recv_many_blocking", "Receiver.recv_many_blocking", look, call_recv_timed_out, false \
         }                                                                                         \
@@ -358,23 +374,23 @@ Py_ssize_t core_parse_count(PyObject *arg);
 
 typedef struct wake_box {
     nc_box box;
-    bool is_loop;                 /* else a parker */
-    uint32_t born;                /* core_generation when made; a forked child leaves it alone */
+    bool is_loop; /* else a parker */
+    uint32_t born; /* core_generation when made; a forked child leaves it alone */
 } wake_box;
 
 typedef struct parker {
     wake_box base;
     nc_waiter waiter;
-    PyThread_type_lock lock;      /* taken; a kick releases it */
+    PyThread_type_lock lock; /* taken; a kick releases it */
 } parker;
 
 /* What stands in line for an awaitable. */
 typedef struct sleeper {
     nc_waiter waiter;
-    Chan *chan;                   /* strong */
+    Chan *chan; /* strong */
     int side;
-    PyObject *_Atomic future;     /* strong; taken out by whoever resolves it.  Only its loop's thread puts one
-                                 in, so relaxed is enough for the rest but the hand-over: S1 */
+    PyObject *_Atomic future; /* strong; taken out by whoever resolves it.  Only its loop's thread puts one
+                             in, so relaxed is enough for the rest but the hand-over: S1 */
 } sleeper;
 
 int wake_add_types(PyObject *module, core_state *st);
@@ -432,6 +448,7 @@ PyObject *wait_new(const Call *call, double timeout);
 /* The same for one item, sent (a value) or received (NULL); takes references of its own. */
 PyObject *wait_new_one(const call_op *op, Endpoint *ep, PyObject *value, double timeout);
 void wait_free_spares(core_state *st);
+int wait_traverse_spares(core_state *st, visitproc visit, void *arg);
 /* Look once, and again if that was in vain because of waiters who will never come.  The result as in look. */
 step try_call(Call *call, PyObject **out);
 /* Run the call to its end in this thread, asleep without the GIL in between. */

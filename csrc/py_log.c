@@ -161,12 +161,12 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
     return s == STEP_BLOCKED && call->n > before ? STEP_PARTIAL : s;
 }
 
-static const call_op claim_op = {"claim", "Sender.claim", claim_look, claim_timed_out, true};
-static const call_op claim_blocking_op = {"claim_blocking", "Sender.claim_blocking", claim_look, claim_timed_out,
-                                          false};
-static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false};
-static const call_op send_blocking_op = {"send_blocking", "Sender.send_blocking", held_send_look, held_send_timed_out,
-                                         false};
+static const call_op claim_op = {"claim", "Sender.claim", claim_look, claim_timed_out, true, NULL};
+static const call_op claim_blocking_op = {
+    "claim_blocking", "Sender.claim_blocking", claim_look, claim_timed_out, false, NULL};
+static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false, NULL};
+static const call_op send_blocking_op = {
+    "send_blocking", "Sender.send_blocking", held_send_look, held_send_timed_out, false, NULL};
 
 /* ---- senders: arguments and methods ----------------------------------------------------------------- */
 
@@ -345,7 +345,7 @@ static step claim_aenter_look(Call *call, bool called, PyObject **out, nc_box **
     return STEP_ERROR;
 }
 
-static const call_op claim_aenter_op = {"claim", "Sender.claim", claim_aenter_look, claim_timed_out, true};
+static const call_op claim_aenter_op = {"claim", "Sender.claim", claim_aenter_look, claim_timed_out, true, NULL};
 
 void claim_aenter(Call *call) { call->op = &claim_aenter_op; }
 
@@ -488,17 +488,19 @@ static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return s;
 }
 
-static const call_op recv_op = {"recv", "Receiver.recv", recv_look, call_recv_timed_out, false};
-static const call_op recv_blocking_op = {"recv_blocking", "Receiver.recv_blocking", recv_look, call_recv_timed_out,
-                                         false};
-static const call_op recv_bytes_op = {"recv_bytes", "Receiver.recv_bytes", recv_bytes_look, call_recv_timed_out, false};
-static const call_op recv_bytes_blocking_op = {"recv_bytes_blocking", "Receiver.recv_bytes_blocking", recv_bytes_look,
-                                               call_recv_timed_out, false};
-static const call_op recv_into_op = {"recv_into", "Receiver.recv_into", recv_into_look, call_recv_timed_out, false};
-static const call_op recv_into_blocking_op = {"recv_into_blocking", "Receiver.recv_into_blocking", recv_into_look,
-                                              call_recv_timed_out, false};
-static const call_op next_op = {"__next__", "Receiver.__next__", next_look, call_recv_timed_out, false};
-static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, call_recv_timed_out, false};
+static const call_op recv_op = {"recv", "Receiver.recv", recv_look, call_recv_timed_out, false, NULL};
+static const call_op recv_blocking_op = {
+    "recv_blocking", "Receiver.recv_blocking", recv_look, call_recv_timed_out, false, NULL};
+static const call_op recv_bytes_op = {"recv_bytes", "Receiver.recv_bytes", recv_bytes_look, call_recv_timed_out, false,
+                                      NULL};
+static const call_op recv_bytes_blocking_op = {
+    "recv_bytes_blocking", "Receiver.recv_bytes_blocking", recv_bytes_look, call_recv_timed_out, false, NULL};
+static const call_op recv_into_op = {"recv_into", "Receiver.recv_into", recv_into_look, call_recv_timed_out, false,
+                                     NULL};
+static const call_op recv_into_blocking_op = {
+    "recv_into_blocking", "Receiver.recv_into_blocking", recv_into_look, call_recv_timed_out, false, NULL};
+static const call_op next_op = {"__next__", "Receiver.__next__", next_look, call_recv_timed_out, false, NULL};
+static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, call_recv_timed_out, false, NULL};
 
 const payload_kind log_payload = {
     .snapshot = checked_payloads,

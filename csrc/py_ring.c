@@ -161,14 +161,24 @@ static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box
     return STEP_READY;
 }
 
+/* Relaxed: a GIL covers both sides, so that nobody comes between the two. */
+static PyObject *send_at_once(Call *call)
+{
+    if (nc_gate_flag(&call->ep->chan->gate[RX], memory_order_relaxed) != 0 || !put_one(call->ep, call->value))
+        return NULL;
+    call->value = NULL;
+    return Py_NewRef(Py_None);
+}
+
 static void send_timed_out(Call *call)
 {
     core_raise(call->ep->chan->st, E_SEND_TIMEOUT, call->value, "no room within the timeout (capacity %llu)",
                (unsigned long long)call->ep->chan->ring->capacity);
 }
 
-static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false};
-static const call_op send_blocking_op = {"send_blocking", "Sender.send_blocking", send_look, send_timed_out, false};
+static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false, send_at_once};
+static const call_op send_blocking_op = {
+    "send_blocking", "Sender.send_blocking", send_look, send_timed_out, false, NULL};
 
 /* A list that nobody else has: what is sent must not change under way. */
 static PyObject *snapshot(Chan *Py_UNUSED(c), PyObject *iterable) { return PySequence_List(iterable); }
@@ -197,13 +207,20 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
 
 /* ---- senders: methods ------------------------------------------------------------------------------- */
 
-static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+__attribute__((noinline)) static PyObject *send_within(Endpoint *ep, PyObject *const *args, Py_ssize_t n,
+                                                       PyObject *kwnames)
 {
-    Endpoint *ep = (Endpoint *)self;
     double timeout;
     if (!core_parse_one(ep->chan->st, "send", args, n, kwnames, &timeout))
         return NULL;
     return wait_new_one(&send_op, ep, args[0], timeout);
+}
+
+static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (n == 1 && kwnames == NULL)
+        return wait_new_one(&send_op, (Endpoint *)self, args[0], -1);
+    return send_within((Endpoint *)self, args, n, kwnames);
 }
 
 __attribute__((noinline)) static PyObject *send_blocking_slowly(Endpoint *ep, PyObject *value, double timeout)
@@ -303,9 +320,16 @@ static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return take_first(call, called, out, kicks) ? STEP_READY : recv_look_slowly(call, called, out, kicks);
 }
 
-static const call_op recv_op = {"recv", "Receiver.recv", recv_look, call_recv_timed_out, false};
-static const call_op recv_blocking_op = {"recv_blocking", "Receiver.recv_blocking", recv_look, call_recv_timed_out,
-                                         false};
+static PyObject *recv_at_once(Call *call)
+{
+    if (nc_gate_flag(&call->ep->chan->gate[TX], memory_order_relaxed) != 0) /* as in send_at_once */
+        return NULL;
+    return take_one(call->ep);
+}
+
+static const call_op recv_op = {"recv", "Receiver.recv", recv_look, call_recv_timed_out, false, recv_at_once};
+static const call_op recv_blocking_op = {
+    "recv_blocking", "Receiver.recv_blocking", recv_look, call_recv_timed_out, false, NULL};
 
 /* The same for iteration, where the end is no error. */
 static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
@@ -324,8 +348,9 @@ static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return s;
 }
 
-static const call_op next_op = {"__next__", "Receiver.__next__", next_look, call_recv_timed_out, false};
-static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, call_recv_timed_out, false};
+static const call_op next_op = {"__next__", "Receiver.__next__", next_look, call_recv_timed_out, false, NULL};
+static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, call_recv_timed_out,
+                                 false,       recv_at_once};
 
 /* At least one, at most call->n, as a list. */
 static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
@@ -353,13 +378,20 @@ const payload_kind ring_payload = {
 
 /* ---- receivers: methods ----------------------------------------------------------------------------- */
 
-static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+__attribute__((noinline)) static PyObject *recv_within(Endpoint *ep, PyObject *const *args, Py_ssize_t n,
+                                                       PyObject *kwnames)
 {
-    Endpoint *ep = (Endpoint *)self;
     double timeout;
     if (!core_parse_none(ep->chan->st, "recv", args, n, kwnames, &timeout))
         return NULL;
     return wait_new_one(&recv_op, ep, NULL, timeout);
+}
+
+static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    if (n == 0 && kwnames == NULL)
+        return wait_new_one(&recv_op, (Endpoint *)self, NULL, -1);
+    return recv_within((Endpoint *)self, args, n, kwnames);
 }
 
 __attribute__((noinline)) static PyObject *recv_blocking_slowly(Endpoint *ep, const call_op *op, double timeout)

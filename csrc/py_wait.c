@@ -121,7 +121,13 @@ typedef struct Awaitable {
     bool running;                 /* inside a step: Python code that it runs cannot step it again */
     bool expired;                 /* the timer went off */
     bool requeue;                 /* a part of it went: it goes to the end of the line */
+    bool worn; /* more than op, ep, value, timeout and state is not as awaitable_reset() leaves it */
 } Awaitable;
+
+static void raise_reused(Awaitable *aw)
+{
+    PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", aw->call.op->qualname);
+}
 
 static uint32_t awaitable_place(Awaitable *aw)
 {
@@ -186,7 +192,7 @@ static int awaitable_begin(Awaitable *aw, PyObject **was)
         return STEP_ERROR;
     }
     if (aw->state == DONE) {
-        PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", aw->call.op->qualname);
+        raise_reused(aw);
         return STEP_ERROR;
     }
     aw->running = true;
@@ -209,6 +215,16 @@ static int awaitable_finish(Awaitable *aw, int s, PyObject **out)
     return s;
 }
 
+/* A spare may have grown old, or been frozen by gc.freeze(): what waits is to be collected with its task, as soon as
+ * anything new. */
+static void awaitable_rejuvenate(Awaitable *aw)
+{
+    if (NC_RECYCLES) {
+        PyObject_GC_UnTrack(aw);
+        PyObject_GC_Track(aw);
+    }
+}
+
 /* Make what it takes to wait: its place in the loop's mailbox, its timer, and the future that the task will
  * wait on, a new reference.  Runs Python code; NULL with an exception set. */
 static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
@@ -218,6 +234,8 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
     PyObject *future = NULL, *loop = loop_here(st, aw->call.op->qualname, &box, &plain);
     if (loop == NULL)
         return NULL;
+    if (*sl == NULL)
+        awaitable_rejuvenate(aw);
     bool same = *sl == NULL || (*sl)->waiter.box == box;
     if (*sl != NULL || (*sl = sleeper_new(box, aw->call.ep)) == NULL)
         wake_box_unref(box);
@@ -306,6 +324,7 @@ static void awaitable_release(core_state *st, Awaitable *aw)
 static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
 {
     Chan *c = aw->call.ep->chan;
+    aw->worn = true;
     while (s == STEP_PREPARE) {
         settle_soon(c, *kicks);
         *kicks = NULL;
@@ -321,12 +340,17 @@ static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
 /* One step: STEP_READY with the result, STEP_ERROR, or STEP_SLEEP with the future to wait on. */
 static int awaitable_step(Awaitable *aw, PyObject **out)
 {
-    Chan *c = aw->call.ep->chan;
     nc_box *kicks = NULL;
     PyObject *was = NULL;
     bool begun;
     int s;
     *out = NULL;
+    if (aw->call.ep == NULL) {
+        raise_reused(aw);
+        return STEP_ERROR;
+    }
+    Chan *c = aw->call.ep->chan;
+    aw->worn = true;
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
     s = awaitable_begin(aw, &was);
     begun = s != STEP_ERROR;
@@ -349,94 +373,114 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
 
 /* ---- awaitables: the type --------------------------------------------------------------------------- */
 
-/* Most awaitables live for one step: with a GIL a few are kept for the next call. */
-#if NC_FREE_THREADED
-static Awaitable *awaitable_alloc(core_state *Py_UNUSED(st), PyTypeObject *type)
+static const call_op nothing_op;
+
+/* As new, but for its endpoint. */
+static void awaitable_reset(Awaitable *aw)
 {
-    return PyObject_GC_New(Awaitable, type);
+    aw->call = (Call){.op = &nothing_op, .least = 1, .share = 1};
+    aw->timeout = -1;
+    aw->future = aw->timer = NULL;
+    aw->sleeper = NULL;
+    aw->state = DONE;
+    aw->running = aw->expired = aw->requeue = aw->worn = false;
 }
 
-static void awaitable_recycle(core_state *Py_UNUSED(st), Awaitable *aw) { PyObject_GC_Del(aw); }
-#else
-enum { SPARES = 64 };
-
-static Awaitable *awaitable_alloc(core_state *st, PyTypeObject *type)
+__attribute__((noinline)) static Awaitable *awaitable_make(PyTypeObject *type)
 {
-    if (st->spares == 0)
-        return PyObject_GC_New(Awaitable, type);
-    Awaitable *aw = st->spare;
-    st->spare = aw->timer;
-    st->spares--;
-#ifdef Py_REF_DEBUG
-    return (Awaitable *)PyObject_Init((PyObject *)aw, type);
-#else
-    Py_SET_REFCNT(aw, 1);
-    Py_SET_TYPE(aw, (PyTypeObject *)Py_NewRef(type));
-    return aw;
-#endif
-}
-
-static void awaitable_recycle(core_state *st, Awaitable *aw)
-{
-    if (st->spares == SPARES) {
-        PyObject_GC_Del(aw);
-        return;
+    Awaitable *aw = PyObject_GC_New(Awaitable, type);
+    if (aw != NULL) {
+        awaitable_reset(aw);
+        PyObject_GC_Track(aw);
     }
-    aw->timer = st->spare; /* any pointer of a dead awaitable will do for a link */
-    st->spare = aw;
-    st->spares++;
+    return aw;
+}
+
+/* Most awaitables live for one step, so those that ended are used again: a spare is a live object that the module's
+ * state owns, still of its type and tracked by the collector, ended and without an endpoint.  The collector may show
+ * it to a user like any other; then it is his. */
+#if NC_RECYCLES
+static inline Awaitable *awaitable_new(core_state *st, bool claims)
+{
+    unsigned n = st->spare[claims].n;
+    if (n > 0) {
+        PyObject *aw = st->spare[claims].of[n - 1];
+        st->spare[claims].n = n - 1;
+        if (Py_REFCNT(aw) == 1)
+            return (Awaitable *)aw;
+        Py_DECREF(aw);
+    }
+    return awaitable_make(claims ? st->claim_awaitable_type : st->awaitable_type);
+}
+
+/* Bring back to life what is being freed.  False if there are enough; else its endpoint is the caller's. */
+static inline bool awaitable_keep(core_state *st, Awaitable *aw, bool claims)
+{
+    unsigned n = st->spare[claims].n;
+    if (n == NC_SPARES)
+        return false;
+    aw->call.ep = NULL;
+    aw->state = DONE;
+    Py_SET_REFCNT((PyObject *)aw, 1);
+    st->spare[claims].of[n] = (PyObject *)aw;
+    st->spare[claims].n = n + 1;
+    return true;
+}
+#else
+static Awaitable *awaitable_new(core_state *st, bool claims)
+{
+    return awaitable_make(claims ? st->claim_awaitable_type : st->awaitable_type);
+}
+
+static bool awaitable_keep(core_state *Py_UNUSED(st), Awaitable *Py_UNUSED(aw), bool Py_UNUSED(claims))
+{
+    return false;
 }
 #endif
 
 void wait_free_spares(core_state *st)
 {
     Py_XDECREF(atomic_exchange_explicit(&st->stop, NULL, memory_order_relaxed)); /* the last to know it */
-    for (; st->spares > 0; st->spares--) {
-        Awaitable *aw = st->spare;
-        st->spare = aw->timer;
-        PyObject_GC_Del(aw);
-    }
+    for (int claims = 0; claims < 2; claims++)
+        while (st->spare[claims].n > 0)
+            Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
 }
 
-static inline PyObject *awaitable_start(Awaitable *aw, double timeout)
+int wait_traverse_spares(core_state *st, visitproc visit, void *arg)
 {
-    aw->timeout = timeout;
-    aw->state = CREATED;
-    aw->running = aw->expired = aw->requeue = false;
-    aw->future = aw->timer = NULL;
-    aw->sleeper = NULL;
-    PyObject_GC_Track(aw);
-    return (PyObject *)aw;
+    for (int claims = 0; claims < 2; claims++)
+        for (unsigned i = 0; i < st->spare[claims].n; i++)
+            Py_VISIT(st->spare[claims].of[i]);
+    return 0;
 }
 
 PyObject *wait_new(const Call *call, double timeout)
 {
-    core_state *st = call->ep->chan->st;
-    Awaitable *aw = awaitable_alloc(st, call->op->claims ? st->claim_awaitable_type : st->awaitable_type);
+    Awaitable *aw = awaitable_new(call->ep->chan->st, call->op->claims);
     if (aw == NULL) {
         Py_XDECREF(call->value);
         Py_DECREF(call->ep);
         return NULL;
     }
     aw->call = *call;
-    return awaitable_start(aw, timeout);
+    aw->timeout = timeout;
+    aw->state = CREATED;
+    aw->worn = true;
+    return (PyObject *)aw;
 }
 
-/* The same for a call that moves one item; written where it is to lie, as most time is lost in copying. */
+/* The same for a call that moves one item: what a spare has already is not written. */
 PyObject *wait_new_one(const call_op *op, Endpoint *ep, PyObject *value, double timeout)
 {
-    core_state *st = ep->chan->st;
-    Awaitable *aw = awaitable_alloc(st, st->awaitable_type);
+    Awaitable *aw = awaitable_new(ep->chan->st, false);
     if (aw == NULL)
         return NULL;
     aw->call.op = op;
     aw->call.ep = (Endpoint *)Py_NewRef(ep);
     aw->call.value = Py_XNewRef(value);
-    aw->call.n = 0;
-    aw->call.least = aw->call.share = 1;
-    aw->call.entered = NULL;
-    aw->call.late = false;
-    return awaitable_start(aw, timeout);
+    aw->timeout = timeout;
+    aw->state = CREATED;
+    return (PyObject *)aw;
 }
 
 /* The first look of a new awaitable, with which most end: with a GIL nothing has to be held for it. */
@@ -470,7 +514,19 @@ static int awaitable_run(Awaitable *aw, PyObject **out)
     return awaitable_step(aw, out);
 }
 
-static PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **out)
+/* The whole life of most awaitables: the result, a new reference, or NULL without an exception. */
+static inline PyObject *awaitable_at_once(Awaitable *aw)
+{
+    PyObject *(*at_once)(Call *) = aw->call.op->at_once;
+    if (NC_FREE_THREADED || aw->state != CREATED || aw->running || at_once == NULL)
+        return NULL;
+    PyObject *result = at_once(&aw->call);
+    if (result != NULL)
+        aw->state = DONE;
+    return result;
+}
+
+__attribute__((noinline)) static PySendResult awaitable_am_send_slowly(PyObject *self, PyObject *arg, PyObject **out)
 {
     if (arg != Py_None && arg != NULL && ((Awaitable *)self)->state == CREATED) {
         PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
@@ -486,6 +542,13 @@ static PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **
     default:
         return PYGEN_ERROR;
     }
+}
+
+static PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **out)
+{
+    if (arg == Py_None && (*out = awaitable_at_once((Awaitable *)self)) != NULL)
+        return PYGEN_RETURN;
+    return awaitable_am_send_slowly(self, arg, out);
 }
 
 /* Raise StopIteration(value), which may be a tuple or an exception itself.  Steals value. */
@@ -554,10 +617,22 @@ static void hand_over(core_state *Py_UNUSED(st), PyObject *value) { raise_stop_i
 
 static PyObject *awaitable_iternext(PyObject *self)
 {
-    core_state *st = ((Awaitable *)self)->call.ep->chan->st;
+    Endpoint *ep = ((Awaitable *)self)->call.ep;
+    if (ep == NULL) {
+        raise_reused((Awaitable *)self);
+        return NULL;
+    }
+    core_state *st = ep->chan->st;
     PyObject *out;
     if (!stop_put_by(st))
         return NULL;
+    if ((out = awaitable_at_once((Awaitable *)self)) != NULL) {
+        if (out == Py_None)
+            Py_DECREF(out);
+        else
+            hand_over(st, out);
+        return NULL;
+    }
     switch (awaitable_run((Awaitable *)self, &out)) {
     case STEP_SLEEP:
         return out;
@@ -587,9 +662,12 @@ static PyObject *awaitable_send(PyObject *self, PyObject *arg)
 /* End it before its time, unless it has ended; false with an exception set if it cannot be. */
 static bool awaitable_abort(Awaitable *aw, bool *was_done)
 {
-    Chan *c = aw->call.ep->chan;
     nc_box *kicks = NULL;
     bool running;
+    *was_done = true;
+    if (aw->call.ep == NULL)
+        return true;
+    Chan *c = aw->call.ep->chan;
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
     running = aw->running;
     *was_done = aw->state == DONE;
@@ -634,7 +712,7 @@ static PyObject *awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize
     if (!awaitable_abort(aw, &was_done) || was_done) {
         Py_XDECREF(traceback);
         if (was_done)
-            PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", aw->call.op->qualname);
+            raise_reused(aw);
         return NULL;
     }
     PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), traceback);
@@ -655,7 +733,8 @@ static PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
     Awaitable *aw = (Awaitable *)self;
     PyObject *future;
     Py_BEGIN_CRITICAL_SECTION(aw);
-    aw->expired = true;
+    if (aw->state != DONE)
+        aw->expired = aw->worn = true;
     future = Py_XNewRef(aw->future);
     Py_END_CRITICAL_SECTION();
     if (future != NULL)
@@ -714,8 +793,10 @@ static int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
 static int awaitable_clear(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
-    Chan *c = aw->call.ep->chan;
     nc_box *kicks = NULL;
+    if (aw->call.ep == NULL)
+        return 0;
+    Chan *c = aw->call.ep->chan;
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
     awaitable_end(aw, &kicks);
     Py_END_CRITICAL_SECTION2();
@@ -735,21 +816,36 @@ static void awaitable_drop_sleeper(Awaitable *aw)
     settle_soon(aw->call.ep->chan, kicks);
 }
 
-static void awaitable_dealloc(PyObject *self)
+__attribute__((noinline)) static void awaitable_dealloc_slowly(Awaitable *aw)
 {
-    Awaitable *aw = (Awaitable *)self;
-    PyTypeObject *type = Py_TYPE(self);
+    PyTypeObject *type = Py_TYPE(aw);
     Endpoint *ep = aw->call.ep;
-    PyObject_GC_UnTrack(self);
+    PyObject_GC_UnTrack(aw);
     if (aw->sleeper != NULL)
         awaitable_drop_sleeper(aw);
     Py_XDECREF(aw->future);
     Py_XDECREF(aw->timer);
     Py_XDECREF(aw->call.value);
     Py_XDECREF(aw->call.entered);
-    awaitable_recycle(ep->chan->st, aw);
-    Py_DECREF(ep); /* may be the last, and take the module along */
+    if (ep != NULL && awaitable_keep(ep->chan->st, aw, type == ep->chan->st->claim_awaitable_type)) {
+        awaitable_reset(aw);
+        PyObject_GC_Track(aw);
+        Py_DECREF(ep); /* may be the last, and take the module along */
+        return;
+    }
+    PyObject_GC_Del(aw);
+    Py_XDECREF(ep);
     Py_DECREF(type);
+}
+
+static void awaitable_dealloc(PyObject *self)
+{
+    Awaitable *aw = (Awaitable *)self;
+    Endpoint *ep = aw->call.ep;
+    if (!aw->worn && aw->call.value == NULL && ep != NULL && awaitable_keep(ep->chan->st, aw, false))
+        Py_DECREF(ep); /* as below */
+    else
+        awaitable_dealloc_slowly(aw);
 }
 
 /* async with tx.claim(n) as view: awaiting it enters the claim */
@@ -764,7 +860,7 @@ static PyObject *awaitable_aenter(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_END_CRITICAL_SECTION();
     if (fresh)
         return Py_NewRef(self);
-    PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", aw->call.op->qualname);
+    raise_reused(aw);
     return NULL;
 }
 
@@ -781,6 +877,10 @@ static PyObject *awaitable_aexit(PyObject *self, PyObject *const *args, Py_ssize
 {
     Awaitable *aw = (Awaitable *)self;
     PyObject *entered;
+    if (aw->call.ep == NULL) {
+        raise_reused(aw);
+        return NULL;
+    }
     Py_BEGIN_CRITICAL_SECTION(aw);
     entered = aw->call.entered;
     aw->call.entered = NULL;

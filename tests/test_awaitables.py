@@ -7,14 +7,16 @@ import copy
 import gc
 import inspect
 import pickle
+import subprocess
 import sys
+import sysconfig
 import warnings
 import weakref
 
 import pytest
 from support import Item, collect, drive, in_thread, turns
 
-from nexus_channels import EndpointClosed, RecvTimeout, SendTimeout
+from nexus_channels import EndpointClosed, RecvTimeout, SendTimeout, spsc, spsc_bytes
 
 FORMS = {
     "send": ("Sender.send", lambda tx, rx: tx.send(1)),
@@ -733,3 +735,175 @@ def test_awaitables_cannot_be_pickled_or_copied(variant):
     for operation in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError):
             operation(sending)
+
+
+# Those that ended are used again, where there is a GIL and nobody traces references
+
+RECYCLES = not sysconfig.get_config_var("Py_GIL_DISABLED") and not sysconfig.get_config_var("Py_DEBUG")
+
+
+def spares_of(awaitable):
+    """Those that ended and nobody holds but the library, as far as the collector tells."""
+    found = [other for other in gc.get_objects() if type(other) is type(awaitable) and other is not awaitable]
+    assert found or not RECYCLES
+    return found
+
+
+def make_spares(count=100):
+    tx, rx = spsc.channel(count)
+    for awaitable in [tx.send(i) for i in range(count)] + [rx.recv() for _ in range(count)]:
+        drive(awaitable)
+
+
+def test_what_ended_and_is_shown_by_the_collector_is_of_no_use():
+    make_spares()
+    mine = spsc.channel(1)[1].recv()
+    for spare in spares_of(mine):
+        assert "done" in repr(spare)
+        assert not spare.cr_running
+        assert spare.cr_await is None
+        assert spare.cr_frame is None
+        assert spare.__name__
+        assert spare.__qualname__
+        assert spare.close() is None
+        assert spare._expire() is None
+        for use in (lambda it: it.send(None), lambda it: it.throw(ValueError), next, lambda it: it.send(1)):
+            with pytest.raises(RuntimeError, match="reuse"):
+                use(spare)
+
+
+def test_a_claim_that_ended_and_is_shown_by_the_collector_is_of_no_use():
+    tx, rx = spsc_bytes.channel(64)
+    never_awaited = [tx.claim(1) for _ in range(5)]
+    drive(never_awaited[0]).commit()
+    drive(rx.recv()).release()
+    del never_awaited
+    mine = tx.claim(1)
+    for spare in spares_of(mine):
+        with pytest.raises(RuntimeError, match="reuse"):
+            spare.__aenter__()
+        with pytest.raises(RuntimeError, match="reuse"):
+            spare.__aexit__(None, None, None)
+        with pytest.raises(RuntimeError, match="reuse"):
+            spare.send(None)
+
+
+def test_what_a_user_got_hold_of_is_not_used_again():
+    make_spares()
+    tx, rx = spsc.channel(1)
+    mine = rx.recv()
+    shown = spares_of(mine)
+    names = [repr(other) for other in shown]
+    fresh = [rx.recv() for _ in range(len(shown) + 1)]
+    assert not {id(other) for other in shown} & {id(other) for other in fresh}
+    assert [repr(other) for other in shown] == names
+    drive(tx.send(1))
+    assert drive(fresh[0]) == 1
+    with pytest.raises(RuntimeError, match="reuse"):
+        drive(shown[0] if shown else fresh[0])
+
+
+def test_a_timer_that_goes_off_after_the_end_does_not_hurt_the_next(step_loop):
+    make_spares()
+    mine = spsc.channel(1)[1].recv()
+    for spare in spares_of(mine):
+        spare._expire()
+    del spare
+    tx, rx = spsc.channel(1)
+    tasks = [step_loop.create_task(rx.recv()) for _ in range(80)]
+    step_loop.run_ready()
+    assert not any(task.done() for task in tasks)
+    for task in tasks:
+        step_loop.call(tx.try_send, "value")
+        step_loop.run_ready()
+        assert task.result() == "value"
+
+
+def test_what_was_odd_about_one_is_gone_with_the_next(step_loop):
+    """Batches, timeouts, waits and cancellation leave nothing behind for what is used again."""
+    for _ in range(3):
+        tx, rx = spsc.channel(2)
+        batch = step_loop.create_task(tx.send_many(range(5)))
+        late = [step_loop.create_task(tx.send(9, timeout=5)) for _ in range(70)]
+        step_loop.run_ready()
+        late[-1].cancel()
+        step_loop.run_ready()
+        received = []
+        while waiting(tx) or len(rx):
+            received += rx.try_recv_many(1)
+            step_loop.run_ready()
+        assert sorted(received) == [*range(5), *[9] * 69]
+        assert batch.done()
+        ones = [tx.send(i) for i in range(3)]
+        del ones[2]
+        assert [drive(one) for one in ones] == [None, None]
+        waiting_one = step_loop.create_task(tx.send(2))
+        step_loop.run_ready()
+        assert waiting(tx) == 1
+        assert rx.try_recv_many(9) == [0, 1]
+        step_loop.run_ready()
+        assert waiting_one.done()
+        assert drive(rx.recv()) == 2
+
+
+def output_of(code):
+    ran = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout
+
+
+FROZEN = """
+import asyncio, gc, weakref
+from nexus_channels import spsc
+
+class Item:
+    pass
+
+async def warm():
+    tx, rx = spsc.channel(100)
+    many = [tx.send(i) for i in range(100)]
+    for one in many:
+        await one
+
+async def wait_alone(item, alive):
+    tx, rx = spsc.channel(1)
+    alive.append(weakref.ref(item))
+    await rx.recv()
+
+asyncio.run(warm())
+gc.freeze()
+alive = []
+loop = asyncio.new_event_loop()
+loop.set_exception_handler(lambda loop, context: None)
+loop.create_task(wait_alone(Item(), alive))
+loop.call_soon(loop.stop)
+loop.run_forever()
+loop.close()
+del loop
+for _ in range(3):
+    gc.collect()
+print([one() for one in alive])
+"""
+
+
+def test_a_task_that_waits_in_a_cycle_is_collected_after_a_freeze():
+    assert output_of(FROZEN) == "[None]\n"
+
+
+UNLOADED = """
+import gc, importlib.util, weakref
+import nexus_channels
+spec = importlib.util.spec_from_file_location("nexus_channels._core", nexus_channels._core.__file__)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+tx, rx = module.open(module.SPSC, 1)
+awaitables = [rx.recv() for _ in range(10)]
+alive = [weakref.ref(module), weakref.ref(type(awaitables[0]))]
+del awaitables, tx, rx, module, spec
+gc.collect()
+print([one() for one in alive])
+"""
+
+
+def test_what_is_kept_for_the_next_does_not_keep_the_module():
+    assert output_of(UNLOADED) == "[None, None]\n"
