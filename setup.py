@@ -74,7 +74,7 @@ def flags() -> tuple[list[str], list[str]]:
     """What to compile and to link with."""
     instruments = []
     if switched_on("COVERAGE"):
-        instruments.append("--coverage")
+        instruments += ["--coverage", "-fprofile-update=atomic"]  # threads count, too
     if switched_on("ASAN"):
         instruments += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     if switched_on("TSAN"):
