@@ -769,6 +769,7 @@ def test_repr_names_the_class(variant):
     tx, rx = variant.channel(7)
     assert "Sender" in repr(tx)
     assert "Receiver" in repr(rx)
+    assert repr(variant.channel) == f"<function {variant.__name__}.channel>"
 
 
 # close and context managers

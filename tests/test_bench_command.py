@@ -12,7 +12,7 @@ import termios
 import pytest
 from harness import SLOWNESS
 
-from nexus_channels import __main__, _bench
+from nexus_channels import RecvError, __main__, _bench, mpsc
 
 pytestmark = [pytest.mark.timeout(120 * SLOWNESS), pytest.mark.watchdog(120 * SLOWNESS)]
 
@@ -68,6 +68,25 @@ def test_a_contender_that_fails_its_check_stops_it(little, monkeypatch):
     )
     with pytest.raises(AssertionError):
         list(_bench.run(quick=True))
+
+
+def test_what_a_thread_of_it_raises_is_raised():
+    def fail():
+        raise LookupError("in the thread")
+
+    with pytest.raises(LookupError, match="in the thread"):
+        _bench.spawn(fail).join()
+    assert _bench.spawn(divmod, 7, 2).join() == (3, 1)
+
+
+def test_a_thread_of_it_that_does_not_end_is_named():
+    tx, rx = mpsc.channel(1)
+    thread = _bench.spawn(rx.recv_blocking)
+    with pytest.raises(TimeoutError, match="recv_blocking still runs after 0 s"):
+        thread.join(timeout=0)
+    tx.close()
+    with pytest.raises(RecvError):
+        thread.join()
 
 
 def test_a_terminal_sees_a_progress_bar(tmp_path):

@@ -871,6 +871,7 @@ def test_repr_names_the_class_and_the_state(bytes_variant):
     tx, rx = bytes_variant.channel(64)
     for end in (tx, rx):
         assert f"{bytes_variant.__name__}.{type(end).__name__}" in repr(end)
+    assert repr(bytes_variant.channel) == f"<function {bytes_variant.__name__}.channel>"
     tx.try_send(b"x")
     claims = tx.try_claim(3), rx.try_recv()
     assert "WriteClaim of 3 bytes" in repr(claims[0]) and "open" in repr(claims[0])

@@ -1,5 +1,6 @@
 """`python -m nexus_channels`: version, info, and what it says to wrong arguments."""
 
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 from harness import FREE_THREADED, GIL_ENABLED
 
 import nexus_channels
-from nexus_channels import _core
+from nexus_channels import __main__, _core
 
 
 def run(*arguments, code=0):
@@ -67,6 +68,24 @@ def test_info_tells_whether_the_gil_is_there(info):
 
 def test_info_tells_whether_there_is_a_native_door(info):
     assert info["native door"].startswith("not built: " if FREE_THREADED else "built")
+
+
+def test_info_tells_what_is_missing(monkeypatch, capsys):
+    """An environment without uvloop and without the door; a free-threaded build with and without its GIL."""
+
+    def nothing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", nothing)
+    monkeypatch.delattr(nexus_channels, "native", raising=False)
+    monkeypatch.setitem(sys.modules, "nexus_channels.native", None)
+    assert __main__.main(["info"]) == 0
+    rows = {line[:15].strip(): line[16:] for line in capsys.readouterr().out.splitlines()}
+    assert rows["event loops"].endswith("uvloop not installed")
+    assert rows["native door"].startswith("not built: ")
+    for enabled, said in ((True, "yes, but the GIL was turned on"), (False, "yes, running without the GIL")):
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda enabled=enabled: enabled, raising=False)
+        assert __main__._free_threaded(True) == said
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["info", "too", "much"], ["mux"], ["mux", "a.log"]])

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import DEADLINE, until
 
-from nexus_channels import mux
+from nexus_channels import mpsc_bytes, mux
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at the program through Linux's /proc")
 
@@ -219,6 +219,61 @@ def test_a_line_too_long_for_memory_ends_its_source_alone(tmp_path):
         asyncio.run(job._write_blocks(archive, lambda _: None))
     assert by_source(tmp_path / "archive") == {"b.log": [b"one", b"two"]}
     assert [(source.written, source.error) for source in job.sources] == [(0, mux.TOO_LONG), (2, None)]
+
+
+@bytes_only
+def test_a_source_that_was_given_up_is_read_no_further():
+    source = mux.Source("path", b"tag", given_up=True)
+    tx, rx = mpsc_bytes.channel(1024)
+    read = []
+
+    def chunks():
+        for number in range(10):
+            read.append(number)
+            yield b"%d\n" % number
+
+    mux.forward_blocks(source, tx, chunks())
+    assert len(read) == len(rx.try_recv_many(100)) == 1
+
+
+def test_a_reader_without_memory_ends_its_source_alone(tmp_path):
+    def scarce(source, tx, chunks):
+        if source.number == 0:
+            raise MemoryError
+        real(source, tx, chunks)
+
+    files = [tmp_path / "a.log", tmp_path / "b.log"]
+    for path in files:
+        path.write_bytes(b"one\ntwo\n")
+    job = mux.Mux([*map(str, files)], str(tmp_path / "archive"), capacity=1024, in_bytes=bool(mode))
+    real = mux.forward_blocks if mode else mux.forward_lines
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mux, real.__name__, scarce)
+        job.run(lambda _: None)
+    assert by_source(tmp_path / "archive") == {"b.log": [b"one", b"two"]}
+    assert [source.error for source in job.sources] == [mux.TOO_LONG, None]
+
+
+def test_a_source_for_which_there_is_no_thread_does_not_cost_the_others(tmp_path, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "b.log":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    for name in "abc":
+        (tmp_path / f"{name}.log").write_bytes(b"one\ntwo\n")
+    job = mux.Mux(
+        [str(tmp_path / f"{name}.log") for name in "abc"],
+        str(tmp_path / "archive"),
+        capacity=1024,
+        in_bytes=bool(mode),
+    )
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    job.run(lambda _: None)
+    assert by_source(tmp_path / "archive") == {"a.log": [b"one", b"two"], "c.log": [b"one", b"two"]}
+    assert [source.error for source in job.sources] == [None, "can't start new thread", None]
 
 
 def test_an_older_archive_is_overwritten(tmp_path):
@@ -439,6 +494,74 @@ def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path):
     assert by_source(tmp_path / "archive") == {"late.log": [b"here"]}
     assert f"waiting for {log}" in err
     assert "never.log: No such file or directory" in err
+
+
+class Looks(mux.Stop):
+    """A stop whose waits are over at once; before the look of that number it does what `happens` says."""
+
+    def __init__(self, happens):
+        super().__init__()
+        self.happens = happens
+        self.look = 0
+
+    def wait(self, seconds=None, fd=None):
+        self.look += 1
+        self.happens.get(self.look, int)()
+        return self.requested
+
+
+def followed(path, happens):
+    """All that is read of `path` while that happens, a list for each file that was there; then comes the stop."""
+    stop = Looks(happens)
+    happens[max(happens) + 2] = stop.request
+    try:
+        chunks = b"|".join(chunk or b"/" for chunk in mux.follow_chunks(str(path), stop))
+    finally:
+        stop.close()
+    return [part.replace(b"|", b"") for part in chunks.split(b"/")[:-1]]
+
+
+def test_a_file_that_comes_after_several_looks_is_read(tmp_path):
+    log = tmp_path / "late.log"
+    assert followed(log, {4: lambda: log.write_bytes(b"here")}) == [b"here"]
+
+
+def test_a_file_that_was_moved_away_is_followed_until_the_new_one_is_there(tmp_path):
+    log, old = tmp_path / "a.log", tmp_path / "a.log.1"
+    log.write_bytes(b"1")
+
+    def append():
+        with open(old, "ab") as file:
+            file.write(b"2")
+
+    happens = {1: lambda: log.rename(old), 3: append, 5: lambda: log.write_bytes(b"3")}
+    assert followed(log, happens) == [b"12", b"3"]
+
+
+def test_a_followed_file_that_goes_for_good_is_no_error(tmp_path):
+    """It was there: what was read of it stands, and the stop ends the wait for another."""
+    log = tmp_path / "a.log"
+    log.write_bytes(b"1")
+    assert followed(log, {1: lambda: log.write_bytes(b""), 2: lambda: log.unlink()}) == [b"1", b""]
+
+
+def test_a_followed_pipe_ends_with_its_writer(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with started(tmp_path / "pipe", "-o", tmp_path / "archive", "--follow") as process:
+        with open(tmp_path / "pipe", "wb") as pipe:
+            pipe.write(b"one\ntwo\n")
+        process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0
+    assert by_source(tmp_path / "archive") == {"pipe": [b"one", b"two"]}
+
+
+def test_a_pipe_whose_bytes_another_reader_took_is_waited_for_again(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with mux.open_input(tmp_path / "pipe") as file, open(tmp_path / "pipe", "wb", buffering=0) as pipe:
+        stop = Looks({2: lambda: pipe.write(b"one"), 3: pipe.close})
+        assert list(mux.read_chunks(file, stop)) == [b"one"]
+        stop.close()
+        assert stop.look == 3
 
 
 # ---- signals -------------------------------------------------------------------------------------------------------
