@@ -35,7 +35,7 @@ build() {
     (cd "$here" && git ls-files -z --cached --others --exclude-standard |
         while IFS= read -r -d '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done |
         tar --null --files-from=- -cf -) | tar -C "$tree" -xf - || return
-    "$2" -m venv "$work/$1-venv" && "$bin/pip" install -q -e "$tree[test]" 'coverage>=7.10' 'gcovr>=8' mypy || return
+    "$2" -m venv "$work/$1-venv" && "$bin/pip" install -q -e "$tree[test,bench]" 'coverage>=7.10' 'gcovr>=8' mypy || return
     # Once more, as pip builds in a folder that it removes, where the notes on lines would be.
     (cd "$tree" && NEXUS_CHANNELS_COVERAGE=1 "$bin/python" -W ignore setup.py -q build_ext --inplace \
         --build-temp build/temp 2>"$work/build.log") || { cat "$work/build.log"; return 1; }
@@ -94,7 +94,7 @@ fail_under = $least
 EOF
     export COVERAGE_RCFILE=$work/coveragerc
     bin=$work/gil-venv/bin
-    (cd "$work/gil" && PATH=$bin:$PATH "$bin/coverage" run -m pytest -q tests/test_{api,bench_command,bytes_api,errors,info,mux,native,native_header}.py) ||
+    (cd "$work/gil" && PATH=$bin:$PATH "$bin/coverage" run -m pytest -q tests/test_{api,bench_command,bytes_api,errors,info,mux,native,native_header,bench_smoke}.py) ||
         { echo "FAILED: the tests of the surface"; failed=1; }
     (cd "$work/gil" && "$bin/coverage" combine -q && "$bin/coverage" report) ||
         { echo "FAILED: nexus_channels/ under $least %"; failed=1; }

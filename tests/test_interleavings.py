@@ -11,7 +11,6 @@ import heapq
 import pytest
 from anychannel import ALL, AnyChannel
 from harness import size, takes_long
-from steploop import StepLoop
 
 from nexus_channels import BusyError, ChannelError, Closed, Empty, Full, RecvError
 
