@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import bars
-from contenders import CONTENDERS, NEXUS
+from contenders import CONTENDERS
 from measure import QUANTILES, Latency, latencies, measure
 from scenarios import MORE, SCENARIOS, LoopFactory, Scenario
 from threads import burning
@@ -26,7 +26,7 @@ from threads import burning
 import nexus_channels
 from nexus_channels import _core
 from nexus_channels._bench import Bar as ProgressBar
-from nexus_channels._bench import Result, markdown
+from nexus_channels._bench import Result, is_ours, markdown
 
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
@@ -112,7 +112,7 @@ def latency_samples(scenario: Scenario, options: argparse.Namespace, results: di
 
 
 def wanted(name: str, patterns: list[str] | None) -> bool:
-    return not patterns or name in NEXUS or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+    return not patterns or is_ours(name) or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def loop_factory(name: str) -> LoopFactory:
@@ -130,7 +130,7 @@ def check(scenario: Scenario, names: list[str], loops: LoopFactory) -> tuple[lis
             try:
                 scenario.check(CONTENDERS[name], loops)
             except Exception as error:  # whatever a library of somebody else's may raise
-                if name in NEXUS:
+                if is_ours(name):
                     raise
                 left_out[name] = f"{type(error).__name__}: {error}"
     return [name for name in names if name not in left_out], left_out

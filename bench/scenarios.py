@@ -39,7 +39,7 @@ from nexus_channels._bench import (
 
 __all__ = ["MORE", "SCENARIOS", "LoopFactory", "Scenario"]
 
-MORE = ("bytes", "native")
+MORE = ("byte_channels", "native")
 
 # ---- one thread ----------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ __all__ = [
     "Result",
     "Scenario",
     "contender",
+    "is_ours",
     "measure",
     "module",
     "on_loop",
@@ -118,7 +119,10 @@ class Ends:
     put: Any = None  # has no limit, so that it never waits: for tasks and threads alike
     try_send_many: Any = None
     try_recv_many: Any = None
-    recv_many: Any = None  # to be awaited
+    send_many: Any = None  # to be awaited
+    recv_many: Any = None
+    send_many_blocking: Any = None
+    recv_many_blocking: Any = None
     stream: Any = None  # an asynchronous iterator that ends after `end_sending`
     end_sending: Any = None
     clone: Any = None  # another sender: () -> Ends
@@ -163,8 +167,8 @@ def module(name: str) -> Any:
 
 # ---- ours ----------------------------------------------------------------------------------------------------------
 
-HERE = "try_send try_recv send recv try_send_many try_recv_many recv_many stream end_sending"
-THREADS = "send_blocking recv_blocking two_loops"
+HERE = "try_send try_recv send recv try_send_many try_recv_many send_many recv_many stream end_sending"
+THREADS = "send_blocking recv_blocking send_many_blocking recv_many_blocking two_loops"
 
 
 @contender("nexus_channels.local", "nexus_channels", HERE, local.channel)
@@ -177,6 +181,7 @@ def local_ends(pair: Any) -> Ends:
         recv=rx.recv,
         try_send_many=tx.try_send_many,
         try_recv_many=rx.try_recv_many,
+        send_many=tx.send_many,
         recv_many=rx.recv_many,
         stream=lambda: rx,
         end_sending=tx.close,
@@ -185,7 +190,13 @@ def local_ends(pair: Any) -> Ends:
 
 def threaded(pair: Any) -> Ends:
     tx, rx = pair
-    return dataclasses.replace(local_ends(pair), send_blocking=tx.send_blocking, recv_blocking=rx.recv_blocking)
+    return dataclasses.replace(
+        local_ends(pair),
+        send_blocking=tx.send_blocking,
+        recv_blocking=rx.recv_blocking,
+        send_many_blocking=tx.send_many_blocking,
+        recv_many_blocking=rx.recv_many_blocking,
+    )
 
 
 contender("nexus_channels.spsc", "nexus_channels", f"{HERE} {THREADS}", spsc.channel)(threaded)
@@ -323,7 +334,11 @@ if anyio := module("anyio"):
     contender("anyio streams", "anyio", STREAMS, anyio.create_memory_object_stream, close_both)(stream_ends)
 
 
-NEXUS = [name for name in CONTENDERS if name.startswith("nexus_channels.")]
+NEXUS = [name for name in CONTENDERS if name.startswith("nexus_channels.")]  # those of objects
+
+
+def is_ours(name: str) -> bool:
+    return name.startswith("nexus_channels.")
 
 
 # ---- scenarios -----------------------------------------------------------------------------------------------------
@@ -380,7 +395,7 @@ class Scenario:
         """AssertionError unless every item comes out as often as it should, those of one sender in order."""
         items = list(range(count))
         log: list[Any] = []
-        recorded = contender._replace(ends=lambda channel: _record(contender.ends(channel), log))
+        recorded = contender._replace(ends=lambda *args, **named: _record(contender.ends(*args, **named), log))
         self._run(recorded, [contender.encode(item) for item in items], loops)
         log = [contender.decode(item) for item in log]
         assert Counter(log) == {item: self.copies for item in items if self.copies}, (self.name, contender.name, log)
@@ -394,58 +409,67 @@ def _with_loops(entry: Timed, loops: LoopFactory, items: Items) -> int:
     return entry(items, loops)
 
 
-def _record(ends: Ends, log: list[int]) -> Ends:
+# How what a verb receives is written down: (the verb's function, the log) -> the same, noting it.
+
+
+def _plain(receive: Callable[[], Any], log: list[Any]) -> Callable[[], Any]:
+    def recorded() -> Any:
+        log.append(receive())
+        return log[-1]
+
+    return recorded
+
+
+def _awaited(receive: Callable[[], Any], log: list[Any]) -> Callable[[], Any]:
+    async def recorded() -> Any:
+        log.append(await receive())
+        return log[-1]
+
+    return recorded
+
+
+def _many(receive: Callable[[int], list[Any]], log: list[Any]) -> Callable[[int], list[Any]]:
+    def recorded(n: int) -> list[Any]:
+        received = receive(n)
+        log.extend(received)
+        return received
+
+    return recorded
+
+
+def _awaited_many(receive: Callable[[int], Any], log: list[Any]) -> Callable[[int], Any]:
+    async def recorded(n: int) -> Any:
+        received = await receive(n)
+        log.extend(received)
+        return received
+
+    return recorded
+
+
+def _streamed(stream: Callable[[], Any], log: list[Any]) -> Callable[[], Any]:
+    async def recorded() -> AsyncIterator[Any]:
+        async for item in stream():
+            log.append(item)
+            yield item
+
+    return recorded
+
+
+RECORDERS: dict[str, Callable[[Any, list[Any]], Any]] = {
+    "try_recv": _plain,
+    "recv": _awaited,
+    "recv_blocking": _plain,
+    "try_recv_many": _many,
+    "recv_many": _awaited_many,
+    "recv_many_blocking": _many,
+    "stream": _streamed,
+}
+
+
+def _record(ends: Ends, log: list[Any]) -> Ends:
     """The same, writing down what is received."""
-
-    def plain(receive: Callable[[], Any]) -> Callable[[], Any]:
-        def recorded() -> Any:
-            log.append(receive())
-            return log[-1]
-
-        return recorded
-
-    def awaited(receive: Callable[[], Any]) -> Callable[[], Any]:
-        async def recorded() -> Any:
-            log.append(await receive())
-            return log[-1]
-
-        return recorded
-
-    def many(receive: Callable[[int], list[Any]]) -> Callable[[int], list[Any]]:
-        def recorded(n: int) -> list[Any]:
-            received = receive(n)
-            log.extend(received)
-            return received
-
-        return recorded
-
-    def awaited_many(receive: Callable[[int], Any]) -> Callable[[int], Any]:
-        async def recorded(n: int) -> Any:
-            received = await receive(n)
-            log.extend(received)
-            return received
-
-        return recorded
-
-    def streamed(stream: Callable[[], Any]) -> Callable[[], Any]:
-        async def recorded() -> AsyncIterator[Any]:
-            async for item in stream():
-                log.append(item)
-                yield item
-
-        return recorded
-
-    wrappers: dict[str, Callable[[Any], Any]] = {
-        "try_recv": plain,
-        "recv": awaited,
-        "recv_blocking": plain,
-        "try_recv_many": many,
-        "recv_many": awaited_many,
-        "stream": streamed,
-    }
-    return dataclasses.replace(
-        ends, **{verb: wrap(getattr(ends, verb)) for verb, wrap in wrappers.items() if verb in ends.verbs()}
-    )
+    wrapped = {verb: RECORDERS[verb](getattr(ends, verb), log) for verb in ends.verbs() & RECORDERS.keys()}
+    return dataclasses.replace(ends, **wrapped)
 
 
 def on_trio() -> asyncio.AbstractEventLoop:
@@ -751,7 +775,7 @@ def _count(scenario: Scenario, name: str, entry: Entry, seconds: float) -> int:
 
 def table(results: dict[str, Result]) -> list[list[str]]:
     """The fastest first: name, nanoseconds, spread, and how many times the time of our own fastest."""
-    ours = min((results[name] for name in NEXUS if name in results), key=lambda r: r.median, default=None)
+    ours = min((result for name, result in results.items() if is_ours(name)), key=lambda r: r.median, default=None)
     return [
         [r.name, f"{r.median:,.1f}", f"{r.spread:.0%}", "" if ours is None else f"{r.ratio(ours):.2f}"]
         for r in sorted(results.values(), key=lambda r: r.median)
