@@ -28,7 +28,7 @@ from time import thread_time_ns as cpu_ns
 from typing import Any
 
 from bars import Bar
-from contenders import Inproc, awaited, close_both, close_fds, running, zmq
+from contenders import close_both, close_fds, zmq
 
 from nexus_channels import mpsc_bytes, spsc_bytes
 from nexus_channels._bench import (
@@ -205,6 +205,7 @@ SIZED = {"os.pipe"}  # whose ends have to be told how long a message is
 RING |= {"os.pipe", "multiprocessing.Pipe, send_bytes"}
 
 if zmq is not None:
+    from contenders import Inproc, awaited, running
 
     @contender("pyzmq inproc, bytes", "pyzmq", COPIES, Inproc, Inproc.close, family="bytes", at_once=100)
     def _(channel: Inproc) -> ByteEnds:
@@ -235,7 +236,7 @@ def number_of(size: int, message: bytes) -> int:
 
 def together(size: int) -> int:
     """How many messages make a batch, and a source before it is read again from its start."""
-    return 4 if size > 4096 else 64
+    return 3 if size > 4096 else 64
 
 
 @functools.lru_cache(4)
@@ -277,14 +278,10 @@ def pass_all(send: Callable[[Any], Any], given: Input, size: int) -> None:
 
 
 def send_batches(send_many: Callable[[Any], Any], given: Input, size: int) -> None:
-    buffers = [bytearray(size) for _ in range(together(size))]
     for source, count in given:
         source.seek(0)
-        readinto = source.readinto
-        batch = buffers[: len(count)]
-        for buffer in batch:
-            readinto(buffer)
-        send_many(batch)
+        read = source.read
+        send_many([read(size) for _ in count])
 
 
 def claim_all(claim: Callable[[int], Any], given: Input, size: int) -> None:
@@ -530,18 +527,20 @@ RECORDERS.update(try_borrow=borrowed, borrow_blocking=borrowed, borrow=borrowed_
 
 # ---- the list ------------------------------------------------------------------------------------------------------
 
-SENDS, TAKES = "put|send_blocking", "recv_blocking"
+SENDS = "put|send_blocking"
+RECEIVES_MANY = {"try_recv": "try_recv_many", "recv_blocking": "recv_many_blocking", "recv": "recv_many"}
 OPERATION = "one message read, sent and received"
 
 for size in SIZES:
-    for where, run, sends, takes, claims, borrows, more in (
-        ("pair", pair, "try_send", "try_recv", "try_claim", "try_borrow", {}),
-        ("threads", threads, SENDS, "recv_blocking", "claim_blocking", "borrow_blocking", {"threads": True}),
-        ("loop", loop, SENDS, "recv", "claim_blocking", "borrow", {"threads": True}),
+    few, some = (3, 15) if size > 4096 else (1024, 1024)  # of the large ones, rings of 256 KiB and of 1 MiB
+    for where, run, sends, takes, claims, borrows, room in (
+        ("pair", pair, "try_send", "try_recv", "try_claim", "try_borrow", few),
+        ("threads", threads, SENDS, "recv_blocking", "claim_blocking", "borrow_blocking", some),
+        ("loop", loop, SENDS, "recv", "claim_blocking", "borrow", some),
     ):
         many = "try_send_many" if run is pair else "send_many_blocking"
         for kind, needs in (
-            ("bytes", (f"{sends}|{many}", f"{takes}|{takes.removesuffix('_blocking')}_many")),
+            ("bytes", (f"{sends}|{many}", f"{takes}|{RECEIVES_MANY[takes]}")),
             ("claims", (f"{sends}|{claims}", f"{takes}|{borrows}")),
         ):
             name = f"{kind}_{size}_{where}"
@@ -550,9 +549,9 @@ for size in SIZES:
                 OPERATION,
                 partial(run, size=size, looked_at=kind == "claims"),
                 needs,
-                capacity=16 if size > 4096 else 1024,
+                capacity=room,
                 size=size,
-                **more,
+                threads=run is not pair,
             )
 SCENARIOS["bytes_64_receive"] = ByteScenario(
     "bytes_64_receive",
