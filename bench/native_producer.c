@@ -58,6 +58,8 @@ static int paced(nexus_sender *tx, const run *r)
             return result;
         r->late[i] = ended - due;
         r->took[i] = ended - began;
+        if (due < ended)
+            due = ended; /* do not count one wait twice */
     }
     return NEXUS_OK;
 }

@@ -84,11 +84,11 @@ def run(scenario: Scenario, options: argparse.Namespace) -> dict[str, Any]:
         results = measure(
             scenario, loops, names=names, rounds=rounds, seconds=seconds, progress=lambda: bar.step(steps)
         )
-        round_trips = latency_samples(scenario, options, results)
-        found = latencies(scenario, loops, names=names, samples=round_trips) if round_trips else {}
+        samples = latency_samples(scenario, options, results)
+        found = latencies(scenario, loops, names=names, samples=samples) if samples else {}
     bar.close()
     about_it["load_after"] = os.getloadavg()
-    print(markdown(scenario, results), flush=True)
+    print(markdown(scenario, results) if results else f"### {scenario.name}: {scenario.operation}\n", flush=True)
     if found:
         print(latency_table(found), flush=True)
     for name, why in left_out.items():
@@ -103,9 +103,9 @@ def run(scenario: Scenario, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def latency_samples(scenario: Scenario, options: argparse.Namespace, results: dict[str, Result]) -> int:
-    if not scenario.one_by_one or options.latency == 0:
+    if not (scenario.one_by_one or scenario.latencies) or options.latency == 0:
         return 0
-    if options.burn:  # a switch of threads may take 5 ms then
+    if options.burn and results:  # a switch of threads may take 5 ms then
         slowest = max(result.median for result in results.values())
         return max(100, min(options.latency or 100_000, int(2e9 / slowest)))
     return options.latency or (2_000 if options.quick else 100_000)
@@ -152,7 +152,7 @@ def verdict_line(row: dict[str, Any]) -> str:
 
 
 def latency_table(found: dict[str, Latency]) -> str:
-    lines = ["| round trip, us | " + " | ".join(PERCENTILES) + " | round trips |", "|---|--:|--:|--:|--:|--:|"]
+    lines = ["| us | " + " | ".join(PERCENTILES) + " | times |", "|---|--:|--:|--:|--:|--:|"]
     for latency in sorted(found.values(), key=lambda latency: latency.at(0.5)):
         cells = [f"{latency.at(quantile) / 1000:,.1f}" for quantile in PERCENTILES.values()]
         lines.append(f"| {latency.name} | {' | '.join(cells)} | {len(latency.sorted):,} |")

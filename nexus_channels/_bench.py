@@ -363,6 +363,7 @@ class Scenario:
     fixed: int | None = None  # items a run, where the scenario says how many
     threads: bool = False  # more than one
     one_by_one: bool = False  # the asking side goes through its items once: each is a round trip to be timed alone
+    latencies: Callable[..., dict[str, list[int]]] | None = None  # (samples) -> each one's nanoseconds, by who
     family: str = "objects"
 
     def takes(self, contender: Contender) -> bool:
@@ -751,7 +752,7 @@ def measure(
             items = scenario.items(name, counts[name])
             results[name].samples.append(entries[name](items) / len(items))
             progress()
-        order.append(order.pop(0))  # nobody always comes after the same one
+        order = order[1:] + order[:1]  # nobody always comes after the same one
     if freeze:
         gc.unfreeze()
     return results

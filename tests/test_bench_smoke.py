@@ -168,7 +168,7 @@ def test_the_program_writes_tables_and_adds_all_samples_to_a_file(tmp_path, caps
     assert runner.main(["--scenario", "batch", *arguments]) == 0
     assert "| nexus_channels.mpsc |" in capsys.readouterr().out
     assert runner.main(["--scenario", "pingpong_loop", "--latency", "50", *arguments]) == 0
-    assert "| round trip, us |" in capsys.readouterr().out
+    assert "| us | p50 |" in capsys.readouterr().out
     batch, pingpong = json.loads(report.read_text())
     assert set(batch["results"]) == {*NEXUS, "collections.deque"}
     assert all(len(result["samples"]) == 3 for result in batch["results"].values())
