@@ -33,8 +33,13 @@ __all__ = [
     "coalesced_deque",
     "coalesced_recv",
     "eventfd_and_lock",
+    "limited_deque",
+    "limited_put_into_simple_queue",
+    "limited_simple_queue",
     "lock_and_call_soon",
     "noop_pair",
+    "noops_here_and_there",
+    "noops_there_and_here",
     "put_into_simple_queue",
     "two_locks",
 ]
@@ -64,9 +69,9 @@ def build_noop() -> Any:
         return module
 
 
-def noop_pair(items: Items, _: LoopFactory) -> int:
+def noop_pair(items: Items, _: LoopFactory, recv: str = "recv") -> int:
     end = noop.End()
-    send, recv = end.send, end.recv
+    send, recv = end.send, getattr(end, recv)
     start = cpu_ns()
     for item in items:
         send(item)
@@ -88,6 +93,54 @@ def awaited_noops(items: Items, factory: LoopFactory) -> int:
             await send(item)
             await recv()
         return cpu_ns() - start
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def noops_there_and_here(items: Items, factory: LoopFactory) -> int:
+    """A thread calls a C method an item, then a task awaits a C object an item: nobody waits for anybody."""
+
+    async def main() -> int:
+        end = noop.End()
+
+        def send_all() -> int:
+            send = end.send
+            began = wall_ns()
+            for item in items:
+                send(item)
+            return wall_ns() - began
+
+        there = spawn(send_all).join()
+        recv = end.ready_recv
+        began = wall_ns()
+        for _ in items:
+            await recv()
+        return there + wall_ns() - began
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def noops_here_and_there(items: Items, factory: LoopFactory) -> int:
+    """A task awaits a C object an item, then a thread calls a C method an item."""
+
+    async def main() -> int:
+        end = noop.End()
+
+        def recv_all() -> int:
+            recv = end.quick_recv
+            began = wall_ns()
+            for _ in items:
+                recv()
+            return wall_ns() - began
+
+        send = end.ready_send
+        began = wall_ns()
+        for item in items:
+            await send(item)
+        here = wall_ns() - began
+        return here + spawn(recv_all).join()
 
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main())
@@ -273,6 +326,13 @@ class Burst:
                 self.woken = True
                 self.loop.call_soon_threadsafe(self.wake)
 
+    def feed_limited(self, items: Items, at_once: int, more: threading.Lock) -> None:
+        """Goes on after so many items when it is let."""
+        for i in range(0, len(items), at_once):
+            if i:
+                more.acquire()
+            self.feed(items[i : i + at_once])
+
     async def sleep(self) -> None:
         """Until there is something, or for no reason."""
         self.asleep = asleep = self.loop.create_future()
@@ -304,17 +364,43 @@ def coalesced(items: Items, factory: LoopFactory, senders: int, receive: Callabl
         return runner.run(main())
 
 
+async def pop_all(burst: Burst, count: int) -> None:
+    buffer = burst.buffer
+    for _ in range(count):
+        while not buffer:
+            await burst.sleep()
+        buffer.popleft()
+
+
 def coalesced_deque(items: Items, factory: LoopFactory, senders: int = 1) -> int:
     """Threads append to a deque without limit, and wake the loop once a burst; the task awaits nothing meanwhile."""
+    return coalesced(items, factory, senders, pop_all)
 
-    async def receive(burst: Burst, count: int) -> None:
-        buffer = burst.buffer
-        for _ in range(count):
-            while not buffer:
-                await burst.sleep()
-            buffer.popleft()
 
-    return coalesced(items, factory, senders, receive)
+def limited_deque(items: Items, factory: LoopFactory, senders: int = 1, limit: int = 1024) -> int:
+    """The same, but there are never more than so many in the deque: then the threads wait until it is empty."""
+
+    async def main() -> int:
+        burst = Burst()
+        locks = [threading.Lock() for _ in range(senders)]
+        calls = []
+        for i, more in enumerate(locks):
+            more.acquire()
+            calls.append((burst.feed_limited, items[i::senders], limit // senders, more))
+        threads, go = line_up(*calls)
+        start = wall_ns()
+        go()
+        for left in range(len(items), 0, -limit):
+            await pop_all(burst, min(left, limit))
+            for more in locks if left > limit else ():
+                more.release()
+        elapsed = wall_ns() - start
+        for thread in threads:
+            thread.join()
+        return elapsed
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
 
 
 def coalesced_recv(items: Items, factory: LoopFactory) -> int:
@@ -346,6 +432,64 @@ def put_into_simple_queue(items: Items, factory: LoopFactory) -> int:
 
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main())
+
+
+def limited_put_into_simple_queue(items: Items, factory: LoopFactory, limit: int = 1024) -> int:
+    """The same, but never more than so many: then the task waits until the thread has taken all."""
+    q: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        emptied = loop.create_future()
+
+        def drain() -> int:
+            for i in range(len(items)):
+                q.get()
+                if i % limit == limit - 1:
+                    loop.call_soon_threadsafe(emptied.set_result, None)
+            return wall_ns()
+
+        (thread,), go = line_up((drain,))
+        start = wall_ns()
+        go()
+        for i in range(0, len(items), limit):
+            for item in items[i : i + limit]:
+                q.put(item)
+            if i + limit <= len(items):
+                await emptied
+                emptied = loop.create_future()
+        return thread.join() - start
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def limited_simple_queue(items: Items, _: LoopFactory, limit: int = 1024) -> int:
+    """From a thread to a thread, never more than so many in the queue: then the sender waits until it is empty."""
+    q: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    emptied = threading.Lock()
+    emptied.acquire()
+
+    def feed() -> None:
+        put = q.put
+        for i in range(0, len(items), limit):
+            for item in items[i : i + limit]:
+                put(item)
+            if i + limit < len(items):
+                emptied.acquire()
+
+    (thread,), go = line_up((feed,))
+    start = wall_ns()
+    go()
+    get = q.get
+    for left in range(len(items), 0, -limit):
+        for _ in range(min(left, limit)):
+            get()
+        if left > limit:
+            emptied.release()
+    elapsed = wall_ns() - start
+    thread.join()
+    return elapsed
 
 
 def burst_of_futures(items: Items, factory: LoopFactory) -> int:

@@ -168,20 +168,75 @@ def loop_to_loop(new: New, items: Items, loops: LoopFactory) -> int:
     return on_loop(main, loops)
 
 
-def thread_to_loop_many(new: New, items: Items, loops: LoopFactory) -> int:
-    """thread_to_loop, received 64 at most at a time."""
+# As above, but received up to 64 at a time, as one would who wants the rate; of `together`, sent 64 at a time, too.
 
+
+def batches_of(items: Items) -> list[Items]:
+    return [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
+
+
+def feed_blocking_together(ends: Ends, batches: list[Items]) -> None:
+    send_many = ends.send_many_blocking
+    for batch in batches:
+        send_many(batch)
+
+
+def drain_blocking_many(ends: Ends, left: int) -> int:
+    recv_many = ends.recv_many_blocking
+    while left:
+        left -= len(recv_many(BATCH))
+    return wall_ns()
+
+
+def fan_in_many(senders: int, new: New, items: Items, loops: LoopFactory, together: bool = False) -> int:
     async def main(_: Start) -> int:
         ends = new()
-        (thread,), go = line_up((feed_blocking, ends, items))
+        clones = [ends.clone() for _ in range(senders)] if senders > 1 else [ends]
+        shares = [items[i::senders] for i in range(senders)]
+        if together:
+            calls = [(feed_blocking_together, *call) for call in zip(clones, map(batches_of, shares), strict=True)]
+        else:
+            calls = [(feed_blocking, *call) for call in zip(clones, shares, strict=True)]
+        threads, go = line_up(*calls)
+        recv_many, left = ends.recv_many, len(items)
         began = wall_ns()
         go()
-        left = len(items)
         while left:
-            left -= len(await ends.recv_many(BATCH))
+            left -= len(await recv_many(BATCH))
         elapsed = wall_ns() - began
-        thread.join()
+        for thread in threads:
+            thread.join()
         return elapsed
+
+    return on_loop(main, loops)
+
+
+def thread_to_thread_many(new: New, items: Items, _: LoopFactory, together: bool = False) -> int:
+    ends = new()
+    call = (feed_blocking_together, ends, batches_of(items)) if together else (feed_blocking, ends, items)
+    (thread,), go = line_up(call)
+    began = wall_ns()
+    go()
+    ended = drain_blocking_many(ends, len(items))
+    thread.join()
+    return ended - began
+
+
+def loop_to_thread_many(new: New, items: Items, loops: LoopFactory, together: bool = False) -> int:
+    async def main(_: Start) -> int:
+        ends = new()
+        batches = batches_of(items)
+        (thread,), go = line_up((drain_blocking_many, ends, len(items)))
+        began = wall_ns()
+        go()
+        if together:
+            send_many = ends.send_many
+            for batch in batches:
+                await send_many(batch)
+        else:
+            await feed(ends, items)
+        ended: int = thread.join()
+        return ended - began
 
     return on_loop(main, loops)
 
@@ -224,7 +279,7 @@ def wake_many(new: New, items: Items, loops: LoopFactory) -> int:
 
 # ---- the list ------------------------------------------------------------------------------------------------------
 
-SENDS, RECEIVES = "put|send_blocking", "recv_blocking"
+SENDS, RECEIVES, RECEIVES_MANY = "put|send_blocking", "recv_blocking", "recv_many_blocking"
 
 scenario(
     "pingpong_threads",
@@ -240,7 +295,16 @@ scenario(
 for n in (1, 64, 1024):
     scenario(f"pipeline_{n}", ITEM, pipeline, "send", "recv", capacity=n)
     scenario(f"pipeline_for_{n}", ITEM, pipeline_for, "send", "recv", capacity=n)
-scenario("thread_to_loop_many", ITEM, thread_to_loop_many, SENDS, "recv_many", threads=True)
+scenario("thread_to_thread_many", ITEM, thread_to_thread_many, SENDS, RECEIVES_MANY, threads=True)
+scenario("thread_to_loop_many", ITEM, partial(fan_in_many, 1), SENDS, "recv_many", threads=True)
+scenario("loop_to_thread_many", ITEM, loop_to_thread_many, "send", RECEIVES_MANY, threads=True)
+scenario("fan_in_4_many", ITEM, partial(fan_in_many, 4), SENDS, "recv_many", "clone", senders=4, threads=True)
+for name, run, *needs in (
+    ("thread_to_thread_together", thread_to_thread_many, "send_many_blocking", RECEIVES_MANY),
+    ("thread_to_loop_together", partial(fan_in_many, 1), "send_many_blocking", "recv_many"),
+    ("loop_to_thread_together", loop_to_thread_many, "send_many", RECEIVES_MANY),
+):
+    scenario(name, ITEM, partial(run, together=True), *needs, threads=True)
 scenario("loop_to_loop", ITEM, loop_to_loop, "put|send", "recv", "two_loops", threads=True)
 for n in (1, 2, 4, 8, 16, 32):
     scenario(f"fan_in_{n}", ITEM, partial(fan_in, n), SENDS, "recv", "clone", senders=n, threads=True)
@@ -251,10 +315,25 @@ for n in (1, 10, 100, 1000, 5000):
     )
 SCENARIOS["create"] = Create("create", "one channel opened and dropped", create, (), 64, copies=0)
 
+NOOPS = floors.noop is not None
+INTO_LOOP: dict[str, Any] = {
+    "a deque, a wake-up a burst": floors.coalesced_deque,
+    "the same, 1,024 at most": floors.limited_deque,
+}
+INTO_THREAD: dict[str, Any] = {
+    "put into a SimpleQueue": floors.put_into_simple_queue,
+    "the same, 1,024 at most": floors.limited_put_into_simple_queue,
+}
+BETWEEN_THREADS: dict[str, Any] = {"a SimpleQueue, 1,024 at most": floors.limited_simple_queue}
 FLOORS: dict[str, dict[str, Any]] = {
-    "try_pair": {"two no-op C methods": floors.noop_pair} if floors.noop else {},
+    "try_pair": {
+        "two no-op C methods": floors.noop_pair,
+        "the same, of the kind quickest to call": partial(floors.noop_pair, recv="quick_recv"),
+    }
+    if NOOPS
+    else {},
     "await_ready": {"two empty coroutines": floors.awaited_coroutines}
-    | ({"two no-op C awaitables": floors.awaited_noops} if floors.noop else {}),
+    | ({"two no-op C awaitables": floors.awaited_noops} if NOOPS else {}),
     "pingpong_loop": {"bare futures": floors.bare_futures},
     "pingpong_threads": {"two locks": floors.two_locks},
     "pingpong_thread_loop": {
@@ -262,17 +341,23 @@ FLOORS: dict[str, dict[str, Any]] = {
         "asyncio.Queue + call_soon_threadsafe, SimpleQueue": floors.bridged_queues,
         "an eventfd + a loop turn, a lock": floors.eventfd_and_lock,
     },
-    "thread_to_loop": {
-        "a deque, a wake-up a burst": floors.coalesced_deque,
-        "the same behind an async recv()": floors.coalesced_recv,
-    },
-    "loop_to_thread": {"put into a SimpleQueue": floors.put_into_simple_queue},
+    "thread_to_thread": BETWEEN_THREADS | ({"two no-op C methods, nobody waits": floors.noop_pair} if NOOPS else {}),
+    "thread_to_loop": INTO_LOOP
+    | {"the first behind an async recv()": floors.coalesced_recv}
+    | ({"a no-op call, a no-op await, nobody waits": floors.noops_there_and_here} if NOOPS else {}),
+    "loop_to_thread": INTO_THREAD
+    | ({"a no-op await, a no-op call, nobody waits": floors.noops_here_and_there} if NOOPS else {}),
     "batch": {"nexus_channels.mpsc, one by one": batch_one_by_one},
 }
 for n in (1, 2, 4, 8, 16, 32):
-    FLOORS[f"fan_in_{n}"] = {"a deque, a wake-up a burst": partial(floors.coalesced_deque, senders=n)}
+    FLOORS[f"fan_in_{n}"] = {who: partial(floor, senders=n) for who, floor in INTO_LOOP.items()}
 for n in (1, 10, 100, 1000, 5000):
     FLOORS[f"wake_many_{n}"] = {"bare futures": floors.burst_of_futures}
+for form in ("many", "together"):
+    FLOORS[f"thread_to_loop_{form}"] = INTO_LOOP
+    FLOORS[f"loop_to_thread_{form}"] = INTO_THREAD
+    FLOORS[f"thread_to_thread_{form}"] = BETWEEN_THREADS
+FLOORS["fan_in_4_many"] = FLOORS["fan_in_4"]
 for name, its in FLOORS.items():
     SCENARIOS[name].floors = its
 
