@@ -47,11 +47,12 @@ class Bar:
 
 
 THREADED = (SPSC, MPSC)
+DEQUE = "a deque, a wake-up a burst"
 INTO_LOOP = [
     Bar("", "culsans", 1 / 15),
     Bar("", "janus", 1 / 30),
     Bar("", "asyncio.Queue + call_soon_threadsafe", 1 / 30),
-    Bar("", "a deque, a wake-up a burst", 1 / 1.5, close=True),
+    Bar("", DEQUE, 1 / 1.5, close=True),
 ]
 FREE = Bar("", "", 1.0, THREADED, python="3.13t")
 
@@ -72,6 +73,16 @@ BARS = [
     Bar("pingpong_thread_loop", "janus", 0.5, THREADED, what="p50", burn=True),
     Bar("batch", "nexus_channels.mpsc, one by one", 1 / 5, (MPSC,)),
     Bar("loop_to_thread", "put into a SimpleQueue", 1 / 1.1, THREADED, close=True),
+    *(  # with batches and room, for those who want the rate
+        bar
+        for form in ("many", "wide", "together")
+        for bar in (
+            Bar(f"thread_to_thread_{form}", "queue.SimpleQueue, one by one", 1 / 1.2, THREADED, close=True),
+            Bar(f"thread_to_loop_{form}", DEQUE, 1 / 1.5, THREADED, close=True),
+            Bar(f"fan_in_4_{form}", DEQUE, 1 / 1.5, (MPSC,), close=True),
+            Bar(f"loop_to_thread_{form}", "put into a SimpleQueue", 1 / 1.1, THREADED, close=True),
+        )
+    ),
     Bar("wake_many_1000", "bare futures", 1.3, THREADED),
     *(
         replace(FREE, scenario="thread_to_thread", other=other)

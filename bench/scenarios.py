@@ -168,7 +168,10 @@ def loop_to_loop(new: New, items: Items, loops: LoopFactory) -> int:
     return on_loop(main, loops)
 
 
-# As above, but received up to 64 at a time, as one would who wants the rate; of `together`, sent 64 at a time, too.
+# As above, but received up to 64 at a time, as one would who wants the rate: `many`. Of `wide`, with room for so many
+# that threads seldom wait for one another; of `together`, with the usual room, but sent 64 at a time, too.
+
+WIDE = 16_384
 
 
 def batches_of(items: Items) -> list[Items]:
@@ -295,10 +298,22 @@ scenario(
 for n in (1, 64, 1024):
     scenario(f"pipeline_{n}", ITEM, pipeline, "send", "recv", capacity=n)
     scenario(f"pipeline_for_{n}", ITEM, pipeline_for, "send", "recv", capacity=n)
-scenario("thread_to_thread_many", ITEM, thread_to_thread_many, SENDS, RECEIVES_MANY, threads=True)
-scenario("thread_to_loop_many", ITEM, partial(fan_in_many, 1), SENDS, "recv_many", threads=True)
-scenario("loop_to_thread_many", ITEM, loop_to_thread_many, "send", RECEIVES_MANY, threads=True)
-scenario("fan_in_4_many", ITEM, partial(fan_in_many, 4), SENDS, "recv_many", "clone", senders=4, threads=True)
+for form, capacity in (("many", 1024), ("wide", WIDE)):
+    for name, run, *needs in (
+        ("thread_to_thread", thread_to_thread_many, SENDS, RECEIVES_MANY),
+        ("thread_to_loop", partial(fan_in_many, 1), SENDS, "recv_many"),
+        ("loop_to_thread", loop_to_thread_many, "send", RECEIVES_MANY),
+    ):
+        scenario(f"{name}_{form}", ITEM, run, *needs, capacity=capacity, threads=True)
+    scenario(
+        f"fan_in_4_{form}",
+        ITEM,
+        partial(fan_in_many, 4),
+        *(SENDS, "recv_many", "clone"),
+        capacity=capacity,
+        senders=4,
+        threads=True,
+    )
 for name, run, *needs in (
     ("thread_to_thread_together", thread_to_thread_many, "send_many_blocking", RECEIVES_MANY),
     ("thread_to_loop_together", partial(fan_in_many, 1), "send_many_blocking", "recv_many"),
@@ -325,6 +340,9 @@ INTO_THREAD: dict[str, Any] = {
     "the same, 1,024 at most": floors.limited_put_into_simple_queue,
 }
 BETWEEN_THREADS: dict[str, Any] = {"a SimpleQueue, 1,024 at most": floors.limited_simple_queue}
+ONE_BY_ONE: dict[str, Any] = {
+    "queue.SimpleQueue, one by one": partial(SCENARIOS["thread_to_thread"]._run, CONTENDERS["queue.SimpleQueue"])
+}
 FLOORS: dict[str, dict[str, Any]] = {
     "try_pair": {
         "two no-op C methods": floors.noop_pair,
@@ -353,11 +371,12 @@ for n in (1, 2, 4, 8, 16, 32):
     FLOORS[f"fan_in_{n}"] = {who: partial(floor, senders=n) for who, floor in INTO_LOOP.items()}
 for n in (1, 10, 100, 1000, 5000):
     FLOORS[f"wake_many_{n}"] = {"bare futures": floors.burst_of_futures}
-for form in ("many", "together"):
+for form in ("many", "wide", "together"):
     FLOORS[f"thread_to_loop_{form}"] = INTO_LOOP
     FLOORS[f"loop_to_thread_{form}"] = INTO_THREAD
-    FLOORS[f"thread_to_thread_{form}"] = BETWEEN_THREADS
-FLOORS["fan_in_4_many"] = FLOORS["fan_in_4"]
+    FLOORS[f"thread_to_thread_{form}"] = BETWEEN_THREADS | ONE_BY_ONE
+for form in ("many", "wide"):
+    FLOORS[f"fan_in_4_{form}"] = FLOORS["fan_in_4"]
 for name, its in FLOORS.items():
     SCENARIOS[name].floors = its
 
