@@ -25,8 +25,8 @@ from threads import burning
 
 import nexus_channels
 from nexus_channels import _core
+from nexus_channels._bench import MISSING, Result, is_ours, markdown
 from nexus_channels._bench import Bar as ProgressBar
-from nexus_channels._bench import Result, is_ours, markdown
 
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 
@@ -34,10 +34,17 @@ PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     chosen = [s for s in SCENARIOS.values() if any(fnmatch.fnmatch(s.name, p) for p in options.scenario or ["*"])]
+    if options.barred:
+        spoken_of = {
+            name for bar in all_bars() if bar.python == bars.python_here() for name in (bar.scenario, bar.than)
+        }
+        chosen = [scenario for scenario in chosen if scenario.name in spoken_of]
     if not chosen:
         print(f"no such scenario; there are: {', '.join(SCENARIOS)}", file=sys.stderr)
         return 2
     file = Path(options.json) if options.json else None
+    if bars.FREE_THREADED and sys._is_gil_enabled():
+        print("a module that was imported has turned the GIL on: set PYTHON_GIL=0", file=sys.stderr)
     records = read(file)
     new = []
     for scenario in chosen:
@@ -58,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--scenario", action="append", metavar="NAME", help="only these, * and ? allowed")
     p.add_argument("--contender", action="append", metavar="NAME", help="only these beside our own, * and ? allowed")
+    p.add_argument("--barred", action="store_true", help="only what a bar for this version of Python speaks of")
     p.add_argument("--quick", action="store_true", help="fewer and shorter rounds, and fewer round trips")
     p.add_argument("--rounds", type=int)
     p.add_argument("--seconds", type=float, help="how long one entry runs in one round, about")
@@ -218,6 +226,8 @@ def about(loop: str, rounds: int, seconds: float) -> dict[str, Any]:
         "commit": commit(),
         "build": _core.build_info(),
         "python": sys.version,
+        "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "missing": MISSING,
         "versions": {name: importlib.metadata.version(name) for name in sorted(packages - {"", "nexus_channels"})},
         "system": platform.platform(),
         "processor": processor(),

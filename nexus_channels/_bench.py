@@ -160,9 +160,19 @@ def contender(
     return register
 
 
+MISSING: dict[str, str] = {}  # modules that contenders would need, and why they are not there
+
+
 def module(name: str) -> Any:
-    """The module, or None where it is not installed."""
-    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+    """The module, or None where it is not installed or cannot be imported."""
+    if importlib.util.find_spec(name) is None:
+        MISSING[name] = "not installed"
+        return None
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # whatever a library of somebody else's may raise on an interpreter it does not know
+        MISSING[name] = f"{type(error).__name__}: {error}"
+        return None
 
 
 # ---- ours ----------------------------------------------------------------------------------------------------------
