@@ -27,7 +27,7 @@ PAIRS = {
     "pipeline_64": ("nexus_channels.spsc", "asyncio.Queue"),
     "batch": ("nexus_channels.mpsc", "nexus_channels.mpsc, one by one"),
     "thread_to_thread": ("nexus_channels.spsc", "queue.SimpleQueue"),
-    "thread_to_loop": ("nexus_channels.mpsc", "the first behind an async recv()"),
+    "thread_to_loop": ("nexus_channels.mpsc", "a deque behind an async recv()"),
 }
 
 

@@ -1,11 +1,13 @@
 """Tables and plots of a file of results: `python bench/report.py RESULTS.json [--memory MEMORY.json] -o docs`.
 
-Writes benchmarks.md, and bench-throughput, bench-latency and bench-fan-in, each as PNG and SVG.
+Writes benchmarks.md, and its plots, each as PNG and SVG: bench-throughput, bench-latency, bench-fan-in, bench-bytes and
+bench-native.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,38 @@ import bars
 from contenders import NEXUS
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from run import all_bars
 
-Record = dict[str, Any]
+from nexus_channels._bench import is_ours
 
-MAIN = ("3.11", "asyncio", False)  # what the plots and the long tables show
+Record = dict[str, Any]
+Kind = tuple[str, str, bool]
+
+MAIN = ("3.11", "asyncio", False)  # what most plots and the long tables show
+BURNING = ("3.11", "asyncio", True)
+FREE_THREADED = ("3.13t", "asyncio", False)
 OURS, FLOOR, OTHERS = "#0b6e99", "#b8b8b8", "#d9883b"
-LINES = ["#0b6e99", "#d9883b", "#6a4c93", "#4a7c3a", "#b03a48", "#7f7f7f", "#00a6a6", "#c2a83e"]
+# One colour a contender, in all plots.
+LINES = ["#d9883b", "#6a4c93", "#4a7c3a", "#b03a48", "#c2a83e", "#00a6a6", "#8c564b", "#e377c2"]
+LINE = {
+    name: colour
+    for colour, names in zip(
+        LINES,
+        (
+            ("queue.SimpleQueue",),
+            ("culsans",),
+            ("janus",),
+            ("aiologic.Queue",),
+            ("asyncio.Queue", "asyncio.Queue + call_soon_threadsafe"),
+            ("pyzmq inproc", "pyzmq inproc, bytes"),
+            ("os.pipe", "os.pipe, 8 bytes", "queue.Queue"),
+            ("multiprocessing.Pipe", "multiprocessing.Pipe, send_bytes"),
+        ),
+        strict=True,
+    )
+    for name in names
+}
 
 
 def main() -> int:
@@ -37,13 +63,18 @@ def main() -> int:
     memory = json.loads(Path(options.memory).read_text()) if options.memory else []
     out = Path(options.output)
     out.mkdir(exist_ok=True)
-    main_records = {r["scenario"]: r for r in records if kind(r) == MAIN}
-    plots = {
+    by_kind: dict[Kind, dict[str, Record]] = {}
+    for record in records:
+        by_kind.setdefault(kind(record), {})[record["scenario"]] = record
+    main_records = by_kind.get(MAIN, {})
+    plots: dict[str, tuple[Callable[[dict[Kind, dict[str, Record]]], Any], str]] = {
         "bench-throughput": (throughput, "Items a second between threads and loops"),
         "bench-latency": (latency, "How long a round trip between a thread and a loop takes"),
         "bench-fan-in": (fan_in, "Many threads sending to one task"),
+        "bench-bytes": (messages, "Messages of bytes of several sizes"),
+        "bench-native": (native, "How late a message is sent beside a thread that runs bytecode"),
     }
-    drawn = [name for name, (draw, _) in plots.items() if save(draw(main_records), out / name)]
+    drawn = [name for name, (draw, _) in plots.items() if save(draw(by_kind), out / name)]
     text = [
         *introduction(main_records, records),
         *(f"![{plots[name][1]}]({name}.svg)\n" for name in drawn),
@@ -57,7 +88,7 @@ def main() -> int:
     return 0
 
 
-def kind(record: Record) -> tuple[str, str, bool]:
+def kind(record: Record) -> Kind:
     return record["python"], record["loop"], record["burn"]
 
 
@@ -100,9 +131,11 @@ def verdicts(records: list[Record], memory: list[Record]) -> list[str]:
             lines.append(
                 f"| idle channel of {entry['capacity']:,} | {allowed:,} bytes | {name} {traced:,.0f} | {met} |"
             )
-    missed = [row["bar"] for row in rows if not row["met"]]
-    whys = dict.fromkeys(why for bar in missed if (why := bars.why(bar)))
-    return [*lines, "", *([f"- {why}" for why in whys]), ""] if whys else [*lines, ""]
+    whys = {}
+    for row in rows:
+        if not row["met"] and (why := bars.why(row["bar"])):
+            whys.setdefault(why, []).append(row["bar"].title)
+    return [*lines, "", *(f"- {' and '.join(dict.fromkeys(titles))}: {why}" for why, titles in whys.items()), ""]
 
 
 def said(times: float) -> str:
@@ -120,20 +153,21 @@ def memory_table(memory: list[Record]) -> list[str]:
 def long_tables(main_records: dict[str, Record]) -> list[str]:
     lines = ["## CPython 3.11, asyncio\n"] if main_records else []
     for record in main_records.values():
-        lines += [f"### {record['scenario']}: {record['operation']}\n", "| | ns | ± | x |", "|---|--:|--:|--:|"]
+        lines += [f"### {record['scenario']}: {record['operation']}\n"]
         results = record["results"]
-        ours = min((results[name] for name in results if name.startswith("nexus_channels.")), key=median, default=None)
+        lines += ["| | ns | ± | x |", "|---|--:|--:|--:|"] if results else []
+        ours = min((results[name] for name in results if is_ours(name)), key=median, default=None)
         for name, result in sorted(results.items(), key=lambda item: median(item[1])):
             times = "" if ours is None else f"{ratio(result, ours):.2f}"
             lines.append(f"| {name} | {result['median']:,.1f} | {result['spread']:.0%} | {times} |")
-        lines += ["", *latency_table(record)]
+        lines += [*([""] if results else []), *latency_table(record)]
     return lines
 
 
 def latency_table(record: Record) -> list[str]:
     if not record["latency"]:
         return []
-    lines = ["| round trip, µs | p50 | p99 | p99.9 | max | round trips |", "|---|--:|--:|--:|--:|--:|"]
+    lines = ["| µs, each by itself | p50 | p99 | p99.9 | max | times |", "|---|--:|--:|--:|--:|--:|"]
     for name, found in sorted(record["latency"].items(), key=lambda item: item[1]["p50"]):
         cells = [f"{found[p] / 1000:,.1f}" for p in ("p50", "p99", "p99.9", "max")]
         lines.append(f"| {name} | {' | '.join(cells)} | {found['count']:,} |")
@@ -171,16 +205,20 @@ def wide_tables(records: list[Record]) -> list[str]:
 
 
 def bold(name: str) -> str:
-    return f"**{name.removeprefix('nexus_channels.')}**" if name in NEXUS else name
+    return f"**{name.removeprefix('nexus_channels.')}**" if is_ours(name) else name
 
 
 def left_out(records: list[Record]) -> list[str]:
+    """Who was not measured where, and why."""
     lines = [
         f"- {name}, in {r['scenario']} ({r['python']}, {r['loop']}): {why}"
         for r in records
         for name, why in r["left_out"].items()
     ]
-    return ["## Left out, as they failed the check\n", *lines, ""] if lines else []
+    for python in dict.fromkeys(r["python"] for r in records):
+        missing = next(r["about"]["missing"] for r in records if r["python"] == python)
+        lines += [f"- {name}, on CPython {python}: {why}" for name, why in missing.items()]
+    return ["## Left out\n", *lines, ""] if lines else []
 
 
 # ---- plots ---------------------------------------------------------------------------------------------------------
@@ -196,14 +234,12 @@ def save(figure: Any, path: Path) -> bool:
 
 
 def colour(record: Record, name: str) -> str:
-    if name.startswith("nexus_channels."):
-        return OURS
-    return FLOOR if name in record["floors"] else OTHERS
+    return FLOOR if name in record["floors"] else OURS if is_ours(name) else OTHERS
 
 
 def short(number: float, _: Any = None) -> str:
     for size, letter in ((1e6, "M"), (1e3, "k")):
-        if number >= size:
+        if number >= size * 0.9995:
             return f"{number / size:.3g}{letter}"
     return f"{number:.3g}"
 
@@ -213,97 +249,230 @@ def plain(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
 
 
-def throughput(records: dict[str, Record]) -> Any:
-    titles = {
-        "thread_to_thread": "thread to thread",
-        "thread_to_loop": "thread to loop",
-        "fan_in_4": "four threads to loop",
-        "loop_to_thread": "loop to thread",
-    }
-    shown = [name for name in titles if name in records]
+def logarithmic(axis: Any, label: str) -> None:
+    """With a number at each power of ten, and at 2 and 5 between them."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(short))
+    axis.set_minor_locator(NullLocator())
+    axis.set_label_text(label, fontsize=9)
+
+
+# What the scenarios are called in plots: their own rows, then those with batches and with more room.
+SHOWN = {
+    "thread_to_thread": "thread to thread",
+    "thread_to_loop": "thread to loop",
+    "fan_in_4": "four threads to loop",
+    "loop_to_thread": "loop to thread",
+}
+FORMS = {"": "", "_many": ", in batches", "_wide": ", in batches, room for 16,384"}
+
+
+def throughput(by_kind: dict[Kind, dict[str, Record]]) -> Any:
+    records = by_kind.get(MAIN, {})
+    shown = [name for name in SHOWN if name in records]
     if not shown:
         return None
-    counts = [len(records[name]["results"]) for name in shown]
+    panels = []
+    for name in shown:
+        bars_of = []
+        for form, said_so in FORMS.items():
+            record = records.get(name + form)
+            for who, result in record["results"].items() if record else ():
+                if form and who != "nexus_channels.mpsc":  # the other is as quick
+                    continue
+                bars_of.append((who + said_so, 1e9 / median(result), colour(record, who)))
+        panels.append((SHOWN[name], sorted(bars_of, key=lambda bar: bar[1])))
+    counts = [len(bars_of) for _, bars_of in panels]
     figure, all_axes = plt.subplots(
-        len(shown),
+        len(panels),
         1,
-        figsize=(8, 0.9 + 0.27 * sum(counts) + 0.6 * len(shown)),
+        figsize=(9, 1 + 0.22 * sum(counts) + 0.55 * len(panels)),
         height_ratios=counts,
+        sharex=True,
         squeeze=False,
         layout="constrained",
     )
-    for axes, name in zip(all_axes[:, 0], shown, strict=True):
-        record = records[name]
-        ranked = sorted(record["results"].items(), key=lambda item: -median(item[1]))
-        speeds = [1e9 / median(result) for _, result in ranked]
-        axes.barh([who for who, _ in ranked], speeds, color=[colour(record, who) for who, _ in ranked], height=0.7)
-        for place, speed in enumerate(speeds):
-            axes.text(speed * 1.06, place, short(speed), va="center", fontsize=8)
+    for axes, (title, bars_of) in zip(all_axes[:, 0], panels, strict=True):
+        axes.barh(
+            [who for who, _, _ in bars_of], [s for _, s, _ in bars_of], color=[c for *_, c in bars_of], height=0.72
+        )
+        for place, (_, speed, _) in enumerate(bars_of):
+            axes.text(speed * 1.05, place, short(speed), va="center", fontsize=7.5)
         axes.set_xscale("log")
-        axes.set_xlim(1e4, 4e7)
+        axes.set_xlim(1e4, 1e8)
+        axes.set_ylim(-0.6, len(bars_of) - 0.4)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.tick_params(axis="x", labelsize=8, labelbottom=True)
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
         axes.xaxis.set_major_formatter(FuncFormatter(short))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.tick_params(labelsize=8)
-        axes.set_title(titles[name], loc="left", fontsize=10)
+        for label, (who, _, _) in zip(axes.get_yticklabels(), bars_of, strict=True):
+            label.set_fontweight("bold" if is_ours(who) else "normal")
         plain(axes)
-    all_axes[-1, 0].set_xlabel("items a second (logarithmic); blue: ours, grey: the bare job by hand", fontsize=9)
+    all_axes[-1, 0].set_xlabel("items a second (logarithmic). Blue: ours; grey: the bare job by hand", fontsize=9)
     return figure
 
 
-def latency(records: dict[str, Record]) -> Any:
-    found = records.get("pingpong_thread_loop", {}).get("latency", {})
-    if not found:
-        return None
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    names = [name for name in found if name != "nexus_channels.spsc"]  # the same as mpsc
-    names.sort(key=lambda name: found[name]["p50"])
-    floors = records["pingpong_thread_loop"]["floors"]
-    others, dashes = iter(LINES[1:]), iter(("--", ":", "-."))
-    for name in names:
-        its = [(1 / (1 - q), ns / 1000) for q, ns in found[name]["quantiles"] if q < 1]
-        ours, floor = name in NEXUS, name in floors
-        shade = LINES[0] if ours else "#8a8a8a" if floor else next(others)
-        style = {"linewidth": 2.6 if ours else 1.4, "linestyle": next(dashes) if floor else "-"}
-        axes.plot(*zip(*its, strict=True), label=name, color=shade, **style)
+PERCENTILES = ([1, 2, 10, 100, 1000, 2000], ["min", "p50", "p90", "p99", "p99.9", "p99.95"])
+
+
+def curves(axes: Axes, found: Record, style: Callable[[str], Record]) -> None:
+    """How long the quickest so-and-so-many took at most."""
+    for name in sorted(found, key=lambda name: found[name]["p50"], reverse=True):
+        its = [(1 / (1 - q), ns / 1000) for q, ns in found[name]["quantiles"] if q < 1 and ns > 0]
+        axes.plot(*zip(*its, strict=True), label=name, **style(name))
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks([1, 2, 10, 100, 1000, 2000], ["min", "p50", "p90", "p99", "p99.9", "p99.95"])
+    axes.set_xticks(*PERCENTILES, fontsize=8)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(short))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda us, _: short(us) if str(us)[0] in "25" else ""))
-    axes.set_ylabel("µs a round trip (logarithmic)")
-    axes.set_title("a thread asks, a task answers: one item there and back", loc="left", fontsize=11)
-    axes.legend(fontsize=8, frameon=False)
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.tick_params(axis="y", labelsize=8)
     axes.grid(axis="y", which="major", color="#e5e5e5")
     plain(axes)
+
+
+def latency(by_kind: dict[Kind, dict[str, Record]]) -> Any:
+    titles = {MAIN: "nothing else runs in the process", BURNING: "beside a thread that burns bytecode"}
+    shown = {
+        title: by_kind[which]["pingpong_thread_loop"]
+        for which, title in titles.items()
+        if by_kind.get(which, {}).get("pingpong_thread_loop", {}).get("latency")
+    }
+    if not shown:
+        return None
+    figure, all_axes = plt.subplots(
+        1, len(shown), figsize=(1 + 5 * len(shown), 5.4), squeeze=False, layout="constrained"
+    )
+    for axes, (title, record) in zip(all_axes[0], shown.items(), strict=True):
+        dashes = iter(("--", ":", "-."))
+
+        def style(name: str, record: Record = record, dashes: Any = dashes) -> Record:
+            if is_ours(name):
+                return {"color": OURS, "linewidth": 2.6, "linestyle": "-" if name.endswith(".mpsc") else (0, (4, 1))}
+            if name in record["floors"]:
+                return {"color": "#8a8a8a", "linewidth": 1.4, "linestyle": next(dashes)}
+            return {"color": LINE.get(name, OTHERS), "linewidth": 1.4}
+
+        curves(axes, record["latency"], style)
+        axes.set_title(title, loc="left", fontsize=10)
+    all_axes[0, 0].set_ylabel("µs a round trip (logarithmic)", fontsize=9)
+    figure.suptitle("A thread asks, a task answers: one item there and back", x=0.01, ha="left", fontsize=11)
+    handles, labels = all_axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=1 + len(shown), fontsize=8, frameon=False)
     return figure
 
 
-def fan_in(records: dict[str, Record]) -> Any:
-    its = sorted(
-        (int(name.removeprefix("fan_in_")), record) for name, record in records.items() if name.startswith("fan_in_")
-    )
-    if len(its) < 2:
+def fan_in(by_kind: dict[Kind, dict[str, Record]]) -> Any:
+    shown = {}
+    for which, title in ((MAIN, "CPython 3.11"), (FREE_THREADED, "free-threaded CPython 3.13")):
+        its = {
+            int(name.removeprefix("fan_in_")): record
+            for name, record in by_kind.get(which, {}).items()
+            if name.removeprefix("fan_in_").isdigit()
+        }
+        if len(its) > 1:
+            shown[title] = dict(sorted(its.items()))
+    if not shown:
         return None
-    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    names = list(its[0][1]["results"])
-    names.sort(key=lambda name: median(its[0][1]["results"][name]))
-    others = iter(LINES[1:])
-    for name in names:
-        line = [(n, 1e9 / median(record["results"][name])) for n, record in its if name in record["results"]]
-        ours, floor = name in NEXUS, name in its[0][1]["floors"]
-        shade = LINES[0] if ours else FLOOR if floor else next(others)
-        axes.plot(*zip(*line, strict=True), "o-", label=name, color=shade, linewidth=2.6 if ours else 1.4, markersize=4)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks([n for n, _ in its], [str(n) for n, _ in its])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(short))
-    axes.set_xlabel("threads that send to one task")
-    axes.set_ylabel("items a second (logarithmic)")
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    axes.grid(axis="y", color="#e5e5e5")
-    plain(axes)
+    figure, all_axes = plt.subplots(
+        1, len(shown), figsize=(1 + 4.6 * len(shown), 5), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, (title, its) in zip(all_axes[0], shown.items(), strict=True):
+        first = next(iter(its.values()))
+        dashes = iter(("--", ":"))
+        for name in first["results"]:
+            line = [(n, 1e9 / median(r["results"][name])) for n, r in its.items() if name in r["results"]]
+            if is_ours(name):
+                style: Record = {"color": OURS, "linewidth": 2.6, "marker": "o", "zorder": 3}
+            elif name in first["floors"]:
+                style = {"color": "#8a8a8a", "linewidth": 1.4, "linestyle": next(dashes)}
+            else:
+                style = {"color": LINE.get(name, OTHERS), "linewidth": 1.4, "marker": "o"}
+            axes.plot(*zip(*line, strict=True), label=name, markersize=4, **style)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(list(its), [str(n) for n in its], fontsize=8)
+        axes.xaxis.set_minor_locator(NullLocator())
+        logarithmic(axes.yaxis, "")
+        axes.tick_params(labelsize=8)
+        axes.set_xlabel("threads that send", fontsize=9)
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.grid(axis="y", color="#e5e5e5")
+        plain(axes)
+    all_axes[0, 0].set_ylabel("items a second (logarithmic)", fontsize=9)
+    figure.suptitle("Many threads send to one task", x=0.01, ha="left", fontsize=11)
+    handles, labels = all_axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=1 + len(shown), fontsize=8, frameon=False)
+    return figure
+
+
+def messages(by_kind: dict[Kind, dict[str, Record]]) -> Any:
+    """Each contender by the quicker of what it has: copies, batches, claims."""
+    records = by_kind.get(MAIN, {})
+    titles = {"threads": "thread to thread", "loop": "thread to task"}
+    shown: dict[str, dict[str, dict[int, float]]] = {}
+    for where in titles:
+        for name, record in records.items():
+            family, _, rest = name.partition("_")
+            size, _, its_where = rest.partition("_")
+            if family in ("bytes", "claims") and its_where == where:
+                for who, result in record["results"].items():
+                    if who.endswith(", claims by with") or (family == "claims" and not who.endswith(", claims")):
+                        continue
+                    shown.setdefault(where, {}).setdefault(who, {})[int(size)] = 1e9 / median(result)
+    shown = {where: lines for where, lines in shown.items() if any(len(line) > 1 for line in lines.values())}
+    if not shown:
+        return None
+    figure, all_axes = plt.subplots(
+        1, len(shown), figsize=(1 + 5 * len(shown), 6), sharey=True, squeeze=False, layout="constrained"
+    )
+    forms = {"": "-", ", batches": "--", ", claims": ":"}
+    handles: dict[str, Any] = {}
+    for axes, (where, lines) in zip(all_axes[0], shown.items(), strict=True):
+        for who, line in lines.items():
+            if who.startswith("nexus_channels.mpsc"):
+                continue  # nearly as the other; it is in the tables
+            base = who.removesuffix(", fresh bytes")
+            style: Record = {"color": LINE.get(base, OTHERS), "linewidth": 1.4}
+            if is_ours(who):
+                form = who.removeprefix("nexus_channels.spsc_bytes")
+                style = {"color": OURS, "linewidth": 2.6, "linestyle": forms[form], "zorder": 3}
+            handles[who], *_ = axes.plot(*zip(*sorted(line.items()), strict=True), marker="o", markersize=4, **style)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        sizes = sorted({size for line in lines.values() for size in line})
+        axes.set_xticks(sizes, [f"{n // 1024} KiB" if n >= 1024 else f"{n} B" for n in sizes], fontsize=8)
+        axes.xaxis.set_minor_locator(NullLocator())
+        logarithmic(axes.yaxis, "")
+        axes.tick_params(labelsize=8)
+        axes.set_xlabel("bytes a message", fontsize=9)
+        axes.set_title(titles[where], loc="left", fontsize=10)
+        axes.grid(axis="y", color="#e5e5e5")
+        plain(axes)
+    all_axes[0, 0].set_ylabel("messages a second (logarithmic)", fontsize=9)
+    figure.suptitle("Messages of bytes, read from a source, sent and received", x=0.01, ha="left", fontsize=11)
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncols=1 + len(shown), fontsize=8, frameon=False
+    )
+    return figure
+
+
+def native(by_kind: dict[Kind, dict[str, Record]]) -> Any:
+    found = by_kind.get(MAIN, {}).get("native_beside_bytecode", {}).get("latency")
+    if not found:
+        return None
+    figure, axes = plt.subplots(figsize=(8, 4.4), layout="constrained")
+
+    def style(name: str) -> Record:
+        if "Python thread" in name:
+            return {"color": OTHERS, "linewidth": 2}
+        return {"color": OURS, "linewidth": 2.6, "linestyle": ":" if name.endswith("the call") else "-"}
+
+    curves(axes, {name.removeprefix("nexus_channels, "): its for name, its in found.items()}, style)
+    axes.set_ylabel("µs (logarithmic)", fontsize=9)
+    axes.set_title("Sending beside a Python thread that runs bytecode", loc="left", fontsize=11)
+    axes.legend(fontsize=8, frameon=False)
     return figure
 
 

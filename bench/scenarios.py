@@ -333,20 +333,20 @@ SCENARIOS["create"] = Create("create", "one channel opened and dropped", create,
 NOOPS = floors.noop is not None
 INTO_LOOP: dict[str, Any] = {
     "a deque, a wake-up a burst": floors.coalesced_deque,
-    "the same, 1,024 at most": floors.limited_deque,
+    "a deque of 1,024, a wake-up a burst": floors.limited_deque,
 }
 INTO_THREAD: dict[str, Any] = {
     "put into a SimpleQueue": floors.put_into_simple_queue,
-    "the same, 1,024 at most": floors.limited_put_into_simple_queue,
+    "put into a SimpleQueue of 1,024": floors.limited_put_into_simple_queue,
 }
-BETWEEN_THREADS: dict[str, Any] = {"a SimpleQueue, 1,024 at most": floors.limited_simple_queue}
+BETWEEN_THREADS: dict[str, Any] = {"a SimpleQueue of 1,024": floors.limited_simple_queue}
 ONE_BY_ONE: dict[str, Any] = {
     "queue.SimpleQueue, one by one": partial(SCENARIOS["thread_to_thread"]._run, CONTENDERS["queue.SimpleQueue"])
 }
 FLOORS: dict[str, dict[str, Any]] = {
     "try_pair": {
         "two no-op C methods": floors.noop_pair,
-        "the same, of the kind quickest to call": partial(floors.noop_pair, recv="quick_recv"),
+        "two no-op C methods, the quickest to call": partial(floors.noop_pair, recv="quick_recv"),
     }
     if NOOPS
     else {},
@@ -361,7 +361,7 @@ FLOORS: dict[str, dict[str, Any]] = {
     },
     "thread_to_thread": BETWEEN_THREADS | ({"two no-op C methods, nobody waits": floors.noop_pair} if NOOPS else {}),
     "thread_to_loop": INTO_LOOP
-    | {"the first behind an async recv()": floors.coalesced_recv}
+    | {"a deque behind an async recv()": floors.coalesced_recv}
     | ({"a no-op call, a no-op await, nobody waits": floors.noops_there_and_here} if NOOPS else {}),
     "loop_to_thread": INTO_THREAD
     | ({"a no-op await, a no-op call, nobody waits": floors.noops_here_and_there} if NOOPS else {}),
