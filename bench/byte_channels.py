@@ -587,9 +587,9 @@ BARS = [
 WHY.update(
     {
         ("bytes_64_pair", SIMPLE): (
-            "two copies of 64 bytes and the accounting of a ring, where the queue moves a pointer; both make one object a "
-            "message. Counted by callgrind, sending takes 351 instructions, of which 121 are the buffer protocol, and "
-            "receiving 284, of which 88 make the object."
+            "two copies of 64 bytes and the accounting of a ring, where the queue moves a pointer; both make one "
+            "object a message. Counted by callgrind, sending takes 351 instructions, 121 of them the buffer protocol, "
+            "and receiving 284, 88 of them the new object."
         ),
         ("claims_65536_pair", SIMPLE): (
             "one thread that frees each object before it makes the next has the same 64 KiB in its cache all the time, "

@@ -120,7 +120,8 @@ def latency_samples(scenario: Scenario, options: argparse.Namespace, results: di
 
 
 def wanted(name: str, patterns: list[str] | None) -> bool:
-    return not patterns or is_ours(name) or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+    ours = name in CONTENDERS and is_ours(name)
+    return not patterns or ours or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def loop_factory(name: str) -> LoopFactory:

@@ -1,6 +1,7 @@
 """The benchmarks in miniature: every scenario does what it says, and no ratio is far from where it should be."""
 
 import asyncio
+import dataclasses
 import functools
 import json
 import pathlib
@@ -15,6 +16,7 @@ if not BENCH.is_dir():
 sys.path.insert(0, str(BENCH))
 
 import bars  # noqa: E402 - found by the line before
+import byte_channels  # noqa: E402
 import memory  # noqa: E402
 import run as runner  # noqa: E402
 from contenders import CONTENDERS, NEXUS  # noqa: E402
@@ -203,3 +205,92 @@ def test_a_contender_that_loses_items_is_named_and_not_timed(monkeypatch, tmp_pa
 
 def test_a_scenario_that_is_not_there_is_named():
     assert runner.main(["--scenario", "no such thing"]) == 2
+
+
+def test_a_reason_is_given_for_bars_only():
+    known = {(bar.scenario, bar.other) for bar in runner.all_bars()}
+    assert known >= bars.WHY.keys()
+
+
+def test_every_bar_speaks_of_somebody_who_takes_part(loop_factory):
+    """Or of whom a package is missing."""
+    entries = {name: set(scenario.entries(loop_factory)) for name, scenario in SCENARIOS.items()}
+    entries |= {name: set(late(samples=1)) for name, scenario in SCENARIOS.items() if (late := scenario.latencies)}
+    packages = ("janus", "culsans", "aiologic", "pyzmq", "two no-op")  # the last needs a compiler
+    for bar in runner.all_bars():
+        if bar.scenario.startswith("native") and bar.scenario not in SCENARIOS:
+            continue  # they need a compiler, too
+        assert entries[bar.scenario] >= set(bar.ours), bar
+        assert bar.other in entries[bar.than or bar.scenario] or bar.other.startswith(packages), bar
+
+
+def byte_contender(name, **replaced):
+    """That channel, of which something is broken."""
+    good = CONTENDERS[name]
+
+    def ends(channel):
+        its = good.ends(channel)
+        return dataclasses.replace(its, **{verb: broken(its) for verb, broken in replaced.items()})
+
+    return good._replace(ends=ends)
+
+
+def test_the_check_looks_at_every_byte_of_a_message():
+    def garbled(its):
+        return lambda: its.try_recv()[:-1] + b"?"
+
+    scenario = SCENARIOS["bytes_1024_pair"]
+    name = "queue.SimpleQueue, fresh bytes"
+    scenario.check(byte_contender(name), asyncio.new_event_loop)
+    with pytest.raises(AssertionError):
+        scenario.check(byte_contender(name, try_recv=garbled), asyncio.new_event_loop)
+
+
+def test_the_check_looks_into_what_is_borrowed():
+    def garbled(its):
+        def borrow():
+            claim = its.try_borrow()
+            return claim if bytes(claim[:8]) != bytes(8) else memoryview(b"?" * len(claim))
+
+        return borrow
+
+    scenario = SCENARIOS["claims_64_pair"]
+    with pytest.raises(AssertionError):
+        scenario.check(
+            byte_contender("nexus_channels.spsc_bytes, claims by with", try_borrow=garbled), asyncio.new_event_loop
+        )
+
+
+def test_messages_are_read_afresh_as_objects_of_their_own():
+    """A BytesIO hands out itself where all of it is read at once."""
+    ((source, count),) = byte_channels.input_of([7], 64)
+    source.seek(0)
+    assert len(count) == 1
+    first = source.read(64)
+    source.seek(0)
+    assert source.read(64) is not first
+    assert byte_channels.number_of(64, first) == 7
+
+
+def test_the_report_shows_every_kind_of_scenario(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("culsans")
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))
+    import report
+
+    results = tmp_path / "results.json"
+    few = ["--contender", "culsans", "--rounds", "2", "--seconds", "0.001", "--latency", "10", "--json", str(results)]
+    runner.main(["--scenario", "thread_to_loop", "--scenario", "pingpong_thread_loop", *few])
+    items, trips = (record | {"python": "3.11"} for record in json.loads(results.read_text()))
+    names = ("thread_to_loop", "fan_in_1", "fan_in_2", "bytes_16_loop", "bytes_64_loop")
+    records = [items | {"scenario": name} for name in names]  # as if each had been measured
+    records += [trips, trips | {"burn": True}, trips | {"scenario": "native_beside_bytecode", "results": {}}]
+    results.write_text(json.dumps(records))
+    monkeypatch.setattr(sys, "argv", ["report.py", str(results), "-o", str(tmp_path / "docs")])
+    assert report.main() == 0
+    text = (tmp_path / "docs/benchmarks.md").read_text()
+    assert all(f"### {name}: " in text for name in (*names, "native_beside_bytecode"))
+    assert "| thread_to_loop | at least 15 x as fast as culsans | " in text
+    for plot in ("throughput", "latency", "fan-in", "bytes", "native"):
+        assert f"(bench-{plot}.svg)" in text
+        assert (tmp_path / f"docs/bench-{plot}.png").stat().st_size > 10_000
