@@ -46,6 +46,7 @@ typedef enum nc_result {
     NC_OK = 0,
     NC_FULL,  /* no room now */
     NC_EMPTY, /* nothing committed now */
+    NC_BAD,   /* a block that is not what it should be: somebody else wrote there */
 } nc_result;
 
 /* Tell the core that we spin; after a while, let another thread have it. */

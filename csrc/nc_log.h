@@ -127,15 +127,15 @@ static inline uint64_t nc_log_used(nc_log *log)
 
 /* Is there something for the consumer to look at, a record or a skip?  For anybody at any time, after
  * raising or reading a gate's flag, hence seq_cst (W3).  If the consumer moved meanwhile, what was read may have been
- * a producer's payload: ask again.  With many producers it may be false while the consumer gives a record back, whatever
- * lies behind: the consumer has to look again, or to call the next, after that. */
+ * a producer's payload: ask again.  With many producers it may be false while the consumer gives a record back,
+ * whatever lies behind: the consumer has to look again, or to call the next, after that. */
 NC_READS_AND_CHECKS static inline bool nc_log_ready(nc_log *log)
 {
     for (;;) {
-        uint64_t head = atomic_load_explicit(&log->head, memory_order_seq_cst);
+        uint64_t head = atomic_load_explicit(&log->head, memory_order_acquire); /* L3 */
         bool ready = head != atomic_load_explicit(&log->tail, memory_order_seq_cst) &&
                      atomic_load_explicit(nc_log_header(log, head), memory_order_seq_cst) != 0;
-        if (head == atomic_load_explicit(&log->head, memory_order_acquire)) /* L3 */
+        if (head == atomic_load_explicit(&log->head, memory_order_relaxed)) /* after the header, which is acquired */
             return ready;
     }
 }
@@ -279,6 +279,82 @@ static inline void nc_log_settle_tail(nc_log *log)
 static inline void nc_log_settle_head(nc_log *log)
 {
     atomic_fetch_add_explicit(&log->head, 0, memory_order_seq_cst); /* L3 */
+}
+
+/* ---- a block that is not trusted --------------------------------------------------------------------- */
+
+/* A consumer of a block that others may write as they please, at any time.  What is checked is kept here, in its own
+ * memory, or read from the block once.  Whatever the block holds, open_sc, look_sc and pass_sc read and write nothing
+ * outside of it, and what look_sc shows lies within it; each look ends, and looks go on at most from head to tail.
+ * They do not promise that a record is what an honest producer sent, nor that its bytes stay as they are while they are
+ * read: copy first, then parse.  The functions above check nothing, and need not where the block is private. */
+typedef struct nc_log_reader {
+    nc_log *log;
+    uint64_t capacity; /* the block holds this */
+    uint64_t head;     /* the true one; the block's is for producers */
+} nc_log_reader;
+
+/* `block` has `size` bytes: NC_OK, or NC_BAD.  Reads once what is plain in the block, hence the builtin. */
+static inline nc_result nc_log_open_sc(nc_log_reader *r, void *block, uint64_t size)
+{
+    nc_log *log = (nc_log *)block;
+    if ((uintptr_t)block % NC_CACHE_LINE != 0 || size < nc_log_block_size(NC_LOG_LEAST))
+        return NC_BAD;
+    uint64_t capacity = __atomic_load_n(&log->capacity, __ATOMIC_RELAXED);
+    uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* no other consumer moves it */
+    *r = (nc_log_reader){log, capacity, head};
+    bool known = log->magic == NC_LOG_MAGIC && log->layout == NC_LOG_LAYOUT;
+    bool fits = capacity == nc_log_round(capacity) && capacity <= (size - sizeof(nc_log)) / 2;
+    return known && fits && head % 8 == 0 ? NC_OK : NC_BAD;
+}
+
+/* The header at `pos`, not before the head: NC_OK and how far it is to the next; NC_EMPTY, there is none yet; NC_BAD.
+ */
+static inline nc_result nc_log_look_at(nc_log_reader *r, uint64_t pos, uint64_t *header, uint64_t *extent)
+{
+    uint64_t tail = atomic_load_explicit(&r->log->tail, memory_order_acquire); /* L1 */
+    uint64_t there = tail - pos, passed = pos - r->head;
+    if (tail - r->head > r->capacity || passed > tail - r->head)
+        return NC_BAD;
+    if (there == 0)
+        return NC_EMPTY;
+    *header = atomic_load_explicit(&r->log->words[(pos & (r->capacity - 1)) / 8], memory_order_acquire); /* L2 */
+    if (*header == 0)
+        return NC_EMPTY;
+    uint64_t n = *header & ~NC_SKIP;
+    bool skip = *header != n;
+    if (skip && (n < 8 || n % 8 != 0))
+        return NC_BAD;
+    *extent = skip ? n : nc_log_extent(n); /* below 2^63, so it does not overflow */
+    return *extent <= there ? NC_OK : NC_BAD;
+}
+
+/* Give back what lies between the head and `extent` bytes further: as advance_sc. */
+static inline void nc_log_pass_sc(nc_log_reader *r, uint64_t extent, bool zero, memory_order publish)
+{
+    uint64_t first = (r->head & (r->capacity - 1)) / 8, words = extent / 8, here = r->capacity / 8 - first;
+    if (zero)
+        nc_log_zero(r->log, first, words < here ? words : here);
+    r->head += extent;
+    atomic_store_explicit(&r->log->head, r->head, publish); /* L3 */
+}
+
+/* As peek_sc, or NC_BAD, after which there is nothing to be had from this block. */
+static inline nc_result nc_log_look_sc(nc_log_reader *r, nc_record *record, bool *freed, bool zero,
+                                       memory_order publish)
+{
+    uint64_t header, extent;
+    nc_result result;
+    *freed = false;
+    while ((result = nc_log_look_at(r, r->head, &header, &extent)) == NC_OK && (header & NC_SKIP)) {
+        nc_log_pass_sc(r, extent, zero, publish);
+        *freed = true;
+    }
+    if (result == NC_OK) {
+        uint64_t first = (r->head & (r->capacity - 1)) / 8;
+        *record = (nc_record){r->head, header, (unsigned char *)(&r->log->words[first] + 1)};
+    }
+    return result;
 }
 
 /* ---- for debugging and tests ---------------------------------------------------------------------- */

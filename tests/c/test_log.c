@@ -664,6 +664,116 @@ static void batch(void)
 }
 static void settling_a_batch_changes_no_position(void) { for_all(batch); }
 
+/* ---- a block that is not trusted --------------------------------------------------------------------- */
+
+static nc_log_reader reader;
+static nc_result open_it(void) { return nc_log_open_sc(&reader, t.log, nc_log_block_size(t.log->capacity)); }
+
+static void a_block_is_opened_only_if_it_is_one(void)
+{
+    static const uint64_t wrong[] = {0, 1, 32, 63, 65, 96, 256, UINT64_C(1) << 60, UINT64_C(1) << 63, UINT64_MAX};
+    setup(128, -(uint64_t)56, true);
+    uint64_t size = nc_log_block_size(128);
+    CHECK_EQ(nc_log_open_sc(&reader, t.log, size), NC_OK);
+    CHECK_EQ(reader.head, t.head);
+    CHECK_EQ(nc_log_open_sc(&reader, t.log, size + 100), NC_OK);
+    CHECK_EQ(nc_log_open_sc(&reader, t.log, size - 1), NC_BAD);
+    CHECK_EQ(nc_log_open_sc(&reader, t.log, 0), NC_BAD);
+    CHECK_EQ(nc_log_open_sc(&reader, (char *)t.log + 8, size), NC_BAD);
+    for (unsigned i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        t.log->capacity = wrong[i];
+        CHECK_EQ(nc_log_open_sc(&reader, t.log, size), NC_BAD);
+    }
+    t.log->capacity = 128;
+    t.log->magic++;
+    CHECK_EQ(open_it(), NC_BAD);
+    t.log->magic--;
+    t.log->layout++;
+    CHECK_EQ(open_it(), NC_BAD);
+    t.log->layout--;
+    atomic_store_explicit(&t.log->head, t.head + 4, memory_order_relaxed);
+    CHECK_EQ(open_it(), NC_BAD);
+}
+
+/* The same as peek and release, for all that an honest producer does. */
+static void guarded(void)
+{
+    nc_record record;
+    bool freed;
+    CHECK_EQ(open_it(), NC_OK);
+    for (uint64_t n = 1; n <= nc_log_largest(t.log); n += n < 30 ? 1 : 13) {
+        CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, t.many, memory_order_seq_cst), NC_EMPTY);
+        CHECK(put(n, (uint8_t)n));
+        CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, t.many, memory_order_seq_cst), NC_OK);
+        CHECK(!freed && record.size == n && record.pos == t.head && twin_same(record.data, n, (uint8_t)n));
+        nc_log_pass_sc(&reader, nc_log_extent(n), t.many, memory_order_seq_cst);
+        twin_pop(&t);
+        twin_check(&t);
+    }
+    if (!t.many)
+        return;
+    CHECK(twin_claim(&t, 8, 0) && twin_claim(&t, 24, 0));
+    CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, true, memory_order_seq_cst), NC_EMPTY);
+    twin_commit(&t, 1, 8, memory_order_seq_cst);
+    twin_abort(&t, 0, memory_order_seq_cst);
+    CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, true, memory_order_seq_cst), NC_OK);
+    CHECK(freed && record.size == 8);
+    nc_log_pass_sc(&reader, 16, true, memory_order_seq_cst);
+    CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, true, memory_order_seq_cst), NC_EMPTY);
+    CHECK(freed);
+    CHECK_EQ(head(), tail());
+}
+static void a_reader_that_trusts_nothing_reads_the_same(void) { for_all(guarded); }
+
+static nc_result look(void)
+{
+    nc_record record;
+    bool freed;
+    return nc_log_look_sc(&reader, &record, &freed, true, memory_order_seq_cst);
+}
+
+static void what_cannot_be_is_told(void)
+{
+    static const uint64_t headers[] = {
+        57,         64, 1024, NC_SKIP - 1, NC_SKIP, NC_SKIP | 1, NC_SKIP | 12, NC_SKIP | 72, NC_SKIP | (NC_SKIP - 8),
+        UINT64_MAX,
+    };
+    for (unsigned i = 0; i < sizeof headers / sizeof headers[0]; i++) {
+        setup(64, 48, true);
+        CHECK(put(56, 0));
+        CHECK_EQ(open_it(), NC_OK);
+        CHECK_EQ(look(), NC_OK);
+        atomic_store_explicit(nc_log_header(t.log, t.head), headers[i], memory_order_relaxed);
+        CHECK_EQ(look(), NC_BAD);
+    }
+    setup(64, 48, true);
+    CHECK(put(8, 0));
+    CHECK_EQ(open_it(), NC_OK);
+    atomic_store_explicit(nc_log_header(t.log, t.head), 9, memory_order_relaxed); /* past the tail */
+    CHECK_EQ(look(), NC_BAD);
+    atomic_store_explicit(&t.log->tail, t.head + 72, memory_order_relaxed); /* more than there is room for */
+    CHECK_EQ(look(), NC_BAD);
+    atomic_store_explicit(&t.log->tail, t.head - 8, memory_order_relaxed); /* before the head */
+    CHECK_EQ(look(), NC_BAD);
+    uint64_t header, extent; /* nor from a position that the tail has gone back behind */
+    atomic_store_explicit(&t.log->tail, t.head + 8, memory_order_relaxed);
+    CHECK_EQ(nc_log_look_at(&reader, t.head + 16, &header, &extent), NC_BAD);
+}
+
+static void what_the_block_says_later_of_its_size_is_nothing_to_the_reader(void)
+{
+    setup(64, 48, true);
+    CHECK(put(40, 5));
+    CHECK_EQ(open_it(), NC_OK);
+    t.log->capacity = UINT64_C(1) << 40;
+    atomic_store_explicit(&t.log->head, 0, memory_order_relaxed);
+    CHECK_EQ(look(), NC_OK);
+    nc_log_pass_sc(&reader, 48, true, memory_order_seq_cst);
+    CHECK_EQ(head(), 96);
+    CHECK_EQ(look(), NC_EMPTY);
+    t.log->capacity = 64;
+}
+
 /* ---- any mix ---------------------------------------------------------------------------------------- */
 
 static void a_random_mix(void)
@@ -726,6 +836,10 @@ int main(void)
     RUN(the_spill_is_never_zeroed_nor_needs_to_be);
     RUN(a_dump_tells_records_skips_and_the_first_claim);
     RUN(settling_a_batch_changes_no_position);
+    RUN(a_block_is_opened_only_if_it_is_one);
+    RUN(a_reader_that_trusts_nothing_reads_the_same);
+    RUN(what_cannot_be_is_told);
+    RUN(what_the_block_says_later_of_its_size_is_nothing_to_the_reader);
     RUN(any_mix_of_operations);
     twin_close(&t);
     return test_report();

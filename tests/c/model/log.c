@@ -12,7 +12,8 @@ static _Alignas(NC_CACHE_LINE) unsigned char block[sizeof(nc_log) + 2 * LARGEST]
 static nc_log *const ring = (nc_log *)(void *)block;
 static uint32_t taken[4];              /* by producer: how many the consumer has seen */
 static _Atomic uint32_t sign, flag[3]; /* between threads, beside the ring */
-static bool many, zeroed;
+static bool many, zeroed, guarded; /* guarded: by way of the reader, which trusts nothing */
+static nc_log_reader reader;
 static uint64_t each;                  /* records a producer */
 static uint64_t sizes[2];              /* of a producer's records, in turn, in bytes */
 
@@ -22,6 +23,7 @@ static void start(bool with_many, uint64_t n, uint64_t size, uint64_t other)
         atomic_store_explicit(&ring->words[i], 0, memory_order_relaxed);
     nc_log_init(ring, (uint64_t)model_arg, START);
     many = zeroed = with_many;
+    guarded = false;
     each = n;
     sizes[0] = size;
     sizes[1] = other;
@@ -39,6 +41,30 @@ static void setup_many(void) { start(true, 2, 8, 8); }
 static void setup_many_long(void) { start(true, 2, 16, 16); }
 static void setup_many_mixed(void) { start(true, 2, 8, 16); }
 static void setup_one_of_many(void) { start(true, 3, 16, 8); }
+
+static void guard(void)
+{
+    guarded = true; /* opened by hand: this ring is less than the least */
+    reader = (nc_log_reader){ring, (uint64_t)model_arg, atomic_load_explicit(&ring->head, memory_order_relaxed)};
+}
+
+static void setup_guarded(void)
+{
+    setup_mixed();
+    guard();
+}
+
+static void setup_many_guarded(void)
+{
+    setup_many_long();
+    guard();
+}
+
+static void setup_claims_guarded(void)
+{
+    start(true, 1, 8, 8);
+    guard();
+}
 
 static void setup_never_zeroed(void)
 {
@@ -116,7 +142,17 @@ static void check_record(const nc_record *r)
 
 static bool peek(nc_record *r, bool *freed)
 {
+    if (guarded)
+        return nc_log_look_sc(&reader, r, freed, zeroed, memory_order_release) == NC_OK;
     return nc_log_peek_sc(ring, r, freed, zeroed, memory_order_release) == NC_OK;
+}
+
+static void give_back(const nc_record *r, memory_order publish)
+{
+    if (guarded)
+        nc_log_pass_sc(&reader, nc_log_extent(r->size), zeroed, publish);
+    else
+        nc_log_release_sc(ring, r, zeroed, publish);
 }
 
 static bool take(void)
@@ -126,7 +162,7 @@ static bool take(void)
     if (!peek(&r, &freed))
         return false;
     check_record(&r);
-    nc_log_release_sc(ring, &r, zeroed, memory_order_release);
+    give_back(&r, memory_order_release);
     return true;
 }
 
@@ -408,7 +444,7 @@ static void release_now(void)
     nc_record r;
     bool freed;
     CHECK(peek(&r, &freed));
-    nc_log_release_sc(ring, &r, zeroed, memory_order_seq_cst);
+    give_back(&r, memory_order_seq_cst);
 }
 
 static void skip_now(void)
@@ -427,7 +463,14 @@ static void release_settled(void)
 }
 
 static bool ready(void) { return nc_log_ready(ring); }
+static bool in_use(void) { return nc_log_used(ring) > 0; }
 static bool room(void) { return nc_log_used(ring) < (uint64_t)model_arg; }
+
+static void setup_full_guarded(void)
+{
+    setup_full();
+    guard();
+}
 
 static void setup_skip(void)
 {
@@ -438,6 +481,7 @@ static void setup_skip(void)
 
 static void committed(int id) { publish(commit_now, ready, id); }
 static void aborted(int id) { publish(abort_now, ready, id); }
+static void committed_in_use(int id) { publish(commit_now, in_use, id); }
 static void settled(int id) { publish(commit_settled, ready, id); }
 static void unsettled(int id) { publish(commit_quietly, ready, id); }
 static void released(int id) { publish(release_now, room, id); }
@@ -463,6 +507,8 @@ static const model models[] = {
     /* the quick ones first */
     {"a flag and a commit, one producer", setup, committed, one_saw_the_other, 2, 3, 3, 32, NULL},
     {"a flag and a commit, many", setup_many, committed, one_saw_the_other, 2, 3, 3, 32, NULL},
+    {"a flag and a commit, in use, one", setup, committed_in_use, one_saw_the_other, 2, 3, 3, 32, NULL},
+    {"a flag and a commit, in use, many", setup_many, committed_in_use, one_saw_the_other, 2, 3, 3, 32, NULL},
     {"a flag and an abort", setup_many, aborted, one_saw_the_other, 2, 3, 3, 32, NULL},
     {"a flag and a batch, one producer", setup, settled, one_saw_the_other, 2, 3, 3, 32, NULL},
     {"a flag and a batch, many", setup_many, settled, one_saw_the_other, 2, 3, 3, 32, NULL},
@@ -470,6 +516,7 @@ static const model models[] = {
     {"a flag and a batch not settled", setup, unsettled, one_saw_the_other, 2, 3, 1, 32, MISSED},
     {"the same, many", setup_many, unsettled, one_saw_the_other, 2, 3, 1, 32, MISSED},
     {"a flag and a release", setup_full, released, one_saw_the_other, 2, 3, 3, 32, NULL},
+    {"a flag and a release, guarded", setup_full_guarded, released, one_saw_the_other, 2, 3, 3, 32, NULL},
     {"a flag and a skip", setup_skip, skipped, one_saw_the_other, 2, 3, 3, 32, NULL},
     {"a flag and a batch given back", setup_full, head_settled, one_saw_the_other, 2, 3, 3, 32, NULL},
     {"the same, not settled", setup_full, head_unsettled, one_saw_the_other, 2, 3, 1, 32, MISSED},
@@ -485,6 +532,9 @@ static const model models[] = {
     {"room for all", setup_stale, room_for_all, left_empty, 3, 3, 1, 32, NULL},
     {"one place for two", setup_full, one_place, at_most_one, 3, 3, 2, 16, NULL},
     {"one place of two for two", setup_full, one_place, at_most_one, 3, 3, 2, 32, NULL},
+    {"claims of many, guarded", setup_claims_guarded, ends_of_claims, all_that_was_committed, 2, 2, 1, 32, NULL},
+    {"spsc, guarded", setup_guarded, spsc, left_empty, 2, 2, 2, 32, NULL},
+    {"mpsc, guarded", setup_many_guarded, mpsc, left_empty, 3, 1, 1, 32, NULL},
     {"spsc, one at a time", setup, spsc, left_empty, 2, 3, 2, 16, NULL},
     {"spsc, two", setup, spsc, left_empty, 2, 3, 2, 32, NULL},
     {"spsc, longer than half", setup_long, spsc, left_empty, 2, 3, 2, 32, NULL},
