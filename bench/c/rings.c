@@ -3,36 +3,13 @@
  * A scenario is written once over contenders of two functions, push and pop; each is checked for order and
  * completeness while it is timed.  Rounds are interleaved; the table shows medians of nanoseconds an item.
  * Environment: BENCH_ROUNDS, BENCH_ITEMS. */
-#define _GNU_SOURCE
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
+#include "bench.h"
 
 #include "nc_ring.h"
 
-enum { CAPACITY = 1024, PRODUCERS = 2, ROUNDS_AT_MOST = 101 };
+enum { CAPACITY = 1024, PRODUCERS = 2 };
 
 static uint64_t n_items;
-
-#ifdef __clang__
-#define COMPILER __VERSION__
-#else
-#define COMPILER "gcc " __VERSION__
-#endif
-
-/* More threads than cores is the rule on a shared machine, so waiting ends in a yield. */
-static inline void relax(unsigned *spins)
-{
-    if (++*spins % 32 == 0)
-        sched_yield();
-}
 
 /* ---- nc_ring: stale copies of the other side's position, NULL for "not there yet" -------------------------- */
 
@@ -330,13 +307,6 @@ static void *producer_thread(void *id)
     return NULL;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
 /* Nanoseconds an item, or -1 where the contender does not do this. */
 static double measure(const contender *c, int scenario)
 {
@@ -370,29 +340,6 @@ static double measure(const contender *c, int scenario)
     return each;
 }
 
-static int by_size(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* The processor's name, as Linux tells it. */
-static void print_machine(void)
-{
-    char line[256], *name;
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    printf("Machine: ");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL)
-        if (strncmp(line, "model name", 10) == 0 && (name = strchr(line, ':')) != NULL) {
-            name[strcspn(name, "\n")] = 0;
-            printf("%s, ", name + 2);
-            break;
-        }
-    if (f != NULL)
-        fclose(f);
-    printf("%ld cores; compiler: %s; flags: %s.\n", sysconf(_SC_NPROCESSORS_ONLN), COMPILER, FLAGS);
-}
-
 int main(void)
 {
     const char *rounds_text = getenv("BENCH_ROUNDS"), *items_text = getenv("BENCH_ITEMS");
@@ -415,12 +362,7 @@ int main(void)
     for (int c = 0; c < CONTENDERS; c++) {
         printf("| %s |", contenders[c].name);
         for (int s = 0; s < SCENARIOS; s++) {
-            double *t = taken[c][s];
-            qsort(t, (size_t)rounds, sizeof *t, by_size);
-            if (t[0] < 0)
-                printf(" - |");
-            else
-                printf(" %.1f (%.1f) |", t[rounds / 2], t[0]);
+            print_cell(taken[c][s], rounds);
         }
         printf("\n");
     }

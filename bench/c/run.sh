@@ -1,10 +1,17 @@
 #!/bin/sh
-# Builds and runs rings.c: run.sh [compiler].  BENCH_ROUNDS and BENCH_ITEMS set the size.
+# Builds and runs the benchmarks of the core: run.sh [rings | bytes] [compiler].  BENCH_ROUNDS and BENCH_ITEMS set the
+# size.  rings: shapes of a ring of pointers; bytes: messages of 8 to 1024 bytes.  Both where neither is named.
 set -eu
 cd "$(dirname "$0")"
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 flags="-O2 -std=c11"
-# shellcheck disable=SC2086
-"${1:-gcc}" $flags -Wall -Wextra -Werror -DFLAGS="\"$flags\"" -I../../csrc rings.c -pthread -o "$out/rings"
-"$out/rings"
+programs="rings bytes"
+case ${1:-} in
+    rings | bytes) programs=$1; shift ;;
+esac
+for program in $programs; do
+    # shellcheck disable=SC2086
+    "${1:-gcc}" $flags -Wall -Wextra -Werror -DFLAGS="\"$flags\"" -I../../csrc $program.c -pthread -o "$out/$program"
+    "$out/$program"
+done

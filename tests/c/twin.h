@@ -57,7 +57,8 @@ static inline bool twin_same(const unsigned char *data, uint64_t n, uint8_t fill
 static inline void twin_open(twin *t, uint64_t capacity, uint64_t start, bool many)
 {
     uint64_t size = nc_log_block_size(capacity);
-    memset(t, 0, sizeof *t);
+    t->n = t->claims = 0; /* the rest of a large structure may stay as it was */
+    t->shown = false;
     t->log = aligned_alloc(NC_CACHE_LINE, size);
     memset((void *)t->log, 0, size);
     nc_log_init(t->log, capacity, start);
