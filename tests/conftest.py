@@ -8,7 +8,9 @@ import importlib.util
 import os
 
 import native_driver
+import parallel
 import pytest
+import refleak
 from steploop import StepLoop
 from support import DEADLINE, Spawned
 
@@ -19,9 +21,16 @@ LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["async
 _stderr = None
 
 
+def pytest_addoption(parser):
+    parser.addoption("--refleaks", action="store_true", help="run each test several times and count references")
+
+
 def pytest_configure(config):
     global _stderr
+    if config.getoption("--refleaks"):
+        config.pluginmanager.register(refleak.RefLeaks(), "refleaks")
     config.addinivalue_line("markers", "watchdog(seconds): end the run with all stacks when the test takes longer")
+    config.addinivalue_line("markers", "thread_unsafe(reason): run by one thread, also with --parallel-threads")
     # Captured output is lost when the watchdog ends the process, so keep a way to the real stderr.
     with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         _stderr = os.dup(2)
@@ -29,6 +38,12 @@ def pytest_configure(config):
 
 def pytest_unconfigure():
     os.close(_stderr)
+
+
+def pytest_collection_modifyitems(config, items):
+    if str(config.getoption("--parallel-threads", 1)) != "1":
+        for item in items:
+            parallel.make_parallel(item)
 
 
 def pytest_collection_finish():
