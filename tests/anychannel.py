@@ -22,6 +22,7 @@ class AnyChannel:
         self.tx, self.rx = importlib.import_module(f"nexus_channels.{name}").channel(
             max(64, 16 * capacity) if self.bytes else capacity
         )
+        self.room = self.tx.capacity // (16 if self.bytes else 1)  # so many numbers fit in
 
     def pack(self, number):
         return number.to_bytes(8, "little") if self.bytes else number

@@ -35,7 +35,7 @@ build() {
     (cd "$here" && git ls-files -z --cached --others --exclude-standard |
         while IFS= read -r -d '' file; do [ -e "$file" ] && printf '%s\0' "$file"; done |
         tar --null --files-from=- -cf -) | tar -C "$tree" -xf - || return
-    "$2" -m venv "$work/$1-venv" && "$bin/pip" install -q -e "$tree[test,bench]" 'coverage>=7.10' 'gcovr>=8' mypy || return
+    "$2" -m venv "$work/$1-venv" && "$bin/pip" install -q -e "$tree[test,bench]" 'coverage>=7.10' 'gcovr>=8' || return
     # Once more, as pip builds in a folder that it removes, where the notes on lines would be.
     (cd "$tree" && NEXUS_CHANNELS_COVERAGE=1 "$bin/python" -W ignore setup.py -q build_ext --inplace \
         --build-temp build/temp 2>"$work/build.log") || { cat "$work/build.log"; return 1; }

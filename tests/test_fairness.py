@@ -1,13 +1,17 @@
 """First come, first served: room is owed to waiting sends, items to waiting receives, and no more than their share."""
 
 import asyncio
+import contextlib
+import itertools
+import threading
 
 import pytest
+from anychannel import ALL, THREADED, AnyChannel
 from steploop import StepLoop
-from support import in_thread, turns, until_blocked, until_parked
+from support import DEADLINE, in_thread, turns, until, until_async, until_blocked, until_parked
 
 import nexus_channels
-from nexus_channels import Empty, Full, RecvTimeout, SendTimeout
+from nexus_channels import Empty, Full, RecvError, RecvTimeout, SendError, SendTimeout
 
 
 def fill(tx):
@@ -654,3 +658,207 @@ def test_pitfall_08_a_loop_with_or_without_add_reader_is_woken(threaded, spawn, 
     assert task.result() == "woken"
     assert loop.errors == []
     loop.close()
+
+
+# Measured: between two turns of one waiter the others have at most one each, whatever they try
+
+
+class Turns:
+    """Who had a turn, in order; and after how many turns of others the longest wait was over."""
+
+    def __init__(self):
+        self.order = []
+
+    def longest(self, names):
+        waits = []
+        for name in names:
+            turns = [number for number, who in enumerate(self.order) if who == name]
+            assert len(turns) > 3, f"{name} had only {len(turns)} turns of {len(self.order)}"
+            waits += [later - earlier - 1 for earlier, later in itertools.pairwise(turns)]
+        return max(waits)
+
+
+@pytest.mark.parametrize("senders", [2, 7, 30])
+@pytest.mark.parametrize("capacity", [1, 2, 8])
+@pytest.mark.parametrize("name", ALL)
+def test_no_sending_task_waits_longer_than_a_turn_of_each_other_task(name, capacity, senders, run):
+    channel = AnyChannel(name, capacity)
+    turns = Turns()
+
+    async def send(number):
+        while True:
+            await channel.sending(number)
+
+    async def main():
+        tasks = [asyncio.create_task(send(number)) for number in range(senders)]
+        for _ in range(20 * senders):
+            turns.order.append(await channel.recv())
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    run(main())
+    # One that finds room may use it all before another comes; from then on everybody waits in line.
+    assert turns.longest(range(senders)) <= senders - 1 + channel.room
+
+
+@pytest.mark.parametrize("receivers", [2, 7, 30])
+@pytest.mark.parametrize("name", ALL)
+def test_no_receiving_task_waits_longer_than_a_turn_of_each_other_task(name, receivers, run):
+    channel = AnyChannel(name, 2)
+    turns = Turns()
+
+    async def receive(number):
+        while True:
+            await channel.receiving()
+            turns.order.append(number)
+
+    async def main():
+        tasks = [asyncio.create_task(receive(number)) for number in range(receivers)]
+        for number in range(20 * receivers):
+            await channel.sending(number)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    run(main())
+    assert turns.longest(range(receivers)) <= receivers - 1 + channel.room
+
+
+@pytest.mark.parametrize("capacity", [1, 4])
+def test_no_single_send_waits_longer_than_a_turn_of_each_batch(variant, capacity, run):
+    """A batch takes at most what the channel holds, and goes to the end of the line."""
+    tx, rx = variant.channel(capacity)
+    turns = Turns()
+    batches, singles = 3, 4
+
+    async def send_batches(name):
+        while True:
+            await tx.send_many([name] * 50)
+
+    async def send(name):
+        while True:
+            await tx.send(name)
+
+    async def main():
+        tasks = [asyncio.create_task(send_batches(f"batch {number}")) for number in range(batches)]
+        tasks += [asyncio.create_task(send(number)) for number in range(singles)]
+        for _ in range(1000):
+            turns.order.append(await rx.recv())
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    run(main())
+    assert turns.longest(range(singles)) <= singles - 1 + batches * capacity
+
+
+class Line:
+    """Threads and tasks that call again and again, one item a call, and say so before they do."""
+
+    def __init__(self, channel, side, count):
+        self.channel, self.side, self.count = channel, side, count
+        self.begun = [0] * count
+        self.turns = Turns()
+
+    def send(self, number):
+        with contextlib.suppress(SendError):
+            while True:
+                self.begun[number] += 1
+                self.channel.send_blocking(number, DEADLINE)
+
+    def receive(self, number):
+        with contextlib.suppress(RecvError):
+            while True:
+                self.begun[number] += 1
+                self.channel.recv_blocking(DEADLINE)
+                self.turns.order.append(number)
+
+    async def send_async(self, number):
+        with contextlib.suppress(SendError):
+            while True:
+                self.begun[number] += 1
+                await self.channel.sending(number)
+
+    def complete(self, turns):
+        """After so many turns, do all of them stand in line again, however they were scheduled?"""
+        stats = self.channel.rx.statistics()
+        waiting = stats.waiting_senders if self.side == "senders" else stats.waiting_receivers
+        return sum(self.begun) == turns + self.count and waiting == self.count
+
+
+@pytest.mark.parametrize("capacity", [1, 2])
+@pytest.mark.parametrize("name", THREADED)
+def test_no_sending_thread_waits_longer_than_a_turn_of_each_other_thread(name, capacity, spawn):
+    line = Line(AnyChannel(name, capacity), "senders", 6)
+    threads = [spawn(line.send, number) for number in range(line.count)]
+    for number in range(15 * line.count):
+        until(lambda number=number: line.complete(number + line.channel.room))
+        line.turns.order.append(line.channel.try_recv())
+    line.channel.rx.close()
+    for thread in threads:
+        thread.join()
+    assert line.turns.longest(range(line.count)) <= line.count - 1 + line.channel.room
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_no_receiving_thread_waits_longer_than_a_turn_of_each_other_thread(name, spawn):
+    line = Line(AnyChannel(name), "receivers", 6)
+    threads = [spawn(line.receive, number) for number in range(line.count)]
+    for number in range(15 * line.count):
+        until(lambda number=number: line.complete(number))
+        line.channel.try_send(number)
+    until(lambda: line.complete(15 * line.count))
+    line.channel.tx.close()
+    for thread in threads:
+        thread.join()
+    assert line.turns.longest(range(line.count)) <= line.count - 1
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_tasks_and_threads_that_send_have_their_turns_in_one_line(name, run, spawn):
+    line = Line(AnyChannel(name, 1), "senders", 8)
+
+    async def main():
+        tasks = [asyncio.create_task(line.send_async(number)) for number in range(4)]
+        threads = [spawn(line.send, number) for number in range(4, 8)]
+        for number in range(15 * line.count):
+            await until_async(lambda number=number: line.complete(number + line.channel.room))
+            line.turns.order.append(line.channel.try_recv())
+        line.channel.rx.close()
+        await asyncio.gather(*tasks)
+        for thread in threads:
+            thread.join()
+
+    run(main())
+    assert line.turns.longest(range(line.count)) <= line.count - 1 + line.channel.room
+
+
+@pytest.mark.parametrize("capacity", [1, 3])
+@pytest.mark.parametrize("name", THREADED)
+def test_a_thread_in_line_needs_one_receive_to_get_in_whatever_others_try(name, capacity, spawn):
+    """Three threads try all the time, and one waits in line: the room that comes next is its."""
+    channel = AnyChannel(name, capacity)
+    stop = threading.Event()
+
+    def hammer(number):
+        while not stop.is_set():
+            with contextlib.suppress(Full):
+                if number == 0:
+                    channel.send_blocking(0, 0)
+                else:
+                    channel.try_send(0)
+
+    threads = [spawn(hammer, number) for number in range(3)]
+    waited = 0
+    try:
+        while waited < 10:
+            waiting = spawn(channel.send_blocking, 1, DEADLINE)
+            until(lambda w=waiting: not w.is_alive() or channel.rx.statistics().waiting_senders == 1)
+            waited += waiting.is_alive()
+            channel.recv_blocking(DEADLINE)
+            waiting.join()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.wait()
