@@ -324,9 +324,7 @@ static int core_clear(PyObject *module)
 
 static void core_free(void *module)
 {
-    core_state *st = PyModule_GetState(module);
-    if (st == NULL)
-        return;
+    core_state *st = PyModule_GetState(module); /* without one, CPython does not come here */
     wait_free_spares(st);
     claim_free_spares(st);
     VISIT_STATE(st, Py_CLEAR);

@@ -17,6 +17,7 @@ import fail_alloc  # built by the test
 from steploop import StepLoop
 from support import Item, Spawned, until_blocked
 
+import nexus_channels
 from nexus_channels import ChannelError
 
 UNSET = object()
@@ -508,6 +509,29 @@ for side in ("send", "recv"):
     CASES[f"{side} that waits, the first on its loop"] = parking(side, known_loop=False)
     CASES[f"{side} that waits"] = parking(side, known_loop=True)
     CASES[f"{side} that waits with a timeout"] = parking(side, known_loop=True, timeout=5)
+
+
+@case
+def a_wait_on_a_loop_of_asyncio(module):
+    """Its futures are made in another way than those of a loop that has a `create_future` of its own."""
+    world = World(module)
+    world.real = asyncio.new_event_loop()
+    world.step_loop, world.loop = world.loop, world.real
+    waiter = world.rx.recv()
+    try:
+        events._set_running_loop(world.real)
+        waiter.send(None)  # the loop has a mailbox now
+    finally:
+        events._set_running_loop(None)
+    waiter.close()
+    coroutine = into(world, 0, (world.rx.recv_bytes if world.bytes else world.rx.recv)())
+    yield world.step(coroutine)
+    waiting = coroutine.cr_await is not None
+    assert world.rx.statistics().waiting_receivers == waiting
+    coroutine.close()
+    world.real.close()
+    world.loop = world.step_loop
+    world.finish()
 
 
 def parked(world, awaitable):
@@ -1014,6 +1038,47 @@ def receiving_into(module):
 
 
 @bytes_case
+def receiving_a_long_message_into(module):
+    """So long that its size is no small integer."""
+    world = World(module)
+    tx, rx = module.channel(1024)
+    tx.try_send(b"m" * 600)
+    target = bytearray(600)
+
+    def act():
+        arm()
+        world.results[0] = rx.try_recv_into(target)
+
+    yield act
+    if world.done():
+        assert (world.results[0], target) == (600, b"m" * 600)
+    else:
+        assert rx.try_recv_bytes() == b"m" * 600
+    assert rx.used == 0
+    world.finish()
+
+
+@bytes_case
+def lending_an_end_to_native_code(module):
+    """With tasks in line, on a loop that native code could not wake yet."""
+    world = World(module)
+    coroutines = [parked(world, world.rx.recv_bytes()) for _ in range(2)]
+
+    def act():
+        arm()
+        world.results[1] = world.tx.native()
+
+    yield act
+    lent = world.done(1)
+    world.results[1] = None
+    world.loop.run_ready()
+    for coroutine in coroutines:
+        coroutine.close()
+    assert world.tx.statistics().open_senders == 1, lent
+    world.finish()
+
+
+@bytes_case
 def sending_any_buffer(module):
     world = World(module, fill=1)
     data = bytearray(b"from a bytearray")
@@ -1081,6 +1146,12 @@ def a_claim_that_waits(module):
 # Running them
 
 
+def spares():
+    """With a GIL some awaitables and claims are kept for the next call, which then finds memory: what uses them up."""
+    channels = [nexus_channels.spsc_bytes.channel(64) for _ in range(20)]
+    return channels, [tx.try_claim(8) for tx, _ in channels], [channels[0].receiver.recv_bytes() for _ in range(80)]
+
+
 REPORTS = [0]
 
 
@@ -1104,6 +1175,7 @@ def play(cases, module, number, forever):
     if act is None:
         return None
     unexpected = None
+    used_up = spares()
     PLAN[:] = number, forever
     try:
         act()
@@ -1118,7 +1190,7 @@ def play(cases, module, number, forever):
     failed = fail_alloc.disarm()
     if unexpected is not None:
         raise unexpected
-    del act
+    del act, used_up
     assert next(generator, None) is None
     generator.close()
     del generator

@@ -289,6 +289,21 @@ def test_a_failed_send_many_gives_back_what_was_not_sent(bytes_variant, step_loo
 # Claims by every form
 
 
+def test_sending_no_messages_is_nothing_but_on_a_closed_channel(bytes_variant):
+    tx, rx = bytes_variant.channel(64)
+    assert drive(tx.send_many([])) is None
+    assert tx.try_send_many([]) == 0
+    late = tx.send_many([])
+    rx.close()
+    with pytest.raises(SendError) as raised:
+        drive(late)
+    assert raised.value.value == []
+    late = tx.send_many([])
+    tx.close()
+    with pytest.raises(EndpointClosed):
+        drive(late)
+
+
 @pytest.mark.parametrize("form", ["await", "blocking", "try"])
 def test_claim_write_commit_recv_read_release(bytes_variant, form):
     tx, rx = bytes_variant.channel(64)

@@ -424,6 +424,19 @@ def test_a_block_may_commit_a_part_itself(bytes_variant):
         rx.try_recv()
 
 
+def test_a_block_that_commits_while_its_view_is_exported_keeps_the_view(bytes_variant):
+    tx, rx = bytes_variant.channel(64)
+    claim = tx.try_claim(8)
+    with claim as view:
+        view[:] = b"12345678"
+        exported = pickle.PickleBuffer(view)  # of the view itself: a slice is an export of the claim
+        with pytest.raises(BufferError):
+            claim.commit()
+        exported.release()
+        view[7:] = b"!"
+    assert rx.try_recv_bytes() == b"1234567!"
+
+
 def test_a_block_may_abort_itself(bytes_variant):
     tx, rx = bytes_variant.channel(64)
     claim = tx.try_claim(40)
@@ -1027,6 +1040,41 @@ def test_a_thread_that_waits_in_line_waits_on_while_the_receiver_is_lent(bytes_v
         assert bytes(borrowing.join()) == b"first"
     else:
         assert waiting.join() == b"second"
+
+
+def test_signals_do_not_wake_a_thread_that_waits_while_the_receiver_is_lent(bytes_variant):
+    """It was called, its turn came, and a claim has its endpoint: each signal lets it look, and sleep on."""
+    run_child(
+        f"""
+import signal, threading
+from support import Spawned, until, until_blocked
+from {bytes_variant.__name__} import channel
+tx, rx = channel(64)
+signals, free = [], threading.Event()
+signal.signal(signal.SIGALRM, lambda *_: signals.append(len(signals)))
+
+def borrow():
+    with rx.recv_blocking() as view:
+        assert view == b"first"
+        tx.try_send(b"second")
+        before = len(signals)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        until(lambda: len(signals) > before + 20)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+borrowing = Spawned(borrow)
+until_blocked(rx, receivers=1)
+
+def send():
+    until_blocked(rx, receivers=2)
+    tx.try_send(b"first")
+
+sending = Spawned(send)
+assert rx.recv_bytes_blocking() == b"second"
+sending.join()
+borrowing.join()
+"""
+    )
 
 
 def test_a_waiter_put_off_by_a_claim_keeps_its_place(bytes_variant, step_loop):

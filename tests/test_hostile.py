@@ -6,6 +6,7 @@ See docs/threat-model.md.
 
 import asyncio
 import gc
+import importlib
 import sys
 import threading
 import weakref
@@ -127,6 +128,13 @@ def test_an_index_into_a_claim_that_ends_the_claim_reaches_no_memory_of_others(n
 def test_the_native_module_refuses_a_kind_that_it_does_not_know(arguments):
     with pytest.raises((TypeError, OverflowError)):
         _core.open(*arguments)
+
+
+def test_a_caller_may_pass_an_empty_tuple_of_names(channel):
+    """As C code may, where Python passes none at all."""
+    call = pytest.importorskip("_testcapi").pyobject_vectorcall
+    drive(call(channel.tx.send, (channel.pack(1),), ()))
+    assert channel.unpack(drive(call(channel.rx.recv_bytes if channel.bytes else channel.rx.recv, (), ()))) == 1
 
 
 # Iterables and sequences
@@ -407,6 +415,17 @@ def test_cr_await_is_the_future_while_it_waits(channel, step_loop):
     assert waiting.cr_await is None
 
 
+def test_next_gives_the_future_to_wait_on(channel, step_loop):
+    waiting = channel.receiving()
+    future = step_loop.call(next, waiting)
+    assert future is waiting.cr_await
+    step_loop.call(channel.try_send, 1)
+    step_loop.run_ready()
+    with pytest.raises(StopIteration) as raised:
+        step_loop.call(next, waiting)
+    assert channel.unpack(raised.value.value) == 1
+
+
 def test_throw_takes_one_to_three_arguments_and_a_traceback_of_its_own(channel):
     for wrong in ((), (1, 2, 3, 4)):
         with pytest.raises(TypeError):
@@ -660,6 +679,82 @@ def test_a_loop_that_uses_the_channel_while_it_is_being_told(name, event):
     for task in tasks:
         task.cancelled() or task.exception()  # seen
     loop.close()
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_a_loop_that_drops_the_waiter_it_is_told_of_and_then_fails(name, unraisable):
+    """The one who was called is gone when the wake-up is taken back: the item is the next one's."""
+    channel = AnyChannel(name)
+
+    class Dropping(StepLoop):
+        def call_soon_threadsafe(self, *args, **kwargs):
+            if not waiting:
+                return super().call_soon_threadsafe(*args, **kwargs)
+            waiting.pop().close()
+            raise Angry
+
+    loop = Dropping(readers=False)
+    waiting = [channel.receiving()]
+    loop.call(waiting[0].send, None)
+    channel.try_send(1)
+    assert unraisable == [Angry]
+    assert channel.rx.statistics().waiting_receivers == 0
+    task = loop.create_task(channel.recv())
+    loop.run_ready()
+    assert task.result() == 1
+    still_works(channel)
+    loop.close()
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_what_a_closed_loop_never_took_goes_to_the_next_when_its_mailbox_is_let_go(name):
+    """The mailbox of a closed loop is let go when another loop comes, and with it the mail."""
+    channel, elsewhere = AnyChannel(name), AnyChannel(name)
+    closing, second, third = StepLoop(), StepLoop(), StepLoop()
+    first = closing.create_task(channel.recv())
+    closing.run_ready()
+    task = second.create_task(channel.recv())
+    second.run_ready()
+    channel.try_send(1)  # for the first, whose loop never runs again
+    assert second.pending() == 0
+    closing.close()
+    waiting = third.create_task(elsewhere.recv())
+    third.run_ready()
+    second.wait_ready()
+    second.run_ready()
+    assert task.result() == 1
+    assert not first.done()
+    elsewhere.try_send(2)
+    third.wait_ready()
+    third.run_ready()
+    assert waiting.result() == 2
+    del first
+    for loop in (second, third):
+        loop.close()
+
+
+# The collector
+
+
+def test_a_collection_in_the_middle_of_a_channel_that_cannot_be_opened():
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        for name in ALL:
+            module = importlib.import_module(f"nexus_channels.{name}")
+            for _ in range(5):
+                with pytest.raises(MemoryError):
+                    module.channel(2**60)
+    finally:
+        gc.set_threshold(*before)
+
+
+def test_the_collector_finds_the_channel_that_holds_a_waiting_future(channel, step_loop):
+    waiting = channel.receiving()
+    future = step_loop.call(waiting.send, None)
+    assert any(type(holder).__name__ == "Chan" for holder in gc.get_referrers(future))
+    waiting.close()
+    assert not any(type(holder).__name__ == "Chan" for holder in gc.get_referrers(future))
 
 
 # Native ends

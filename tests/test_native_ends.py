@@ -30,6 +30,7 @@ from native_driver import (
     TOO_LARGE,
     ZERO_LENGTH,
 )
+from steploop import StepLoop
 from support import Spawned, collect, in_thread, until, until_blocked, until_parked
 
 from nexus_channels import errors, mpsc_bytes, spsc_bytes
@@ -468,6 +469,42 @@ def test_a_task_that_waited_before_there_was_a_native_end_is_woken_too(run, byte
             assert await waiting == driver.stamped(0, 16, 0)
 
     run(main())
+
+
+def test_two_tasks_of_one_loop_that_waited_before_there_was_a_native_end_are_woken(run, bytes_variant, driver):
+    async def main():
+        tx, rx = bytes_variant.channel(64)
+        waiting = [asyncio.create_task(rx.recv_bytes()) for _ in range(2)]
+        await until_parked(tx, receivers=2)
+        with tx.native() as end:
+            assert driver.producer(end, 2).join() == OK
+            for number in range(2):
+                assert await waiting[number] == driver.stamped(0, 16, number)
+
+    run(main())
+
+
+def test_native_code_that_comes_between_the_look_and_the_sleep_wakes_the_task_too(bytes_variant, driver):
+    """The end is made after the task has seen that there is none, before it stands in line."""
+    ends = []
+
+    class Loop(StepLoop):
+        def create_future(self):
+            if not ends:
+                ends.append(tx.native())
+            return super().create_future()
+
+    loop = Loop()
+    tx, rx = bytes_variant.channel(64)
+    task = loop.create_task(rx.recv_bytes())
+    loop.run_ready()
+    assert driver.producer(ends[0], 1).join() == OK
+    loop.wait_ready()
+    loop.run_ready()
+    assert task.result() == driver.stamped(0, 16, 0)
+    ends[0].close()
+    assert loop.errors == []
+    loop.close()
 
 
 def test_a_native_receiver_wakes_a_sending_task(run, bytes_variant, driver):
