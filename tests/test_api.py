@@ -66,7 +66,7 @@ def test_capacity_is_mandatory(variant):
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 7, 8, 10, 64, 100, 4096])
-def test_capacity_is_exact(variant, capacity):
+def test_pitfall_38_capacity_is_exact(variant, capacity):
     tx, rx = variant.channel(capacity)
     for number in range(capacity):
         tx.try_send(number)
@@ -79,7 +79,7 @@ def test_capacity_is_exact(variant, capacity):
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 7])
-def test_capacity_stays_exact_after_going_round_many_times(variant, capacity):
+def test_pitfall_38_capacity_stays_exact_after_going_round_many_times(variant, capacity):
     tx, rx = variant.channel(capacity)
     for start in range(10 * capacity):
         for number in range(capacity):

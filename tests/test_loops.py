@@ -473,6 +473,32 @@ def test_a_real_loop_without_add_reader_is_woken_by_call_soon_threadsafe(threade
     assert thread.ident in calls
 
 
+def test_pitfall_28_a_loop_that_was_woken_once_is_woken_without_its_call_soon_threadsafe(threaded, loop_factory, spawn):
+    """That of uvloop may fail to wake on free-threaded builds: from the second time on nothing depends on it."""
+    probe = loop_factory()
+    probe.close()
+
+    class Deaf(type(probe)):
+        asked = 0
+
+        def call_soon_threadsafe(self, *args, **kwargs):
+            self.asked += 1
+            return super().call_soon_threadsafe(*args, **kwargs) if self.asked == 1 else None
+
+    async def main():
+        tx, rx = threaded.channel(1)
+        thread = spawn(lambda: [tx.send_blocking(number) for number in range(200)])
+        async with asyncio.timeout(DEADLINE):
+            assert [await rx.recv() for _ in range(200)] == list(range(200))
+        thread.join()
+
+    loop = Deaf()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
 def test_a_loop_whose_add_reader_fails_for_want_of_descriptors_is_still_woken(threaded, spawn):
     class Loop(asyncio.SelectorEventLoop):
         def add_reader(self, *args):

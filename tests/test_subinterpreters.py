@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from harness import FREE_THREADED, run_child, size
+from harness import FREE_THREADED, run_child, size, takes_long
 
 OWN_GIL = sys.version_info >= (3, 12)
 
@@ -29,7 +29,8 @@ else:
 """
 
 USE = """
-from nexus_channels import local, spsc, mpsc, Channel, Empty, Full, RecvError, SendError, EndpointClosed
+from nexus_channels import local, spsc, mpsc, spsc_bytes, mpsc_bytes
+from nexus_channels import Channel, Empty, Full, RecvError, SendError, EndpointClosed
 import gc, weakref
 for module in (local, spsc, mpsc):
     tx, rx = module.channel(2)
@@ -54,6 +55,16 @@ for module in (local, spsc, mpsc):
     assert rx.try_recv() == 1
     rx.close()
     rx = tx = None
+for module in (spsc_bytes, mpsc_bytes):
+    tx, rx = module.channel(64)
+    with tx.try_claim(5) as room:
+        room[:] = b"bytes"
+    with rx.try_recv() as message:
+        assert message == b"bytes"
+    kept = tx.try_claim(8)
+    tx.close()
+    rx.close()
+    kept = rx = tx = None
 gc.collect()
 """
 
@@ -91,15 +102,18 @@ def can_wait_in_subinterpreters():
     return True
 
 
+@takes_long()
 def test_import_use_and_destroy():
     run_interpreters(
         f"""
-for _ in range({size(5, 100)}):
+for number in range({size(100, 1000)}):
     interpreter = create()
     run(interpreter, USE)
-    run(interpreter, USE)
+    if number % 10 == 0:
+        run(interpreter, USE)
     destroy(interpreter)
-"""
+""",
+        seconds=size(110, 1500),
     )
 
 
