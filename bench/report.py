@@ -20,7 +20,7 @@ from contenders import NEXUS
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from run import all_bars
+from run import all_bars, read
 
 from nexus_channels._bench import is_ours
 
@@ -32,7 +32,7 @@ BURNING = ("3.11", "asyncio", True)
 FREE_THREADED = ("3.13t", "asyncio", False)
 OURS, FLOOR, OTHERS = "#0b6e99", "#b8b8b8", "#d9883b"
 # One colour a contender, in all plots.
-LINES = ["#d9883b", "#6a4c93", "#4a7c3a", "#b03a48", "#c2a83e", "#00a6a6", "#8c564b", "#e377c2"]
+LINES = ["#d9883b", "#6a4c93", "#4a7c3a", "#b03a48", "#c2a83e", "#00a6a6", "#8c564b", "#555555", "#e377c2"]
 LINE = {
     name: colour
     for colour, names in zip(
@@ -44,7 +44,8 @@ LINE = {
             ("aiologic.Queue",),
             ("asyncio.Queue", "asyncio.Queue + call_soon_threadsafe"),
             ("pyzmq inproc", "pyzmq inproc, bytes"),
-            ("os.pipe", "os.pipe, 8 bytes", "queue.Queue"),
+            ("os.pipe", "os.pipe, 8 bytes"),
+            ("queue.Queue",),
             ("multiprocessing.Pipe", "multiprocessing.Pipe, send_bytes"),
         ),
         strict=True,
@@ -59,7 +60,7 @@ def main() -> int:
     parser.add_argument("--memory", help="what bench/memory.py --json wrote")
     parser.add_argument("-o", "--output", default="docs")
     options = parser.parse_args()
-    records = json.loads(Path(options.results).read_text())
+    records = list(read(Path(options.results)).values())
     memory = json.loads(Path(options.memory).read_text()) if options.memory else []
     out = Path(options.output)
     out.mkdir(exist_ok=True)
@@ -437,7 +438,7 @@ def messages(by_kind: dict[Kind, dict[str, Record]]) -> Any:
             style: Record = {"color": LINE.get(base, OTHERS), "linewidth": 1.4}
             if is_ours(who):
                 form = who.removeprefix("nexus_channels.spsc_bytes")
-                style = {"color": OURS, "linewidth": 2.6, "linestyle": forms[form], "zorder": 3}
+                style = {"color": OURS, "linewidth": 2.6, "linestyle": forms.get(form, "-"), "zorder": 3}
             handles[who], *_ = axes.plot(*zip(*sorted(line.items()), strict=True), marker="o", markersize=4, **style)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")

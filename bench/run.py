@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +185,10 @@ def as_dict(scenario: Scenario, results: dict[str, Result]) -> dict[str, Any]:
         "floors": list(scenario.floors),
         "results": {
             result.name: {
-                "median": round(result.median, 2),
+                "median": rounded(result.median),
                 "spread": round(result.spread, 4),
                 "items": result.items,
-                "samples": [round(sample, 2) for sample in result.samples],
+                "samples": [rounded(sample) for sample in result.samples],
             }
             for result in results.values()
         },
@@ -203,17 +204,52 @@ def key_of(scenario: Scenario, options: argparse.Namespace) -> Key:
     return bars.python_here(), options.loop, options.burn, scenario.name
 
 
+TOLD_ONCE = (
+    "nexus_channels",
+    "commit",
+    "build",
+    "python",
+    "gil",
+    "missing",
+    "versions",
+    "system",
+    "processor",
+    "cores",
+)
+
+
 def read(file: Path | None) -> dict[Key, dict[str, Any]]:
     if file is None or not file.exists():
         return {}
-    return {(r["python"], r["loop"], r["burn"], r["scenario"]): r for r in json.loads(file.read_text())}
+    content = json.loads(file.read_text())
+    for record in content["records"]:
+        record["about"].update(content["about"][record["about"].pop("which")])
+    return {(r["python"], r["loop"], r["burn"], r["scenario"]): r for r in content["records"]}
 
 
-def write(file: Path, records: Any) -> None:
-    """One record a line; whole or not at all."""
+def write(file: Path, records: Iterable[dict[str, Any]]) -> None:
+    """One record a line, what many have in common once; whole or not at all."""
+    lines, told = [], []
+    for record in records:
+        once = {key: record["about"][key] for key in TOLD_ONCE}
+        if once not in told:
+            told.append(once)
+        about = {key: value for key, value in record["about"].items() if key not in TOLD_ONCE}
+        lines.append(compact(record | {"about": about | {"which": told.index(once)}}))
     new = file.with_suffix(".new")
-    new.write_text("[\n" + ",\n".join(json.dumps(record) for record in records) + "\n]\n")
+    new.write_text(
+        '{"about": [\n' + ",\n".join(map(compact, told)) + '\n], "records": [\n' + ",\n".join(lines) + "\n]}\n"
+    )
     new.replace(file)
+
+
+def compact(what: Any) -> str:
+    return json.dumps(what, separators=(",", ":"))
+
+
+def rounded(nanoseconds: float) -> float:
+    """To four digits, or to the whole number."""
+    return round(nanoseconds) if nanoseconds >= 1000 else float(f"{nanoseconds:.4g}")
 
 
 # ---- what it was measured on ---------------------------------------------------------------------------------------

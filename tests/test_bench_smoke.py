@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import functools
-import json
 import pathlib
 import sys
 
@@ -171,7 +170,7 @@ def test_the_program_writes_tables_and_adds_all_samples_to_a_file(tmp_path, caps
     assert "| nexus_channels.mpsc |" in capsys.readouterr().out
     assert runner.main(["--scenario", "pingpong_loop", "--latency", "50", *arguments]) == 0
     assert "| us | p50 |" in capsys.readouterr().out
-    batch, pingpong = json.loads(report.read_text())
+    batch, pingpong = runner.read(report).values()
     assert set(batch["results"]) == {*NEXUS, "collections.deque"}
     assert all(len(result["samples"]) == 3 for result in batch["results"].values())
     assert batch["about"]["build"]["flags"] == nexus_channels._core.build_info()["flags"]
@@ -281,11 +280,11 @@ def test_the_report_shows_every_kind_of_scenario(tmp_path, monkeypatch):
     results = tmp_path / "results.json"
     few = ["--contender", "culsans", "--rounds", "2", "--seconds", "0.001", "--latency", "10", "--json", str(results)]
     runner.main(["--scenario", "thread_to_loop", "--scenario", "pingpong_thread_loop", *few])
-    items, trips = (record | {"python": "3.11"} for record in json.loads(results.read_text()))
+    items, trips = (record | {"python": "3.11"} for record in runner.read(results).values())
     names = ("thread_to_loop", "fan_in_1", "fan_in_2", "bytes_16_loop", "bytes_64_loop")
     records = [items | {"scenario": name} for name in names]  # as if each had been measured
     records += [trips, trips | {"burn": True}, trips | {"scenario": "native_beside_bytecode", "results": {}}]
-    results.write_text(json.dumps(records))
+    runner.write(results, records)
     monkeypatch.setattr(sys, "argv", ["report.py", str(results), "-o", str(tmp_path / "docs")])
     assert report.main() == 0
     text = (tmp_path / "docs/benchmarks.md").read_text()
