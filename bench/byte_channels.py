@@ -11,6 +11,7 @@ came out or from the ring. So a reference saves the copies, and a claim saves th
 byte by byte before anything is timed.
 """
 
+import array
 import dataclasses
 import fcntl
 import functools
@@ -50,7 +51,7 @@ from nexus_channels._bench import (
 __all__ = ["BARS", "ByteEnds", "ByteScenario"]
 
 SIZES = (16, 64, 1024, 65536)
-STAMP = struct.Struct("<q")
+STAMP = struct.Struct("q")
 IN_ONE_GO = 8192  # messages that are received while the clock runs on
 
 
@@ -225,11 +226,12 @@ if zmq is not None:
 
 def content(number: int, size: int) -> bytes:
     """Of message number so-and-so: no part of it could stand elsewhere, nor in another message."""
-    return b"".join((number + (place << 32)).to_bytes(8, "little") for place in range(size // 8))
+    places = range(number, number + (size // 8 << 32), 1 << 32)
+    return array.array("Q", places).tobytes()
 
 
 def number_of(size: int, message: bytes) -> int:
-    number = int.from_bytes(message[:8], "little")
+    (number,) = STAMP.unpack_from(message)
     assert message == content(number, size), f"{len(message)} bytes of message {number}, {size} were sent"
     return number
 
