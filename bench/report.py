@@ -97,7 +97,8 @@ def kind(record: Record) -> Kind:
 
 
 def introduction(main_records: dict[str, Record], records: list[Record]) -> list[str]:
-    about = next(iter(main_records.values()), records[0])["about"]
+    first = next(iter(main_records.values()), records[0])
+    about = first["about"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     commits = sorted({str(r["about"]["commit"])[:12] + r["about"]["commit"][40:] for r in records})
     return [
@@ -110,8 +111,15 @@ def introduction(main_records: dict[str, Record], records: list[Record]) -> list
         f"- CPython {about['python'].split()[0]}, nexus_channels {about['nexus_channels']} ({', '.join(commits)})",
         f"- built with {about['build']['flags']}",
         f"- {versions}",
+        *(f"- also {python}" for python in dict.fromkeys(map(interpreter, records)) if python != interpreter(first)),
         f"- {min(r['about']['date'] for r in records)} to {max(r['about']['date'] for r in records)}\n",
     ]
+
+
+def interpreter(record: Record) -> str:
+    about = record["about"]
+    free = ", free-threaded" + (" with the GIL on" if about["gil"] else "") if record["python"].endswith("t") else ""
+    return f"CPython {about['python'].split()[0]}{free}"
 
 
 def verdicts(records: list[Record], memory: list[Record]) -> list[str]:
