@@ -136,7 +136,7 @@ HAND_OVERS = (
     "a queue without limit lets a thread keep the GIL for the whole switch interval, 5 ms, which is tens of thousands "
     "of items; with room for 1,024 both sides have to hand it over once for so many. The same by hand with that limit "
     "has a row of its own. Counted by strace, 1,024 items take from thread to thread 4.2 futex wake-ups and 3.4 waits "
-    "(by hand 5.6 and 4.2), from a thread to a loop 11 system calls (9), from four threads 17 wake-ups and 12 waits (23 "
+    "(by hand 5.6 and 4.2), from a thread to a loop 11 system calls (9), from four threads 17 wake-ups, 12 waits (23 "
     "and 17), from a loop to a thread 11 system calls (11). The scenarios `_wide` have room for 16,384 items, and "
     "receive in batches. What is done by hand on a loop awaits nothing, either: what calls and awaits take that do "
     "nothing, where nobody waits for anybody, has a row, too."
