@@ -209,6 +209,26 @@ static PyObject *import_current_tasks(void)
     return import_attr("asyncio", "current_task");
 }
 
+/* A future that is done, of a loop that is none: nobody will wait on it. */
+static PyObject *make_woken(core_state *st)
+{
+    PyObject *namespace = import_attr("types", "SimpleNamespace"), *loop = NULL, *woken = NULL, *done = NULL;
+    PyObject *get_debug = namespace != NULL ? Py_BuildValue("{sO}", "get_debug", (PyObject *)&PyBool_Type) : NULL;
+    PyObject *none = PyTuple_New(0);
+    if (get_debug != NULL && none != NULL)
+        loop = PyObject_Call(namespace, none, get_debug);
+    if (loop != NULL)
+        woken = PyObject_Vectorcall(st->Future, &loop, 0, st->loop_keyword);
+    if (woken != NULL && (done = PyObject_CallMethod(woken, "set_result", "O", Py_None)) == NULL)
+        Py_CLEAR(woken);
+    Py_XDECREF(done);
+    Py_XDECREF(loop);
+    Py_XDECREF(none);
+    Py_XDECREF(get_debug);
+    Py_XDECREF(namespace);
+    return woken;
+}
+
 static int import_others(core_state *st)
 {
     if ((st->Statistics = import_attr("nexus_channels._types", "Statistics")) == NULL ||
@@ -217,7 +237,10 @@ static int import_others(core_state *st)
         (st->Future = import_attr("asyncio", "Future")) == NULL ||
         (st->Future_set_result = PyObject_GetAttrString(st->Future, "set_result")) == NULL ||
         (st->Future_blocking = PyObject_GetAttrString(st->Future, "_asyncio_future_blocking")) == NULL ||
-        (st->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL || (st->no_args = PyTuple_New(0)) == NULL ||
+        (st->Task = import_attr("asyncio", "Task")) == NULL ||
+        (st->CancelledError = import_attr("asyncio", "CancelledError")) == NULL ||
+        (st->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL || (st->woken = make_woken(st)) == NULL ||
+        (st->context_keyword = Py_BuildValue("(s)", "context")) == NULL ||
         (st->current_tasks = import_current_tasks()) == NULL ||
         (st->invalid_state = import_attr("asyncio", "InvalidStateError")) == NULL ||
         (st->mailboxes = PyDict_New()) == NULL)
@@ -231,16 +254,20 @@ static int intern_names(core_state *st)
         PyObject **where;
         const char *name;
     } names[] = {
+        {&st->s_add_done_callback, "add_done_callback"},
         {&st->s_add_reader, "add_reader"},
         {&st->s_blocking, "_asyncio_future_blocking"},
         {&st->s_call_later, "call_later"},
+        {&st->s_call_soon, "call_soon"},
         {&st->s_call_soon_threadsafe, "call_soon_threadsafe"},
         {&st->s_cancel, "cancel"},
+        {&st->s_context, "context"},
         {&st->s_create_future, "create_future"},
         {&st->s_done, "done"},
         {&st->s_expire, "_expire"},
+        {&st->s_get_loop, "get_loop"},
         {&st->s_is_closed, "is_closed"},
-        {&st->s_loop, "loop"},
+        {&st->s_msg, "msg"},
         {&st->s_release, "release"},
         {&st->s_running, "__asyncio_running_event_loop__"},
         {&st->s_set_result, "set_result"},
@@ -259,7 +286,8 @@ static int core_exec(PyObject *module)
     pthread_once(&watch_forks, watch_forks_once);
     if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
         ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || claim_add_types(module, st) < 0 ||
-        wake_add_types(module, st) < 0 || wait_add_types(module, st) < 0 || native_add_types(module, st) < 0)
+        wake_add_types(module, st) < 0 || future_add_types(module, st) < 0 || wait_add_types(module, st) < 0 ||
+        native_add_types(module, st) < 0)
         return -1;
     static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
     for (int kind = 0; kind < KINDS; kind++)
@@ -284,6 +312,7 @@ static int core_exec(PyObject *module)
         VISIT((st)->claim_iterator_type);                     \
         VISIT((st)->native_type[TX]);                         \
         VISIT((st)->native_type[RX]);                         \
+        VISIT((st)->future_type);                             \
         VISIT((st)->mailbox_type);                            \
         VISIT((st)->mailboxes);                               \
         VISIT((st)->recent);                                  \
@@ -292,9 +321,12 @@ static int core_exec(PyObject *module)
         VISIT((st)->Future);                                  \
         VISIT((st)->Future_set_result);                       \
         VISIT((st)->Future_blocking);                         \
+        VISIT((st)->Task);                                    \
+        VISIT((st)->woken);                                   \
+        VISIT((st)->CancelledError);                          \
         VISIT((st)->loop_keyword);                            \
-        VISIT((st)->no_args);                                 \
-        VISIT((st)->loop_arg);                                \
+        VISIT((st)->context_keyword);                         \
+        VISIT((st)->context_names);                           \
         VISIT((st)->current_tasks);                           \
         VISIT((st)->invalid_state);                           \
     } while (0)
@@ -326,12 +358,28 @@ static void core_free(void *module)
 {
     core_state *st = PyModule_GetState(module); /* without one, CPython does not come here */
     wait_free_spares(st);
+    wake_free_spares(st);
+    future_free_spares(st);
     claim_free_spares(st);
     VISIT_STATE(st, Py_CLEAR);
-    PyObject **names[] = {&st->s_add_reader, &st->s_blocking,      &st->s_call_later, &st->s_call_soon_threadsafe,
-                          &st->s_cancel,     &st->s_create_future, &st->s_done,       &st->s_expire,
-                          &st->s_is_closed,  &st->s_loop,          &st->s_release,    &st->s_running,
-                          &st->s_set_result, &st->s_timeout};
+    PyObject **names[] = {&st->s_add_done_callback,
+                          &st->s_add_reader,
+                          &st->s_blocking,
+                          &st->s_call_later,
+                          &st->s_call_soon,
+                          &st->s_call_soon_threadsafe,
+                          &st->s_cancel,
+                          &st->s_context,
+                          &st->s_create_future,
+                          &st->s_done,
+                          &st->s_expire,
+                          &st->s_get_loop,
+                          &st->s_is_closed,
+                          &st->s_msg,
+                          &st->s_release,
+                          &st->s_running,
+                          &st->s_set_result,
+                          &st->s_timeout};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         Py_CLEAR(*names[i]);
 }

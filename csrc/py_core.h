@@ -95,10 +95,15 @@ typedef struct core_state {
     PyTypeObject *claim_type[SIDES];    /* WriteClaim, ReadClaim */
     PyTypeObject *claim_iterator_type;
     PyTypeObject *native_type[SIDES];   /* NativeSender, NativeReceiver */
+    PyTypeObject *future_type;    /* what tasks wait on */
     PyTypeObject *mailbox_type;   /* one a loop that was waited on; not visible from Python */
     PyObject *mailboxes;          /* dict: id of a loop -> its mailbox */
     PyObject *recent;             /* GIL builds: the mailbox used last, or NULL */
     spares spare[2];              /* awaitables, those of claims apart */
+    void *spare_future;           /* dead futures to be used again: the first of a list */
+    unsigned spare_futures;       /* and how many there are */
+    struct sleeper *spare_sleeper; /* the same of sleepers */
+    unsigned spare_sleepers;
     PyObject *_Atomic stop;       /* a StopIteration for when there is no memory to hand a result over; relaxed */
     void *spare_claim;            /* the same of dead claims */
     unsigned spare_claims;
@@ -106,15 +111,21 @@ typedef struct core_state {
     PyObject *BaseEventLoop;      /* asyncio.BaseEventLoop */
     PyObject *Future;             /* asyncio.Future; its set_result, and the descriptor of _asyncio_future_blocking */
     PyObject *Future_set_result, *Future_blocking;
+    PyObject *Task;               /* asyncio.Task */
+    PyObject *woken;              /* an asyncio.Future that is done: what tasks are told that were woken */
     PyObject *loop_keyword;       /* ('loop',) */
-    PyObject *no_args;            /* () */
-    PyObject *loop_arg;           /* GIL builds: a dict with the one key 'loop', or NULL while it is in use */
-    PyTypeObject *holder_type;    /* 3.11: see running_loop() */
+    PyObject *context_keyword;    /* ('context',) */
+    PyObject *context_names;      /* the same, as tasks have it */
+    PyTypeObject *holder_type;    /* 3.11: see running_loop(); this and the next three */
+    void *holder;
+    uint64_t holder_seen;
     uint32_t holder_born;
     PyObject *current_tasks;      /* dict loop -> task (up to 3.13), or the function asyncio.current_task */
+    PyObject *CancelledError;     /* asyncio's */
     PyObject *invalid_state;      /* asyncio.InvalidStateError */
-    PyObject *s_add_reader, *s_blocking, *s_call_later, *s_call_soon_threadsafe, *s_cancel, *s_create_future, *s_done,
-        *s_expire, *s_is_closed, *s_loop, *s_release, *s_running, *s_set_result, *s_timeout;
+    PyObject *s_add_done_callback, *s_add_reader, *s_blocking, *s_call_later, *s_call_soon, *s_call_soon_threadsafe,
+        *s_cancel, *s_context, *s_create_future, *s_done, *s_expire, *s_get_loop, *s_is_closed, *s_msg, *s_release,
+        *s_running, *s_set_result, *s_timeout;
 } core_state;
 
 /* Raise errors[which](message), or errors[which](message, value) where a value was not sent; NULL. */
@@ -369,6 +380,14 @@ static inline bool core_parse_none(core_state *st, const char *name, PyObject *c
 /* How many recv_many may take, 0 with an exception set. */
 Py_ssize_t core_parse_count(PyObject *arg);
 
+/* py_future.c */
+int future_add_types(PyObject *module, core_state *st);
+void future_free_spares(core_state *st);
+/* A future of the loop that a task may wait on, a new reference; get_loop is a function that returns the loop. */
+PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop);
+/* Have its task run, unless it is done already.  On its loop's thread; runs Python code; -1 with an exception set. */
+int future_wake(PyObject *future);
+
 /* py_wake.c */
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
@@ -394,6 +413,7 @@ typedef struct sleeper {
 } sleeper;
 
 int wake_add_types(PyObject *module, core_state *st);
+void wake_free_spares(core_state *st);
 /* Give every box of the chain its kick and release values that nobody can receive any more.  Runs Python
  * code; keeps the current exception. */
 void settle(core_state *st, Chan *c, nc_box *kicks);
@@ -426,8 +446,8 @@ void wake_box_unref(nc_box *box);
 sleeper *sleeper_new(nc_box *box, Endpoint *owner);
 void sleeper_free(sleeper *sl);
 void sleeper_set_future(sleeper *sl, PyObject *future);
-PyObject *loop_here(core_state *st, const char *who, nc_box **box, bool *plain);
-PyObject *loop_future(core_state *st, PyObject *loop, bool plain);
+PyObject *loop_here(core_state *st, const char *who, nc_box **box, PyObject **get_loop);
+PyObject *loop_future(core_state *st, PyObject *loop, PyObject *get_loop);
 PyObject *loop_timer(core_state *st, PyObject *loop, double seconds, PyObject *what);
 void resolve(core_state *st, PyObject *future);
 

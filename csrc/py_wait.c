@@ -230,8 +230,7 @@ static void awaitable_rejuvenate(Awaitable *aw)
 static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
 {
     nc_box *box;
-    bool plain;
-    PyObject *future = NULL, *loop = loop_here(st, aw->call.op->qualname, &box, &plain);
+    PyObject *future = NULL, *get_loop, *loop = loop_here(st, aw->call.op->qualname, &box, &get_loop);
     if (loop == NULL)
         return NULL;
     if (*sl == NULL)
@@ -249,7 +248,8 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
              (aw->timer = loop_timer(st, loop, aw->timeout, (PyObject *)aw)) == NULL)
         ;
     else
-        future = loop_future(st, loop, plain);
+        future = loop_future(st, loop, get_loop);
+    Py_XDECREF(get_loop);
     Py_DECREF(loop);
     return future;
 }

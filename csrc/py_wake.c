@@ -109,10 +109,41 @@ static void wake_fd_clear(int fd)
 
 /* ---- sleepers --------------------------------------------------------------------------------------- */
 
+static sleeper *sleeper_alloc(core_state *st)
+{
+    sleeper *sl = st->spare_sleeper;
+    if (NC_FREE_THREADED || sl == NULL)
+        return PyMem_Malloc(sizeof *sl);
+    st->spare_sleeper = (sleeper *)sl->chan; /* any pointer of a dead one will do for a link */
+    st->spare_sleepers--;
+    return sl;
+}
+
+static void sleeper_recycle(core_state *st, sleeper *sl)
+{
+    if (NC_FREE_THREADED || st->spare_sleepers == NC_SPARES) {
+        PyMem_Free(sl);
+        return;
+    }
+    sl->chan = (Chan *)st->spare_sleeper;
+    st->spare_sleeper = sl;
+    st->spare_sleepers++;
+}
+
+void wake_free_spares(core_state *st)
+{
+    for (sleeper *sl = st->spare_sleeper, *next; sl != NULL; sl = next) {
+        next = (sleeper *)sl->chan;
+        PyMem_Free(sl);
+    }
+    st->spare_sleeper = NULL;
+    st->spare_sleepers = 0;
+}
+
 /* Takes over the reference to the box, unless it fails. */
 sleeper *sleeper_new(nc_box *box, Endpoint *owner)
 {
-    sleeper *sl = PyMem_Malloc(sizeof *sl);
+    sleeper *sl = sleeper_alloc(owner->chan->st);
     if (sl == NULL)
         return NULL;
     sl->waiter.box = box;
@@ -129,8 +160,9 @@ void sleeper_free(sleeper *sl)
 {
     Py_XDECREF(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* the last to know it */
     wake_box_unref(sl->waiter.box);
-    Py_DECREF(sl->chan);
-    PyMem_Free(sl);
+    Chan *c = sl->chan;
+    sleeper_recycle(c->st, sl);
+    Py_DECREF(c); /* may be the last, and take the module along */
 }
 
 /* With a GIL, which every caller holds, the exchange needs no atomicity. */
@@ -151,25 +183,32 @@ void sleeper_set_future(sleeper *sl, PyObject *future)
     Py_XDECREF(sleeper_swap_future(sl, future));
 }
 
-/* Wake the task that waits on this future.  On its loop's thread; runs Python code. */
-void resolve(core_state *st, PyObject *future)
+static int resolve_foreign(core_state *st, PyObject *future)
 {
     PyObject *args[] = {future, Py_None}, *done;
     if (Py_IS_TYPE(future, (PyTypeObject *)st->Future))
         done = PyObject_Vectorcall(st->Future_set_result, args, 2, NULL);
     else
         done = PyObject_VectorcallMethod(st->s_set_result, args, 2, NULL);
-    if (done == NULL) {
-        /* cancelled in the same tick: the cancellation leaves the line and hands the turn on */
-        if (PyErr_ExceptionMatches(st->invalid_state))
-            PyErr_Clear();
-        else if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
-            PyErr_Clear();
-            PyErr_SetInterrupt(); /* not ours to raise here: the caller's next instruction will */
-        } else
-            PyErr_WriteUnraisable(future);
-    }
     Py_XDECREF(done);
+    if (done == NULL && PyErr_ExceptionMatches(st->invalid_state)) {
+        PyErr_Clear(); /* cancelled in the same tick: the cancellation leaves the line and hands the turn on */
+        return 0;
+    }
+    return done != NULL ? 0 : -1;
+}
+
+/* Wake the task that waits on this future.  On its loop's thread; runs Python code. */
+void resolve(core_state *st, PyObject *future)
+{
+    int failed = Py_IS_TYPE(future, st->future_type) ? future_wake(future) : resolve_foreign(st, future);
+    if (!failed)
+        return;
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        PyErr_Clear();
+        PyErr_SetInterrupt(); /* not ours to raise here: the caller's next instruction will */
+    } else
+        PyErr_WriteUnraisable(future);
 }
 
 /* Take the next one off the mail: its future, a new reference or NULL.  `gone`: it left the line meanwhile,
@@ -193,21 +232,23 @@ typedef struct Mailbox {
     loop_box *box;
     PyObject *loop;               /* weak reference */
     PyObject *key;
-    bool plain_future;            /* its create_future() is asyncio's own, which makes an asyncio.Future */
+    PyObject *get_loop;           /* of our own futures; NULL where its create_future() is not asyncio's */
 } Mailbox;
 
-/* The mailbox's loop, a new reference, or NULL without an exception when it is gone. */
-static PyObject *mailbox_loop(Mailbox *m)
+/* What a weak reference refers to, a new reference, or NULL without an exception when it is gone. */
+static inline PyObject *followed(PyObject *weak)
 {
 #if PY_VERSION_HEX >= 0x030D0000
-    PyObject *loop;
-    PyWeakref_GetRef(m->loop, &loop);
-    return loop;
+    PyObject *target;
+    PyWeakref_GetRef(weak, &target);
+    return target;
 #else
-    PyObject *loop = PyWeakref_GET_OBJECT(m->loop);
-    return loop == Py_None ? NULL : Py_NewRef(loop);
+    PyObject *target = PyWeakref_GET_OBJECT(weak);
+    return target == Py_None ? NULL : Py_NewRef(target);
 #endif
 }
+
+static PyObject *mailbox_loop(Mailbox *m) { return followed(m->loop); }
 
 /* A new reference, or NULL without an exception. */
 static PyObject *dict_find(PyObject *dict, PyObject *key)
@@ -355,6 +396,7 @@ static int mailbox_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((Mailbox *)self)->module);
     Py_VISIT(((Mailbox *)self)->loop);
+    Py_VISIT(((Mailbox *)self)->get_loop);
     return 0;
 }
 
@@ -369,6 +411,7 @@ static void mailbox_dealloc(PyObject *self)
         wake_box_unref(&m->box->base.box);
     }
     Py_XDECREF(m->loop);
+    Py_XDECREF(m->get_loop);
     Py_XDECREF(m->key);
     if (kicks != NULL)
         settle(m->st, NULL, kicks);
@@ -438,6 +481,7 @@ static void forget_closed_loops(core_state *st)
     PyErr_Clear();
 }
 
+/* Is its create_future() asyncio's own, which makes nothing but an asyncio.Future? */
 static bool makes_plain_futures(core_state *st, PyObject *loop)
 {
     PyObject *its = PyObject_GetAttr((PyObject *)Py_TYPE(loop), st->s_create_future);
@@ -448,6 +492,15 @@ static bool makes_plain_futures(core_state *st, PyObject *loop)
     Py_XDECREF(own);
     return same;
 }
+
+/* get_loop() of a future: self is a weak reference. */
+static PyObject *future_get_loop(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *loop = followed(self);
+    return loop != NULL ? loop : Py_NewRef(Py_None);
+}
+
+static PyMethodDef future_get_loop_def = {"get_loop", future_get_loop, METH_NOARGS, NULL};
 
 static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
 {
@@ -464,9 +517,9 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
     m->key = Py_NewRef(key);
     m->loop = forget != NULL ? PyWeakref_NewRef(loop, forget) : NULL;
     Py_XDECREF(forget);
-    int own = m->loop != NULL ? PyObject_IsInstance(loop, st->BaseEventLoop) : -1;
-    m->plain_future = own > 0 && makes_plain_futures(st, loop);
-    m->box = own >= 0 ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
+    bool plain = m->loop != NULL && !NC_FREE_THREADED && makes_plain_futures(st, loop);
+    m->get_loop = plain ? PyCFunction_New(&future_get_loop_def, m->loop) : NULL;
+    m->box = m->loop != NULL && (m->get_loop != NULL || !plain) ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
     if (m->box == NULL) {
         if (!PyErr_Occurred())
             PyErr_NoMemory();
@@ -489,30 +542,25 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
 static Mailbox *recent_mailbox(core_state *Py_UNUSED(st), PyObject *Py_UNUSED(loop)) { return NULL; }
 static void remember_mailbox(core_state *Py_UNUSED(st), Mailbox *Py_UNUSED(m)) {}
 #else
-/* Most programs have one loop: its mailbox, a new reference, without a search. */
-static Mailbox *recent_mailbox(core_state *st, PyObject *loop)
+/* Most programs have one loop: its mailbox, a new reference, without a search.  A loop that is freed takes it along, so
+ * that no other at its place is taken for it. */
+static inline Mailbox *recent_mailbox(core_state *st, PyObject *loop)
 {
     Mailbox *m = (Mailbox *)st->recent;
-    if (m == NULL || m->box->loop != loop || m->box->base.born != core_generation())
-        return NULL;
-    PyObject *its = mailbox_loop(m); /* another loop may lie where a freed one was */
-    Py_XDECREF(its);
-    return its == loop ? (Mailbox *)Py_NewRef(m) : NULL;
+    bool its = m != NULL && m->box->loop == loop && m->box->base.born == core_generation();
+    return its ? (Mailbox *)Py_NewRef(m) : NULL;
 }
 
 static void remember_mailbox(core_state *st, Mailbox *m) { Py_XSETREF(st->recent, Py_XNewRef(m)); }
 #endif
 
 /* The loop's mailbox, a new reference; made when `create`.  NULL without an exception if there is none. */
-static Mailbox *mailbox_of(core_state *st, PyObject *loop, bool create)
+static Mailbox *mailbox_searched(core_state *st, PyObject *loop, bool create)
 {
-    Mailbox *m = recent_mailbox(st, loop);
-    if (m != NULL)
-        return m;
     PyObject *key = PyLong_FromVoidPtr(loop);
     if (key == NULL)
         return NULL;
-    m = (Mailbox *)dict_find(st->mailboxes, key);
+    Mailbox *m = (Mailbox *)dict_find(st->mailboxes, key);
     if (m != NULL && m->box->base.born != core_generation())
         Py_CLEAR(m); /* the parent process's */
     if (m == NULL && create)
@@ -523,6 +571,12 @@ static Mailbox *mailbox_of(core_state *st, PyObject *loop, bool create)
     return m;
 }
 
+static inline Mailbox *mailbox_of(core_state *st, PyObject *loop, bool create)
+{
+    Mailbox *m = recent_mailbox(st, loop);
+    return m != NULL ? m : mailbox_searched(st, loop, create);
+}
+
 #if PY_VERSION_HEX < 0x030C0000
 /* asyncio._get_running_loop() of 3.11 asks the kernel for the process id.  What it looks into is a holder in the
  * thread's dict, whose first field is the loop: read here once asyncio's answer has shown that it is. */
@@ -531,19 +585,31 @@ typedef struct {
     PyObject *loop;
 } loop_holder;
 
-static PyObject *running_loop(core_state *st)
+__attribute__((noinline)) static PyObject *running_loop_slowly(core_state *st, PyDictObject *dict)
 {
-    PyObject *dict = PyThreadState_GetDict();
-    loop_holder *holder = dict != NULL ? (loop_holder *)PyDict_GetItemWithError(dict, st->s_running) : NULL;
-    if (holder != NULL && Py_IS_TYPE(holder, st->holder_type) && st->holder_born == core_generation())
-        return Py_NewRef(holder->loop);
-    PyObject *loop = PyObject_CallNoArgs(st->get_running_loop);
-    if (holder != NULL && loop != NULL && loop != Py_None &&
-        Py_TYPE(holder)->tp_basicsize >= (Py_ssize_t)sizeof *holder && holder->loop == loop) {
+    loop_holder *holder = dict != NULL ? (loop_holder *)PyDict_GetItemWithError((PyObject *)dict, st->s_running) : NULL;
+    if (holder == NULL || !Py_IS_TYPE(holder, st->holder_type) || st->holder_born != core_generation()) {
+        PyObject *loop = PyObject_CallNoArgs(st->get_running_loop);
+        if (holder == NULL || loop == NULL || loop == Py_None ||
+            Py_TYPE(holder)->tp_basicsize < (Py_ssize_t)sizeof *holder || holder->loop != loop)
+            return loop;
         st->holder_type = Py_TYPE(holder);
         st->holder_born = core_generation();
+        Py_DECREF(loop);
     }
-    return loop;
+    st->holder = holder;
+    st->holder_seen = dict->ma_version_tag;
+    return Py_NewRef(holder->loop);
+}
+
+/* No two states of whatever dicts have the same version: while that of the thread's dict is the one seen, the holder is
+ * in it. */
+static PyObject *running_loop(core_state *st)
+{
+    PyDictObject *dict = (PyDictObject *)PyThreadState_GetDict();
+    if (dict != NULL && dict->ma_version_tag == st->holder_seen && st->holder_born == core_generation())
+        return Py_NewRef(((loop_holder *)st->holder)->loop);
+    return running_loop_slowly(st, dict);
 }
 #else
 static PyObject *running_loop(core_state *st) { return PyObject_CallNoArgs(st->get_running_loop); }
@@ -567,6 +633,13 @@ static bool find_running(core_state *st, bool create, PyObject **loop, Mailbox *
  * is inside a signal handler that interrupted the loop's select(): there only a wake-up call helps. */
 static bool in_task_of(core_state *st, PyObject *loop)
 {
+#if !NC_FREE_THREADED
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    if (PyDict_Check(st->current_tasks) && PyDict_GET_SIZE(st->current_tasks) == 1 &&
+        PyDict_Next(st->current_tasks, &at, &key, &value) && key == loop)
+        return value != Py_None; /* as nearly always: one loop, found without hashing */
+#endif
     PyObject *task = PyDict_Check(st->current_tasks) ? dict_find(st->current_tasks, loop)
                                                      : PyObject_CallOneArg(st->current_tasks, loop);
     if (task == NULL)
@@ -584,12 +657,13 @@ static int deliver_here(core_state *st, loop_box *box)
     int where = ELSEWHERE;
     PyObject *loop;
     Mailbox *m;
-    if (find_running(st, false, &loop, &m) && m != NULL && m->box == box) {
+    if (!find_running(st, false, &loop, &m))
+        PyErr_Clear();
+    else if (m != NULL && m->box == box) {
         where = in_task_of(st, loop) ? DELIVERED : ON_LOOP;
         if (where == DELIVERED)
             mailbox_drain(m);
     }
-    PyErr_Clear();
     Py_XDECREF(m);
     Py_XDECREF(loop);
     return where;
@@ -875,8 +949,9 @@ bool wake_reach_all(Chan *c)
 
 /* ---- for those who are about to wait ---------------------------------------------------------------- */
 
-/* The running loop, a new reference, and its box, a reference too; NULL with an exception set. */
-PyObject *loop_here(core_state *st, const char *who, nc_box **box, bool *plain)
+/* The running loop, its box and what makes our own futures, all new references, the last may be NULL; NULL with an
+ * exception set. */
+PyObject *loop_here(core_state *st, const char *who, nc_box **box, PyObject **get_loop)
 {
     PyObject *loop;
     Mailbox *m;
@@ -890,45 +965,18 @@ PyObject *loop_here(core_state *st, const char *who, nc_box **box, bool *plain)
         return NULL;
     }
     *box = &m->box->base.box;
-    *plain = m->plain_future;
+    *get_loop = Py_XNewRef(m->get_loop);
     nc_box_ref(*box);
     Py_DECREF(m);
     return loop;
 }
 
-#if NC_FREE_THREADED
-static PyObject *plain_future(core_state *st, PyObject *loop)
+/* A future of the loop that a task may wait on, a new reference; our own, if get_loop is not NULL. */
+PyObject *loop_future(core_state *st, PyObject *loop, PyObject *get_loop)
 {
-    return PyObject_Vectorcall(st->Future, &loop, 0, st->loop_keyword);
-}
-#else
-/* asyncio.Future(loop=loop), with a dict of arguments that is kept: a new one each time would cost a quarter of it all.
- * The call runs Python code, which may come here again. */
-static PyObject *plain_future(core_state *st, PyObject *loop)
-{
-    PyTypeObject *type = (PyTypeObject *)st->Future;
-    PyObject *future = NULL, *arg = st->loop_arg;
-    st->loop_arg = NULL;
-    if (arg == NULL)
-        arg = PyDict_New();
-    if (arg != NULL && PyDict_SetItem(arg, st->s_loop, loop) == 0 &&
-        (future = type->tp_new(type, st->no_args, NULL)) != NULL && type->tp_init(future, st->no_args, arg) < 0)
-        Py_CLEAR(future);
-    if (future != NULL && PyDict_SetItem(arg, st->s_loop, Py_None) == 0) /* or it would keep the loop alive */
-        Py_XSETREF(st->loop_arg, arg);
-    else {
-        Py_XDECREF(arg);
-        if (future != NULL)
-            PyErr_Clear();
-    }
-    return future;
-}
-#endif
-
-/* A future of the loop that a task may wait on, a new reference. */
-PyObject *loop_future(core_state *st, PyObject *loop, bool plain)
-{
-    PyObject *future = plain ? plain_future(st, loop) : PyObject_CallMethodNoArgs(loop, st->s_create_future);
+    if (get_loop != NULL)
+        return future_new(st, loop, get_loop);
+    PyObject *future = PyObject_CallMethodNoArgs(loop, st->s_create_future);
     if (future == NULL)
         return NULL;
     /* what `yield` from a future does: a task that is given it must know that it was asked for */

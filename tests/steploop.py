@@ -182,8 +182,7 @@ class StepLoop(asyncio.AbstractEventLoop):
         handle.cancel()
         return True
 
-    def create_future(self):
-        return asyncio.Future(loop=self)
+    create_future = asyncio.BaseEventLoop.create_future  # so that waits on it are as on asyncio's own loops
 
     def create_task(self, coro, **kwargs):
         self._check()

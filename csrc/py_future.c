@@ -1,0 +1,417 @@
+/* py_future.c: what a waiting task waits on: a future as far as asyncio can tell.  Touches py_core.h only.
+ *
+ * An asyncio.Future would do, and does on loops that make futures of their own and where there is no GIL.  But
+ * each one asks its loop whether it debugs, which is a call into Python, and is made with a dict of arguments;
+ * together that is more than all else that a wait costs.  This one holds no result, has no owner who might forget an
+ * error, and lives from a wait to its wake-up; a few dead ones are kept for the next.
+ *
+ * A task asks a future that is not asyncio's for get_loop() and add_done_callback() by name.  A method bound anew
+ * each time would cost as much as the future: the first is a function that the loop's mailbox keeps, and for the
+ * second the future stands itself, which can be called.
+ */
+#include "py_core.h"
+
+typedef enum { PENDING, WOKEN, CANCELLED } future_state;
+
+typedef struct Future {
+    PyObject_HEAD
+    PyObject *module;             /* keeps `st` alive; for a spare, nothing: the next one */
+    core_state *st;
+    PyObject *loop, *get_loop;
+    PyObject *callback, *context; /* the first to be called: most have one */
+    PyObject *more;               /* list of (callback, context) */
+    PyObject *message;            /* of the cancellation, or NULL */
+    vectorcallfunc call;          /* add_done_callback */
+    future_state state;
+    char blocking;                /* _asyncio_future_blocking */
+} Future;
+
+/* ---- making ------------------------------------------------------------------------------------------ */
+
+static PyObject *future_add_done_callback(PyObject *, PyObject *const *, size_t, PyObject *);
+
+static Future *future_alloc(core_state *st)
+{
+    if (!NC_RECYCLES || st->spare_futures == 0)
+        return PyObject_GC_New(Future, st->future_type);
+    Future *f = st->spare_future;
+    st->spare_future = f->module;
+    st->spare_futures--;
+    Py_SET_REFCNT((PyObject *)f, 1);
+    Py_SET_TYPE((PyObject *)f, (PyTypeObject *)Py_NewRef(st->future_type));
+    return f;
+}
+
+static void future_recycle(core_state *st, Future *f)
+{
+    if (!NC_RECYCLES || st->spare_futures == NC_SPARES) {
+        PyObject_GC_Del(f);
+        return;
+    }
+    f->module = st->spare_future;
+    st->spare_future = f;
+    st->spare_futures++;
+}
+
+void future_free_spares(core_state *st)
+{
+    for (; st->spare_futures > 0; st->spare_futures--) {
+        Future *f = st->spare_future;
+        st->spare_future = f->module;
+        PyObject_GC_Del(f);
+    }
+}
+
+/* As a task wants it: asked for by an `await`. */
+PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop)
+{
+    Future *f = future_alloc(st);
+    if (f == NULL)
+        return NULL;
+    f->module = Py_NewRef(st->module);
+    f->st = st;
+    f->loop = Py_NewRef(loop);
+    f->get_loop = Py_NewRef(get_loop);
+    f->callback = f->context = f->more = f->message = NULL;
+    f->call = future_add_done_callback;
+    f->state = PENDING;
+    f->blocking = true;
+    PyObject_GC_Track(f);
+    return (PyObject *)f;
+}
+
+/* ---- waking ------------------------------------------------------------------------------------------ */
+
+/* What the callback is told is done.  A task only looks whether it may go on, and does so sooner if that is asked of an
+ * asyncio.Future. */
+static PyObject *future_told(Future *f, PyObject *callback)
+{
+    bool task = f->state == WOKEN && PyCFunction_CheckExact(callback) && PyCFunction_GET_SELF(callback) != NULL &&
+                Py_IS_TYPE(PyCFunction_GET_SELF(callback), (PyTypeObject *)f->st->Task);
+    return task ? f->st->woken : (PyObject *)f;
+}
+
+static int future_call_soon(Future *f, PyObject *callback, PyObject *context)
+{
+    PyObject *args[] = {f->loop, callback, future_told(f, callback), context};
+    PyObject *handle = PyObject_VectorcallMethod(f->st->s_call_soon, args, 3, f->st->context_keyword);
+    Py_XDECREF(handle);
+    return handle != NULL ? 0 : -1;
+}
+
+/* It is done: have all callbacks called, first come first.  0, or -1 with an exception set; runs Python code. */
+static int future_schedule(Future *f)
+{
+    PyObject *callback = f->callback, *context = f->context, *more = f->more;
+    f->callback = f->context = f->more = NULL;
+    int failed = callback != NULL ? future_call_soon(f, callback, context) : 0;
+    for (Py_ssize_t i = 0; more != NULL && !failed && i < PyList_GET_SIZE(more); i++) {
+        PyObject *pair = PyList_GET_ITEM(more, i);
+        failed = future_call_soon(f, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
+    }
+    Py_XDECREF(callback);
+    Py_XDECREF(context);
+    Py_XDECREF(more);
+    return failed;
+}
+
+int future_wake(PyObject *self)
+{
+    Future *f = (Future *)self;
+    if (f->state != PENDING)
+        return 0; /* cancelled in the same tick: the cancellation leaves the line and hands the turn on */
+    f->state = WOKEN;
+    return future_schedule(f);
+}
+
+/* ---- what asyncio asks ------------------------------------------------------------------------------- */
+
+static int future_append(Future *f, PyObject *callback, PyObject *context)
+{
+    PyObject *pair = NULL;
+    int failed = -1;
+    if (f->more != NULL || (f->more = PyList_New(0)) != NULL)
+        pair = PyTuple_Pack(2, callback, context);
+    if (pair != NULL)
+        failed = PyList_Append(f->more, pair);
+    Py_XDECREF(pair);
+    return failed;
+}
+
+/* Are these the names of no keyword but "context"?  Tasks call with the same tuple again and again. */
+static bool names_context(core_state *st, PyObject *kwnames)
+{
+    if (kwnames == st->context_names)
+        return true;
+    if (PyTuple_GET_SIZE(kwnames) != 1 || PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->s_context) != 0)
+        return false;
+    Py_XSETREF(st->context_names, Py_NewRef(kwnames));
+    return true;
+}
+
+/* add_done_callback(callback, *, context=None) */
+static PyObject *future_add_done_callback(PyObject *self, PyObject *const *args, size_t nargs, PyObject *kwnames)
+{
+    Future *f = (Future *)self;
+    if (PyVectorcall_NARGS(nargs) != 1 || (kwnames != NULL && !names_context(f->st, kwnames))) {
+        PyErr_SetString(PyExc_TypeError, "add_done_callback() takes a function and the keyword 'context'");
+        return NULL;
+    }
+    PyObject *context = kwnames != NULL && args[1] != Py_None ? Py_NewRef(args[1]) : PyContext_CopyCurrent();
+    if (context == NULL)
+        return NULL;
+    int failed = 0;
+    if (f->state != PENDING)
+        failed = future_call_soon(f, args[0], context);
+    else if (f->callback != NULL || f->more != NULL)
+        failed = future_append(f, args[0], context);
+    else {
+        f->callback = Py_NewRef(args[0]);
+        f->context = Py_NewRef(context);
+    }
+    Py_DECREF(context);
+    return failed ? NULL : Py_NewRef(Py_None);
+}
+
+/* Have `more` hold all callbacks; false with an exception set. */
+static bool future_spread(Future *f)
+{
+    PyObject *list = PyList_New(0), *pair = NULL;
+    bool ok = list != NULL;
+    if (ok && f->callback != NULL)
+        ok = (pair = PyTuple_Pack(2, f->callback, f->context)) != NULL && PyList_Append(list, pair) == 0;
+    if (ok && f->more != NULL)
+        ok = PyList_SetSlice(list, PyList_GET_SIZE(list), PyList_GET_SIZE(list), f->more) == 0;
+    Py_XDECREF(pair);
+    if (!ok) {
+        Py_XDECREF(list);
+        return false;
+    }
+    PyObject *callback = f->callback, *context = f->context, *more = f->more;
+    f->callback = f->context = NULL;
+    f->more = list;
+    Py_XDECREF(callback);
+    Py_XDECREF(context);
+    Py_XDECREF(more);
+    return true;
+}
+
+/* remove_done_callback(callback): how many there were.  Comparing runs Python code, which may come here, too. */
+static PyObject *future_remove_done_callback(PyObject *self, PyObject *callback)
+{
+    Future *f = (Future *)self;
+    if (!future_spread(f))
+        return NULL;
+    PyObject *all = Py_NewRef(f->more), *kept = PyList_New(0);
+    Py_ssize_t removed = 0, n = PyList_GET_SIZE(all); /* what is added meanwhile stays */
+    int same = kept != NULL ? 0 : -1;
+    for (Py_ssize_t i = 0; same >= 0 && i < PyList_GET_SIZE(all); i++) {
+        PyObject *pair = Py_NewRef(PyList_GET_ITEM(all, i));
+        same = i < n ? PyObject_RichCompareBool(PyTuple_GET_ITEM(pair, 0), callback, Py_EQ) : 0;
+        removed += same > 0;
+        if (same == 0)
+            same = PyList_Append(kept, pair);
+        Py_DECREF(pair);
+    }
+    if (same >= 0 && f->more == all && PyList_GET_SIZE(kept) > 0)
+        Py_SETREF(f->more, Py_NewRef(kept));
+    else if (same >= 0 && f->more == all)
+        Py_CLEAR(f->more);
+    Py_DECREF(all);
+    Py_XDECREF(kept);
+    return same < 0 ? NULL : PyLong_FromSsize_t(removed);
+}
+
+/* cancel(msg=None): false if it is done. */
+static PyObject *future_cancel(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    Future *f = (Future *)self;
+    Py_ssize_t keywords = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
+    if (n + keywords > 1 || (keywords == 1 && PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), f->st->s_msg) != 0)) {
+        PyErr_SetString(PyExc_TypeError, "cancel() takes nothing but a message, 'msg'");
+        return NULL;
+    }
+    if (f->state != PENDING)
+        Py_RETURN_FALSE;
+    f->message = n + keywords == 1 && args[0] != Py_None ? Py_NewRef(args[0]) : NULL;
+    f->state = CANCELLED;
+    return future_schedule(f) < 0 ? NULL : Py_NewRef(Py_True);
+}
+
+static PyObject *future_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((Future *)self)->state == CANCELLED);
+}
+
+static PyObject *future_done(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((Future *)self)->state != PENDING);
+}
+
+/* None, once it is done: it carries nothing.  What exception() answers, too. */
+static PyObject *future_result(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Future *f = (Future *)self;
+    if (f->state == WOKEN)
+        Py_RETURN_NONE;
+    if (f->state == PENDING) {
+        PyErr_SetString(f->st->invalid_state, "Result is not set.");
+        return NULL;
+    }
+    PyObject *error = PyObject_CallFunctionObjArgs(f->st->CancelledError, f->message, NULL);
+    if (error != NULL)
+        PyErr_SetObject(f->st->CancelledError, error);
+    Py_XDECREF(error);
+    return NULL;
+}
+
+/* set_result(None), as a stranger might. */
+static PyObject *future_set_result(PyObject *self, PyObject *Py_UNUSED(result))
+{
+    Future *f = (Future *)self;
+    if (f->state != PENDING) {
+        PyErr_SetString(f->st->invalid_state, "invalid state");
+        return NULL;
+    }
+    return future_wake(self) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* Awaited itself: yielded once, and done then. */
+static PyObject *future_next(PyObject *self)
+{
+    Future *f = (Future *)self;
+    if (f->state == PENDING) {
+        f->blocking = true;
+        return Py_NewRef(self);
+    }
+    Py_XDECREF(future_result(self, NULL));
+    return NULL;
+}
+
+static PyObject *future_repr(PyObject *self)
+{
+    static const char *const states[] = {[PENDING] = "pending", [WOKEN] = "finished", [CANCELLED] = "cancelled"};
+    Future *f = (Future *)self;
+    return PyUnicode_FromFormat("<%s %s at %p>", Py_TYPE(self)->tp_name, states[f->state], self);
+}
+
+static PyObject *future_get_loop(PyObject *self, void *Py_UNUSED(ignored))
+{
+    return Py_NewRef(((Future *)self)->get_loop);
+}
+
+static PyObject *future_self(PyObject *self, void *Py_UNUSED(ignored)) { return Py_NewRef(self); }
+
+/* The three names that a task asks for each time, without a search through types; interned strings are the same object.
+ */
+static PyObject *future_getattro(PyObject *self, PyObject *name)
+{
+    Future *f = (Future *)self;
+    if (name == f->st->s_blocking)
+        return PyBool_FromLong(f->blocking);
+    if (name == f->st->s_get_loop)
+        return Py_NewRef(f->get_loop);
+    if (name == f->st->s_add_done_callback)
+        return Py_NewRef(self);
+    return PyObject_GenericGetAttr(self, name);
+}
+
+static int future_setattro(PyObject *self, PyObject *name, PyObject *value)
+{
+    Future *f = (Future *)self;
+    if (name != f->st->s_blocking || (value != Py_True && value != Py_False))
+        return PyObject_GenericSetAttr(self, name, value);
+    f->blocking = value == Py_True;
+    return 0;
+}
+
+/* ---- the type ---------------------------------------------------------------------------------------- */
+
+static int future_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Future *f = (Future *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(f->module);
+    Py_VISIT(f->loop);
+    Py_VISIT(f->get_loop);
+    Py_VISIT(f->callback);
+    Py_VISIT(f->context);
+    Py_VISIT(f->more);
+    Py_VISIT(f->message);
+    return 0;
+}
+
+/* Not the loop, which it cannot be without: others of a cycle through it let go of it. */
+static int future_clear(PyObject *self)
+{
+    Future *f = (Future *)self;
+    Py_CLEAR(f->callback);
+    Py_CLEAR(f->context);
+    Py_CLEAR(f->more);
+    Py_CLEAR(f->message);
+    return 0;
+}
+
+static void future_dealloc(PyObject *self)
+{
+    Future *f = (Future *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject *module = f->module;
+    PyObject_GC_UnTrack(self);
+    Py_DECREF(f->loop);
+    Py_DECREF(f->get_loop);
+    Py_XDECREF(f->callback);
+    Py_XDECREF(f->context);
+    Py_XDECREF(f->more);
+    Py_XDECREF(f->message);
+    future_recycle(f->st, f);
+    Py_DECREF(module); /* may be the last, and take `st` along */
+    Py_DECREF(type);
+}
+
+static PyMethodDef future_methods[] = {
+    {"remove_done_callback", future_remove_done_callback, METH_O, NULL},
+    {"cancel", FAST(future_cancel), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"cancelled", future_cancelled, METH_NOARGS, NULL},
+    {"done", future_done, METH_NOARGS, NULL},
+    {"result", future_result, METH_NOARGS, NULL},
+    {"exception", future_result, METH_NOARGS, NULL},
+    {"set_result", future_set_result, METH_O, NULL},
+    END_OF_METHODS,
+};
+
+static PyMemberDef future_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Future, call), READONLY, NULL},
+    {"_asyncio_future_blocking", T_BOOL, offsetof(Future, blocking), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef future_getset[] = {
+    {"get_loop", future_get_loop, NULL, NULL, NULL},
+    {"add_done_callback", future_self, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot future_slots[] = {
+    {Py_tp_dealloc, future_dealloc},   {Py_tp_traverse, future_traverse},
+    {Py_tp_clear, future_clear},       {Py_tp_repr, future_repr},
+    {Py_tp_call, PyVectorcall_Call},   {Py_am_await, PyObject_SelfIter},
+    {Py_tp_iter, PyObject_SelfIter},   {Py_tp_iternext, future_next},
+    {Py_tp_methods, future_methods},   {Py_tp_members, future_members},
+    {Py_tp_getset, future_getset},     {Py_tp_getattro, future_getattro},
+    {Py_tp_setattro, future_setattro}, {0, NULL},
+};
+
+static PyType_Spec future_spec = {
+    .name = "nexus_channels._core.Future",
+    .basicsize = sizeof(Future),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_HAVE_VECTORCALL,
+    .slots = future_slots,
+};
+
+int future_add_types(PyObject *module, core_state *st)
+{
+    st->future_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &future_spec, NULL);
+    return st->future_type != NULL ? 0 : -1;
+}
