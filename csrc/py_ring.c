@@ -56,27 +56,32 @@ static uint64_t ring_take_behind(Chan *c, PyObject **values, uint64_t n)
     return n;
 }
 
-/* The plain case, for which every instruction counts: one item, nobody in line, nobody to tell.  Where it is not
- * so, the long way says why. */
-static inline bool plain(Endpoint *ep, int side, uint32_t crowd)
+/* The plain case, for which every instruction counts: one item, nobody in line or its turn (`called`), nobody to tell.
+ * Where it is not so, the long way says why. */
+static inline bool plain(Endpoint *ep)
 {
     Chan *c = ep->chan;
-    return !ep->closed && nc_gate_crowd(&c->gate[side]) < crowd && (c->thread == 0 || c->thread == this_thread());
+    return !ep->closed && (c->thread == 0 || c->thread == this_thread());
 }
 
-static inline bool put_one(Endpoint *ep, PyObject *value)
+static inline bool put_one(Endpoint *ep, bool called, PyObject *value)
 {
     Chan *c = ep->chan;
+    uint32_t crowd = nc_gate_crowd(&c->gate[TX]);
+    if (!plain(ep) || (called ? crowd & NC_OVER : crowd))
+        return false;
 #if NC_FREE_THREADED
-    return plain(ep, TX, 1) && ring_put(c, &value, 1) == 1;
+    return ring_put(c, &value, 1) == 1;
 #else
-    return plain(ep, TX, 1) && nc_ring_push_one_sp(c->ring, value, NC_PUBLISH);
+    return nc_ring_push_one_sp(c->ring, value, NC_PUBLISH);
 #endif
 }
 
-static inline PyObject *take_one(Endpoint *ep)
+static inline PyObject *take_one(Endpoint *ep, bool called)
 {
-    return plain(ep, RX, NC_HEAD) ? nc_ring_pop_one_sc(ep->chan->ring, NC_PUBLISH) : NULL;
+    Chan *c = ep->chan;
+    return plain(ep) && (called || nc_gate_crowd(&c->gate[RX]) < NC_HEAD) ? nc_ring_pop_one_sc(c->ring, NC_PUBLISH)
+                                                                          : NULL;
 }
 
 /* Something was published the plain way, and somebody wants to know. */
@@ -96,7 +101,7 @@ static inline PyObject *send_plainly(Endpoint *ep, PyObject *value)
     bool put;
     Py_INCREF(value);
     Py_BEGIN_CRITICAL_SECTION(ep);
-    put = put_one(ep, value);
+    put = put_one(ep, false, value);
     Py_END_CRITICAL_SECTION();
     if (!put) {
         Py_DECREF(value); /* not the last: the caller's */
@@ -112,7 +117,7 @@ static inline PyObject *recv_plainly(Endpoint *ep)
 {
     PyObject *value;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    value = take_one(ep);
+    value = take_one(ep, false);
     Py_END_CRITICAL_SECTION();
     if (value == NULL || nc_gate_flag(&ep->chan->gate[TX], NC_GLANCE) == 0) /* W2 */
         return value;
@@ -154,7 +159,7 @@ __attribute__((noinline)) static step send_look_slowly(Call *call, bool called, 
 
 static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
-    if (called || !put_one(call->ep, call->value))
+    if (!put_one(call->ep, called, call->value))
         return send_look_slowly(call, called, kicks);
     call->value = NULL;
     tell(call->ep->chan, RX, kicks);
@@ -164,7 +169,7 @@ static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box
 /* Relaxed: a GIL covers both sides, so that nobody comes between the two. */
 static PyObject *send_at_once(Call *call)
 {
-    if (nc_gate_flag(&call->ep->chan->gate[RX], memory_order_relaxed) != 0 || !put_one(call->ep, call->value))
+    if (nc_gate_flag(&call->ep->chan->gate[RX], memory_order_relaxed) != 0 || !put_one(call->ep, false, call->value))
         return NULL;
     call->value = NULL;
     return Py_NewRef(Py_None);
@@ -300,7 +305,7 @@ static inline step take_some(Endpoint *ep, PyObject **values, uint64_t n, uint64
 /* The plain case of a look. */
 static inline bool take_first(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    if (called || (*out = take_one(call->ep)) == NULL)
+    if ((*out = take_one(call->ep, called)) == NULL)
         return false;
     tell(call->ep->chan, TX, kicks);
     return true;
@@ -324,7 +329,7 @@ static PyObject *recv_at_once(Call *call)
 {
     if (nc_gate_flag(&call->ep->chan->gate[TX], memory_order_relaxed) != 0) /* as in send_at_once */
         return NULL;
-    return take_one(call->ep);
+    return take_one(call->ep, false);
 }
 
 static const call_op recv_op = {"recv", "Receiver.recv", recv_look, call_recv_timed_out, false, recv_at_once};

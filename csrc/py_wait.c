@@ -20,7 +20,8 @@ void gate_notify(chan_block *b, int side, nc_box **kicks)
 {
     nc_gate *g = &b->gate[side];
     nc_gate_enter(g, core_generation());
-    nc_gate_call_all(g, block_have(b, side), kicks);
+    if (g->waiting > 0)
+        nc_gate_call_all(g, block_have(b, side), kicks);
     nc_gate_exit(g);
 }
 
@@ -46,7 +47,8 @@ int line_up(chan_block *b, int side, nc_waiter *w, uint64_t least, uint64_t shar
     NC_STEP("line_up: enrolled, not looked again");
     uint64_t have = block_have(b, side); /* W3 */
     bool turn = nc_gate_my_turn(g, w, have);
-    nc_gate_call_all(g, have, kicks);
+    if (turn || g->waiting > 1) /* else it waits alone, in vain */
+        nc_gate_call_all(g, have, kicks);
     nc_gate_exit(g);
     return turn || nc_waiter_state_of(w) == NC_CALLED ? LINE_TURN : LINE_SLEEP;
 }
@@ -81,7 +83,8 @@ void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks)
     nc_gate_leave(g, w);
     if (ep->deferred && ep->claim == NULL)
         ep->deferred = nc_gate_resume(g, ep, kicks);
-    nc_gate_call_all(g, chan_have(c, side), kicks);
+    if (g->waiting > 0)
+        nc_gate_call_all(g, chan_have(c, side), kicks);
     nc_gate_exit(g);
 }
 
@@ -146,14 +149,15 @@ static void awaitable_end(Awaitable *aw, nc_box **kicks)
         sleeper_free(sl); /* not the last reference to its future: that is released later */
 }
 
-/* Look, and line up while there is nothing.  Holding the awaitable and its endpoint. */
-static int awaitable_advance(Awaitable *aw, PyObject **out, nc_box **kicks)
+/* Look, and line up while there is nothing.  `looked`: it has just looked in vain, and what came since is seen by
+ * lining up, but for one thing.  Holding the awaitable and its endpoint. */
+static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box **kicks)
 {
     Call *call = &aw->call;
-    for (;;) {
+    for (;; looked = false) {
         uint32_t place = awaitable_place(aw);
         step s = STEP_BLOCKED;
-        if (place != NC_WAITING) {
+        if (place != NC_WAITING && !(looked && place == NC_OUTSIDE && !call->ep->closed)) {
             s = call->op->look(call, place == NC_CALLED, out, kicks);
             if (s == STEP_READY || s == STEP_ERROR) {
                 awaitable_end(aw, kicks);
@@ -267,7 +271,7 @@ static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_
         sleeper_set_future(sl, future);
         before = aw->future; /* it was prepared in vain, native code came between */
         aw->future = future;
-        s = awaitable_advance(aw, out, kicks);
+        s = awaitable_advance(aw, true, out, kicks);
     } else
         awaitable_end(aw, kicks);
     s = awaitable_finish(aw, s, out);
@@ -355,7 +359,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     s = awaitable_begin(aw, &was);
     begun = s != STEP_ERROR;
     if (s == STEP_READY)
-        s = awaitable_finish(aw, awaitable_advance(aw, out, &kicks), out);
+        s = awaitable_finish(aw, awaitable_advance(aw, false, out, &kicks), out);
     Py_END_CRITICAL_SECTION2();
     if (!begun)
         return STEP_ERROR;
@@ -366,6 +370,8 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     if (s == STEP_BLOCKED)
         s = awaitable_woken_by_stranger(c->st, aw, was) ? STEP_PREPARE : STEP_ERROR;
     s = awaitable_wait(aw, s, out, &kicks);
+    if (s == STEP_READY && aw->call.op->at_once != NULL && aw->call.value == NULL)
+        aw->worn = aw->expired = aw->call.late = false; /* one item, gone: that is all there was */
     Py_XDECREF(was);
     settle_soon(c, kicks);
     return s;
