@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--python", action="append", metavar="PATH", help="an interpreter to measure with")
     parser.add_argument("-o", "--output", default="docs", help="for the report, its plots and the results (docs)")
     parser.add_argument("--afresh", action="store_true", help="forget what was measured before")
-    parser.add_argument("--rounds", default="15")
+    parser.add_argument("--rounds", default="19")
     parser.add_argument("--seconds", help="how long one entry runs in one round, about")
     parser.add_argument("--latency", help="round trips to time one by one")
     options = parser.parse_args()

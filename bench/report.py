@@ -20,6 +20,7 @@ from contenders import NEXUS
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from measure import QUANTILES
 from run import all_bars, read
 
 from nexus_channels._bench import is_ours
@@ -329,7 +330,7 @@ PERCENTILES = ([1, 2, 10, 100, 1000, 2000], ["min", "p50", "p90", "p99", "p99.9"
 def curves(axes: Axes, found: Record, style: Callable[[str], Record]) -> None:
     """How long the quickest so-and-so-many took at most."""
     for name in sorted(found, key=lambda name: found[name]["p50"], reverse=True):
-        its = [(1 / (1 - q), ns / 1000) for q, ns in found[name]["quantiles"] if q < 1 and ns > 0]
+        its = [(1 / (1 - q), ns / 1000) for q, ns in zip(QUANTILES, found[name]["quantiles"], strict=True) if q < 1]
         axes.plot(*zip(*its, strict=True), label=name, **style(name))
     axes.set_xscale("log")
     axes.set_yscale("log")

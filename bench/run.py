@@ -173,7 +173,7 @@ def percentiles(latency: Latency) -> dict[str, Any]:
     return {
         **{name: latency.at(quantile) for name, quantile in PERCENTILES.items()},
         "count": len(latency.sorted),
-        "quantiles": [[quantile, latency.at(quantile)] for quantile in QUANTILES],
+        "quantiles": [latency.at(quantile) for quantile in QUANTILES],
     }
 
 
