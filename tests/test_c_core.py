@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parent / "c" / "run.sh"
+FUZZ = Path(__file__).parent / "fuzz" / "run.sh"
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc to build the C tests with"),
@@ -29,3 +30,11 @@ def test_core_holds_on_its_own(part):
     for line in lines:
         if line.startswith("SKIPPED"):
             pytest.skip(line)
+
+
+def test_byte_ring_holds_for_the_fuzzers_corpus():
+    done = subprocess.run([FUZZ, "0"], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if done.stdout.startswith("SKIPPED"):
+        pytest.skip(done.stdout)
+    assert len([line for line in done.stdout.splitlines() if line.startswith("ok ")]) == 2

@@ -58,6 +58,7 @@ B3 = (
 ARGUED = {
     ("nc_ring_push_mp", "release", "relaxed"): R2,
     ("nc_ring_pop_sc", "acquire", "relaxed", "A2"): R2,
+    ("nc_ring_pop_one_sc", "acquire", "relaxed", "A2"): R2,
     (
         "nc_box_post",
         "acq_rel",
@@ -114,6 +115,17 @@ def operations(text):
         yield m.start(), end, "store" if kind is None else kind if kind in ("load", "store") else "rmw"
 
 
+def first_argument(call):
+    """The text between the first parenthesis and the first comma that is in no other."""
+    begin = call.index("(") + 1
+    depth = 0
+    for i, c in enumerate(call[begin:], begin):
+        if c == "," and depth == 0:
+            return call[begin:i]
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(c, 0)
+    return call[begin:-1]
+
+
 def label_of(text, start, end):
     """The labels in the comment on the operation's line, else the nearest one above it."""
     line_end = text.index("\n", end)
@@ -138,7 +150,7 @@ def mutations(header):
             given = m.group().removeprefix("memory_order_")
             order = "seq_cst" if given in ("publish", "order") else given
             what = "failure" if kind == "rmw" and i == 1 else kind
-            target = re.match(r"\w+\(&?((?:[^,()]|\([^()]*\))+),", code[start:end]).group(1)
+            target = first_argument(code[start:end]).lstrip("&")
             target = "slot" if target == "r" else target  # nc_ring_fill
             label = label_of(text, start, end)
             for to in ["relaxed", *WEAKER[what].get(order, [])]:
@@ -183,8 +195,8 @@ class Lab:
         source, *defines = what.split()
         obj, program = self.folder / "m.o", self.folder / "m"
         self.run(
-            [self.cc, "-O1", *CFLAGS, *defines, '-DNC_MODEL="model.h"', f"-I{HERE / 'model'}", f"-I{HERE}", f"-I{self.csrc}",
-             "-fsanitize=thread", "-c", HERE / "model" / source, "-o", obj], check=True)  # fmt: skip
+            [self.cc, "-O1", *CFLAGS, *defines, '-DNC_MODEL="model.h"', f"-I{HERE / 'model'}", f"-I{HERE}",
+             f"-I{self.csrc}", "-fsanitize=thread", "-c", HERE / "model" / source, "-o", obj], check=True)  # fmt: skip
         self.run([self.cc, obj, self.engine, "-o", program], check=True)
         try:
             done = self.run([program, "-x"])
@@ -199,8 +211,8 @@ class Lab:
     def stress(self, what):
         source, *defines = what.split()
         program = self.folder / "s"
-        self.run([self.cc, "-O1", "-g", *CFLAGS, *defines, f"-I{HERE}", f"-I{self.csrc}", "-fsanitize=thread", HERE / source,
-                  "-pthread", "-o", program], check=True)  # fmt: skip
+        self.run([self.cc, "-O1", "-g", *CFLAGS, *defines, f"-I{HERE}", f"-I{self.csrc}", "-fsanitize=thread",
+                  HERE / source, "-pthread", "-o", program], check=True)  # fmt: skip
         done = self.run([program], env={"TSAN_OPTIONS": "halt_on_error=1", "STRESS_ITEMS": "20000"})
         if "ThreadSanitizer" in done.stderr:
             return f"TSan, {what}"

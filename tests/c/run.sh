@@ -89,7 +89,7 @@ case $size in
         gate_plain=5000 gate_address=2000 gate_thread=1000 delay_times=20 delay_items=500
         ;;
     short)
-        limit=120 ring_plain=100000 log_plain=50000 gate_plain=5000 delay_times=20 delay_items=500 modes=plain
+        limit=120 ring_plain=100000 log_plain=20000 gate_plain=5000 delay_times=20 delay_items=500 modes=plain
         bounds='-l 1'
         ;;
 esac

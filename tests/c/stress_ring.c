@@ -43,8 +43,9 @@ static void produce(int producer)
             batch[i] = it;
         }
         for (uint64_t done = 0; done < n;) {
-            uint64_t went = many ? nc_ring_push_mp(&ring, batch + done, n - done)
-                                 : nc_ring_push_sp(&ring, batch + done, n - done, memory_order_release);
+            uint64_t went = many            ? nc_ring_push_mp(&ring, batch + done, n - done)
+                            : n - done == 1 ? nc_ring_push_one_sp(&ring, batch[done], memory_order_release)
+                                            : nc_ring_push_sp(&ring, batch + done, n - done, memory_order_release);
             done += went;
             if (went == 0)
                 stress_relax(&spins);
@@ -59,7 +60,11 @@ static void consume(void)
     unsigned spins = 0;
     while (left > 0) {
         void *batch[BATCH];
-        uint64_t n = nc_ring_pop_sc(&ring, batch, 1 + test_random(&seed) % largest, memory_order_release);
+        uint64_t n = 1 + test_random(&seed) % largest;
+        if (n == 1)
+            n = (batch[0] = nc_ring_pop_one_sc(&ring, memory_order_release)) != NULL;
+        else
+            n = nc_ring_pop_sc(&ring, batch, n, memory_order_release);
         for (uint64_t i = 0; i < n; i++) {
             item it = *(item *)batch[i];
             wrong += it.producer >= PRODUCERS || it.number != next[it.producer]++ ||

@@ -244,6 +244,27 @@ static void batches(uint64_t capacity, uint64_t start)
 }
 static void a_batch_takes_what_fits(void) { for_all(batches); }
 
+/* The forms for one value do what the others do with one. */
+static void one_by_one(uint64_t capacity, uint64_t start)
+{
+    (void)start;
+    uint64_t laps = capacity < 100 ? 60 / capacity + 3 : 2, from = 0;
+    if (many)
+        return; /* there is no push_one_mp */
+    for (uint64_t lap = 0; lap < laps; lap++) {
+        for (uint64_t i = 0; i < capacity; i++)
+            CHECK(nc_ring_push_one_sp(&ring, &values[(from + i) % sizeof values], memory_order_seq_cst));
+        CHECK(!nc_ring_push_one_sp(&ring, &values[0], memory_order_seq_cst));
+        check_invariants(from, from + capacity);
+        for (uint64_t i = 0; i < capacity; i++)
+            CHECK(nc_ring_pop_one_sc(&ring, memory_order_seq_cst) == &values[(from + i) % sizeof values]);
+        CHECK(nc_ring_pop_one_sc(&ring, memory_order_seq_cst) == NULL);
+        from += capacity;
+        check_invariants(from, from);
+    }
+}
+static void one_by_one_is_like_a_batch_of_one(void) { for_all(one_by_one); }
+
 static void around_the_end(uint64_t capacity, uint64_t start)
 {
     (void)start;
@@ -440,6 +461,18 @@ static void the_consumer_waits_for_a_claimed_slot_and_yields(void)
     }
 }
 
+static void pop_one_waits_for_nothing(void)
+{
+    many = true;
+    setup(3, -(uint64_t)50);
+    atomic_store_explicit(&ring.tail, nc_ring_advance(&ring, tail(), 1), memory_order_relaxed); /* a claim */
+    CHECK(nc_ring_pop_one_sc(&ring, memory_order_seq_cst) == NULL);
+    CHECK_EQ(nc_ring_len(&ring), 1);
+    atomic_store_explicit(&slots[nc_ring_index(&ring, head())], &values[0], memory_order_release);
+    CHECK(nc_ring_pop_one_sc(&ring, memory_order_seq_cst) == &values[0]);
+    check_invariants(1, 1);
+}
+
 static void one_of_a_batch_claimed_is_stored_late(void)
 {
     many = true;
@@ -465,6 +498,7 @@ int main(void)
     RUN(a_new_ring_is_empty);
     RUN(a_ring_holds_exactly_its_capacity);
     RUN(a_batch_takes_what_fits);
+    RUN(one_by_one_is_like_a_batch_of_one);
     RUN(the_counters_wrap);
     RUN(any_mix_of_batches);
     RUN(the_head_is_only_read_when_the_stale_one_says_full);
@@ -476,6 +510,7 @@ int main(void)
     RUN(a_producer_that_was_overtaken_claims_what_is_left);
     RUN(a_claimed_slot_counts_before_it_is_stored);
     RUN(the_consumer_waits_for_a_claimed_slot_and_yields);
+    RUN(pop_one_waits_for_nothing);
     RUN(one_of_a_batch_claimed_is_stored_late);
     return test_report();
 }
