@@ -59,12 +59,6 @@ ARGUED = {
     ("nc_ring_push_mp", "release", "relaxed"): R2,
     ("nc_ring_pop_sc", "acquire", "relaxed", "A2"): R2,
     ("nc_ring_pop_one_sc", "acquire", "relaxed", "A2"): R2,
-    (
-        "nc_box_post",
-        "acq_rel",
-        "release",
-        "B2",
-    ): "`top` is stored in the waiter, never followed: the push need only release.",
     ("nc_box_post", "acq_rel", "acquire", "B3"): B3,
     ("nc_box_unchain", "acq_rel", "release", "B3"): B3,
     ("nc_post_abandon", "acq_rel", "release", "B4"): (
