@@ -1,5 +1,6 @@
 """The core without Python: the programs of tests/c, plain and short; their run.sh has sanitizers and full sizes."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parent / "c" / "run.sh"
+PROTOCOL = Path(__file__).parent.parent / "csrc" / "PROTOCOL.md"
 FUZZ = Path(__file__).parent / "fuzz" / "run.sh"
 
 pytestmark = [
@@ -38,3 +40,14 @@ def test_byte_ring_holds_for_the_fuzzers_corpus():
     if done.stdout.startswith("SKIPPED"):
         pytest.skip(done.stdout)
     assert len([line for line in done.stdout.splitlines() if line.startswith("ok ")]) == 2
+
+
+@pytest.mark.skipif(not PROTOCOL.is_file(), reason="the sources are not here")
+def test_protocol_says_who_notices_each_edge_by_models_that_exist():
+    text = PROTOCOL.read_text()
+    edges, table = set(re.findall(r"\b[A-Z][1-9]\b", text)), text[text.index("## 8. Who notices") :]
+    rows = re.findall(r"^\| ([A-Z][1-9](?:, [A-Z][1-9])*) \| (.*) \|$", table, re.MULTILINE)
+    assert {edge for row in rows for edge in row[0].split(", ")} == edges
+    models = "".join(path.read_text() for path in (RUN.parent / "model").glob("*.c"))
+    for name in re.findall(r'"([^"]*)"', "\n".join(row[1] for row in rows)):
+        assert name.startswith("...") or f'{{"{name}' in models, name

@@ -26,12 +26,14 @@ MODELS = {
     "nc_log.h": ["log.c", f"gate.c {BYTES}"],
     "nc_gate.h": ["gate.c", f"gate.c {BYTES}"],
     "nc_end.h": ["end.c"],
+    "chan.h": [f"gate.c {BYTES}"],  # the channel that a binding would build: C3
 }
 STRESS = {
     "nc_ring.h": ["stress_ring.c", "stress_gate.c"],
     "nc_log.h": ["stress_log.c", f"stress_gate.c {BYTES}"],
     "nc_gate.h": ["stress_gate.c", f"stress_gate.c {BYTES}"],
     "nc_end.h": [],
+    "chan.h": [],
 }
 CFLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
 
@@ -50,17 +52,10 @@ R2 = (
     "releases, and the consumer has acquired a `tail` past the slot before it reads it. Store and load of the slot "
     "need coherence alone; both could be relaxed for good."
 )
-B3 = (
-    "Needed by C11, but seen only by a model that has load buffering, which RC11, the explorer and x86 leave out: a "
-    "pusher that finds `kick` raised relies on its push being before the exchange that lowers it, and so before the "
-    "kick. To break it, the push has to read from a taking of the mail that comes after that kick."
-)
 ARGUED = {
     ("nc_ring_push_mp", "release", "relaxed"): R2,
     ("nc_ring_pop_sc", "acquire", "relaxed", "A2"): R2,
     ("nc_ring_pop_one_sc", "acquire", "relaxed", "A2"): R2,
-    ("nc_box_post", "acq_rel", "acquire", "B3"): B3,
-    ("nc_box_unchain", "acq_rel", "release", "B3"): B3,
     ("nc_post_abandon", "acq_rel", "release", "B4"): (
         "Who abandons with success never looks at the waiter again, so this half is not used; but C11 wants the order "
         "of success to be no weaker than that of failure, which acquires."
@@ -156,7 +151,7 @@ class Lab:
         self.folder, self.cc = Path(folder), cc
         self.csrc = self.folder / "csrc"
         self.csrc.mkdir()
-        for header in CSRC.glob("nc_*.h"):
+        for header in [*CSRC.glob("nc_*.h"), CSRC / "chan.h"]:
             shutil.copy(header, self.csrc)
         self.engine = self.folder / "model.o"
         self.run([cc, "-O2", "-std=gnu11", "-c", HERE / "model/model.c", "-o", self.engine], check=True)
@@ -167,6 +162,7 @@ class Lab:
         global HERE, CSRC
         HERE = Path(shutil.copytree(HERE, Path(folder) / "tests"))
         CSRC = Path(shutil.copytree(CSRC, Path(folder) / "pristine"))
+        shutil.copy(HERE / "chan.h", CSRC)
 
     def run(self, command, check=False, timeout=300, env=None):
         command, env = [str(part) for part in command], {**os.environ, **(env or {})}
@@ -189,8 +185,8 @@ class Lab:
         source, *defines = what.split()
         obj, program = self.folder / "m.o", self.folder / "m"
         self.run(
-            [self.cc, "-O1", *CFLAGS, *defines, '-DNC_MODEL="model.h"', f"-I{HERE / 'model'}", f"-I{HERE}",
-             f"-I{self.csrc}", "-fsanitize=thread", "-c", HERE / "model" / source, "-o", obj], check=True)  # fmt: skip
+            [self.cc, "-O1", *CFLAGS, *defines, '-DNC_MODEL="model.h"', f"-I{HERE / 'model'}", f"-I{self.csrc}",
+             f"-I{HERE}", "-fsanitize=thread", "-c", HERE / "model" / source, "-o", obj], check=True)  # fmt: skip
         self.run([self.cc, obj, self.engine, "-o", program], check=True)
         try:
             done = self.run([program, "-x"])
@@ -222,11 +218,17 @@ class Lab:
         self.restore(mutation.header)
 
 
+def summary(rows):
+    caught, argued = sum(bool(m.caught) for m in rows), sum(not m.caught and bool(m.argued) for m in rows)
+    return f"{len(rows)} tried, {caught} caught, {argued} argued, {len(rows) - caught - argued} neither"
+
+
 def report(rows):
     yield "# Every memory order weakened in turn, and who noticed"
     yield ""
     yield "Made by `tests/c/mutate.py`, which says what is tried. Each row is one change to a copy of the headers. A"
-    yield "model is one of `tests/c/model`; TSan is a stress program of `tests/c` under ThreadSanitizer."
+    yield "model is one of `tests/c/model`; TSan is a stress program of `tests/c` under ThreadSanitizer. What a label"
+    yield "stands for is in `csrc/PROTOCOL.md`, and there, in short, who notices what."
     yield ""
     yield "| label | where | operation | order | tried | caught by |"
     yield "|---|---|---|---|---|---|"
@@ -239,6 +241,8 @@ def report(rows):
             caught = f"nobody: reason {reasons.index(m.argued) + 1}"
         caught = (caught or "**nobody**").replace("|", "\\|")
         yield f"| {m.label} | {m.where} | {m.what} | {m.order} | {m.to} | {caught} |"
+    yield ""
+    yield summary(rows)
     yield ""
     yield "## Reasons"
     yield ""
@@ -271,9 +275,8 @@ def main():
         print(text)
     elif args.output:
         args.output.write_text(text)
-    caught, argued = sum(bool(m.caught) for m in todo), sum(not m.caught and bool(m.argued) for m in todo)
-    unexplained = len(todo) - caught - argued
-    print(f"{len(todo)} tried, {caught} caught, {argued} argued, {unexplained} neither")
+    print(summary(todo))
+    unexplained = [m for m in todo if not m.caught and not m.argued]
     return 1 if unexplained and not args.list else 0
 
 
