@@ -8,8 +8,9 @@ import threading
 import time
 
 import pytest
+from anychannel import ALL, AnyChannel
 from harness import GIL_ENABLED, SLOWNESS, run_child, size
-from support import DEADLINE, in_thread, until, until_blocked, until_parked
+from support import DEADLINE, drive, in_thread, until, until_blocked, until_parked
 from tracing import between_marks, strace
 
 from nexus_channels import Empty, EndpointClosed, Full, RecvError, RecvTimeout, SendError, SendTimeout
@@ -595,6 +596,41 @@ def test_pitfall_20_a_try_call_beside_a_busy_thread_does_not_lose_the_gil(varian
         sys.setswitchinterval(interval)
         thread.join()
     assert took < 4
+
+
+@pytest.mark.skipif(not GIL_ENABLED, reason="there is no GIL to lose")
+@pytest.mark.parametrize("name", ALL)
+def test_pitfall_20_calls_that_need_not_wait_never_let_go_of_the_gil(name, spawn):
+    """Threads that want it all the time get it when it is let go, and by force after a long time."""
+    channel = AnyChannel(name, 8)
+    interval, stop = sys.getswitchinterval(), False
+    turns = []
+
+    def want():
+        while not stop:
+            turns.append(None)
+            time.sleep(0)
+
+    for _ in range(2):
+        spawn(want)
+    try:
+        until(lambda: len(turns) > 10)
+        sys.setswitchinterval(DEADLINE)
+        for _ in range(2):  # what they began to wait before that is forced once more
+            before = len(turns)
+            for number in range(10_000):
+                channel.try_send(number)
+                channel.try_recv()
+                drive(channel.sending(number))
+                if channel.blocks:
+                    channel.recv_blocking()
+                    channel.send_blocking(number)
+                channel.drain()
+            during = len(turns) - before
+        assert during == 0
+    finally:
+        sys.setswitchinterval(interval)
+        stop = True
 
 
 @pytest.mark.skipif(not GIL_ENABLED, reason="there is no GIL to lose")
