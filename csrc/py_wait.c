@@ -110,7 +110,7 @@ int wait_traverse_line(nc_gate *g, visitproc visit, void *arg)
 
 /* ---- awaitables: one step --------------------------------------------------------------------------- */
 
-enum { CREATED, PARKED, DONE };
+enum { CREATED, BEGUN, PARKED, DONE };
 enum { STEP_SLEEP = STEP_BUSY + 1, STEP_PREPARE };
 
 typedef struct Awaitable {
@@ -120,11 +120,11 @@ typedef struct Awaitable {
     PyObject *future;             /* what the task waits on while PARKED */
     PyObject *timer;              /* asyncio.TimerHandle */
     sleeper *sleeper;             /* stands in line for it; from the first time that it has to wait */
-    uint8_t state;
-    bool running;                 /* inside a step: Python code that it runs cannot step it again */
-    bool expired;                 /* the timer went off */
-    bool requeue;                 /* a part of it went: it goes to the end of the line */
+    uint32_t state; /* CREATED until its first step begins: read alone there, right after it was written */
+    bool expired; /* the timer went off */
+    bool requeue; /* a part of it went: it goes to the end of the line */
     bool worn; /* more than op, ep, value, timeout and state is not as awaitable_reset() leaves it */
+    bool running; /* inside a step: Python code that it runs cannot step it again */
 } Awaitable;
 
 static void raise_reused(Awaitable *aw)
@@ -200,6 +200,8 @@ static int awaitable_begin(Awaitable *aw, PyObject **was)
         return STEP_ERROR;
     }
     aw->running = true;
+    if (aw->state == CREATED)
+        aw->state = BEGUN;
     if (aw->state == PARKED && !aw->expired && (awaitable_place(aw) != NC_CALLED || aw->sleeper->waiter.deferred)) {
         *was = Py_XNewRef(aw->future);
         return STEP_BLOCKED;
@@ -406,17 +408,22 @@ __attribute__((noinline)) static Awaitable *awaitable_make(PyTypeObject *type)
  * state owns, still of its type and tracked by the collector, ended and without an endpoint.  The collector may show
  * it to a user like any other; then it is his. */
 #if NC_RECYCLES
-static inline Awaitable *awaitable_new(core_state *st, bool claims)
+/* One that was kept, or NULL. */
+static inline Awaitable *awaitable_kept(core_state *st, bool claims)
 {
     unsigned n = st->spare[claims].n;
-    if (n > 0) {
-        PyObject *aw = st->spare[claims].of[n - 1];
-        st->spare[claims].n = n - 1;
-        if (Py_REFCNT(aw) == 1)
-            return (Awaitable *)aw;
-        Py_DECREF(aw);
-    }
-    return awaitable_make(claims ? st->claim_awaitable_type : st->awaitable_type);
+    PyObject *aw = n > 0 ? st->spare[claims].of[n - 1] : NULL;
+    if (aw == NULL || Py_REFCNT(aw) != 1)
+        return NULL;
+    st->spare[claims].n = n - 1;
+    return (Awaitable *)aw;
+}
+
+/* Let go of the last one kept if a user has got hold of it: it is not to be used again. */
+static void awaitable_give_away(core_state *st, bool claims)
+{
+    if (st->spare[claims].n > 0)
+        Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
 }
 
 /* Bring back to life what is being freed.  False if there are enough; else its endpoint is the caller's. */
@@ -433,10 +440,9 @@ static inline bool awaitable_keep(core_state *st, Awaitable *aw, bool claims)
     return true;
 }
 #else
-static Awaitable *awaitable_new(core_state *st, bool claims)
-{
-    return awaitable_make(claims ? st->claim_awaitable_type : st->awaitable_type);
-}
+static Awaitable *awaitable_kept(core_state *Py_UNUSED(st), bool Py_UNUSED(claims)) { return NULL; }
+
+static void awaitable_give_away(core_state *Py_UNUSED(st), bool Py_UNUSED(claims)) {}
 
 static bool awaitable_keep(core_state *Py_UNUSED(st), Awaitable *Py_UNUSED(aw), bool Py_UNUSED(claims))
 {
@@ -460,10 +466,18 @@ int wait_traverse_spares(core_state *st, visitproc visit, void *arg)
     return 0;
 }
 
+/* A new one, where none is kept or the next is a user's. */
+static Awaitable *awaitable_other(core_state *st, bool claims)
+{
+    awaitable_give_away(st, claims);
+    return awaitable_make(claims ? st->claim_awaitable_type : st->awaitable_type);
+}
+
 PyObject *wait_new(const Call *call, double timeout)
 {
-    Awaitable *aw = awaitable_new(call->ep->chan->st, call->op->claims);
-    if (aw == NULL) {
+    core_state *st = call->ep->chan->st;
+    Awaitable *aw = awaitable_kept(st, call->op->claims);
+    if (aw == NULL && (aw = awaitable_other(st, call->op->claims)) == NULL) {
         Py_XDECREF(call->value);
         Py_DECREF(call->ep);
         return NULL;
@@ -475,12 +489,8 @@ PyObject *wait_new(const Call *call, double timeout)
     return (PyObject *)aw;
 }
 
-/* The same for a call that moves one item: what a spare has already is not written. */
-PyObject *wait_new_one(const call_op *op, Endpoint *ep, PyObject *value, double timeout)
+static inline PyObject *awaitable_one(Awaitable *aw, const call_op *op, Endpoint *ep, PyObject *value, double timeout)
 {
-    Awaitable *aw = awaitable_new(ep->chan->st, false);
-    if (aw == NULL)
-        return NULL;
     aw->call.op = op;
     aw->call.ep = (Endpoint *)Py_NewRef(ep);
     aw->call.value = Py_XNewRef(value);
@@ -489,12 +499,27 @@ PyObject *wait_new_one(const call_op *op, Endpoint *ep, PyObject *value, double 
     return (PyObject *)aw;
 }
 
+__attribute__((noinline)) static PyObject *wait_new_one_slowly(const call_op *op, Endpoint *ep, PyObject *value,
+                                                               double timeout)
+{
+    Awaitable *aw = awaitable_other(ep->chan->st, false);
+    return aw != NULL ? awaitable_one(aw, op, ep, value, timeout) : NULL;
+}
+
+/* The same for a call that moves one item: what a spare has already is not written. */
+PyObject *wait_new_one(const call_op *op, Endpoint *ep, PyObject *value, double timeout)
+{
+    Awaitable *aw = awaitable_kept(ep->chan->st, false);
+    return aw != NULL ? awaitable_one(aw, op, ep, value, timeout) : wait_new_one_slowly(op, ep, value, timeout);
+}
+
 /* The first look of a new awaitable, with which most end: with a GIL nothing has to be held for it. */
 static int awaitable_first_look(Awaitable *aw, PyObject **out)
 {
     Chan *c = aw->call.ep->chan;
     nc_box *kicks = NULL;
     int s;
+    aw->state = BEGUN;
     aw->running = true;
     *out = NULL;
     s = aw->call.op->look(&aw->call, false, out, &kicks);
@@ -515,7 +540,7 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
 
 static int awaitable_run(Awaitable *aw, PyObject **out)
 {
-    if (!NC_FREE_THREADED && aw->state == CREATED && !aw->running)
+    if (!NC_FREE_THREADED && aw->state == CREATED)
         return awaitable_first_look(aw, out);
     return awaitable_step(aw, out);
 }
@@ -524,7 +549,7 @@ static int awaitable_run(Awaitable *aw, PyObject **out)
 static inline PyObject *awaitable_at_once(Awaitable *aw)
 {
     PyObject *(*at_once)(Call *) = aw->call.op->at_once;
-    if (NC_FREE_THREADED || aw->state != CREATED || aw->running || at_once == NULL)
+    if (NC_FREE_THREADED || aw->state != CREATED || at_once == NULL)
         return NULL;
     PyObject *result = at_once(&aw->call);
     if (result != NULL)
@@ -751,7 +776,7 @@ static PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyObject *awaitable_repr(PyObject *self)
 {
-    static const char *const states[] = {"created", "waiting", "done"};
+    static const char *const states[] = {"created", "running", "waiting", "done"};
     Awaitable *aw = (Awaitable *)self;
     return PyUnicode_FromFormat("<%s() %s at %p>", aw->call.op->qualname, states[aw->state], self);
 }
@@ -860,7 +885,7 @@ static PyObject *awaitable_aenter(PyObject *self, PyObject *Py_UNUSED(ignored))
     Awaitable *aw = (Awaitable *)self;
     bool fresh;
     Py_BEGIN_CRITICAL_SECTION(aw);
-    fresh = aw->state == CREATED && !aw->running;
+    fresh = aw->state == CREATED;
     if (fresh)
         claim_aenter(&aw->call);
     Py_END_CRITICAL_SECTION();
