@@ -250,8 +250,12 @@ PyObject *endpoint_same_channel(PyObject *self, PyObject *other)
 PyObject *endpoint_repr(PyObject *self)
 {
     Endpoint *ep = (Endpoint *)self;
+    bool closed;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    closed = ep->closed;
+    Py_END_CRITICAL_SECTION();
     return PyUnicode_FromFormat("<%s %s, %zd of %llu buffered, at %p>", Py_TYPE(self)->tp_name,
-                                ep->closed                                     ? "closed"
+                                closed                                         ? "closed"
                                 : nc_gate_over_seen(&ep->chan->gate[ep->side]) ? "disconnected"
                                                                                : "open",
                                 endpoint_length(self), (unsigned long long)chan_capacity(ep->chan), self);

@@ -331,7 +331,11 @@ PyObject *claim_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 bool claim_leave(Claim *claim, bool failed)
 {
-    if (!claim_is_open(claim) && claim->view == NULL)
+    bool viewed;
+    Py_BEGIN_CRITICAL_SECTION(claim->ep);
+    viewed = claim->view != NULL;
+    Py_END_CRITICAL_SECTION();
+    if (!claim_is_open(claim) && !viewed)
         return true;
     if (claim_finish(claim, failed ? FINISH_ABORT : FINISH_COMMIT, claim->record.size, false))
         return true;

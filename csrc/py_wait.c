@@ -68,6 +68,19 @@ static void line_defer(Call *call, nc_waiter *w)
     call->ep->deferred = true;
 }
 
+/* Was w put off, and not called again since?  Also under the gate's lock, as those who take others out of the line
+ * may call it without the endpoint.  Holding that. */
+static bool line_deferred(Call *call, nc_waiter *w)
+{
+    if (!call->ep->deferred)
+        return false;
+    nc_gate *g = &call->ep->chan->gate[call->ep->side];
+    nc_gate_enter(g, core_generation());
+    bool deferred = w->deferred;
+    nc_gate_exit(g);
+    return deferred;
+}
+
 /* About to sleep: not behind somebody who will never come. */
 static void line_look_ahead(Chan *c, int side, nc_box **kicks)
 {
@@ -202,7 +215,8 @@ static int awaitable_begin(Awaitable *aw, PyObject **was)
     aw->running = true;
     if (aw->state == CREATED)
         aw->state = BEGUN;
-    if (aw->state == PARKED && !aw->expired && (awaitable_place(aw) != NC_CALLED || aw->sleeper->waiter.deferred)) {
+    if (aw->state == PARKED && !aw->expired &&
+        (awaitable_place(aw) != NC_CALLED || line_deferred(&aw->call, &aw->sleeper->waiter))) {
         *was = Py_XNewRef(aw->future);
         return STEP_BLOCKED;
     }
@@ -326,11 +340,13 @@ static void awaitable_release(core_state *st, Awaitable *aw)
     PyErr_Restore(type, value, traceback);
 }
 
-/* It is not done: prepare until it sleeps or is, then let go of what is not needed any more. */
+/* It is this thread's step, or done by it: prepare until it sleeps or is done, then let go of what is not needed any
+ * more. */
 static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
 {
     Chan *c = aw->call.ep->chan;
-    aw->worn = true;
+    if (NC_RECYCLES) /* else nobody asks, and other threads might be at it */
+        aw->worn = true;
     while (s == STEP_PREPARE) {
         settle_soon(c, *kicks);
         *kicks = NULL;
@@ -338,7 +354,7 @@ static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
     }
     if (s == STEP_SLEEP)
         line_look_ahead(c, aw->call.ep->side, kicks);
-    else if (aw->state == DONE)
+    else
         awaitable_release(c->st, aw);
     return s;
 }
@@ -348,7 +364,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
 {
     nc_box *kicks = NULL;
     PyObject *was = NULL;
-    bool begun;
+    bool begun, bare;
     int s;
     *out = NULL;
     if (aw->call.ep == NULL) {
@@ -356,23 +372,26 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
         return STEP_ERROR;
     }
     Chan *c = aw->call.ep->chan;
-    aw->worn = true;
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
     s = awaitable_begin(aw, &was);
+    aw->worn = true;
     begun = s != STEP_ERROR;
     if (s == STEP_READY)
         s = awaitable_finish(aw, awaitable_advance(aw, false, out, &kicks), out);
+    bare = aw->call.value == NULL && aw->timer == NULL; /* here: others may end it as soon as it is let go */
     Py_END_CRITICAL_SECTION2();
     if (!begun)
         return STEP_ERROR;
-    if (s == STEP_READY && was == NULL && aw->call.value == NULL && aw->timer == NULL) { /* at the first look */
+    if (s == STEP_READY && was == NULL && bare) { /* at the first look */
         settle_soon(c, kicks);
         return s;
     }
-    if (s == STEP_BLOCKED)
-        s = awaitable_woken_by_stranger(c->st, aw, was) ? STEP_PREPARE : STEP_ERROR;
-    s = awaitable_wait(aw, s, out, &kicks);
-    if (s == STEP_READY && aw->call.op->at_once != NULL && aw->call.value == NULL)
+    bool ours = s != STEP_BLOCKED || awaitable_woken_by_stranger(c->st, aw, was);
+    if (ours)
+        s = awaitable_wait(aw, s == STEP_BLOCKED ? STEP_PREPARE : s, out, &kicks);
+    else
+        s = STEP_ERROR;
+    if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->call.value == NULL)
         aw->worn = aw->expired = aw->call.late = false; /* one item, gone: that is all there was */
     Py_XDECREF(was);
     settle_soon(c, kicks);
@@ -557,9 +576,18 @@ static inline PyObject *awaitable_at_once(Awaitable *aw)
     return result;
 }
 
+static int awaitable_state(PyObject *self)
+{
+    int state;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    state = ((Awaitable *)self)->state;
+    Py_END_CRITICAL_SECTION();
+    return state;
+}
+
 __attribute__((noinline)) static PySendResult awaitable_am_send_slowly(PyObject *self, PyObject *arg, PyObject **out)
 {
-    if (arg != Py_None && arg != NULL && ((Awaitable *)self)->state == CREATED) {
+    if (arg != Py_None && arg != NULL && awaitable_state(self) == CREATED) {
         PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
         return PYGEN_ERROR;
     }
@@ -778,7 +806,7 @@ static PyObject *awaitable_repr(PyObject *self)
 {
     static const char *const states[] = {"created", "running", "waiting", "done"};
     Awaitable *aw = (Awaitable *)self;
-    return PyUnicode_FromFormat("<%s() %s at %p>", aw->call.op->qualname, states[aw->state], self);
+    return PyUnicode_FromFormat("<%s() %s at %p>", aw->call.op->qualname, states[awaitable_state(self)], self);
 }
 
 static PyObject *awaitable_name(PyObject *self, void *qualified)
@@ -789,7 +817,11 @@ static PyObject *awaitable_name(PyObject *self, void *qualified)
 
 static PyObject *awaitable_cr_running(PyObject *self, void *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(((Awaitable *)self)->running);
+    bool running;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    running = ((Awaitable *)self)->running;
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(running);
 }
 
 static PyObject *awaitable_cr_await(PyObject *self, void *Py_UNUSED(ignored))
@@ -1026,7 +1058,7 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
     parker_receive(p);
     uint32_t place = nc_waiter_state_of(&p->waiter);
     *turn = false;
-    if (place == NC_CALLED && p->waiter.deferred)
+    if (place == NC_CALLED && line_deferred(call, &p->waiter))
         s = STEP_BUSY;
     else if (place != NC_WAITING) /* before lining up too: the endpoint was let go of since the first look */
         s = call->op->look(call, place == NC_CALLED, out, kicks);

@@ -14,11 +14,11 @@ import pytest
 from anychannel import THREADED, AnyChannel
 from harness import seeded, size
 from steploop import StepLoop
-from support import DEADLINE
+from support import DEADLINE, until
 
-from nexus_channels import BusyError, ChannelError, RecvError
+from nexus_channels import BusyError, ChannelError, Full, RecvError
 
-ROUNDS = size(150, 20_000)
+ROUNDS = size(100, 20_000)
 
 
 def at_once(spawn, make, *acts, rounds=ROUNDS):
@@ -28,11 +28,12 @@ def at_once(spawn, make, *acts, rounds=ROUNDS):
     """
     made = [make() for _ in range(rounds)]
     outcomes = [[None] * len(acts) for _ in made]
-    barrier = threading.Barrier(len(acts))
+    arrived = [[] for _ in made]
 
     def thread(number, act):
-        for thing, outcome in zip(made, outcomes, strict=True):
-            barrier.wait(DEADLINE)
+        for thing, outcome, there in zip(made, outcomes, arrived, strict=True):
+            there.append(number)
+            until(lambda there=there: len(there) == len(acts))  # awake: a lock would let them go one by one
             try:
                 outcome[number] = act(thing)
             except Exception as error:
@@ -290,14 +291,14 @@ def test_a_block_that_is_left_by_several(bytes_name, spawn):
         return channel, claim
 
     def leave(made):
-        made[1].__enter__()[:] = made[0].pack(5)
+        made[1].__enter__()  # and leaves the view alone: one view belongs to one thread
         made[1].__exit__(None, None, None)
 
     acts = [leave, leave, lambda made: made[1].__exit__(ValueError, ValueError(), None), lambda made: repr(made[1])]
     for (channel, claim), outcome in at_once(spawn, make, *acts):
         only(outcome, ChannelError, BufferError, ValueError)
         claim.__exit__(None, None, None)
-        assert channel.drain() in ([], [5], [0])
+        assert len(channel.drain()) <= 1
 
 
 def test_an_iterator_of_claims_that_several_advance(bytes_name, spawn):
@@ -321,6 +322,40 @@ def test_an_iterator_of_claims_that_several_advance(bytes_name, spawn):
         del iterator
         assert sum(map(bool, outcome[:3])) == 3
         assert channel.rx.is_disconnected
+
+
+def test_one_put_off_for_a_claim_is_stepped_and_called_at_once(spawn):
+    """Called not by the claim's end, but because one in line beside it will never run: its loop is closed."""
+    loops = []
+
+    def make():
+        channel, loop, dying = AnyChannel("mpsc_bytes"), StepLoop(), StepLoop()
+        channel.fill()
+        calls = claiming, put_off, lost = channel.tx.claim(8), channel.sending(1), channel.sending(2)
+        for call in calls:
+            (dying if call is lost else loop).call(call.send, None)
+        channel.drain()
+        claim = loop.call(finish, claiming)[0]
+        loop.call(put_off.send, None)
+        dying.close()
+        loops.append(loop)
+        return channel, channel.tx.clone(), put_off, claim, lost
+
+    def step(made):
+        for _ in range(20):
+            with contextlib.suppress(RuntimeError):
+                finish(made[2])
+
+    # There is room for this, but not behind those in line.
+    acts = [lambda made: made[1].try_send(bytes(40)), step]
+    for made, outcome in at_once(spawn, make, *acts):
+        only(outcome, Full)
+        channel, _, put_off, claim, _ = made
+        put_off.close()
+        claim.abort()
+        assert channel.tx.statistics().waiting_senders == 0
+    for loop in loops:
+        loop.close()
 
 
 def test_native_ends_that_are_made_and_closed(bytes_name, spawn):
