@@ -21,24 +21,67 @@ AUTOMATIC = {"capfd", "capsys", "monkeypatch", "recwarn"}
 
 # {module: reason} or {module: {function: reason}}
 ALONE = {
+    "test_api": {"test_nothing_starts_a_thread_while_channels_are_only_used_without_waiting": PROCESS},
     "test_bench_command": CHILDREN,
+    "test_bytes_stress": {"test_no_traced_allocation_grows_with_the_number_of_messages": PROCESS},
     "test_c_core": CHILDREN,
+    "test_claims": {
+        "test_pitfall_43_the_interpreter_exits_with_claims_out_and_a_daemon_thread_waiting": CHILDREN,
+    },
     "test_examples": CHILDREN,
     "test_exit": CHILDREN,
+    "test_faults_loops": {
+        "test_a_real_loop_whose_descriptors_were_closed_behind_it": PROCESS,
+        "test_a_thread_forks_while_another_waits": CHILDREN,
+        "test_exit_handlers_send_receive_and_wake_a_daemon_thread": CHILDREN,
+        "test_multiprocessing_spawn_refuses_endpoints_and_uses_its_own": CHILDREN,
+        "test_the_package_is_imported_anew_while_channels_of_the_old_one_are_in_use": CHILDREN,
+    },
     "test_faults_memory": CHILDREN,
     "test_fork": CHILDREN,
     "test_info": CHILDREN,
     "test_leaks": CHILDREN,
+    "test_lifecycle": {
+        "test_pitfall_15_a_program_in_development_mode_hears_nothing_of_dropped_endpoints": CHILDREN,
+        "test_pitfall_16_a_long_chain_of_channels_is_freed_without_overflowing_the_stack": CHILDREN,
+        "test_pitfall_16_dropping_both_ends_frees_what_is_buffered_at_once": PROCESS,
+    },
+    "test_loops": {
+        "test_a_loop_that_lies_where_a_dead_one_was_is_not_taken_for_it": PROCESS,  # whose memory is used again
+        "test_descriptors_stay_flat_over_many_loops": CHILDREN,
+        "test_loops_that_are_dropped_take_their_wake_descriptor_with_them": CHILDREN,
+        "test_without_free_descriptors_waits_across_threads_still_work": CHILDREN,
+    },
     "test_mux": CHILDREN,
+    "test_native": {"test_without_the_door_the_import_says_why": CHILDREN},
     "test_native_examples": CHILDREN,
     "test_native_exit": CHILDREN,
     "test_native_header": CHILDREN,
+    "test_native_wakes": CHILDREN,
     "test_package": CHILDREN,
     "test_readme": CHILDREN,
     "test_signals": MAIN_THREAD,
     "test_soak": CHILDREN,
     "test_subinterpreters": CHILDREN,
+    "test_threads": {
+        "test_calls_make_no_system_call_when_nobody_waits": CHILDREN,
+        "test_pitfall_10_a_blocked_wait_uses_no_processor_time": CHILDREN,
+        "test_pitfall_20_a_blocking_call_that_need_not_wait_keeps_the_gil": PROCESS,
+        "test_pitfall_20_a_try_call_beside_a_busy_thread_does_not_lose_the_gil": PROCESS,
+        "test_timeouts_are_on_the_monotonic_clock": CHILDREN,
+    },
     "test_typing": CHILDREN,
+    "test_wakeups": {
+        "test_a_burst_from_a_thread_over_many_channels_is_one_system_call": CHILDREN,
+        "test_a_loop_blocked_in_its_selector_is_woken_from_a_signal_handler_on_its_own_thread": MAIN_THREAD,
+        "test_a_loop_is_woken_from_a_handler_it_was_given_itself": MAIN_THREAD,
+        "test_a_storm_of_timer_signals_that_send_is_received_whole": CHILDREN,
+        "test_blocking_waits_open_no_descriptor_and_start_no_thread": PROCESS,
+        "test_no_descriptor_is_opened_for_wake_ups_from_callbacks_of_the_same_loop": CHILDREN,
+        "test_nothing_is_made_until_somebody_waits_across_threads": CHILDREN,
+        "test_one_loop_has_one_wake_descriptor_however_many_channels_it_waits_on": CHILDREN,
+        "test_two_tasks_of_one_loop_wake_each_other_without_a_system_call_of_their_own": CHILDREN,
+    },
 }
 
 

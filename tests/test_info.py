@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import FREE_THREADED, GIL_ENABLED
+from harness import FREE_THREADED, GIL_ENABLED, run_child
 
 import nexus_channels
 from nexus_channels import __main__, _core
@@ -64,6 +64,21 @@ def test_info_tells_whether_the_gil_is_there(info):
     assert info["free-threaded"].startswith("yes" if FREE_THREADED else "no")
     if FREE_THREADED and not GIL_ENABLED:
         assert info["free-threaded"] == "yes, running without the GIL"
+
+
+@pytest.mark.skipif(not FREE_THREADED, reason="this build of Python has a GIL")
+def test_importing_every_module_leaves_the_gil_off():
+    script = """
+import importlib, pkgutil, sys
+import nexus_channels
+for module in pkgutil.iter_modules(nexus_channels.__path__, "nexus_channels."):
+    if module.name.rpartition(".")[2] not in ("__main__", "native"):  # the program; the door, which is not built
+        importlib.import_module(module.name)
+        assert not sys._is_gil_enabled(), module.name
+assert "nexus_channels._core" in sys.modules
+print("off")
+"""
+    assert run_child(script, flags=["-W", "error"], env={"PYTHON_GIL": ""}) == "off\n"
 
 
 def test_info_tells_whether_there_is_a_native_door(info):

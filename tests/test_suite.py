@@ -1,0 +1,18 @@
+"""What the suite says of its own tests is true."""
+
+import ast
+
+import parallel
+import pytest
+import refleak
+from harness import TESTS
+
+LISTS = [parallel.ALONE, refleak.UNCOUNTED]
+
+
+@pytest.mark.parametrize("listed", LISTS, ids=["run by one thread", "not counted"])
+def test_every_test_that_is_listed_exists_and_every_list_is_in_order(listed):
+    assert list(listed) == sorted(listed)
+    for module, functions in listed.items():
+        there = {node.name for node in ast.parse((TESTS / f"{module}.py").read_text()).body if hasattr(node, "name")}
+        assert isinstance(functions, str) or set(functions) <= there
