@@ -49,9 +49,10 @@ suite() {
     (cd "$tree" && PATH=$bin:$PATH NEXUS_TEST_DRIVER_FLAGS="--coverage -fprofile-update=atomic -O0" \
         "$bin/python" -m pytest -q --basetemp="$work/$1-tmp") || code=1
     mkdir -p "$tree/build/c"
-    for program in test_ring test_gate stress_ring stress_gate; do
+    for program in "$tree"/tests/c/test_*.c "$tree"/tests/c/stress_*.c; do
         (cd "$tree/build/c" && gcc --coverage -fprofile-update=atomic -O0 -std=c11 -I../../tests/c -I../../csrc \
-            "../../tests/c/$program.c" -pthread -o $program && STRESS_ITEMS=2000 ./$program >/dev/null) || code=1
+            "$program" -pthread -o "$(basename "$program" .c)" &&
+            STRESS_ITEMS=2000 "./$(basename "$program" .c)" >/dev/null) || code=1
     done
     "$bin/gcovr" --root "$tree" --filter "$tree/csrc/" --merge-mode-functions=separate --json "$work/$1.json" \
         "$tree/build" "$work/$1-tmp" || code=1
