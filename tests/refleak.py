@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import warnings
 
+import parallel
 import pytest
 from _pytest.runner import runtestprotocol
 
@@ -20,6 +21,18 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 # {module: reason} or {module: {function: reason}}
 UNCOUNTED = {}
+
+
+def _reason_not_to_count(item):
+    reason = parallel.ALONE.get(item.module.__name__, {})
+    if not isinstance(reason, str):
+        reason = reason.get(item.originalname)
+    if reason == parallel.CHILDREN:
+        return reason
+    if hasattr(item, "callspec") and item.callspec.params.get("loop_factory") == "uvloop":
+        return "built for interpreters that do not count references"
+    reason = UNCOUNTED.get(item.module.__name__, {})
+    return reason if isinstance(reason, str) else reason.get(item.originalname)
 
 
 def _clear_caches():
@@ -56,9 +69,8 @@ class RefLeaks:
         return f"reference leaks: {WARM_UPS} runs to warm up, then up to {MEASURED} that all leave something behind"
 
     def pytest_runtest_protocol(self, item, nextitem):
-        reasons = UNCOUNTED.get(item.module.__name__, {})
-        if isinstance(reasons, str) or item.originalname in reasons:
-            return None
+        if _reason_not_to_count(item) is not None:
+            return None  # run once, as ever
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         reports = self._repeat(item, nextitem)
         for report in reports:
