@@ -101,7 +101,8 @@ def introduction(main_records: dict[str, Record], records: list[Record]) -> list
     first = next(iter(main_records.values()), records[0])
     about = first["about"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    commits = sorted({str(r["about"]["commit"])[:12] + r["about"]["commit"][40:] for r in records})
+    known = {r["about"]["commit"] or "unknown" for r in records}  # a copy that is no checkout has none
+    commits = sorted(commit[:12] + commit[40:] for commit in known)
     return [
         "# Benchmarks\n",
         "Written by `python bench/report.py`; [bench/README.md](../bench/README.md) says how it is measured.",
