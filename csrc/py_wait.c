@@ -1008,9 +1008,15 @@ static double monotonic(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Pauses.  A signal that comes between the spin and the sleep is not heard before the next wake-up, as with
- * CPython's own locks: so the one thread that runs Python's signal handlers spins but shortly. */
-enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 1024 };
+/* A wait that took less than this would have been spun through, and is next time: falling asleep and waking up takes as
+ * long.  So whoever waits seldom or long spends next to nothing on it. */
+#define SPIN_WORTH 100e-6 /* seconds */
+enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; the most takes about as long */
+enum { STILL = 24 }; /* pauses in which whoever fills or empties a ring moves at least once */
+#define ENOUGH (NC_FREE_THREADED ? 64 : UINT64_MAX)
+
+/* Alone on one processor there is nobody to wait for awake. */
+static _Atomic unsigned spin_most = SPIN_MOST; /* relaxed: written when the module is made, always the same */
 
 static bool in_main_thread(void)
 {
@@ -1027,9 +1033,26 @@ static bool in_main_thread(void)
 #endif
 }
 
-/* Asleep until a kick, a signal or the deadline (< 0: none), at first awake for the blink of an eye in
- * which the answer often comes; without the GIL. */
-static PyLockStatus parker_sleep(parker *p, double deadline, unsigned *spin)
+/* Called, and whoever called is likely to be still at it: stay awake a moment longer, as long as there is ever more.
+ * With a GIL it holds that, and asking for it now means to sleep until it ends, which takes longer than filling or
+ * emptying the ring.  Without, both would fight for each cache line, item by item. */
+static void parker_linger(chan_block *b, int side, unsigned most)
+{
+    uint64_t before = 0, now;
+    for (unsigned spins = 0, still = 0; spins < most && still < STILL; still++) {
+        if ((now = block_have(b, side)) != before) {
+            before = now;
+            still = 0;
+        }
+        if (now >= ENOUGH)
+            return;
+        nc_relax(&spins);
+    }
+}
+
+/* Until a kick, a signal or the deadline (< 0: none), at first awake; without the GIL.  `doze`: awake only, as if a
+ * signal had come then. */
+static PyLockStatus parker_sleep(parker *p, chan_block *b, int side, double deadline, unsigned spin, bool doze)
 {
     PyLockStatus slept = PY_LOCK_ACQUIRED;
     PY_TIMEOUT_T us = -1;
@@ -1039,15 +1062,16 @@ static PyLockStatus parker_sleep(parker *p, double deadline, unsigned *spin)
             return PY_LOCK_FAILURE;
         us = left > 3600 ? (PY_TIMEOUT_T)3600000000 : (PY_TIMEOUT_T)ceil(left * 1e6); /* it is asked again */
     }
-    Py_BEGIN_ALLOW_THREADS unsigned spins = 0;
-    while (spins < *spin && !nc_post_waits(&p->waiter))
+    unsigned spins = 0;
+    Py_BEGIN_ALLOW_THREADS;
+    while (spins < spin && !nc_post_waits(&p->waiter))
         nc_relax(&spins);
-    if (!nc_post_waits(&p->waiter)) {
-        *spin = *spin / 2 > SPIN_LEAST ? *spin / 2 : SPIN_LEAST;
-        slept = PyThread_acquire_lock_timed(p->lock, us, 1);
-    } else
-        *spin = *spin * 2 < SPIN_MOST ? *spin * 2 : SPIN_MOST;
-    Py_END_ALLOW_THREADS return slept == PY_LOCK_FAILURE && us > 0 && deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
+    if (nc_post_waits(&p->waiter))
+        parker_linger(b, side, spin);
+    else
+        slept = doze ? PY_LOCK_INTR : PyThread_acquire_lock_timed(p->lock, us, 1);
+    Py_END_ALLOW_THREADS;
+    return slept == PY_LOCK_FAILURE && us > 0 && deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
 }
 
 /* One round: look if it is our turn, line up if there was nothing.  *turn: look again at once.  Holding the
@@ -1074,16 +1098,18 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
     return STEP_BLOCKED;
 }
 
-/* Sleep until called: STEP_BLOCKED, or STEP_ERROR when a signal handler raised or the time is up. */
-static step park_sleep(Call *call, parker *p, double deadline)
+/* Sleep until called: STEP_BLOCKED, or STEP_ERROR when a signal handler raised or the time is up.  A signal that comes
+ * between the spin and the sleep is not heard before the next wake-up, as with CPython's own locks: so the one thread
+ * that runs Python's signal handlers looks for signals after it has spun for long (*fresh), and then spins but shortly.
+ */
+static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bool *fresh)
 {
     Endpoint *ep = call->ep;
-    /* relaxed: a hint; the last sleeper on this endpoint leaves what suited it */
-    unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed);
-    if (spin > SPIN_MAIN && in_main_thread())
+    bool doze = spin > SPIN_MAIN && in_main_thread() && *fresh;
+    if (spin > SPIN_MAIN && !doze && in_main_thread())
         spin = SPIN_MAIN;
-    PyLockStatus slept = parker_sleep(p, deadline, &spin);
-    atomic_store_explicit(&ep->spin, spin, memory_order_relaxed);
+    *fresh = false;
+    PyLockStatus slept = parker_sleep(p, ep->chan->block, ep->side, deadline, spin, doze);
     if (slept == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
         return STEP_ERROR;
     if (slept == PY_LOCK_FAILURE && !nc_post_waits(&p->waiter)) {
@@ -1098,9 +1124,10 @@ static step park(Call *call, double timeout, PyObject **out)
 {
     Endpoint *ep = call->ep;
     Chan *c = ep->chan;
-    double deadline = timeout < 0 ? -1 : monotonic() + timeout;
+    double began = monotonic(), deadline = timeout < 0 ? -1 : began + timeout;
+    unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint: what suited the last one here */
     nc_box *kicks = NULL;
-    bool turn;
+    bool turn, fresh = true;
     step s;
     parker *p = parker_new(ep);
     if (p == NULL) {
@@ -1117,8 +1144,11 @@ static step park(Call *call, double timeout, PyObject **out)
         settle(c->st, c, kicks);
         kicks = NULL;
         if (s == STEP_BLOCKED && !turn)
-            s = park_sleep(call, p, deadline);
+            s = park_sleep(call, p, deadline, spin, &fresh);
     } while (s == STEP_BLOCKED);
+    unsigned most = atomic_load_explicit(&spin_most, memory_order_relaxed);
+    spin = monotonic() - began < SPIN_WORTH ? most : spin / 2 > SPIN_LEAST ? spin / 2 : SPIN_LEAST;
+    atomic_store_explicit(&ep->spin, spin, memory_order_relaxed);
     Py_BEGIN_CRITICAL_SECTION(ep);
     line_leave(c, ep->side, &p->waiter, &kicks);
     Py_END_CRITICAL_SECTION();
@@ -1161,6 +1191,8 @@ PyObject *wait_blocking(Call *call, double timeout)
 
 int wait_add_types(PyObject *module, core_state *st)
 {
+    if (sysconf(_SC_NPROCESSORS_ONLN) == 1)
+        atomic_store_explicit(&spin_most, SPIN_LEAST, memory_order_relaxed);
     st->awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);
     st->claim_awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &claim_awaitable_spec, NULL);
     return st->awaitable_type != NULL && st->claim_awaitable_type != NULL ? 0 : -1;
