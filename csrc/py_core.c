@@ -182,7 +182,7 @@ static PyObject *build_info(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ign
                          SANITIZER, "cache_line", NC_CACHE_LINE);
 }
 
-static PyObject *import_attr(const char *module, const char *name)
+PyObject *core_import(const char *module, const char *name)
 {
     PyObject *m = PyImport_ImportModule(module);
     PyObject *attr = m != NULL ? PyObject_GetAttrString(m, name) : NULL;
@@ -193,7 +193,7 @@ static PyObject *import_attr(const char *module, const char *name)
 static int import_errors(core_state *st)
 {
     for (int i = 0; i < ERRORS; i++)
-        if ((st->errors[i] = import_attr("nexus_channels.errors", error_names[i])) == NULL)
+        if ((st->errors[i] = core_import("nexus_channels.errors", error_names[i])) == NULL)
             return -1;
     return 0;
 }
@@ -201,48 +201,28 @@ static int import_errors(core_state *st)
 /* asyncio's dict of running tasks where there is one, else its function: either tells who runs on a loop. */
 static PyObject *import_current_tasks(void)
 {
-    PyObject *tasks = import_attr("_asyncio", "_current_tasks");
+    PyObject *tasks = core_import("_asyncio", "_current_tasks");
     if (tasks != NULL && PyDict_Check(tasks))
         return tasks;
     Py_XDECREF(tasks);
     PyErr_Clear();
-    return import_attr("asyncio", "current_task");
-}
-
-/* A future that is done, of a loop that is none: nobody will wait on it. */
-static PyObject *make_woken(core_state *st)
-{
-    PyObject *namespace = import_attr("types", "SimpleNamespace"), *loop = NULL, *woken = NULL, *done = NULL;
-    PyObject *get_debug = namespace != NULL ? Py_BuildValue("{sO}", "get_debug", (PyObject *)&PyBool_Type) : NULL;
-    PyObject *none = PyTuple_New(0);
-    if (get_debug != NULL && none != NULL)
-        loop = PyObject_Call(namespace, none, get_debug);
-    if (loop != NULL)
-        woken = PyObject_Vectorcall(st->Future, &loop, 0, st->loop_keyword);
-    if (woken != NULL && (done = PyObject_CallMethod(woken, "set_result", "O", Py_None)) == NULL)
-        Py_CLEAR(woken);
-    Py_XDECREF(done);
-    Py_XDECREF(loop);
-    Py_XDECREF(none);
-    Py_XDECREF(get_debug);
-    Py_XDECREF(namespace);
-    return woken;
+    return core_import("asyncio", "current_task");
 }
 
 static int import_others(core_state *st)
 {
-    if ((st->Statistics = import_attr("nexus_channels._types", "Statistics")) == NULL ||
-        (st->get_running_loop = import_attr("asyncio", "_get_running_loop")) == NULL ||
-        (st->BaseEventLoop = import_attr("asyncio", "BaseEventLoop")) == NULL ||
-        (st->Future = import_attr("asyncio", "Future")) == NULL ||
+    if ((st->Statistics = core_import("nexus_channels._types", "Statistics")) == NULL ||
+        (st->get_running_loop = core_import("asyncio", "_get_running_loop")) == NULL ||
+        (st->BaseEventLoop = core_import("asyncio", "BaseEventLoop")) == NULL ||
+        (st->Future = core_import("asyncio", "Future")) == NULL ||
         (st->Future_set_result = PyObject_GetAttrString(st->Future, "set_result")) == NULL ||
         (st->Future_blocking = PyObject_GetAttrString(st->Future, "_asyncio_future_blocking")) == NULL ||
-        (st->Task = import_attr("asyncio", "Task")) == NULL ||
-        (st->CancelledError = import_attr("asyncio", "CancelledError")) == NULL ||
-        (st->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL || (st->woken = make_woken(st)) == NULL ||
+        (st->Task = core_import("asyncio", "Task")) == NULL ||
+        (st->CancelledError = core_import("asyncio", "CancelledError")) == NULL ||
+        (st->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL ||
         (st->context_keyword = Py_BuildValue("(s)", "context")) == NULL ||
         (st->current_tasks = import_current_tasks()) == NULL ||
-        (st->invalid_state = import_attr("asyncio", "InvalidStateError")) == NULL ||
+        (st->invalid_state = core_import("asyncio", "InvalidStateError")) == NULL ||
         (st->mailboxes = PyDict_New()) == NULL)
         return -1;
     return 0;

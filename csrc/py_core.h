@@ -132,6 +132,8 @@ typedef struct core_state {
 PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...);
 /* A new type, added to the module under `name`; a reference, or NULL with an exception set. */
 PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *name);
+/* An attribute of a module, which is imported; a new reference, or NULL with an exception set. */
+PyObject *core_import(const char *module, const char *name);
 /* Seconds from an argument: < 0 for None or infinity; false with ValueError or TypeError set. */
 bool core_parse_timeout(PyObject *arg, double *seconds);
 /* How many times this process was forked off, counting along: what was born elsewhere must not be woken. */

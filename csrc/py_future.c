@@ -62,9 +62,36 @@ void future_free_spares(core_state *st)
     }
 }
 
+/* A future of asyncio's that is done, of a loop that is none: nobody will wait on it.  Made when the first task waits,
+ * not with the module: the first releases of 3.12 do not stand asyncio's futures in sub-interpreters. */
+static PyObject *woken_new(core_state *st)
+{
+    PyObject *namespace = core_import("types", "SimpleNamespace"), *loop = NULL, *woken = NULL, *done = NULL;
+    PyObject *get_debug = namespace != NULL ? Py_BuildValue("{sO}", "get_debug", (PyObject *)&PyBool_Type) : NULL;
+    PyObject *none = PyTuple_New(0);
+    if (get_debug != NULL && none != NULL)
+        loop = PyObject_Call(namespace, none, get_debug);
+    if (loop != NULL)
+        woken = PyObject_Vectorcall(st->Future, &loop, 0, st->loop_keyword);
+    if (woken != NULL && (done = PyObject_CallMethod(woken, "set_result", "O", Py_None)) == NULL)
+        Py_CLEAR(woken);
+    Py_XDECREF(done);
+    Py_XDECREF(loop);
+    Py_XDECREF(none);
+    Py_XDECREF(get_debug);
+    Py_XDECREF(namespace);
+    return woken;
+}
+
 /* As a task wants it: asked for by an `await`. */
 PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop)
 {
+    if (st->woken == NULL) {
+        PyObject *woken = woken_new(st);
+        if (woken == NULL)
+            return NULL;
+        Py_XSETREF(st->woken, woken); /* making it ran Python code, which may have come here */
+    }
     Future *f = future_alloc(st);
     if (f == NULL)
         return NULL;
