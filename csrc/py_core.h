@@ -225,19 +225,15 @@ typedef struct payload_kind {
     call_op send_many[FORMS], recv_many[FORMS];
 } payload_kind;
 extern const payload_kind ring_payload, log_payload;
-#define SEND_MANY_OPS(look)                                                                          \
-    {                                                                                                \
-        {"send_many", "Sender.send_many", look, call_send_many_timed_out, false, NULL},              \
-        {                                                                                            \
-            "send_many_blocking", "Sender.send_many_blocking", look, call_send_many_timed_out, false \
-        }                                                                                            \
+#define SEND_MANY_OPS(look)                                                                               \
+    {                                                                                                     \
+        {"send_many", "Sender.send_many", look, call_send_many_timed_out, false, NULL},                   \
+        {"send_many_blocking", "Sender.send_many_blocking", look, call_send_many_timed_out, false, NULL}, \
     }
-#define RECV_MANY_OPS(look)                                                                       \
-    {                                                                                             \
-        {"recv_many", "Receiver.recv_many", look, call_recv_timed_out, false, NULL},              \
-        {                                                                                         \
-            "recv_many_blocking", "Receiver.recv_many_blocking", look, call_recv_timed_out, false \
-        }                                                                                         \
+#define RECV_MANY_OPS(look)                                                                            \
+    {                                                                                                  \
+        {"recv_many", "Receiver.recv_many", look, call_recv_timed_out, false, NULL},                   \
+        {"recv_many_blocking", "Receiver.recv_many_blocking", look, call_recv_timed_out, false, NULL}, \
     }
 
 /* py_call.c */

@@ -599,7 +599,9 @@ def unread(pipe):
 def asleep(process):
     """True if every thread of the process waits in the kernel."""
     tasks = pathlib.Path(f"/proc/{process.pid}/task").iterdir()
-    return all("State:\tS" in (task / "status").read_text() for task in tasks)
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one ended meanwhile
+        return all("State:\tS" in (task / "status").read_text() for task in tasks)
+    return False
 
 
 @needs_proc

@@ -131,9 +131,9 @@ def test_ends_that_come_and_go_while_messages_flow(driver):
     tx, rx = mpsc_bytes.channel(1 << 12)
     told, failures = [0] * 4, []
 
-    def come_and_go(who):
+    def come_and_go(who, mine):
         try:
-            with tx.clone() as mine:
+            with mine:
                 for number in range(rounds):
                     end = mine.native()
                     job = driver.producer(end, 10**9, who=who, timeout=-1 if number % 2 else 0)
@@ -145,7 +145,7 @@ def test_ends_that_come_and_go_while_messages_flow(driver):
             failures.append(error)
 
     async def main():
-        threads = [Spawned(come_and_go, who) for who in range(4)]
+        threads = [Spawned(come_and_go, who, tx.clone()) for who in range(4)]
         tx.close()
         received = 0
         async for claim in rx:
