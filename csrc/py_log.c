@@ -14,6 +14,89 @@ typedef struct ClaimIterator {
     Claim *last;                  /* strong; in the endpoint's critical section */
 } ClaimIterator;
 
+/* ---- the plain case --------------------------------------------------------------------------------- */
+
+/* Most calls find room, or a message, and nobody in line: they end here.  What is not so plain goes the long way, which
+ * says why. */
+static inline bool plain(Endpoint *ep, uint32_t crowded)
+{
+    return !ep->closed && nc_gate_crowd(&ep->chan->gate[ep->side]) < crowded && !claim_lent(ep);
+}
+
+/* The bytes of a message that nobody can change or move before it is copied. */
+static inline const char *plain_bytes(PyObject *data, uint64_t *n)
+{
+    if (PyBytes_CheckExact(data)) {
+        *n = (uint64_t)PyBytes_GET_SIZE(data);
+        return PyBytes_AS_STRING(data);
+    }
+    if (!NC_FREE_THREADED && PyByteArray_CheckExact(data)) {
+        *n = (uint64_t)PyByteArray_GET_SIZE(data);
+        return PyByteArray_AS_STRING(data);
+    }
+    *n = 0;
+    return NULL;
+}
+
+/* Something was published, or given back, and somebody wants to know. */
+__attribute__((noinline)) static PyObject *tell_now(Endpoint *ep, int side, PyObject *result)
+{
+    nc_box *kicks = NULL;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    block_tell(ep->chan->block, side, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle_soon(ep->chan, kicks);
+    return result;
+}
+
+/* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
+static inline PyObject *send_plainly(Endpoint *ep, PyObject *data)
+{
+    chan_block *b = ep->chan->block;
+    nc_record record;
+    uint64_t n;
+    const char *bytes = plain_bytes(data, &n);
+    bool put = false;
+    if (n == 0 || n > nc_log_largest(b->log))
+        return NULL;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    if (plain(ep, 1) && log_claim(b, n, &record) == NC_OK) {
+        memcpy(record.data, bytes, n);
+        log_commit(b, &record, n);
+        put = true;
+    }
+    Py_END_CRITICAL_SECTION();
+    if (!put)
+        return NULL;
+    if (nc_gate_flag(&b->gate[RX], memory_order_seq_cst) == 0) /* W2 */
+        Py_RETURN_NONE;
+    return tell_now(ep, RX, Py_NewRef(Py_None));
+}
+
+/* Receive a copy the plain way, likewise. */
+static inline PyObject *recv_plainly(Endpoint *ep)
+{
+    chan_block *b = ep->chan->block;
+    nc_record record;
+    PyObject *bytes = NULL;
+    bool freed = false;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    if (plain(ep, NC_HEAD) && nc_log_peek_sc(b->log, &record, &freed, b->many, LOG_PUBLISH) == NC_OK) {
+        bytes = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
+        if (bytes != NULL)
+            log_take(b, &record);
+        else
+            PyErr_Clear(); /* the long way runs into it again */
+    }
+    Py_END_CRITICAL_SECTION();
+    if ((bytes == NULL && !freed) || nc_gate_flag(&b->gate[TX], memory_order_seq_cst) == 0) /* W2 */
+        return bytes;
+    return tell_now(ep, TX, bytes);
+}
+
+/* A list of what is received has place for so many at first, at most: what it may waste if they are fewer. */
+enum { LIST_AT_ONCE = 1024 };
+
 /* ---- senders: look ---------------------------------------------------------------------------------- */
 
 /* Room for n bytes: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR, without an exception if the receiver is gone.
@@ -75,7 +158,7 @@ static PyObject *original(PyObject *data) { return PyTuple_CheckExact(data) ? Py
 /* Copy a message into the ring. */
 static inline step put_bytes(Call *call, const char *bytes, uint64_t n, bool called)
 {
-    nc_record record;
+    nc_record record = {0}; /* the compiler cannot know that only READY has filled it */
     step s = reserve(call, n, called, &record);
     if (s == STEP_READY) {
         memcpy(record.data, bytes, n);
@@ -290,13 +373,11 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n
     return wait_new(&call, timeout);
 }
 
-static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+__attribute__((noinline)) static PyObject *send_blocking_slowly(Endpoint *ep, PyObject *data, double timeout)
 {
     HeldSend send; /* the view is left alone where it is not needed */
-    double timeout;
-    send.call = (Call){.op = &send_blocking_op, .ep = (Endpoint *)self};
-    if (!core_parse_one(send.call.ep->chan->st, "send_blocking", args, n, kwnames, &timeout) ||
-        !hold_message(&send, args[0]))
+    send.call = (Call){.op = &send_blocking_op, .ep = ep};
+    if (!hold_message(&send, data))
         return NULL;
     call_needs(&send.call, send.n);
     PyObject *result = wait_blocking(&send.call, timeout);
@@ -304,10 +385,20 @@ static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_
     return result;
 }
 
-static PyObject *sender_try_send(PyObject *self, PyObject *data)
+static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+{
+    Endpoint *ep = (Endpoint *)self;
+    double timeout;
+    if (!core_parse_one(ep->chan->st, "send_blocking", args, n, kwnames, &timeout))
+        return NULL;
+    PyObject *sent = send_plainly(ep, args[0]);
+    return sent != NULL ? sent : send_blocking_slowly(ep, args[0], timeout);
+}
+
+__attribute__((noinline)) static PyObject *try_send_slowly(Endpoint *ep, PyObject *data)
 {
     HeldSend send;
-    send.call = (Call){.op = &send_blocking_op, .ep = (Endpoint *)self};
+    send.call = (Call){.op = &send_blocking_op, .ep = ep};
     if (!hold_message(&send, data))
         return NULL;
     step s = try_call(&send.call, NULL);
@@ -316,6 +407,12 @@ static PyObject *sender_try_send(PyObject *self, PyObject *data)
         core_raise(send.call.ep->chan->st, E_FULL, data, "no room for this message now (capacity %llu)",
                    (unsigned long long)send.call.ep->chan->log->capacity);
     return s == STEP_READY ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *sender_try_send(PyObject *self, PyObject *data)
+{
+    PyObject *sent = send_plainly((Endpoint *)self, data);
+    return sent != NULL ? sent : try_send_slowly((Endpoint *)self, data);
 }
 
 /* A private list of checked messages, or NULL with an exception set. */
@@ -424,32 +521,51 @@ static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kic
     return STEP_READY;
 }
 
+/* Add a new reference to a list of which `got` items are there and `room` places allocated; false with an exception
+ * set.
+ */
+static inline bool list_add(PyObject *list, Py_ssize_t got, Py_ssize_t room, PyObject *item)
+{
+    if (got < room) {
+        PyList_SET_ITEM(list, got, item);
+        return true;
+    }
+    Py_SET_SIZE((PyVarObject *)list, got);
+    bool kept = PyList_Append(list, item) == 0;
+    Py_DECREF(item);
+    return kept;
+}
+
 /* Take up to n messages, of which `record` is the first, into a list of bytes; NULL with an exception set if not
  * even that one.  What there is no memory for stays in the ring. */
 static PyObject *take_many(Endpoint *ep, nc_record *record, Py_ssize_t n, nc_box **kicks)
 {
     chan_block *b = ep->chan->block;
-    bool freed = false, freed_any = false;
-    PyObject *list = PyList_New(0);
-    nc_result r = list != NULL ? NC_OK : NC_EMPTY;
-    while (r == NC_OK) {
+    uint64_t alike = nc_log_used(b->log) / nc_log_extent(record->size); /* so many, if all are as long as the first */
+    Py_ssize_t room = n < LIST_AT_ONCE ? n : LIST_AT_ONCE, got = 0;
+    if (alike < (uint64_t)room)
+        room = (Py_ssize_t)alike;
+    PyObject *list = PyList_New(room);
+    if (list == NULL)
+        return NULL;
+    Py_SET_SIZE((PyVarObject *)list, 0); /* until they are there: the collector, and who asks it, may see the list */
+    bool freed;
+    do {
         PyObject *bytes = PyBytes_FromStringAndSize((const char *)record->data, (Py_ssize_t)record->size);
-        bool kept = bytes != NULL && PyList_Append(list, bytes) == 0;
-        Py_XDECREF(bytes);
-        if (!kept)
+        if (bytes == NULL || !list_add(list, got, room, bytes))
             break;
+        got++;
         nc_log_release_sc(b->log, record, b->many, LOG_BATCH);
-        freed_any = true;
-        r = PyList_GET_SIZE(list) < n ? nc_log_peek_sc(b->log, record, &freed, b->many, LOG_BATCH) : NC_EMPTY;
+    } while (got < n && nc_log_peek_sc(b->log, record, &freed, b->many, LOG_BATCH) == NC_OK);
+    if (got == 0) {
+        Py_DECREF(list);
+        return NULL;
     }
-    if (freed_any) {
-        PyErr_Clear();
-        nc_log_settle_head(b->log);
-        block_tell(b, TX, kicks);
-        return list;
-    }
-    Py_XDECREF(list);
-    return NULL;
+    Py_SET_SIZE((PyVarObject *)list, got);
+    PyErr_Clear();
+    nc_log_settle_head(b->log);
+    block_tell(b, TX, kicks);
+    return list;
 }
 
 /* At least one, at most call->n. */
@@ -536,17 +652,12 @@ static PyObject *receive(PyObject *self, const call_op *op, PyObject *const *arg
     return wait_new(&(Call){op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL, false}, timeout);
 }
 
-static PyObject *receive_blocking(PyObject *self, const call_op *op, PyObject *const *args, Py_ssize_t n,
-                                  PyObject *kwnames)
+__attribute__((noinline)) static PyObject *receive_blocking(Endpoint *ep, const call_op *op, double timeout)
 {
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    if (!core_parse_none(ep->chan->st, op->name, args, n, kwnames, &timeout))
-        return NULL;
     return wait_blocking(&(Call){op, ep, NULL, 1, 1, 1, NULL, false}, timeout);
 }
 
-static PyObject *try_receive(PyObject *self, const call_op *op)
+__attribute__((noinline)) static PyObject *try_receive(PyObject *self, const call_op *op)
 {
     Call call = {.op = op, .ep = (Endpoint *)self, .n = 1};
     PyObject *out = NULL;
@@ -562,7 +673,10 @@ static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t
 
 static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    return receive_blocking(self, &recv_blocking_op, args, n, kwnames);
+    double timeout;
+    if (!core_parse_none(((Endpoint *)self)->chan->st, "recv_blocking", args, n, kwnames, &timeout))
+        return NULL;
+    return receive_blocking((Endpoint *)self, &recv_blocking_op, timeout);
 }
 
 static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored)) { return try_receive(self, &recv_op); }
@@ -574,12 +688,17 @@ static PyObject *receiver_recv_bytes(PyObject *self, PyObject *const *args, Py_s
 
 static PyObject *receiver_recv_bytes_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    return receive_blocking(self, &recv_bytes_blocking_op, args, n, kwnames);
+    double timeout;
+    if (!core_parse_none(((Endpoint *)self)->chan->st, "recv_bytes_blocking", args, n, kwnames, &timeout))
+        return NULL;
+    PyObject *bytes = recv_plainly((Endpoint *)self);
+    return bytes != NULL ? bytes : receive_blocking((Endpoint *)self, &recv_bytes_blocking_op, timeout);
 }
 
 static PyObject *receiver_try_recv_bytes(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return try_receive(self, &recv_bytes_op);
+    PyObject *bytes = recv_plainly((Endpoint *)self);
+    return bytes != NULL ? bytes : try_receive(self, &recv_bytes_op);
 }
 
 /* A memoryview of where to put a message, or NULL with an exception set. */
