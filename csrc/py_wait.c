@@ -1012,7 +1012,7 @@ static double monotonic(void)
  * long.  So whoever waits seldom or long spends next to nothing on it. */
 #define SPIN_WORTH 100e-6 /* seconds */
 enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; the most takes about as long */
-enum { STILL = 24 }; /* pauses in which whoever fills or empties a ring moves at least once */
+enum { LOOKS_EVERY = 24 }; /* pauses, in which whoever fills or empties a ring moves at least once */
 #define ENOUGH (NC_FREE_THREADED ? 64 : UINT64_MAX)
 
 /* Alone on one processor there is nobody to wait for awake. */
@@ -1035,18 +1035,16 @@ static bool in_main_thread(void)
 
 /* Called, and whoever called is likely to be still at it: stay awake a moment longer, as long as there is ever more.
  * With a GIL it holds that, and asking for it now means to sleep until it ends, which takes longer than filling or
- * emptying the ring.  Without, both would fight for each cache line, item by item. */
+ * emptying the ring.  Without, both would fight for each cache line, item by item; which is also why the ring is looked
+ * at but now and then. */
 static void parker_linger(chan_block *b, int side, unsigned most)
 {
     uint64_t before = 0, now;
-    for (unsigned spins = 0, still = 0; spins < most && still < STILL; still++) {
-        if ((now = block_have(b, side)) != before) {
-            before = now;
-            still = 0;
-        }
-        if (now >= ENOUGH)
-            return;
-        nc_relax(&spins);
+    unsigned spins = 0;
+    while (spins < most && (now = block_have(b, side)) != before && now < ENOUGH) {
+        before = now;
+        for (unsigned next = spins + LOOKS_EVERY; spins < next;)
+            nc_relax(&spins);
     }
 }
 

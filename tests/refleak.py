@@ -29,7 +29,8 @@ def _reason_not_to_count(item):
         reason = reason.get(item.originalname)
     if reason == parallel.CHILDREN:
         return reason
-    if hasattr(item, "callspec") and item.callspec.params.get("loop_factory") == "uvloop":
+    uvloop = hasattr(item, "callspec") and item.callspec.params.get("loop_factory") == "uvloop"
+    if uvloop or "numpy" in item.name:
         return "built for interpreters that do not count references"
     reason = UNCOUNTED.get(item.module.__name__, {})
     return reason if isinstance(reason, str) else reason.get(item.originalname)
