@@ -429,6 +429,14 @@ static inline void nc_gate_call_owner(nc_gate *g, void *owner, nc_box **kicks)
             nc_gate_undefer(w, kicks);
 }
 
+/* Those who were put off go on at once: there is something to see that needs no endpoint. */
+static inline void nc_gate_resume_all(nc_gate *g, nc_box **kicks)
+{
+    for (nc_waiter *w = g->first; w != NULL; w = w->next)
+        if (w->deferred)
+            nc_gate_undefer(w, kicks);
+}
+
 /* The other side has left: no wait in this line makes sense any more. */
 static inline void nc_gate_end(nc_gate *g)
 {

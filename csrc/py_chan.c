@@ -307,6 +307,7 @@ static void block_leave_side(chan_block *b, int side, nc_box **kicks)
     nc_gate_enter(theirs, core_generation());
     nc_gate_end(theirs); /* C1: first, or others would go on sending to nobody for as long as we are held up here */
     nc_gate_call_all(theirs, block_have(b, 1 - side), kicks);
+    nc_gate_resume_all(theirs, kicks);
     nc_gate_exit(theirs);
     nc_gate_enter(mine, core_generation());
     nc_gate_abandon(mine); /* C2: before the ring is emptied */
