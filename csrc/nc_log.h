@@ -225,13 +225,17 @@ static inline void nc_log_zero(nc_log *log, uint64_t first, uint64_t n)
 }
 
 /* Give back `extent` bytes from the head on.  `zero`: there are many producers, so whatever may become a
- * header has to be 0 again: all words but those in the spill, where no record starts. */
+ * header has to be 0 again: all words but those in the spill, where no record starts.  With one producer nothing has to
+ * be, and of the payload one word is: a line that the consumer wrote to is its alone, and that the producer gets back
+ * sooner than one that both have read. */
 static inline void nc_log_advance_sc(nc_log *log, uint64_t extent, bool zero, memory_order publish)
 {
     uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* ours: nobody else writes it */
     uint64_t first = (head & (log->capacity - 1)) / 8, words = extent / 8, here = log->capacity / 8 - first;
     if (zero)
         nc_log_zero(log, first, words < here ? words : here);
+    else
+        nc_log_zero(log, first + 1, 1);
     NC_STEP("advance_sc: zeroed, not given back");
     atomic_store_explicit(&log->head, head + extent, publish); /* L3 */
 }

@@ -1013,7 +1013,7 @@ static double monotonic(void)
 #define SPIN_WORTH 100e-6 /* seconds */
 enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; the most takes about as long */
 enum { LOOKS_EVERY = 24 }; /* pauses, in which whoever fills or empties a ring moves at least once */
-#define ENOUGH (NC_FREE_THREADED ? 64 : UINT64_MAX)
+enum { ENOUGH = 64, ENOUGH_BYTES = 4096 }; /* items, or bytes of messages, that are worth coming for without a GIL */
 
 /* Alone on one processor there is nobody to wait for awake. */
 static _Atomic unsigned spin_most = SPIN_MOST; /* relaxed: written when the module is made, always the same */
@@ -1033,15 +1033,21 @@ static bool in_main_thread(void)
 #endif
 }
 
+/* How much there is for the side: items or bytes to receive, or room for them. */
+static uint64_t block_filled(chan_block *b, int side)
+{
+    return side == RX && b->log != NULL ? nc_log_used(b->log) : block_have(b, side);
+}
+
 /* Called, and whoever called is likely to be still at it: stay awake a moment longer, as long as there is ever more.
  * With a GIL it holds that, and asking for it now means to sleep until it ends, which takes longer than filling or
  * emptying the ring.  Without, both would fight for each cache line, item by item; which is also why the ring is looked
  * at but now and then. */
 static void parker_linger(chan_block *b, int side, unsigned most)
 {
-    uint64_t before = 0, now;
+    uint64_t before = 0, now, enough = !NC_FREE_THREADED ? UINT64_MAX : b->log != NULL ? ENOUGH_BYTES : ENOUGH;
     unsigned spins = 0;
-    while (spins < most && (now = block_have(b, side)) != before && now < ENOUGH) {
+    while (spins < most && (now = block_filled(b, side)) != before && now < enough) {
         before = now;
         for (unsigned next = spins + LOOKS_EVERY; spins < next;)
             nc_relax(&spins);
@@ -1049,8 +1055,9 @@ static void parker_linger(chan_block *b, int side, unsigned most)
 }
 
 /* Until a kick, a signal or the deadline (< 0: none), at first awake; without the GIL.  `doze`: awake only, as if a
- * signal had come then. */
-static PyLockStatus parker_sleep(parker *p, chan_block *b, int side, double deadline, unsigned spin, bool doze)
+ * signal had come then.  *woken tells when that was, before the GIL had to be waited for. */
+static PyLockStatus parker_sleep(parker *p, chan_block *b, int side, double deadline, unsigned spin, bool doze,
+                                 double *woken)
 {
     PyLockStatus slept = PY_LOCK_ACQUIRED;
     PY_TIMEOUT_T us = -1;
@@ -1064,10 +1071,12 @@ static PyLockStatus parker_sleep(parker *p, chan_block *b, int side, double dead
     Py_BEGIN_ALLOW_THREADS;
     while (spins < spin && !nc_post_waits(&p->waiter))
         nc_relax(&spins);
-    if (nc_post_waits(&p->waiter))
-        parker_linger(b, side, spin);
-    else
+    bool posted = nc_post_waits(&p->waiter);
+    if (!posted)
         slept = doze ? PY_LOCK_INTR : PyThread_acquire_lock_timed(p->lock, us, 1);
+    *woken = monotonic();
+    if (posted)
+        parker_linger(b, side, spin);
     Py_END_ALLOW_THREADS;
     return slept == PY_LOCK_FAILURE && us > 0 && deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
 }
@@ -1100,14 +1109,14 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
  * between the spin and the sleep is not heard before the next wake-up, as with CPython's own locks: so the one thread
  * that runs Python's signal handlers looks for signals after it has spun for long (*fresh), and then spins but shortly.
  */
-static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bool *fresh)
+static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bool *fresh, double *woken)
 {
     Endpoint *ep = call->ep;
     bool doze = spin > SPIN_MAIN && in_main_thread() && *fresh;
     if (spin > SPIN_MAIN && !doze && in_main_thread())
         spin = SPIN_MAIN;
     *fresh = false;
-    PyLockStatus slept = parker_sleep(p, ep->chan->block, ep->side, deadline, spin, doze);
+    PyLockStatus slept = parker_sleep(p, ep->chan->block, ep->side, deadline, spin, doze, woken);
     if (slept == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
         return STEP_ERROR;
     if (slept == PY_LOCK_FAILURE && !nc_post_waits(&p->waiter)) {
@@ -1122,7 +1131,7 @@ static step park(Call *call, double timeout, PyObject **out)
 {
     Endpoint *ep = call->ep;
     Chan *c = ep->chan;
-    double began = monotonic(), deadline = timeout < 0 ? -1 : began + timeout;
+    double began = monotonic(), woken = began, deadline = timeout < 0 ? -1 : began + timeout;
     unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint: what suited the last one here */
     nc_box *kicks = NULL;
     bool turn, fresh = true;
@@ -1142,10 +1151,10 @@ static step park(Call *call, double timeout, PyObject **out)
         settle(c->st, c, kicks);
         kicks = NULL;
         if (s == STEP_BLOCKED && !turn)
-            s = park_sleep(call, p, deadline, spin, &fresh);
+            s = park_sleep(call, p, deadline, spin, &fresh, &woken);
     } while (s == STEP_BLOCKED);
     unsigned most = atomic_load_explicit(&spin_most, memory_order_relaxed);
-    spin = monotonic() - began < SPIN_WORTH ? most : spin / 2 > SPIN_LEAST ? spin / 2 : SPIN_LEAST;
+    spin = woken - began < SPIN_WORTH ? most : spin / 2 > SPIN_LEAST ? spin / 2 : SPIN_LEAST;
     atomic_store_explicit(&ep->spin, spin, memory_order_relaxed);
     Py_BEGIN_CRITICAL_SECTION(ep);
     line_leave(c, ep->side, &p->waiter, &kicks);
