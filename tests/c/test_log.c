@@ -267,12 +267,14 @@ static void what_one_producer_shrinks_is_not_taken_up(void)
             }
 }
 
-static void one_producer_leaves_bytes_as_they_are(void)
+static void with_one_producer_one_word_is_zeroed_and_no_more(void)
 {
     setup(64, 0, false);
     CHECK(put(56, 0));
     CHECK(get());
-    for (uint64_t i = 1; i < 8; i++)
+    CHECK_EQ(twin_word(&t, 0), 56); /* nc_log_ready stays true for what lies behind */
+    CHECK_EQ(twin_word(&t, 1), 0);
+    for (uint64_t i = 2; i < 8; i++)
         CHECK_EQ(twin_word(&t, i), UINT64_MAX);
     look_empty(); /* they lie behind the tail */
     CHECK(put(8, 0) && get() && !get());
@@ -813,7 +815,7 @@ int main(void)
     RUN(one_producer_shares_nothing_before_the_tail_moves);
     RUN(a_claim_of_one_producer_is_given_up_by_forgetting_it);
     RUN(what_one_producer_shrinks_is_not_taken_up);
-    RUN(one_producer_leaves_bytes_as_they_are);
+    RUN(with_one_producer_one_word_is_zeroed_and_no_more);
     RUN(a_claim_holds_up_what_was_committed_behind_it);
     RUN(a_claimed_header_set_by_hand_is_the_end_of_what_is_there);
     RUN(an_aborted_claim_is_stepped_over_and_that_makes_room);
