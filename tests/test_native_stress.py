@@ -27,7 +27,7 @@ def test_native_to_native_64_bytes(bytes_variant, driver, how):
 @takes_long()
 @pytest.mark.parametrize("capacity", [64, 256, 4096])
 def test_producers_of_every_way_into_a_native_consumer(driver, capacity):
-    count = size(20_000, 5_000_000)
+    count = size(20_000, 5_000_000 if capacity > 256 else 250_000)
     tx, rx = mpsc_bytes.channel(capacity)
     ways = [SEND, CLAIM, MANY, QUIET] + ([ABORTING] if capacity > 64 else [])
     ends = [tx.native() for _ in ways]
@@ -48,7 +48,7 @@ def test_producers_of_every_way_into_a_native_consumer(driver, capacity):
 @takes_long()
 @pytest.mark.parametrize("capacity", [256, 1 << 16])
 def test_two_native_and_two_python_producers_into_one_task(run, driver, capacity):
-    count = size(10_000, 5_000_000)
+    count = size(10_000, 5_000_000 if capacity > 256 else 250_000)
     check = driver.checker()
 
     def produce(tx, who):
