@@ -32,6 +32,8 @@ def _reason_not_to_count(item):
     uvloop = hasattr(item, "callspec") and item.callspec.params.get("loop_factory") == "uvloop"
     if uvloop or "numpy" in item.name:
         return "built for interpreters that do not count references"
+    if "tmp_path" in item.fixturenames:
+        return "each run makes a folder, of which pytest remembers something"
     reason = UNCOUNTED.get(item.module.__name__, {})
     return reason if isinstance(reason, str) else reason.get(item.originalname)
 

@@ -246,7 +246,7 @@ def test_pitfall_35_an_empty_message_is_refused(bytes_variant, send, data):
         pytest.param("numpy", marks=needs_numpy),
         pytest.param("fortran", marks=needs_numpy),
     ],
-    ids=["every second", "reversed", "numpy column", "fortran order"],
+    ids=["every second", "reversed", "numpy column", "numpy fortran order"],
 )
 def test_pitfall_35_a_buffer_that_is_not_contiguous_is_refused(bytes_variant, send, data):
     if isinstance(data, str):

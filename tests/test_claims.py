@@ -202,9 +202,13 @@ EXPORTS = {
     "PickleBuffer": pickle.PickleBuffer,
     "ctypes": ctypes_array,
     "iterator": lambda claim: consumed_once(iter(memoryview(claim))),
-    "numpy": pytest.param(numpy_array, marks=pytest.mark.skipif(not HAS_NUMPY, reason="numpy is not installed")),
+    "numpy": pytest.param(
+        numpy_array, id="numpy", marks=pytest.mark.skipif(not HAS_NUMPY, reason="numpy is not installed")
+    ),
     "numpy part": pytest.param(
-        lambda claim: numpy_array(claim)[::3], marks=pytest.mark.skipif(not HAS_NUMPY, reason="numpy is not installed")
+        lambda claim: numpy_array(claim)[::3],
+        id="numpy part",
+        marks=pytest.mark.skipif(not HAS_NUMPY, reason="numpy is not installed"),
     ),
 }
 
