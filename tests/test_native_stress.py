@@ -65,13 +65,13 @@ def test_two_native_and_two_python_producers_into_one_task(run, driver, capacity
         ]
         threads = [Spawned(produce, tx.clone(), who) for who in (2, 3)]
         tx.close()
-        closing = asyncio.create_task(in_thread(close_after, jobs, ends))
+        closing = Spawned(close_after, jobs, ends)
         received = 0
         while received < 4 * count:
             for message in await rx.recv_many(1000):
                 check(message)
                 received += 1
-        assert await closing == [OK, OK]
+        assert closing.join() == [OK, OK]
         for thread in threads:
             thread.join()
         assert rx.try_recv_many(1) == [] if not rx.is_disconnected else True
