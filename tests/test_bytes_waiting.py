@@ -297,7 +297,7 @@ def test_pitfall_40_a_big_sender_that_gives_up_lets_the_small_ones_behind_it_in(
 def test_a_thread_that_gives_up_lets_the_small_ones_behind_it_in(bytes_variant, spawn):
     tx, rx = bytes_variant.channel(64)
     tx.try_send(b"f" * 24)
-    big = spawn(tx.claim_blocking, 56, 0.1)
+    big = spawn(tx.claim_blocking, 56, 0.5)
     until_blocked(rx, senders=1)
     small = spawn(tx.send_blocking, b"small")
     with pytest.raises(ClaimTimeout):

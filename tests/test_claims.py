@@ -1025,7 +1025,7 @@ def test_a_thread_that_waits_in_line_waits_on_while_the_receiver_is_lent(bytes_v
 
     borrowing = spawn(borrow)
     until_blocked(rx, receivers=1)
-    waiting = spawn(rx.recv_bytes_blocking, 0.05 if by == "cancel" else None)
+    waiting = spawn(rx.recv_bytes_blocking, 0.5 if by == "cancel" else None)
     until_blocked(rx, receivers=2)
     tx.try_send_many([b"first", b"second"])
     until(lambda: lent_to == [b"first"])
