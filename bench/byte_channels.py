@@ -590,13 +590,17 @@ WHY.update(
     {
         ("bytes_64_pair", SIMPLE): (
             "two copies of 64 bytes and the accounting of a ring, where the queue moves a pointer; both make one "
-            "object a message. Counted by callgrind, sending takes 351 instructions, 121 of them the buffer protocol, "
-            "and receiving 284, 88 of them the new object."
+            "object a message."
         ),
         ("claims_65536_pair", SIMPLE): (
             "one thread that frees each object before it makes the next has the same 64 KiB in its cache all the time, "
-            "and a ring goes round its 256 KiB; with many producers it is also zeroed behind each message. Between "
-            "threads, where objects pile up, it is the other way about: `claims_65536_threads`."
+            "and a ring goes round its 256 KiB; two claims are four calls, where the queue has two; with many "
+            "producers 64 KiB are also zeroed behind each message. Between threads, where objects pile up, it is the "
+            "other way about: `claims_65536_threads`."
+        ),
+        ("claims_65536_threads", "os.pipe"): (
+            "with many producers the reader zeroes each message behind itself, for which all of it comes over from the "
+            "other core and goes back; with one producer, only what it reads does."
         ),
     }
 )
