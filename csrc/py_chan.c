@@ -153,6 +153,11 @@ uint64_t block_have(chan_block *b, int side)
     return b->log != NULL ? b->log->capacity - nc_log_used(b->log) : b->ring->capacity - nc_ring_len(b->ring);
 }
 
+uint64_t block_filled(chan_block *b, int side)
+{
+    return side == RX && b->log != NULL ? nc_log_used(b->log) : block_have(b, side);
+}
+
 static bool off_thread(Chan *c)
 {
     if (c->thread == 0 || c->thread == PyThread_get_thread_ident())

@@ -266,6 +266,8 @@ void block_unref(chan_block *b);
 static inline bool block_native(chan_block *b) { return atomic_load_explicit(&b->refs, memory_order_relaxed) > 1; }
 /* What a gate is asked for: items for receivers, room for senders. */
 uint64_t block_have(chan_block *b, int side);
+/* The same, to see it grow: all messages count. */
+uint64_t block_filled(chan_block *b, int side);
 /* Drop what is buffered, now that the receiver is gone; bytes only. */
 void block_discard_orphans(chan_block *b);
 /* After something was published: does anybody on the other side want to know? */
@@ -443,6 +445,9 @@ bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who);
 void wake_box_unref(nc_box *box);
 sleeper *sleeper_new(nc_box *box, Endpoint *owner);
 void sleeper_free(sleeper *sl);
+/* Its awaitable goes: the sleeper is freed, now or by whoever takes the mail that it is in.  Out of the line, holding
+ * the awaitable. */
+void sleeper_leave(sleeper *sl);
 void sleeper_set_future(sleeper *sl, PyObject *future);
 PyObject *loop_here(core_state *st, const char *who, nc_box **box, PyObject **get_loop);
 PyObject *loop_future(core_state *st, PyObject *loop, PyObject *get_loop);

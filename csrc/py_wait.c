@@ -158,8 +158,7 @@ static void awaitable_end(Awaitable *aw, nc_box **kicks)
         return;
     line_leave(sl->chan, sl->side, &sl->waiter, kicks);
     aw->sleeper = NULL;
-    if (nc_post_abandon(&sl->waiter))
-        sleeper_free(sl); /* not the last reference to its future: that is released later */
+    sleeper_leave(sl);
 }
 
 /* Look, and line up while there is nothing.  `looked`: it has just looked in vain, and what came since is seen by
@@ -1031,12 +1030,6 @@ static bool in_main_thread(void)
 #else
     return pthread_main_np() != 0;
 #endif
-}
-
-/* How much there is for the side: items or bytes to receive, or room for them. */
-static uint64_t block_filled(chan_block *b, int side)
-{
-    return side == RX && b->log != NULL ? nc_log_used(b->log) : block_have(b, side);
 }
 
 /* Called, and whoever called is likely to be still at it: stay awake a moment longer, as long as there is ever more.

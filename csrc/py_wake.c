@@ -161,6 +161,10 @@ void sleeper_free(sleeper *sl)
     Py_XDECREF(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* the last to know it */
     wake_box_unref(sl->waiter.box);
     Chan *c = sl->chan;
+    if (c == NULL) {
+        PyMem_Free(sl);
+        return;
+    }
     sleeper_recycle(c->st, sl);
     Py_DECREF(c); /* may be the last, and take the module along */
 }
@@ -181,6 +185,20 @@ void sleeper_set_future(sleeper *sl, PyObject *future)
 {
     Py_XINCREF(future);
     Py_XDECREF(sleeper_swap_future(sl, future));
+}
+
+/* Mail is nobody's that the collector could ask, and of a loop that was dropped nobody takes it any more: what waits
+ * there lets go of its future, and with it of that loop.  Of its channel too, with a GIL; without, whoever takes the
+ * mail may be looking at it just now. */
+void sleeper_leave(sleeper *sl)
+{
+    sleeper_set_future(sl, NULL); /* not the last reference: the awaitable's is released later */
+    if (nc_post_abandon(&sl->waiter))
+        sleeper_free(sl);
+#if !NC_FREE_THREADED
+    else
+        Py_CLEAR(sl->chan); /* nor this: its endpoint's */
+#endif
 }
 
 static int resolve_foreign(core_state *st, PyObject *future)
@@ -299,7 +317,8 @@ static void loop_box_bury(loop_box *box, nc_box **kicks)
     while (w != NULL) {
         nc_waiter *next = w->mail_next;
         sleeper *sl = container_of(w, sleeper, waiter);
-        line_drop(sl->chan, sl->side, w, kicks);
+        if (sl->chan != NULL)
+            line_drop(sl->chan, sl->side, w, kicks);
         bool gone;
         Py_XDECREF(sleeper_receive(w, &gone));
         w = next;
@@ -314,6 +333,12 @@ static void loop_box_put_back(loop_box *box, PyObject *about)
     while (w != NULL) {
         nc_waiter *next = w->mail_next;
         sleeper *sl = container_of(w, sleeper, waiter);
+        if (sl->chan == NULL) {
+            nc_post_receive(w);
+            sleeper_free(sl);
+            w = next;
+            continue;
+        }
         Chan *c = (Chan *)Py_NewRef(sl->chan);
         nc_gate *g = &c->gate[sl->side];
         nc_gate_enter(g, core_generation());

@@ -20,7 +20,12 @@ WARM_UPS, MEASURED = 2, 5
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 # {module: reason} or {module: {function: reason}}
-UNCOUNTED = {}
+UNCOUNTED = {
+    "test_loops": {
+        "test_the_ends_may_be_tasks_of_loops_of_different_kinds": "uvloop is built for interpreters that do not count",
+    },
+    "test_model_machines": "hypothesis remembers what it has tried",
+}
 
 
 def _reason_not_to_count(item):

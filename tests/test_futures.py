@@ -144,7 +144,7 @@ def test_callbacks_are_called_in_order_with_the_future_and_in_their_contexts(par
     context = contextvars.copy_context()
     context.run(variable.set, "given")
     future.add_done_callback(note("first"), context=context)
-    variable.set("current")
+    unset = variable.set("current")
     future.add_done_callback(note("second"))
     variable.set("later")
     send_in_task(step_loop, tx, 1)
@@ -154,6 +154,7 @@ def test_callbacks_are_called_in_order_with_the_future_and_in_their_contexts(par
     step_loop.call(future.add_done_callback, note("late"))
     step_loop.run_ready()
     assert called[2:] == [("late", True, "later")]
+    variable.reset(unset)
 
 
 @pytest.mark.parametrize("wrong", [(), (print, print), (print, {"other": 1}), (print, {"context": None, "other": 1})])
