@@ -1,4 +1,5 @@
-/* py_call.c: what calls have in common whether they carry objects or bytes: how a receive fails, and batches.
+/* py_call.c: what calls have in common whether they carry objects or bytes: who is told, how a receive fails,
+ * and batches.
  *
  * What differs is in the payload_kind of the channel: how a batch to be sent is held, and the looks.  Senders first,
  * receivers second.
@@ -10,6 +11,17 @@ static uint64_t share_of(Chan *c, uint64_t n)
 {
     uint64_t most = c->ring != NULL ? c->ring->capacity : 1;
     return n < most ? n : most;
+}
+
+/* Not inlined: where nobody wants to know, which is mostly, the plain way is to stay short. */
+PyObject *call_tell(Endpoint *ep, int side, PyObject *result)
+{
+    nc_box *kicks = NULL;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    gate_notify(ep->chan->block, side, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle_soon(ep->chan, kicks);
+    return result;
 }
 
 /* ---- senders ---------------------------------------------------------------------------------------- */

@@ -237,6 +237,9 @@ extern const payload_kind ring_payload, log_payload;
     }
 
 /* py_call.c */
+/* Something was published, or given back, the plain way, and the flag says that somebody wants to know.  Hands the
+ * result on. */
+PyObject *call_tell(Endpoint *ep, int side, PyObject *result);
 /* Raise errors[which] with the list of what was not sent of a batch, as it was passed. */
 void call_raise_unsent(Call *call, int which, const char *why);
 void call_send_many_timed_out(Call *call);
@@ -406,7 +409,7 @@ typedef struct parker {
 /* What stands in line for an awaitable. */
 typedef struct sleeper {
     nc_waiter waiter;
-    Chan *chan; /* strong */
+    Chan *chan; /* strong; NULL once it was abandoned in the mail, with a GIL */
     int side;
     PyObject *_Atomic future; /* strong; taken out by whoever resolves it.  Only its loop's thread puts one
                              in, so relaxed is enough for the rest but the hand-over: S1 */

@@ -38,17 +38,6 @@ static inline const char *plain_bytes(PyObject *data, uint64_t *n)
     return NULL;
 }
 
-/* Something was published, or given back, and somebody wants to know. */
-__attribute__((noinline)) static PyObject *tell_now(Endpoint *ep, int side, PyObject *result)
-{
-    nc_box *kicks = NULL;
-    Py_BEGIN_CRITICAL_SECTION(ep);
-    block_tell(ep->chan->block, side, &kicks);
-    Py_END_CRITICAL_SECTION();
-    settle_soon(ep->chan, kicks);
-    return result;
-}
-
 /* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
 static inline PyObject *send_plainly(Endpoint *ep, PyObject *data)
 {
@@ -70,7 +59,7 @@ static inline PyObject *send_plainly(Endpoint *ep, PyObject *data)
         return NULL;
     if (nc_gate_flag(&b->gate[RX], memory_order_seq_cst) == 0) /* W2 */
         Py_RETURN_NONE;
-    return tell_now(ep, RX, Py_NewRef(Py_None));
+    return call_tell(ep, RX, Py_NewRef(Py_None));
 }
 
 /* Receive a copy the plain way, likewise. */
@@ -91,7 +80,7 @@ static inline PyObject *recv_plainly(Endpoint *ep)
     Py_END_CRITICAL_SECTION();
     if ((bytes == NULL && !freed) || nc_gate_flag(&b->gate[TX], memory_order_seq_cst) == 0) /* W2 */
         return bytes;
-    return tell_now(ep, TX, bytes);
+    return call_tell(ep, TX, bytes);
 }
 
 /* A list of what is received has place for so many at first, at most: what it may waste if they are fewer. */
@@ -521,9 +510,8 @@ static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kic
     return STEP_READY;
 }
 
-/* Add a new reference to a list of which `got` items are there and `room` places allocated; false with an exception
- * set.
- */
+/* Add a new reference to a list of which `got` items are there and `room` places allocated; false with an
+ * exception set. */
 static inline bool list_add(PyObject *list, Py_ssize_t got, Py_ssize_t room, PyObject *item)
 {
     if (got < room) {

@@ -84,17 +84,6 @@ static inline PyObject *take_one(Endpoint *ep, bool called)
                                                                           : NULL;
 }
 
-/* Something was published the plain way, and somebody wants to know. */
-__attribute__((noinline)) static PyObject *tell_now(Endpoint *ep, int side, PyObject *result)
-{
-    nc_box *kicks = NULL;
-    Py_BEGIN_CRITICAL_SECTION(ep);
-    tell(ep->chan, side, &kicks);
-    Py_END_CRITICAL_SECTION();
-    settle_soon(ep->chan, kicks);
-    return result;
-}
-
 /* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
 static inline PyObject *send_plainly(Endpoint *ep, PyObject *value)
 {
@@ -109,7 +98,7 @@ static inline PyObject *send_plainly(Endpoint *ep, PyObject *value)
     }
     if (nc_gate_flag(&ep->chan->gate[RX], NC_GLANCE) == 0) /* W2 */
         Py_RETURN_NONE;
-    return tell_now(ep, RX, Py_NewRef(Py_None));
+    return call_tell(ep, RX, Py_NewRef(Py_None));
 }
 
 /* Receive the plain way, likewise. */
@@ -121,7 +110,7 @@ static inline PyObject *recv_plainly(Endpoint *ep)
     Py_END_CRITICAL_SECTION();
     if (value == NULL || nc_gate_flag(&ep->chan->gate[TX], NC_GLANCE) == 0) /* W2 */
         return value;
-    return tell_now(ep, TX, value);
+    return call_tell(ep, TX, value);
 }
 
 /* ---- senders: look ---------------------------------------------------------------------------------- */

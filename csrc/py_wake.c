@@ -329,14 +329,11 @@ static void loop_box_bury(loop_box *box, nc_box **kicks)
  * next tells them again.  Reports the current exception. */
 static void loop_box_put_back(loop_box *box, PyObject *about)
 {
-    nc_waiter *w = nc_box_take(&box->base.box);
-    while (w != NULL) {
-        nc_waiter *next = w->mail_next;
+    for (nc_waiter *w = nc_box_take(&box->base.box), *next; w != NULL; w = next) {
+        next = w->mail_next;
         sleeper *sl = container_of(w, sleeper, waiter);
-        if (sl->chan == NULL) {
-            nc_post_receive(w);
+        if (sl->chan == NULL) { /* abandoned: in no line */
             sleeper_free(sl);
-            w = next;
             continue;
         }
         Chan *c = (Chan *)Py_NewRef(sl->chan);
@@ -349,7 +346,6 @@ static void loop_box_put_back(loop_box *box, PyObject *about)
         if (gone)
             sleeper_free(sl);
         Py_DECREF(c);
-        w = next;
     }
     PyErr_WriteUnraisable(about);
 }

@@ -29,6 +29,7 @@ from nexus_channels import (
 )
 
 HAS_NUMPY = importlib.util.find_spec("numpy") is not None
+needs_numpy = pytest.mark.skipif(not HAS_NUMPY, reason="numpy is not installed")
 
 
 def written(tx, data):
@@ -202,14 +203,8 @@ EXPORTS = {
     "PickleBuffer": pickle.PickleBuffer,
     "ctypes": ctypes_array,
     "iterator": lambda claim: consumed_once(iter(memoryview(claim))),
-    "numpy": pytest.param(
-        numpy_array, id="numpy", marks=pytest.mark.skipif(not HAS_NUMPY, reason="numpy is not installed")
-    ),
-    "numpy part": pytest.param(
-        lambda claim: numpy_array(claim)[::3],
-        id="numpy part",
-        marks=pytest.mark.skipif(not HAS_NUMPY, reason="numpy is not installed"),
-    ),
+    "numpy": pytest.param(numpy_array, id="numpy", marks=needs_numpy),
+    "numpy part": pytest.param(lambda claim: numpy_array(claim)[::3], id="numpy part", marks=needs_numpy),
 }
 
 
