@@ -27,16 +27,6 @@
 #define NC_CACHE_LINE 64
 #endif
 
-/* A function whose atomic loads may meet plain stores, and whose result is then thrown away: a race by the letter, and
- * to ThreadSanitizer, but none that anything depends on. */
-#if defined(__clang__) /* no_sanitize leaves atomics instrumented there */
-#define NC_READS_AND_CHECKS __attribute__((disable_sanitizer_instrumentation))
-#elif defined(__GNUC__)
-#define NC_READS_AND_CHECKS __attribute__((no_sanitize("thread")))
-#else
-#define NC_READS_AND_CHECKS
-#endif
-
 /* A point between two steps of a protocol; tests let another thread run here. */
 #ifndef NC_STEP
 #define NC_STEP(name) ((void)0)

@@ -5,14 +5,15 @@
  *
  *     word 0 .. capacity/8                            spill: capacity/8 more words
  *    +---------------------------------------------+----------------------------------------------+
- *    |  len payload.. |  0 (claimed) |      |  len pay-load, past the end without a break  |       |
+ *    |  len payload.. |  ? (claimed) |      |  len pay-load, past the end without a break  |       |
  *    +---------------------------------------------+----------------------------------------------+
+ *    |  1 0 0 0 0 0 0 |  0 0 0 0 0 0 | 0 0  |  1 0 0     marks, with many producers: one a word
+ *    +---------------------------------------------+
  *       ^ head                       ^ tail            (records start in the first half only)
  *
  * A record is one header word, then its payload, padded to 8 bytes:
  *
- *    header = 0             claimed, not committed
- *             n             committed: n bytes of payload follow          (n in 1 .. capacity - 8)
+ *    header = n             n bytes of payload follow          (n in 1 .. capacity - 8)
  *             NC_SKIP | e   nothing here: go on e bytes further            (e a multiple of 8, e >= 8)
  *
  * Positions are free-running byte counts, multiples of 8; position p lies at word (p mod capacity) / 8.
@@ -24,37 +25,31 @@
  * ended.  The spill is address space; its pages are touched only as far as the longest such record.
  *
  * One producer publishes its tail when it commits; until then nothing is shared, so shrinking is free and
- * aborting is doing nothing.  Many producers claim by moving the tail and commit by storing the header; the
- * consumer stops at the first header that is 0, and zeroes what it consumed before it gives it back, so that
- * no stale byte ever looks like a header.  An aborted claim is committed as a skip.
+ * aborting is doing nothing.  Many producers claim by moving the tail and commit by setting the mark of the
+ * record's first word; the consumer stops at the first that is 0, and clears those that it passes, one a
+ * record.  Marks lie apart from the bytes, so no stale byte ever looks like one.  An aborted claim is
+ * committed as a skip.
  *
- * The header as the whole state of a claim is Aeron's (aeron_mpsc_rb.c); the spill takes the place of its
- * padding.  The block holds no pointers.  Edges L1..L4 are in PROTOCOL.md.
+ * A claim whose whole state is one word of its own is Aeron's (aeron_mpsc_rb.c), where that word is the header and the
+ * consumer zeroes all that it passes; marks take the place of zeroing, and the spill that of padding.  The block holds
+ * no pointers.  Edges L1..L4 are in PROTOCOL.md.
  */
 #ifndef NC_LOG_H
 #define NC_LOG_H
-
-#include <string.h>
 
 #include "nc_base.h"
 
 #define NC_SKIP (UINT64_C(1) << 63)
 #define NC_LOG_MAGIC UINT32_C(0x6e636c67) /* "nclg" */
-#define NC_LOG_LAYOUT 1
+#define NC_LOG_LAYOUT 2
 
 enum { NC_LOG_HEADER = 8, NC_LOG_LEAST = 64 };
-
-/* From so many words on, zeroing by memset is quicker.  A model of memory follows no memset. */
-#ifdef NC_MODEL
-#define NC_LOG_BY_WORD UINT64_MAX
-#else
-#define NC_LOG_BY_WORD 32
-#endif
 
 typedef struct nc_log {
     /* read-only after init */
     uint32_t magic, layout;
     uint64_t capacity; /* bytes, a power of two, 64 .. 2^60 */
+    uint64_t many;     /* 1: any number of producers, with marks; 0: one, without */
 
     /* producers' line */
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t tail; /* sp: end of what is committed; mp: end of what is claimed */
@@ -64,8 +59,10 @@ typedef struct nc_log {
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t head; /* start of what is not consumed; written by the consumer */
     uint64_t tail_seen;                            /* a tail that was; the consumer's own, stale */
 
-    _Alignas(NC_CACHE_LINE) _Atomic uint64_t words[]; /* 2 * capacity / 8 of them */
+    _Alignas(NC_CACHE_LINE) _Atomic uint64_t words[]; /* 2 * capacity / 8 of them; then the marks */
 } nc_log;
+
+typedef _Atomic unsigned char nc_mark;
 
 _Static_assert(offsetof(nc_log, tail) == NC_CACHE_LINE, "producers' fields start a line");
 _Static_assert(offsetof(nc_log, head) == 2 * NC_CACHE_LINE, "the consumer's fields start a line");
@@ -85,8 +82,11 @@ static inline uint64_t nc_log_round(uint64_t wish)
     return wish > UINT64_C(1) << 60 ? 0 : nc_pow2_ceil(wish < NC_LOG_LEAST ? NC_LOG_LEAST : wish);
 }
 
-/* Bytes of the block for a capacity. */
-static inline uint64_t nc_log_block_size(uint64_t capacity) { return sizeof(nc_log) + 2 * capacity; }
+/* Bytes of the block for a capacity, for one producer or for many: whole cache lines. */
+static inline uint64_t nc_log_block_size(uint64_t capacity, bool many)
+{
+    return sizeof(nc_log) + 2 * capacity + (many ? nc_align_up(capacity / 8 * sizeof(nc_mark), NC_CACHE_LINE) : 0);
+}
 
 /* Bytes that a payload of n takes in the ring, header and padding included. */
 static inline uint64_t nc_log_extent(uint64_t n) { return nc_align_up(NC_LOG_HEADER + n, 8); }
@@ -94,11 +94,12 @@ static inline uint64_t nc_log_extent(uint64_t n) { return nc_align_up(NC_LOG_HEA
 static inline uint64_t nc_log_largest(const nc_log *log) { return log->capacity - NC_LOG_HEADER; }
 
 /* The block is zeroed and aligned to a cache line; `start` is a position to start from (0, or a test's). */
-static inline void nc_log_init(nc_log *log, uint64_t capacity, uint64_t start)
+static inline void nc_log_init(nc_log *log, uint64_t capacity, bool many, uint64_t start)
 {
     log->magic = NC_LOG_MAGIC;
     log->layout = NC_LOG_LAYOUT;
     log->capacity = capacity;
+    log->many = many;
     start &= ~UINT64_C(7); /* relaxed below: nobody else knows the ring yet */
     atomic_store_explicit(&log->tail, start, memory_order_relaxed);
     atomic_store_explicit(&log->head, start, memory_order_relaxed);
@@ -109,6 +110,12 @@ static inline void nc_log_init(nc_log *log, uint64_t capacity, uint64_t start)
 static inline _Atomic uint64_t *nc_log_header(nc_log *log, uint64_t pos)
 {
     return &log->words[(pos & (log->capacity - 1)) / 8];
+}
+
+/* The mark of the record at `pos`, where there are marks: is it committed? */
+static inline nc_mark *nc_log_mark(nc_log *log, uint64_t pos)
+{
+    return (nc_mark *)&log->words[log->capacity / 4] + (pos & (log->capacity - 1)) / 8;
 }
 
 static inline nc_record nc_log_record(nc_log *log, uint64_t pos, uint64_t size)
@@ -126,16 +133,16 @@ static inline uint64_t nc_log_used(nc_log *log)
 }
 
 /* Is there something for the consumer to look at, a record or a skip?  For anybody at any time, after
- * raising or reading a gate's flag, hence seq_cst (W3).  If the consumer moved meanwhile, what was read may have been
- * a producer's payload: ask again.  With many producers it may be false while the consumer gives a record back,
- * whatever lies behind: the consumer has to look again, or to call the next, after that. */
-NC_READS_AND_CHECKS static inline bool nc_log_ready(nc_log *log)
+ * raising or reading a gate's flag, hence seq_cst (W3).  If the consumer moved meanwhile, what was read was of another
+ * record: ask again.  With many producers it may be false while the consumer gives a record back, whatever
+ * lies behind: the consumer has to look again, or to call the next, after that. */
+static inline bool nc_log_ready(nc_log *log)
 {
     for (;;) {
         uint64_t head = atomic_load_explicit(&log->head, memory_order_acquire); /* L3 */
         bool ready = head != atomic_load_explicit(&log->tail, memory_order_seq_cst) &&
-                     atomic_load_explicit(nc_log_header(log, head), memory_order_seq_cst) != 0;
-        if (head == atomic_load_explicit(&log->head, memory_order_relaxed)) /* after the header, which is acquired */
+                     (!log->many || atomic_load_explicit(nc_log_mark(log, head), memory_order_seq_cst) != 0);
+        if (head == atomic_load_explicit(&log->head, memory_order_relaxed)) /* after those, which are acquired */
             return ready;
     }
 }
@@ -148,7 +155,7 @@ static inline bool nc_log_fits(nc_log *log, uint64_t tail, uint64_t extent)
     uint64_t head = atomic_load_explicit(&log->head_seen, memory_order_acquire); /* L4; possibly full */
     if (tail + extent - head <= log->capacity)
         return true;
-    head = atomic_load_explicit(&log->head, memory_order_acquire);          /* L3: consumed, and zero again */
+    head = atomic_load_explicit(&log->head, memory_order_acquire);          /* L3: consumed, and no mark left */
     atomic_store_explicit(&log->head_seen, head, memory_order_release);     /* L4: so for other producers */
     return tail + extent - head <= log->capacity;                           /* else: really full */
 }
@@ -193,81 +200,85 @@ static inline nc_result nc_log_claim_mp(nc_log *log, uint64_t n, nc_record *reco
     return NC_OK;
 }
 
-/* Publish the first n bytes of the record.  What is left over becomes a skip, in place before the header
+/* Publish the first n bytes of the record.  What is left over becomes a skip, in place before the mark
  * that leads to it is. */
 static inline void nc_log_commit_mp(nc_log *log, const nc_record *record, uint64_t n, memory_order publish)
 {
     uint64_t extent = nc_log_extent(n), rest = nc_log_extent(record->size) - extent;
-    if (rest > 0) /* relaxed: L2 publishes it */
+    if (rest > 0) { /* relaxed, all but the last: L2 publishes them */
         atomic_store_explicit(nc_log_header(log, record->pos + extent), NC_SKIP | rest, memory_order_relaxed);
+        atomic_store_explicit(nc_log_mark(log, record->pos + extent), 1, memory_order_relaxed);
+    }
+    atomic_store_explicit(nc_log_header(log, record->pos), n, memory_order_relaxed);
     NC_STEP("commit_mp: written, not committed");
-    atomic_store_explicit(nc_log_header(log, record->pos), n, publish); /* L2 */
+    atomic_store_explicit(nc_log_mark(log, record->pos), 1, publish); /* L2 */
 }
 
 /* Give the record up: the consumer will step over it. */
 static inline void nc_log_abort_mp(nc_log *log, const nc_record *record, memory_order publish)
 {
-    uint64_t extent = nc_log_extent(record->size);
-    atomic_store_explicit(nc_log_header(log, record->pos), NC_SKIP | extent, publish); /* L2 */
+    uint64_t extent = nc_log_extent(record->size); /* relaxed: L2 publishes it */
+    atomic_store_explicit(nc_log_header(log, record->pos), NC_SKIP | extent, memory_order_relaxed);
+    atomic_store_explicit(nc_log_mark(log, record->pos), 1, publish); /* L2 */
 }
 
 /* ---- the consumer --------------------------------------------------------------------------------- */
 
-/* Make `n` words from `first` on 0 again.  A long record goes by memset, as its payload came by memcpy: those
- * words are the consumer's alone; only the header, which anybody may look at, is an atomic in either case. */
-static inline void nc_log_zero(nc_log *log, uint64_t first, uint64_t n)
-{
-    uint64_t by_word = n < NC_LOG_BY_WORD ? n : 1;
-    for (uint64_t i = 0; i < by_word; i++) /* relaxed: L3 publishes it */
-        atomic_store_explicit(&log->words[first + i], 0, memory_order_relaxed);
-    if (n > by_word)
-        memset((void *)&log->words[first + by_word], 0, (n - by_word) * sizeof log->words[0]);
-}
-
-/* Give back `extent` bytes from the head on.  `zero`: there are many producers, so whatever may become a
- * header has to be 0 again: all words but those in the spill, where no record starts.  With one producer nothing has to
- * be, and of the payload one word is: a line that the consumer wrote to is its alone, and that the producer gets back
- * sooner than one that both have read. */
-static inline void nc_log_advance_sc(nc_log *log, uint64_t extent, bool zero, memory_order publish)
+/* Give back `extent` bytes from the head on: clear the mark that led there, if there are marks.  One word of the
+ * payload is zeroed, for speed alone: a line that the consumer wrote to is its alone, and one that the producer gets
+ * back sooner than one that both have read. */
+static inline void nc_log_advance_sc(nc_log *log, uint64_t extent, memory_order publish)
 {
     uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* ours: nobody else writes it */
-    uint64_t first = (head & (log->capacity - 1)) / 8, words = extent / 8, here = log->capacity / 8 - first;
-    if (zero)
-        nc_log_zero(log, first, words < here ? words : here);
-    else
-        nc_log_zero(log, first + 1, 1);
-    NC_STEP("advance_sc: zeroed, not given back");
+    if (log->many) /* relaxed, both: L3 publishes them */
+        atomic_store_explicit(nc_log_mark(log, head), 0, memory_order_relaxed);
+    if (extent > NC_LOG_HEADER) /* a skip may be a header and no more */
+        atomic_store_explicit(nc_log_header(log, head) + 1, 0, memory_order_relaxed);
+    NC_STEP("advance_sc: cleared, not given back");
     atomic_store_explicit(&log->head, head + extent, publish); /* L3 */
+}
+
+/* Is there a record or a skip at the head?  With many producers its mark says so, and the tail is not asked. */
+static inline bool nc_log_any_sc(nc_log *log, uint64_t head)
+{
+    if (log->many)
+        return atomic_load_explicit(nc_log_mark(log, head), memory_order_acquire) != 0; /* L2 */
+    if (head == log->tail_seen)
+        log->tail_seen = atomic_load_explicit(&log->tail, memory_order_acquire); /* L1 */
+    return head != log->tail_seen;
 }
 
 /* The first committed record, without taking it: NC_EMPTY if there is none.  Steps over skips; *freed tells
  * that it did, and so made room. */
-static inline nc_result nc_log_peek_sc(nc_log *log, nc_record *record, bool *freed, bool zero, memory_order publish)
+static inline nc_result nc_log_peek_sc(nc_log *log, nc_record *record, bool *freed, memory_order publish)
 {
+    uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* ours */
     *freed = false;
-    for (;;) {
-        uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* ours */
-        if (head == log->tail_seen) {
-            log->tail_seen = atomic_load_explicit(&log->tail, memory_order_acquire); /* L1 */
-            if (head == log->tail_seen)
-                return NC_EMPTY;
-        }
-        uint64_t header = atomic_load_explicit(nc_log_header(log, head), memory_order_acquire); /* L2 */
-        if (header == 0)
-            return NC_EMPTY;
+    while (nc_log_any_sc(log, head)) {
+        uint64_t header = atomic_load_explicit(nc_log_header(log, head), memory_order_relaxed); /* after L1, L2 */
         if (!(header & NC_SKIP)) {
             *record = nc_log_record(log, head, header);
             return NC_OK;
         }
-        nc_log_advance_sc(log, header & ~NC_SKIP, zero, publish);
+        nc_log_advance_sc(log, header & ~NC_SKIP, publish);
+        head += header & ~NC_SKIP;
         *freed = true;
     }
+    return NC_EMPTY;
+}
+
+/* The consumer has read all of the record: write a word of each further line too, for the same reason.  Not of what it
+ * did not read: that lies with the producer as it is. */
+static inline void nc_log_touch_sc(const nc_record *record)
+{
+    for (uint64_t i = NC_CACHE_LINE; i < record->size; i += NC_CACHE_LINE) /* relaxed: L3 publishes it */
+        atomic_store_explicit((_Atomic uint64_t *)(void *)(record->data + i), 0, memory_order_relaxed);
 }
 
 /* Done with the record that peek_sc showed: its bytes are the producers' again. */
-static inline void nc_log_release_sc(nc_log *log, const nc_record *record, bool zero, memory_order publish)
+static inline void nc_log_release_sc(nc_log *log, const nc_record *record, memory_order publish)
 {
-    nc_log_advance_sc(log, nc_log_extent(record->size), zero, publish);
+    nc_log_advance_sc(log, nc_log_extent(record->size), publish);
 }
 
 /* ---- batches --------------------------------------------------------------------------------------- */
@@ -294,22 +305,34 @@ static inline void nc_log_settle_head(nc_log *log)
  * read: copy first, then parse.  The functions above check nothing, and need not where the block is private. */
 typedef struct nc_log_reader {
     nc_log *log;
-    uint64_t capacity; /* the block holds this */
-    uint64_t head;     /* the true one; the block's is for producers */
+    uint64_t capacity, many; /* the block holds this */
+    uint64_t head;           /* the true one; the block's is for producers */
 } nc_log_reader;
 
-/* `block` has `size` bytes: NC_OK, or NC_BAD.  Reads once what is plain in the block, hence the builtin. */
+/* `block` has `size` bytes: NC_OK, or NC_BAD.  Reads once what is plain in the block, hence the builtins. */
 static inline nc_result nc_log_open_sc(nc_log_reader *r, void *block, uint64_t size)
 {
     nc_log *log = (nc_log *)block;
-    if ((uintptr_t)block % NC_CACHE_LINE != 0 || size < nc_log_block_size(NC_LOG_LEAST))
+    if ((uintptr_t)block % NC_CACHE_LINE != 0 || size < nc_log_block_size(NC_LOG_LEAST, false))
         return NC_BAD;
     uint64_t capacity = __atomic_load_n(&log->capacity, __ATOMIC_RELAXED);
+    uint64_t many = __atomic_load_n(&log->many, __ATOMIC_RELAXED);
     uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* no other consumer moves it */
-    *r = (nc_log_reader){log, capacity, head};
-    bool known = log->magic == NC_LOG_MAGIC && log->layout == NC_LOG_LAYOUT;
-    bool fits = capacity == nc_log_round(capacity) && capacity <= (size - sizeof(nc_log)) / 2;
+    *r = (nc_log_reader){log, capacity, many, head};
+    bool known = log->magic == NC_LOG_MAGIC && log->layout == NC_LOG_LAYOUT && many <= 1;
+    bool fits = capacity == nc_log_round(capacity) && nc_log_block_size(capacity, many) <= size;
     return known && fits && head % 8 == 0 ? NC_OK : NC_BAD;
+}
+
+/* Its word, and its mark, as nc_log_header() and nc_log_mark(), which believe the block. */
+static inline _Atomic uint64_t *nc_log_word_at(nc_log_reader *r, uint64_t pos)
+{
+    return &r->log->words[(pos & (r->capacity - 1)) / 8];
+}
+
+static inline nc_mark *nc_log_mark_at(nc_log_reader *r, uint64_t pos)
+{
+    return (nc_mark *)&r->log->words[r->capacity / 4] + (pos & (r->capacity - 1)) / 8;
 }
 
 /* The header at `pos`, not before the head: NC_OK and how far it is to the next; NC_EMPTY, there is none yet; NC_BAD.
@@ -320,44 +343,38 @@ static inline nc_result nc_log_look_at(nc_log_reader *r, uint64_t pos, uint64_t 
     uint64_t there = tail - pos, passed = pos - r->head;
     if (tail - r->head > r->capacity || passed > tail - r->head)
         return NC_BAD;
-    if (there == 0)
+    if (there == 0 || (r->many && atomic_load_explicit(nc_log_mark_at(r, pos), memory_order_acquire) == 0)) /* L2 */
         return NC_EMPTY;
-    *header = atomic_load_explicit(&r->log->words[(pos & (r->capacity - 1)) / 8], memory_order_acquire); /* L2 */
-    if (*header == 0)
-        return NC_EMPTY;
+    *header = atomic_load_explicit(nc_log_word_at(r, pos), memory_order_relaxed); /* after L1, L2 */
     uint64_t n = *header & ~NC_SKIP;
     bool skip = *header != n;
-    if (skip && (n < 8 || n % 8 != 0))
+    if (skip ? n < 8 || n % 8 != 0 : n == 0)
         return NC_BAD;
     *extent = skip ? n : nc_log_extent(n); /* below 2^63, so it does not overflow */
     return *extent <= there ? NC_OK : NC_BAD;
 }
 
 /* Give back what lies between the head and `extent` bytes further: as advance_sc. */
-static inline void nc_log_pass_sc(nc_log_reader *r, uint64_t extent, bool zero, memory_order publish)
+static inline void nc_log_pass_sc(nc_log_reader *r, uint64_t extent, memory_order publish)
 {
-    uint64_t first = (r->head & (r->capacity - 1)) / 8, words = extent / 8, here = r->capacity / 8 - first;
-    if (zero)
-        nc_log_zero(r->log, first, words < here ? words : here);
+    if (r->many) /* relaxed: L3 publishes it */
+        atomic_store_explicit(nc_log_mark_at(r, r->head), 0, memory_order_relaxed);
     r->head += extent;
     atomic_store_explicit(&r->log->head, r->head, publish); /* L3 */
 }
 
 /* As peek_sc, or NC_BAD, after which there is nothing to be had from this block. */
-static inline nc_result nc_log_look_sc(nc_log_reader *r, nc_record *record, bool *freed, bool zero,
-                                       memory_order publish)
+static inline nc_result nc_log_look_sc(nc_log_reader *r, nc_record *record, bool *freed, memory_order publish)
 {
     uint64_t header, extent;
     nc_result result;
     *freed = false;
     while ((result = nc_log_look_at(r, r->head, &header, &extent)) == NC_OK && (header & NC_SKIP)) {
-        nc_log_pass_sc(r, extent, zero, publish);
+        nc_log_pass_sc(r, extent, publish);
         *freed = true;
     }
-    if (result == NC_OK) {
-        uint64_t first = (r->head & (r->capacity - 1)) / 8;
-        *record = (nc_record){r->head, header, (unsigned char *)(&r->log->words[first] + 1)};
-    }
+    if (result == NC_OK)
+        *record = (nc_record){r->head, header, (unsigned char *)(nc_log_word_at(r, r->head) + 1)};
     return result;
 }
 
@@ -369,9 +386,11 @@ static inline bool nc_log_dump_next(nc_log *log, uint64_t *pos, uint64_t *header
 {
     if (*pos == atomic_load_explicit(&log->tail, memory_order_acquire)) /* L1 */
         return false;
-    *header = atomic_load_explicit(nc_log_header(log, *pos), memory_order_acquire); /* L2 */
-    if (*header != 0)
-        *pos += *header & NC_SKIP ? *header & ~NC_SKIP : nc_log_extent(*header);
+    *header = 0;
+    if (log->many && atomic_load_explicit(nc_log_mark(log, *pos), memory_order_acquire) == 0) /* L2 */
+        return true;
+    *header = atomic_load_explicit(nc_log_header(log, *pos), memory_order_relaxed); /* after L1, L2 */
+    *pos += *header & NC_SKIP ? *header & ~NC_SKIP : nc_log_extent(*header);
     return true;
 }
 

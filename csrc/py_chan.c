@@ -20,7 +20,8 @@ static bool chan_allocate(Chan *c, uint64_t capacity)
         return false;
     if (capacity > (PY_SSIZE_T_MAX - fixed) / sizeof(void *))
         return false;
-    size_t body = has_bytes(c->kind) ? nc_log_block_size(capacity) : sizeof(nc_ring) + capacity * sizeof(void *);
+    size_t body = has_bytes(c->kind) ? nc_log_block_size(capacity, c->kind == MPSC_BYTES)
+                                     : sizeof(nc_ring) + capacity * sizeof(void *);
     void *memory = PyMem_RawCalloc(1, top + gates + body + NC_CACHE_LINE);
     if (memory == NULL)
         return false;
@@ -35,8 +36,7 @@ static bool chan_allocate(Chan *c, uint64_t capacity)
     }
     if (has_bytes(c->kind)) {
         b->log = c->log = (nc_log *)(base + top + gates);
-        b->many = c->kind == MPSC_BYTES;
-        nc_log_init(c->log, capacity, 0);
+        nc_log_init(c->log, capacity, c->kind == MPSC_BYTES, 0);
     } else {
         b->ring = c->ring = (nc_ring *)(base + top + gates);
         nc_ring_init(c->ring, (void *_Atomic *)(base + top + gates + sizeof(nc_ring)), capacity, 0);

@@ -152,7 +152,6 @@ typedef struct chan_block {
     nc_gate *gate;                /* [SIDES]: gate[TX] is where senders wait */
     nc_ring *ring;                /* of objects; or */
     nc_log *log;                  /* of bytes */
-    bool many;                    /* bytes, from many producers */
     bool reading;                 /* bytes: a read claim is open; under gate[RX]'s lock once the receiver is closed */
     _Atomic uint32_t refs;        /* the Chan's, and one each native end: see block_native() */
     _Atomic uint32_t open[SIDES]; /* endpoints, and native ends; relaxed but for the last one's C3 */

@@ -70,10 +70,10 @@ static inline PyObject *recv_plainly(Endpoint *ep)
     PyObject *bytes = NULL;
     bool freed = false;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    if (plain(ep, NC_HEAD) && nc_log_peek_sc(b->log, &record, &freed, b->many, LOG_PUBLISH) == NC_OK) {
+    if (plain(ep, NC_HEAD) && nc_log_peek_sc(b->log, &record, &freed, LOG_PUBLISH) == NC_OK) {
         bytes = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
         if (bytes != NULL)
-            log_take(b, &record);
+            log_take_read(b, &record);
         else
             PyErr_Clear(); /* the long way runs into it again */
     }
@@ -483,7 +483,7 @@ static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **ki
     *out = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
     if (*out == NULL)
         return STEP_ERROR; /* the record stays */
-    log_take(call->ep->chan->block, &record);
+    log_take_read(call->ep->chan->block, &record);
     block_tell(call->ep->chan->block, TX, kicks);
     return STEP_READY;
 }
@@ -505,7 +505,7 @@ static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kic
     if (*out == NULL)
         return STEP_ERROR;
     memcpy(target->buf, record.data, record.size);
-    log_take(call->ep->chan->block, &record);
+    log_take_read(call->ep->chan->block, &record);
     block_tell(call->ep->chan->block, TX, kicks);
     return STEP_READY;
 }
@@ -543,8 +543,9 @@ static PyObject *take_many(Endpoint *ep, nc_record *record, Py_ssize_t n, nc_box
         if (bytes == NULL || !list_add(list, got, room, bytes))
             break;
         got++;
-        nc_log_release_sc(b->log, record, b->many, LOG_BATCH);
-    } while (got < n && nc_log_peek_sc(b->log, record, &freed, b->many, LOG_BATCH) == NC_OK);
+        nc_log_touch_sc(record);
+        nc_log_release_sc(b->log, record, LOG_BATCH);
+    } while (got < n && nc_log_peek_sc(b->log, record, &freed, LOG_BATCH) == NC_OK);
     if (got == 0) {
         Py_DECREF(list);
         return NULL;
@@ -623,8 +624,8 @@ void log_discard_held(chan_block *b)
         return;
     uint64_t before = atomic_load_explicit(&b->log->head, memory_order_relaxed); /* under the lock */
     while (block_have(b, RX) > 0) /* W3, after C2; peek alone, behind a skip, may miss what W3 would see */
-        if (nc_log_peek_sc(b->log, &record, &freed, b->many, LOG_PUBLISH) == NC_OK)
-            nc_log_release_sc(b->log, &record, b->many, LOG_PUBLISH);
+        if (nc_log_peek_sc(b->log, &record, &freed, LOG_PUBLISH) == NC_OK)
+            nc_log_release_sc(b->log, &record, LOG_PUBLISH);
     b->discarded += atomic_load_explicit(&b->log->head, memory_order_relaxed) - before;
 }
 

@@ -23,12 +23,12 @@ static inline void block_tell(chan_block *b, int side, nc_box **kicks)
 
 static inline nc_result log_claim(chan_block *b, uint64_t n, nc_record *record)
 {
-    return b->many ? nc_log_claim_mp(b->log, n, record) : nc_log_claim_sp(b->log, n, record);
+    return b->log->many ? nc_log_claim_mp(b->log, n, record) : nc_log_claim_sp(b->log, n, record);
 }
 
 static inline void log_commit_as(chan_block *b, const nc_record *record, uint64_t n, memory_order publish)
 {
-    if (b->many)
+    if (b->log->many)
         nc_log_commit_mp(b->log, record, n, publish);
     else
         nc_log_commit_sp(b->log, record, n, publish);
@@ -48,12 +48,12 @@ static inline void log_commit_quiet(chan_block *b, const nc_record *record, uint
 /* Then those on side log_freed_by_abort() want to know. */
 static inline void log_abort(chan_block *b, const nc_record *record)
 {
-    if (b->many) /* one producer has shared nothing yet */
+    if (b->log->many) /* one producer has shared nothing yet */
         nc_log_abort_mp(b->log, record, LOG_PUBLISH);
 }
 
 /* Many producers: the consumer has a skip to step over.  One: what was claimed is simply free again. */
-static inline int log_freed_by_abort(const chan_block *b) { return b->many ? RX : TX; }
+static inline int log_freed_by_abort(const chan_block *b) { return b->log->many ? RX : TX; }
 
 /* Room for n bytes: STEP_READY, STEP_BLOCKED, or STEP_ERROR when the receiver is gone.  `called`: it is the
  * caller's turn; else it takes only what is left over when those in line have had their share. */
@@ -83,7 +83,7 @@ static inline step log_show(chan_block *b, bool called, nc_record *record, nc_bo
     bool first = called || nc_gate_crowd(g) < NC_HEAD;
     for (int last = 0; last < 2; last++) {
         if (first) {
-            nc_result r = nc_log_peek_sc(b->log, record, &freed, b->many, LOG_PUBLISH);
+            nc_result r = nc_log_peek_sc(b->log, record, &freed, LOG_PUBLISH);
             if (freed)
                 block_tell(b, TX, kicks);
             if (r == NC_OK)
@@ -98,9 +98,13 @@ static inline step log_show(chan_block *b, bool called, nc_record *record, nc_bo
 }
 
 /* Then senders want to know. */
-static inline void log_take(chan_block *b, const nc_record *record)
+static inline void log_take(chan_block *b, const nc_record *record) { nc_log_release_sc(b->log, record, LOG_PUBLISH); }
+
+/* The same for one that was copied out. */
+static inline void log_take_read(chan_block *b, const nc_record *record)
 {
-    nc_log_release_sc(b->log, record, b->many, LOG_PUBLISH);
+    nc_log_touch_sc(record);
+    log_take(b, record);
 }
 
 #endif

@@ -406,7 +406,7 @@ static step recv_look(native_end *e, Want *want, bool called, nc_box **kicks)
     if (want->result != NEXUS_OK)
         return STEP_READY;
     memcpy(want->buffer, record.data, record.size);
-    log_take(e->block, &record);
+    log_take_read(e->block, &record);
     block_tell(e->block, TX, kicks);
     return STEP_READY;
 }

@@ -14,6 +14,7 @@ import pytest
 
 CHILDREN = "what it tests runs in child processes"
 MAIN_THREAD = "signals are the main thread's"
+COLLECTOR = "it uses all that the collector shows it, also what others are making"
 PROCESS = "it changes or counts what belongs to the whole process"
 
 # Fixtures of the plugin's own accord: tests that have one are run by one thread.
@@ -22,7 +23,14 @@ AUTOMATIC = {"capfd", "capsys", "monkeypatch", "recwarn"}
 # {module: reason} or {module: {function: reason}}
 ALONE = {
     "test_api": {"test_nothing_starts_a_thread_while_channels_are_only_used_without_waiting": PROCESS},
+    "test_awaitables": {
+        "test_a_claim_that_ended_and_is_shown_by_the_collector_is_of_no_use": COLLECTOR,
+        "test_a_timer_that_goes_off_after_the_end_does_not_hurt_the_next": COLLECTOR,
+        "test_what_a_user_got_hold_of_is_not_used_again": COLLECTOR,
+        "test_what_ended_and_is_shown_by_the_collector_is_of_no_use": COLLECTOR,
+    },
     "test_bench_command": CHILDREN,
+    "test_bytes_signals": MAIN_THREAD,
     "test_bytes_stress": {"test_no_traced_allocation_grows_with_the_number_of_messages": PROCESS},
     "test_c_core": CHILDREN,
     "test_claims": {
@@ -39,6 +47,10 @@ ALONE = {
     },
     "test_faults_memory": CHILDREN,
     "test_fork": CHILDREN,
+    "test_hostile": {
+        "test_a_loop_may_have_futures_of_its_own": PROCESS,  # it counts in a class
+        "test_ctrl_c_while_a_future_is_resolved_is_raised_by_the_caller": MAIN_THREAD,
+    },
     "test_info": CHILDREN,
     "test_leaks": CHILDREN,
     "test_lifecycle": {

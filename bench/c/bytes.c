@@ -18,35 +18,38 @@ static size_t size; /* of a message */
 
 /* ---- the byte ring ------------------------------------------------------------------------------------------- */
 
-static _Alignas(NC_CACHE_LINE) unsigned char log_block[sizeof(nc_log) + 2 * LOG_BYTES];
+static _Alignas(NC_CACHE_LINE) unsigned char log_block[sizeof(nc_log) + 2 * LOG_BYTES + LOG_BYTES / 8];
 static nc_log *const bytes = (nc_log *)(void *)log_block;
 
-static void log_open(void)
+static void log_open(bool many)
 {
     memset(log_block, 0, sizeof log_block);
-    nc_log_init(bytes, nc_log_round(SLOTS * nc_log_extent(size)), 0); /* at most LOG_BYTES */
+    nc_log_init(bytes, nc_log_round(SLOTS * nc_log_extent(size)), many, 0); /* at most LOG_BYTES */
 }
+static void log_open_sp(void) { log_open(false); }
+static void log_open_mp(void) { log_open(true); }
 
-#define LOG(name, kind, order)                                             \
-    static inline bool name##_push(int producer, const void *message)      \
-    {                                                                      \
-        nc_record r;                                                       \
-        (void)producer;                                                    \
-        if (nc_log_claim_##kind(bytes, size, &r) != NC_OK)                 \
-            return false;                                                  \
-        memcpy(r.data, message, size);                                     \
-        nc_log_commit_##kind(bytes, &r, size, order);                      \
-        return true;                                                       \
-    }                                                                      \
-    static inline bool name##_pop(void *message)                           \
-    {                                                                      \
-        nc_record r;                                                       \
-        bool freed, many = sizeof #kind == sizeof "mp" && #kind[0] == 'm'; \
-        if (nc_log_peek_sc(bytes, &r, &freed, many, order) != NC_OK)       \
-            return false;                                                  \
-        memcpy(message, r.data, size);                                     \
-        nc_log_release_sc(bytes, &r, many, order);                         \
-        return true;                                                       \
+#define LOG(name, kind, order)                                        \
+    static inline bool name##_push(int producer, const void *message) \
+    {                                                                 \
+        nc_record r;                                                  \
+        (void)producer;                                               \
+        if (nc_log_claim_##kind(bytes, size, &r) != NC_OK)            \
+            return false;                                             \
+        memcpy(r.data, message, size);                                \
+        nc_log_commit_##kind(bytes, &r, size, order);                 \
+        return true;                                                  \
+    }                                                                 \
+    static inline bool name##_pop(void *message)                      \
+    {                                                                 \
+        nc_record r;                                                  \
+        bool freed;                                                   \
+        if (nc_log_peek_sc(bytes, &r, &freed, order) != NC_OK)        \
+            return false;                                             \
+        memcpy(message, r.data, size);                                \
+        nc_log_touch_sc(&r);                                          \
+        nc_log_release_sc(bytes, &r, order);                          \
+        return true;                                                  \
     }
 LOG(log_sp, sp, memory_order_seq_cst)
 LOG(log_batch, sp, memory_order_release)
@@ -218,9 +221,9 @@ CONTENDER(queue)
 CONTENDER(pipe)
 
 static const contender contenders[] = {
-    ROW("nc_log, one producer, release", log_batch, log_open, 1, false),
-    ROW("nc_log, one producer, seq_cst", log_sp, log_open, 1, false),
-    ROW("nc_log, many producers, seq_cst", log_mp, log_open, 2, false),
+    ROW("nc_log, one producer, release", log_batch, log_open_sp, 1, false),
+    ROW("nc_log, one producer, seq_cst", log_sp, log_open_sp, 1, false),
+    ROW("nc_log, many producers, seq_cst", log_mp, log_open_mp, 2, false),
     ROW("nc_ring, one producer, seq_cst", ring_sp, ring_open, 1, false),
     ROW("nc_ring, many producers, seq_cst", ring_mp, ring_open, 2, false),
     ROW("mutex + two condvars, copied", queue, queue_open, 2, true),

@@ -175,7 +175,7 @@ static void chan_read(chan_value *value);
 static inline void chan_init(chan *c, nc_log *log, uint64_t capacity, uint64_t start, bool many)
 {
     c->log = log;
-    nc_log_init(log, capacity, start);
+    nc_log_init(log, capacity, many, start);
     chan_init_gates(c, many);
 }
 
@@ -207,7 +207,7 @@ static inline void chan_give_up(chan *c, const nc_record *record, nc_box **kicks
 
 static inline void chan_give_back(chan *c, const nc_record *record, nc_box **kicks)
 {
-    nc_log_release_sc(c->log, record, c->many, memory_order_seq_cst);
+    nc_log_release_sc(c->log, record, memory_order_seq_cst);
     chan_tell(c, TX, kicks);
 }
 
@@ -223,7 +223,7 @@ static inline bool chan_move(chan *c, int side, chan_value *value, nc_box **kick
         return result == NC_OK;
     }
     bool freed;
-    result = nc_log_peek_sc(c->log, record, &freed, c->many, memory_order_seq_cst);
+    result = nc_log_peek_sc(c->log, record, &freed, memory_order_seq_cst);
     if (freed)
         chan_tell(c, TX, kicks);
     if (result == NC_OK && !value->claim) {
@@ -237,9 +237,9 @@ static inline bool chan_drop_one(chan *c)
 {
     nc_record record;
     bool freed;
-    if (nc_log_peek_sc(c->log, &record, &freed, c->many, memory_order_seq_cst) != NC_OK)
+    if (nc_log_peek_sc(c->log, &record, &freed, memory_order_seq_cst) != NC_OK)
         return false;
-    nc_log_release_sc(c->log, &record, c->many, memory_order_seq_cst);
+    nc_log_release_sc(c->log, &record, memory_order_seq_cst);
     return true;
 }
 

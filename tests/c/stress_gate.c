@@ -98,7 +98,8 @@ static void dump_positions(chan *c)
 
 #else
 enum { LARGEST = 64 * MOST };
-static _Alignas(NC_CACHE_LINE) unsigned char blocks[LANES][sizeof(nc_log) + 2 * LARGEST];
+enum { BLOCK = (sizeof(nc_log) + 2 * LARGEST + LARGEST / 8 + NC_CACHE_LINE - 1) / NC_CACHE_LINE * NC_CACHE_LINE };
+static _Alignas(NC_CACHE_LINE) unsigned char blocks[LANES][BLOCK];
 static uint64_t least_size, range; /* of messages */
 
 static uint64_t mix(uint64_t number) { return (number ^ stress_seed) * UINT64_C(0x9e3779b97f4a7c15); }

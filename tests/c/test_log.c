@@ -109,18 +109,20 @@ static void each_side_has_a_cache_line_of_its_own(void)
     CHECK(offsetof(nc_log, capacity) + sizeof t.log->capacity <= offsetof(nc_log, tail));
     CHECK(offsetof(nc_log, head_seen) < offsetof(nc_log, head));
     CHECK(offsetof(nc_log, tail_seen) < offsetof(nc_log, words));
-    CHECK_EQ(nc_log_block_size(64), 3 * NC_CACHE_LINE + 128);
-    CHECK_EQ(nc_log_block_size(4096) % NC_CACHE_LINE, 0);
+    CHECK_EQ(nc_log_block_size(64, false), 3 * NC_CACHE_LINE + 128);
+    CHECK_EQ(nc_log_block_size(64, true), 3 * NC_CACHE_LINE + 128 + NC_CACHE_LINE);
+    CHECK_EQ(nc_log_block_size(4096, true), 3 * NC_CACHE_LINE + 2 * 4096 + 512);
 }
 
 static void init_sets_every_field(void)
 {
     for (int s = 0; s < STARTS; s++) {
-        setup(64, 0, false);
+        setup(128, 0, s % 2);
         memset((void *)t.log, 0xa5, offsetof(nc_log, words));
-        nc_log_init(t.log, 128, starts[s] + 5);
+        nc_log_init(t.log, 128, s % 2, starts[s] + 5);
         CHECK_EQ(t.log->magic, NC_LOG_MAGIC);
         CHECK_EQ(t.log->layout, NC_LOG_LAYOUT);
+        CHECK_EQ(t.log->many, s % 2);
         CHECK_EQ(nc_log_largest(t.log), 120);
         CHECK_EQ(head(), starts[s]);
         CHECK_EQ(tail(), starts[s]);
@@ -155,8 +157,8 @@ static void every_size_is_accepted_at_every_offset(void)
                 for (uint64_t n = 1; n <= capacity - 8; n++) {
                     if (n == 1)
                         setup(capacity, starts[offset / 8 % STARTS] / capacity * capacity + offset, many);
-                    else /* back to the offset, by hand: all is read and, where it has to be, 0 */
-                        nc_log_init(t.log, capacity, t.head = t.tail = t.head - nc_log_extent(n - 1));
+                    else /* back to the offset, by hand: all is read, and no mark is left */
+                        nc_log_init(t.log, capacity, many, t.head = t.tail = t.head - nc_log_extent(n - 1));
                     CHECK_EQ(tail() % capacity, offset);
                     round_trip(n);
                     if (many || n == capacity - 8)
@@ -227,7 +229,7 @@ static void look_empty(void)
     bool freed;
     CHECK_EQ(nc_log_used(t.log), 0);
     CHECK(!nc_log_ready(t.log));
-    CHECK_EQ(nc_log_peek_sc(t.log, &record, &freed, t.many, memory_order_seq_cst), NC_EMPTY);
+    CHECK_EQ(nc_log_peek_sc(t.log, &record, &freed, memory_order_seq_cst), NC_EMPTY);
 }
 
 static void one_producer_shares_nothing_before_the_tail_moves(void)
@@ -267,17 +269,19 @@ static void what_one_producer_shrinks_is_not_taken_up(void)
             }
 }
 
-static void with_one_producer_one_word_is_zeroed_and_no_more(void)
+static void what_was_read_stays_as_it_is_but_for_one_word(void)
 {
-    setup(64, 0, false);
-    CHECK(put(56, 0));
-    CHECK(get());
-    CHECK_EQ(twin_word(&t, 0), 56); /* nc_log_ready stays true for what lies behind */
-    CHECK_EQ(twin_word(&t, 1), 0);
-    for (uint64_t i = 2; i < 8; i++)
-        CHECK_EQ(twin_word(&t, i), UINT64_MAX);
-    look_empty(); /* they lie behind the tail */
-    CHECK(put(8, 0) && get() && !get());
+    for (int many = 0; many < 2; many++) {
+        setup(64, 0, many);
+        CHECK(put(56, 0));
+        CHECK(get());
+        CHECK_EQ(twin_word(&t, 0), 56);
+        CHECK_EQ(twin_word(&t, 1), 0);
+        for (uint64_t i = 2; i < 8; i++)
+            CHECK_EQ(twin_word(&t, i), UINT64_MAX);
+        look_empty(); /* they lie behind the tail, and without a mark */
+        CHECK(put(8, 0) && get() && !get());
+    }
 }
 
 /* ---- many producers: claimed, committed, aborted, shrunk ------------------------------------------------- */
@@ -312,12 +316,12 @@ static void a_claim_holds_up_what_was_committed_behind_it(void)
         }
 }
 
-static void a_claimed_header_set_by_hand_is_the_end_of_what_is_there(void)
+static void a_mark_cleared_by_hand_is_the_end_of_what_is_there(void)
 {
     setup(64, -(uint64_t)24, true);
     CHECK(put(8, 0) && put(8, 0));
-    uint64_t pos = t.tail - 16, header = 0;
-    atomic_store_explicit(nc_log_header(t.log, pos), 0, memory_order_relaxed);
+    uint64_t pos = t.tail - 16, header = 1;
+    atomic_store_explicit(nc_log_mark(t.log, pos), 0, memory_order_relaxed);
     t.entries[1].state = TWIN_CLAIMED;
     CHECK(get());
     CHECK(!nc_log_ready(t.log));
@@ -325,7 +329,7 @@ static void a_claimed_header_set_by_hand_is_the_end_of_what_is_there(void)
     CHECK(nc_log_dump_next(t.log, &pos, &header));
     CHECK_EQ(header, 0);
     CHECK_EQ(pos, t.tail - 16); /* no further */
-    atomic_store_explicit(nc_log_header(t.log, pos), 8, memory_order_relaxed);
+    atomic_store_explicit(nc_log_mark(t.log, pos), 1, memory_order_relaxed);
     t.entries[0].state = TWIN_COMMITTED;
     CHECK(get());
 }
@@ -414,11 +418,12 @@ static void look_uncommitted(void)
 {
     CHECK_EQ(nc_log_used(t.log), 40);
     CHECK(!nc_log_ready(t.log));
-    CHECK_EQ(word_at(t.head), 0);
-    CHECK_EQ(word_at(t.head + 16), NC_SKIP | 24); /* before the header that leads to it */
+    CHECK_EQ(twin_mark(&t, t.head), 0);
+    CHECK_EQ(word_at(t.head + 16), NC_SKIP | 24);
+    CHECK_EQ(twin_mark(&t, t.head + 16), 1); /* before the mark that leads to it */
 }
 
-static void the_skip_is_there_before_the_header_that_leads_to_it(void)
+static void the_skip_is_there_before_the_mark_that_leads_to_it(void)
 {
     setup(64, -(uint64_t)24, true);
     CHECK(twin_claim(&t, 32, 0));
@@ -534,7 +539,7 @@ static void nothing_is_free_before_the_head_moves(void)
         setup(64, -(uint64_t)40, many);
         CHECK(put(56, 0));
         CHECK(twin_peek(&t, memory_order_seq_cst));
-        at("advance_sc: zeroed, not given back", look_full);
+        at("advance_sc: cleared, not given back", look_full);
         twin_release(&t, memory_order_seq_cst);
         CHECK_EQ(stops, 1);
         CHECK(put(56, 0));
@@ -552,7 +557,7 @@ static void used_never_exceeds_the_capacity(void)
     CHECK_EQ(nc_log_used(t.log), 40);
 }
 
-static void ready_means_a_header_to_look_at(void)
+static void ready_means_a_mark_at_the_head(void)
 {
     for (int s = 0; s < STARTS; s++) {
         setup(64, starts[s], true);
@@ -565,12 +570,13 @@ static void ready_means_a_header_to_look_at(void)
         CHECK(nc_log_ready(t.log)); /* a skip */
         CHECK(get());
         CHECK(!nc_log_ready(t.log));
-        atomic_store_explicit(nc_log_header(t.log, t.tail), 8, memory_order_relaxed);
+        atomic_store_explicit(nc_log_mark(t.log, t.tail), 1, memory_order_relaxed);
         CHECK(!nc_log_ready(t.log)); /* behind the tail there is nothing, whatever lies there */
+        atomic_store_explicit(nc_log_mark(t.log, t.tail), 0, memory_order_relaxed);
     }
 }
 
-/* ---- zeroing ---------------------------------------------------------------------------------------- */
+/* ---- stale bytes ------------------------------------------------------------------------------------ */
 
 /* All 0xff, released; then a claim at every place in it is no record before it is committed. */
 static void a_stale_payload_never_looks_like_a_header(void)
@@ -582,16 +588,16 @@ static void a_stale_payload_never_looks_like_a_header(void)
             twin_check(&t);
             for (uint64_t n = 8; t.tail - t.head + 16 <= capacity; n = 8) {
                 CHECK(twin_claim(&t, n, 0));
-                CHECK_EQ(word_at(t.claim[t.claims - 1].pos), 0);
+                CHECK_EQ(twin_mark(&t, t.claim[t.claims - 1].pos), 0);
                 t.claims = 0; /* they stay open */
             }
             CHECK(!get());
         }
 }
 
-/* A record is released between two others, at every place and every size, by word and by memset: their headers and
- * payloads stay as they are. */
-static void zeroing_leaves_the_neighbours_alone(void)
+/* A record is released between two others, at every place and every size: their headers, marks and payloads stay as
+ * they are. */
+static void releasing_leaves_the_neighbours_alone(void)
 {
     for (uint64_t capacity = 128; capacity <= 512; capacity *= 2)
         for (uint64_t offset = 0; offset < capacity; offset += 8)
@@ -601,7 +607,7 @@ static void zeroing_leaves_the_neighbours_alone(void)
                 CHECK(twin_claim(&t, 16, 1)); /* behind it; not committed before the release */
                 twin_entry neighbour = t.entries[1];
                 CHECK(get());
-                CHECK_EQ(word_at(neighbour.record.pos), 0);
+                CHECK_EQ(twin_mark(&t, neighbour.record.pos), 0);
                 CHECK(twin_same(neighbour.record.data, 16, 1));
                 twin_commit(&t, 0, 9, memory_order_seq_cst);
                 CHECK(put(n, 4)); /* before it, or past the end, in what was freed */
@@ -613,15 +619,33 @@ static void zeroing_leaves_the_neighbours_alone(void)
             }
 }
 
-static void the_spill_is_never_zeroed_nor_needs_to_be(void)
+/* A skip of one word is passed: its neighbour's first word is no payload of its own to be zeroed. */
+static void a_skip_without_a_payload_is_passed_alone(void)
 {
+    for (uint64_t offset = 0; offset < 64; offset += 8) {
+        setup(64, offset, true);
+        CHECK(twin_claim(&t, 16, 0));
+        twin_commit(&t, 0, 8, memory_order_seq_cst); /* a skip of 8 bytes behind it */
+        CHECK(put(9, 0));
+        CHECK(get());
+        CHECK(twin_peek(&t, memory_order_seq_cst)); /* past the skip */
+        CHECK_EQ(word_at(t.head), 9);
+        twin_check(&t);
+        CHECK(get() && !get());
+    }
+}
+
+/* The largest record begins in the last word, runs over the spill and ends before it: its marks do not. */
+static void marks_are_as_many_as_places_where_records_start(void)
+{
+    setup(512, 56, true);
+    CHECK_EQ((uintptr_t)nc_log_mark(t.log, 0), (uintptr_t)t.log + sizeof(nc_log) + 1024);
+    CHECK_EQ((uintptr_t)nc_log_mark(t.log, 504) + sizeof(nc_mark), (uintptr_t)t.log + nc_log_block_size(512, true));
     setup(64, 56, true);
-    CHECK(put(56, 0) && get());
-    for (uint64_t i = 8; i < 15; i++)
-        CHECK_EQ(twin_word(&t, i), UINT64_MAX);
-    twin_check(&t);
-    setup(64, 56, true);
-    CHECK(put(56, 1) && get()); /* runs over the same spill: no header is ever read there */
+    CHECK(put(56, 0));
+    for (uint64_t i = 0; i < 64; i += 8)
+        CHECK_EQ(twin_mark(&t, i), i == 56);
+    CHECK(get());
     twin_check(&t);
 }
 
@@ -669,13 +693,13 @@ static void settling_a_batch_changes_no_position(void) { for_all(batch); }
 /* ---- a block that is not trusted --------------------------------------------------------------------- */
 
 static nc_log_reader reader;
-static nc_result open_it(void) { return nc_log_open_sc(&reader, t.log, nc_log_block_size(t.log->capacity)); }
+static nc_result open_it(void) { return nc_log_open_sc(&reader, t.log, nc_log_block_size(t.log->capacity, t.many)); }
 
 static void a_block_is_opened_only_if_it_is_one(void)
 {
     static const uint64_t wrong[] = {0, 1, 32, 63, 65, 96, 256, UINT64_C(1) << 60, UINT64_C(1) << 63, UINT64_MAX};
     setup(128, -(uint64_t)56, true);
-    uint64_t size = nc_log_block_size(128);
+    uint64_t size = nc_log_block_size(128, true);
     CHECK_EQ(nc_log_open_sc(&reader, t.log, size), NC_OK);
     CHECK_EQ(reader.head, t.head);
     CHECK_EQ(nc_log_open_sc(&reader, t.log, size + 100), NC_OK);
@@ -693,6 +717,12 @@ static void a_block_is_opened_only_if_it_is_one(void)
     t.log->layout++;
     CHECK_EQ(open_it(), NC_BAD);
     t.log->layout--;
+    t.log->many = 2;
+    CHECK_EQ(open_it(), NC_BAD);
+    t.log->many = 0; /* then it has no marks, and needs less */
+    CHECK_EQ(nc_log_open_sc(&reader, t.log, size - 16), NC_OK);
+    t.log->many = 1;
+    CHECK_EQ(nc_log_open_sc(&reader, t.log, size - 16), NC_BAD);
     atomic_store_explicit(&t.log->head, t.head + 4, memory_order_relaxed);
     CHECK_EQ(open_it(), NC_BAD);
 }
@@ -704,24 +734,24 @@ static void guarded(void)
     bool freed;
     CHECK_EQ(open_it(), NC_OK);
     for (uint64_t n = 1; n <= nc_log_largest(t.log); n += n < 30 ? 1 : 13) {
-        CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, t.many, memory_order_seq_cst), NC_EMPTY);
+        CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, memory_order_seq_cst), NC_EMPTY);
         CHECK(put(n, (uint8_t)n));
-        CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, t.many, memory_order_seq_cst), NC_OK);
+        CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, memory_order_seq_cst), NC_OK);
         CHECK(!freed && record.size == n && record.pos == t.head && twin_same(record.data, n, (uint8_t)n));
-        nc_log_pass_sc(&reader, nc_log_extent(n), t.many, memory_order_seq_cst);
+        nc_log_pass_sc(&reader, nc_log_extent(n), memory_order_seq_cst);
         twin_pop(&t);
         twin_check(&t);
     }
     if (!t.many)
         return;
     CHECK(twin_claim(&t, 8, 0) && twin_claim(&t, 24, 0));
-    CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, true, memory_order_seq_cst), NC_EMPTY);
+    CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, memory_order_seq_cst), NC_EMPTY);
     twin_commit(&t, 1, 8, memory_order_seq_cst);
     twin_abort(&t, 0, memory_order_seq_cst);
-    CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, true, memory_order_seq_cst), NC_OK);
+    CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, memory_order_seq_cst), NC_OK);
     CHECK(freed && record.size == 8);
-    nc_log_pass_sc(&reader, 16, true, memory_order_seq_cst);
-    CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, true, memory_order_seq_cst), NC_EMPTY);
+    nc_log_pass_sc(&reader, 16, memory_order_seq_cst);
+    CHECK_EQ(nc_log_look_sc(&reader, &record, &freed, memory_order_seq_cst), NC_EMPTY);
     CHECK(freed);
     CHECK_EQ(head(), tail());
 }
@@ -731,13 +761,14 @@ static nc_result look(void)
 {
     nc_record record;
     bool freed;
-    return nc_log_look_sc(&reader, &record, &freed, true, memory_order_seq_cst);
+    return nc_log_look_sc(&reader, &record, &freed, memory_order_seq_cst);
 }
 
 static void what_cannot_be_is_told(void)
 {
     static const uint64_t headers[] = {
-        57,         64, 1024, NC_SKIP - 1, NC_SKIP, NC_SKIP | 1, NC_SKIP | 12, NC_SKIP | 72, NC_SKIP | (NC_SKIP - 8),
+        0,          57,          64,           1024,         NC_SKIP - 1,
+        NC_SKIP,    NC_SKIP | 1, NC_SKIP | 12, NC_SKIP | 72, NC_SKIP | (NC_SKIP - 8),
         UINT64_MAX,
     };
     for (unsigned i = 0; i < sizeof headers / sizeof headers[0]; i++) {
@@ -768,12 +799,14 @@ static void what_the_block_says_later_of_its_size_is_nothing_to_the_reader(void)
     CHECK(put(40, 5));
     CHECK_EQ(open_it(), NC_OK);
     t.log->capacity = UINT64_C(1) << 40;
+    t.log->many = 0;
     atomic_store_explicit(&t.log->head, 0, memory_order_relaxed);
     CHECK_EQ(look(), NC_OK);
-    nc_log_pass_sc(&reader, 48, true, memory_order_seq_cst);
+    nc_log_pass_sc(&reader, 48, memory_order_seq_cst);
     CHECK_EQ(head(), 96);
     CHECK_EQ(look(), NC_EMPTY);
     t.log->capacity = 64;
+    t.log->many = 1;
 }
 
 /* ---- any mix ---------------------------------------------------------------------------------------- */
@@ -815,15 +848,15 @@ int main(void)
     RUN(one_producer_shares_nothing_before_the_tail_moves);
     RUN(a_claim_of_one_producer_is_given_up_by_forgetting_it);
     RUN(what_one_producer_shrinks_is_not_taken_up);
-    RUN(with_one_producer_one_word_is_zeroed_and_no_more);
+    RUN(what_was_read_stays_as_it_is_but_for_one_word);
     RUN(a_claim_holds_up_what_was_committed_behind_it);
-    RUN(a_claimed_header_set_by_hand_is_the_end_of_what_is_there);
+    RUN(a_mark_cleared_by_hand_is_the_end_of_what_is_there);
     RUN(an_aborted_claim_is_stepped_over_and_that_makes_room);
     RUN(many_skips_in_a_row_are_one_look);
     RUN(what_many_producers_shrink_becomes_a_skip);
     RUN(the_skip_behind_a_shrunk_record_may_lie_past_the_end);
     RUN(a_skip_may_end_where_the_ring_does);
-    RUN(the_skip_is_there_before_the_header_that_leads_to_it);
+    RUN(the_skip_is_there_before_the_mark_that_leads_to_it);
     RUN(the_head_is_only_read_when_the_stale_one_says_full);
     RUN(the_tail_is_only_read_when_the_stale_one_says_empty);
     RUN(room_is_counted_right_from_any_stale_head);
@@ -832,10 +865,11 @@ int main(void)
     RUN(a_producer_that_was_overtaken_finds_the_ring_full);
     RUN(nothing_is_free_before_the_head_moves);
     RUN(used_never_exceeds_the_capacity);
-    RUN(ready_means_a_header_to_look_at);
+    RUN(ready_means_a_mark_at_the_head);
     RUN(a_stale_payload_never_looks_like_a_header);
-    RUN(zeroing_leaves_the_neighbours_alone);
-    RUN(the_spill_is_never_zeroed_nor_needs_to_be);
+    RUN(releasing_leaves_the_neighbours_alone);
+    RUN(a_skip_without_a_payload_is_passed_alone);
+    RUN(marks_are_as_many_as_places_where_records_start);
     RUN(a_dump_tells_records_skips_and_the_first_claim);
     RUN(settling_a_batch_changes_no_position);
     RUN(a_block_is_opened_only_if_it_is_one);

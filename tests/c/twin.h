@@ -56,12 +56,12 @@ static inline bool twin_same(const unsigned char *data, uint64_t n, uint8_t fill
 /* A block of exactly its size, so that ASan sees what lies beyond. */
 static inline void twin_open(twin *t, uint64_t capacity, uint64_t start, bool many)
 {
-    uint64_t size = nc_log_block_size(capacity);
+    uint64_t size = nc_log_block_size(capacity, many);
     t->n = t->claims = 0; /* the rest of a large structure may stay as it was */
     t->shown = false;
     t->log = aligned_alloc(NC_CACHE_LINE, size);
     memset((void *)t->log, 0, size);
-    nc_log_init(t->log, capacity, start);
+    nc_log_init(t->log, capacity, many, start);
     t->head = t->tail = start & ~UINT64_C(7);
     t->many = many;
 }
@@ -75,6 +75,11 @@ static inline void twin_close(twin *t)
 static inline uint64_t twin_word(const twin *t, uint64_t i)
 {
     return atomic_load_explicit(&t->log->words[i], memory_order_relaxed);
+}
+
+static inline unsigned twin_mark(const twin *t, uint64_t pos)
+{
+    return atomic_load_explicit(nc_log_mark(t->log, pos), memory_order_relaxed);
 }
 
 static inline twin_entry *twin_at(twin *t, uint64_t pos)
@@ -165,7 +170,7 @@ static inline void twin_abort(twin *t, int i, memory_order publish)
 static inline bool twin_peek(twin *t, memory_order publish)
 {
     bool freed, skipped = false;
-    nc_result result = nc_log_peek_sc(t->log, &t->record, &freed, t->many, publish);
+    nc_result result = nc_log_peek_sc(t->log, &t->record, &freed, publish);
     for (; t->n > 0 && t->entries[0].state == TWIN_SKIPPED; skipped = true)
         twin_pop(t);
     t->shown = t->n > 0 && t->entries[0].state == TWIN_COMMITTED;
@@ -182,7 +187,9 @@ static inline bool twin_peek(twin *t, memory_order publish)
 
 static inline void twin_release(twin *t, memory_order publish)
 {
-    nc_log_release_sc(t->log, &t->record, t->many, publish);
+    if (t->head / 8 % 2) /* all of it was read: that changes nothing but stale bytes */
+        nc_log_touch_sc(&t->record);
+    nc_log_release_sc(t->log, &t->record, publish);
     t->shown = false;
     twin_pop(t);
 }
@@ -190,7 +197,7 @@ static inline void twin_release(twin *t, memory_order publish)
 /* What the head of nc_log.h says of the whole. */
 static inline void twin_check(twin *t)
 {
-    uint64_t capacity = t->log->capacity, used = t->tail - t->head, pos = t->head, header = 0, wrong = 0;
+    uint64_t capacity = t->log->capacity, used = t->tail - t->head, pos = t->head, header = 0, marks = 0, committed = 0;
     CHECK_EQ(atomic_load_explicit(&t->log->head, memory_order_relaxed), t->head);
     CHECK_EQ(atomic_load_explicit(&t->log->tail, memory_order_relaxed), t->tail);
     CHECK_EQ(nc_log_used(t->log), used);
@@ -205,11 +212,12 @@ static inline void twin_check(twin *t)
                                                       : NC_SKIP | e->extent);
         CHECK_EQ(pos - at, e->state == TWIN_CLAIMED ? 0 : e->extent);
         pos = at + e->extent; /* past a claim, where dumping ends */
+        committed += e->state != TWIN_CLAIMED;
     }
     CHECK(!nc_log_dump_next(t->log, &pos, &header));
-    for (uint64_t i = used / 8; t->many && i < capacity / 8; i++) /* whatever may become a header */
-        wrong += twin_word(t, ((t->head / 8) + i) % (capacity / 8)) != 0;
-    CHECK_EQ(wrong, 0);
+    for (uint64_t i = 0; t->many && i < capacity; i += 8) /* what is not committed has no mark */
+        marks += twin_mark(t, i);
+    CHECK_EQ(marks, t->many ? committed : 0);
 }
 
 #endif

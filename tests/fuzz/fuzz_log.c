@@ -124,12 +124,14 @@ static void put_word(size_t at, uint64_t word)
         memcpy(block + at, &word, 8);
 }
 
-/* Somebody else writes: any word, or what might be a header, or one of the positions. */
+/* Somebody else writes: any word, or what might be a header or a mark, or one of the positions. */
 static void interfere(input *in)
 {
     uint8_t what = (uint8_t)take(in, 1);
     uint64_t small = take(in, 1);
-    if (what & 1)
+    if ((what & 0xc1) == 0xc1 && block_size > 0)
+        block[block_size - 1 - small % block_size] = what & 2; /* a mark, where there are any */
+    else if (what & 1)
         put_word(sizeof(nc_log) + small % 64 * 8, (what & 2 ? NC_SKIP : 0) | what / 4);
     else if (what & 2)
         put_word(what & 4 ? offsetof(nc_log, tail) : offsetof(nc_log, head), small * 8);
@@ -149,7 +151,7 @@ static void dump(nc_log_reader *r, input *in)
     }
 }
 
-static void consume(nc_log_reader *r, bool zero, input *in)
+static void consume(nc_log_reader *r, input *in)
 {
     nc_record record;
     bool freed;
@@ -159,12 +161,12 @@ static void consume(nc_log_reader *r, bool zero, input *in)
             interfere(in);
         if (op & 2)
             dump(r, in);
-        nc_result result = nc_log_look_sc(r, &record, &freed, zero, memory_order_seq_cst);
+        nc_result result = nc_log_look_sc(r, &record, &freed, memory_order_seq_cst);
         if (result == NC_OK) {
             read_record(&record);
             if (op & 4)
                 interfere(in);
-            nc_log_pass_sc(r, nc_log_extent(record.size), zero, memory_order_seq_cst);
+            nc_log_pass_sc(r, nc_log_extent(record.size), memory_order_seq_cst);
         } else if (in->left == 0) {
             break;
         }
@@ -177,7 +179,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     input in = {data, size};
     uint64_t kind = take(&in, 1), capacity = UINT64_C(64) << kind / 8 % 4;
-    block_size = kind & 0x20 ? nc_log_block_size(capacity) : take(&in, 2) % 1600;
+    block_size = kind & 0x20 ? nc_log_block_size(capacity, kind & 4) : take(&in, 2) % 1600;
     void *memory = NULL; /* of exactly this size */
     CHECK(posix_memalign(&memory, NC_CACHE_LINE, block_size) == 0);
     block = memory;
@@ -192,6 +194,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (kind & 1) {
         log->magic = NC_LOG_MAGIC;
         log->layout = NC_LOG_LAYOUT;
+        log->many = kind & 4 ? 1 : 0;
     }
     if (kind & 0x40)
         log->capacity = kind & 0x80 ? capacity : UINT64_C(1) << take(&in, 1) % 64;
@@ -203,7 +206,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     nc_log_reader r;
     if (nc_log_open_sc(&r, block, block_size) == NC_OK)
-        consume(&r, kind & 4, &in);
+        consume(&r, &in);
     free(block);
     return 0;
 }

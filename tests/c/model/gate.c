@@ -60,14 +60,16 @@ static void push_quietly(int number) /* nobody is told */
 
 #else
 enum { EXTENT = 16 };
-static _Alignas(NC_CACHE_LINE) unsigned char block[sizeof(nc_log) + 2 * MOST * EXTENT];
+static _Alignas(NC_CACHE_LINE) unsigned char block[sizeof(nc_log) + (2 * 8 + 1) * MOST * EXTENT / 8];
 
 static void open_channel(bool many)
 {
     nc_log *log = (nc_log *)(void *)block;
-    for (int i = 0; i < model_arg * EXTENT / 8; i++)
-        atomic_store_explicit(&log->words[i], 0, memory_order_relaxed);
     chan_init(&ch, log, (uint64_t)model_arg * EXTENT, -(uint64_t)EXTENT, many);
+    for (int i = 0; i < model_arg * EXTENT / 8; i++) {
+        atomic_store_explicit(&log->words[i], 0, memory_order_relaxed);
+        atomic_store_explicit(nc_log_mark(log, 8 * (uint64_t)i), 0, memory_order_relaxed);
+    }
 }
 
 /* The payload is plain memory, and what a header that was taken for one would be read from. */
@@ -743,9 +745,9 @@ static void batch_taken(int id)
     for (int i = 0; i < model_arg; i++) {
         chan_value value = nothing();
         bool freed;
-        CHECK(nc_log_peek_sc(ch.log, &value.record, &freed, ch.many, memory_order_release) == NC_OK);
+        CHECK(nc_log_peek_sc(ch.log, &value.record, &freed, memory_order_release) == NC_OK);
         chan_read(&value);
-        nc_log_release_sc(ch.log, &value.record, ch.many, memory_order_release);
+        nc_log_release_sc(ch.log, &value.record, memory_order_release);
     }
     nc_log_settle_head(ch.log);
     chan_tell(&ch, TX, &kicks);
