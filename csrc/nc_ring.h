@@ -226,4 +226,21 @@ static inline void *nc_ring_pop_one_sc(nc_ring *r, memory_order publish)
     return value;
 }
 
+/* The same for a ring that push_mp alone fills: what is in a slot was claimed before, so the tail is not asked, and its
+ * line stays with the producers. */
+static inline void *nc_ring_pop_one_claimed_sc(nc_ring *r, memory_order publish)
+{
+    uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed); /* ours: nobody else writes it */
+    void *_Atomic *slot = &r->slots[nc_ring_index(r, head)];
+    void *value = atomic_load_explicit(slot, memory_order_acquire); /* R2 -> A2 */
+    if (value == NULL)
+        return NULL;
+    uint64_t next = nc_ring_advance(r, head, 1);
+    if (head == r->tail_seen) /* it is never behind the head */
+        r->tail_seen = next;
+    atomic_store_explicit(slot, NULL, memory_order_relaxed); /* R3 below publishes it */
+    atomic_store_explicit(&r->head, next, publish); /* R3 */
+    return value;
+}
+
 #endif

@@ -7,16 +7,17 @@
 
 /* ---- the ring, as a side may use it ------------------------------------------------------------------ */
 
-/* Move up to `n` references into the ring.  With a GIL there is one producer at a time anyway. */
+/* Move up to `n` references into the ring.  With a GIL there is one producer at a time anyway.  Without, also one
+ * producer takes the way of many: the consumer can then do without the tail (pop_one_claimed_sc). */
 static inline uint64_t ring_put(Chan *c, PyObject *const *values, uint64_t n)
 {
 #if NC_FREE_THREADED
-    if (c->kind == MPSC)
+    if (c->kind != LOCAL)
         return nc_ring_push_mp(c->ring, (void *const *)values, n);
-    if (c->kind == LOCAL)
-        return nc_ring_push_sp(c->ring, (void *const *)values, n, memory_order_release);
-#endif
+    return nc_ring_push_sp(c->ring, (void *const *)values, n, memory_order_release);
+#else
     return nc_ring_push_sp(c->ring, (void *const *)values, n, NC_PUBLISH);
+#endif
 }
 
 /* Move up to `n` references out of it. */
@@ -80,8 +81,13 @@ static inline bool put_one(Endpoint *ep, bool called, PyObject *value)
 static inline PyObject *take_one(Endpoint *ep, bool called)
 {
     Chan *c = ep->chan;
-    return plain(ep) && (called || nc_gate_crowd(&c->gate[RX]) < NC_HEAD) ? nc_ring_pop_one_sc(c->ring, NC_PUBLISH)
-                                                                          : NULL;
+    if (!plain(ep) || (!called && nc_gate_crowd(&c->gate[RX]) >= NC_HEAD))
+        return NULL;
+#if NC_FREE_THREADED
+    if (c->kind != LOCAL)
+        return nc_ring_pop_one_claimed_sc(c->ring, NC_PUBLISH);
+#endif
+    return nc_ring_pop_one_sc(c->ring, NC_PUBLISH);
 }
 
 /* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */

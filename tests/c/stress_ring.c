@@ -62,7 +62,8 @@ static void consume(void)
         void *batch[BATCH];
         uint64_t n = 1 + test_random(&seed) % largest;
         if (n == 1)
-            n = (batch[0] = nc_ring_pop_one_sc(&ring, memory_order_release)) != NULL;
+            n = (batch[0] = many && left % 2 ? nc_ring_pop_one_claimed_sc(&ring, memory_order_release)
+                                             : nc_ring_pop_one_sc(&ring, memory_order_release)) != NULL;
         else
             n = nc_ring_pop_sc(&ring, batch, n, memory_order_release);
         for (uint64_t i = 0; i < n; i++) {

@@ -245,20 +245,30 @@ static void batches(uint64_t capacity, uint64_t start)
 static void a_batch_takes_what_fits(void) { for_all(batches); }
 
 /* The forms for one value do what the others do with one. */
+static bool push_one(uint64_t number)
+{
+    void *value = &values[number % sizeof values];
+    return many ? nc_ring_push_mp(&ring, &value, 1) == 1 : nc_ring_push_one_sp(&ring, value, memory_order_seq_cst);
+}
+
+static void *pop_one(void)
+{
+    return many ? nc_ring_pop_one_claimed_sc(&ring, memory_order_seq_cst)
+                : nc_ring_pop_one_sc(&ring, memory_order_seq_cst);
+}
+
 static void one_by_one(uint64_t capacity, uint64_t start)
 {
     (void)start;
     uint64_t laps = capacity < 100 ? 60 / capacity + 3 : 2, from = 0;
-    if (many)
-        return; /* there is no push_one_mp */
     for (uint64_t lap = 0; lap < laps; lap++) {
         for (uint64_t i = 0; i < capacity; i++)
-            CHECK(nc_ring_push_one_sp(&ring, &values[(from + i) % sizeof values], memory_order_seq_cst));
-        CHECK(!nc_ring_push_one_sp(&ring, &values[0], memory_order_seq_cst));
+            CHECK(push_one(from + i));
+        CHECK(!push_one(0));
         check_invariants(from, from + capacity);
         for (uint64_t i = 0; i < capacity; i++)
-            CHECK(nc_ring_pop_one_sc(&ring, memory_order_seq_cst) == &values[(from + i) % sizeof values]);
-        CHECK(nc_ring_pop_one_sc(&ring, memory_order_seq_cst) == NULL);
+            CHECK(pop_one() == &values[(from + i) % sizeof values]);
+        CHECK(pop_one() == NULL);
         from += capacity;
         check_invariants(from, from);
     }
@@ -464,13 +474,37 @@ static void the_consumer_waits_for_a_claimed_slot_and_yields(void)
 static void pop_one_waits_for_nothing(void)
 {
     many = true;
-    setup(3, -(uint64_t)50);
-    atomic_store_explicit(&ring.tail, nc_ring_advance(&ring, tail(), 1), memory_order_relaxed); /* a claim */
-    CHECK(nc_ring_pop_one_sc(&ring, memory_order_seq_cst) == NULL);
-    CHECK_EQ(nc_ring_len(&ring), 1);
-    atomic_store_explicit(&slots[nc_ring_index(&ring, head())], &values[0], memory_order_release);
-    CHECK(nc_ring_pop_one_sc(&ring, memory_order_seq_cst) == &values[0]);
-    check_invariants(1, 1);
+    for (int claimed = 0; claimed < 2; claimed++) {
+        setup(3, -(uint64_t)50);
+        atomic_store_explicit(&ring.tail, nc_ring_advance(&ring, tail(), 1), memory_order_relaxed); /* a claim */
+        CHECK((claimed ? pop_one() : nc_ring_pop_one_sc(&ring, memory_order_seq_cst)) == NULL);
+        CHECK_EQ(nc_ring_len(&ring), 1);
+        atomic_store_explicit(&slots[nc_ring_index(&ring, head())], &values[0], memory_order_release);
+        CHECK((claimed ? pop_one() : nc_ring_pop_one_sc(&ring, memory_order_seq_cst)) == &values[0]);
+        check_invariants(1, 1);
+    }
+}
+
+/* Taken one by one without a look at the tail, and then by the forms that have one of their own, which is stale. */
+static void the_tail_that_was_seen_is_never_behind_the_head(void)
+{
+    void *v[8];
+    many = true;
+    for (uint64_t capacity = 1; capacity <= 7; capacity++)
+        for (uint64_t seen = 0; seen <= capacity; seen++)
+            for (uint64_t more = 0; more <= 2 * capacity; more++) {
+                uint64_t from = 0;
+                setup(capacity, -(uint64_t)48);
+                CHECK_EQ(push_numbers(0, seen), seen);
+                CHECK_EQ(pop(v, seen), seen); /* it has seen so many, */
+                for (from = seen; from < seen + more; from++) /* and takes more of which it has not */
+                    CHECK(push_one(from) && pop_one() == &values[from % sizeof values]);
+                CHECK_EQ(pop(v, 1), 0);
+                CHECK(nc_ring_pop_one_sc(&ring, memory_order_seq_cst) == NULL);
+                CHECK_EQ(push_numbers(from, capacity), capacity);
+                CHECK_EQ(pop(v, 8), capacity);
+                check_invariants(from + capacity, from + capacity);
+            }
 }
 
 static void one_of_a_batch_claimed_is_stored_late(void)
@@ -511,6 +545,7 @@ int main(void)
     RUN(a_claimed_slot_counts_before_it_is_stored);
     RUN(the_consumer_waits_for_a_claimed_slot_and_yields);
     RUN(pop_one_waits_for_nothing);
+    RUN(the_tail_that_was_seen_is_never_behind_the_head);
     RUN(one_of_a_batch_claimed_is_stored_late);
     return test_report();
 }

@@ -265,6 +265,39 @@ static void one_by_one_from_many(int id)
         consume_one_by_one(2 * each);
 }
 
+/* Without a look at the tail, and now and then with one. */
+static void consume_claimed(int n)
+{
+    unsigned spins = 0;
+    while (n > 0) {
+        void *value = nc_ring_pop_one_claimed_sc(&ring, memory_order_release);
+        if (value != NULL)
+            check_item(value);
+        else if (n % 2 == 0 || pop(1) == 0) {
+            nc_relax(&spins);
+            continue;
+        }
+        CHECK(nc_ring_len(&ring) <= capacity());
+        n--;
+    }
+}
+
+static void claimed_from_one(int id)
+{
+    if (id == 1)
+        produce(true, 1);
+    else
+        consume_claimed(each);
+}
+
+static void claimed_from_many(int id)
+{
+    if (id <= 2)
+        produce(true, id);
+    else
+        consume_claimed(2 * each);
+}
+
 /* ---- publishing before reading a flag, looking after raising it (W1..W3) ------------------------------------- */
 
 static _Atomic uint32_t flag, seen;
@@ -302,6 +335,8 @@ PUBLISHES(push_and_look, nc_ring_push_sp(&ring, &value, 1, memory_order_seq_cst)
 PUBLISHES(push_one_and_look, nc_ring_push_one_sp(&ring, value, memory_order_seq_cst), nc_ring_len(&ring) > 0)
 PUBLISHES(push_mp_and_look, nc_ring_push_mp(&ring, &value, 1), nc_ring_len(&ring) > 0)
 PUBLISHES(pop_and_look, nc_ring_pop_sc(&ring, &value, 1, memory_order_seq_cst), nc_ring_len(&ring) < capacity())
+PUBLISHES(pop_claimed_and_look, nc_ring_pop_one_claimed_sc(&ring, memory_order_seq_cst),
+          nc_ring_len(&ring) < capacity())
 PUBLISHES(pop_one_and_look, nc_ring_pop_one_sc(&ring, memory_order_seq_cst), nc_ring_len(&ring) < capacity())
 
 static void one_saw_the_other(void) { CHECK(atomic_load_explicit(&seen, memory_order_relaxed) > 0); }
@@ -313,6 +348,7 @@ static const model models[] = {
     {"a flag and a push of many", setup_flag, push_mp_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
     {"a flag and a pop", setup_flag_full, pop_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
     {"a flag and a pop of one", setup_flag_full, pop_one_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
+    {"a flag and a pop of one claimed", setup_flag_full, pop_claimed_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
     {"spsc, capacity 1", setup_three_each, spsc, left_empty, 2, 3, 2, 1, NULL},
     {"spsc, capacity 2", setup_three_each, spsc, left_empty, 2, 3, 2, 2, NULL},
     {"spsc, capacity 3", setup, spsc, left_empty, 2, 3, 2, 3, NULL},
@@ -334,6 +370,10 @@ static const model models[] = {
     {"one by one, capacity 2", setup_three_each, one_by_one, left_empty, 2, 3, 2, 2, NULL},
     {"one by one, capacity 3", setup, one_by_one, left_empty, 2, 3, 2, 3, NULL},
     {"one by one from many", setup_two_each, one_by_one_from_many, left_empty, 3, 2, 1, 2, NULL},
+    {"claimed, from one, capacity 1", setup_three_each, claimed_from_one, left_empty, 2, 3, 2, 1, NULL},
+    {"claimed, from one, capacity 2", setup_three_each, claimed_from_one, left_empty, 2, 3, 2, 2, NULL},
+    {"claimed, from many, capacity 1", setup_two_each, claimed_from_many, left_empty, 3, 1, 1, 1, NULL},
+    {"claimed, from many, capacity 2", setup_two_each, claimed_from_many, left_empty, 3, 2, 1, 2, NULL},
 };
 
 int main(int argc, char **argv) { return model_main(models, sizeof models / sizeof models[0], argc, argv); }
