@@ -212,7 +212,8 @@ typedef struct call_op {
     void (*timed_out)(Call *);
     bool claims;                  /* the awaitable is to be a ClaimAwaitable */
     /* With a GIL, where most calls end: the result of a look that nobody has to be told of, a new reference; or NULL
-     * without an exception, and nothing has happened.  NULL where there is no such short way. */
+     * without an exception, and the look is still to come.  Of bytes, the caller tells a native thread that has come to
+     * want to know meanwhile.  NULL where there is no such short way. */
     PyObject *(*at_once)(Call *);
 } call_op;
 

@@ -38,8 +38,8 @@ static inline const char *plain_bytes(PyObject *data, uint64_t *n)
     return NULL;
 }
 
-/* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
-static inline PyObject *send_plainly(Endpoint *ep, PyObject *data)
+/* Copy a message into the ring, and tell nobody. */
+static inline bool put_plainly(Endpoint *ep, PyObject *data)
 {
     chan_block *b = ep->chan->block;
     nc_record record;
@@ -47,7 +47,7 @@ static inline PyObject *send_plainly(Endpoint *ep, PyObject *data)
     const char *bytes = plain_bytes(data, &n);
     bool put = false;
     if (n == 0 || n > nc_log_largest(b->log))
-        return NULL;
+        return false;
     Py_BEGIN_CRITICAL_SECTION(ep);
     if (plain(ep, 1) && log_claim(b, n, &record) == NC_OK) {
         memcpy(record.data, bytes, n);
@@ -55,22 +55,18 @@ static inline PyObject *send_plainly(Endpoint *ep, PyObject *data)
         put = true;
     }
     Py_END_CRITICAL_SECTION();
-    if (!put)
-        return NULL;
-    if (nc_gate_flag(&b->gate[RX], memory_order_seq_cst) == 0) /* W2 */
-        Py_RETURN_NONE;
-    return call_tell(ep, RX, Py_NewRef(Py_None));
+    return put;
 }
 
-/* Receive a copy the plain way, likewise. */
-static inline PyObject *recv_plainly(Endpoint *ep)
+/* Copy one out, and tell nobody: a new reference, or NULL without an exception.  *freed: skips were stepped over. */
+static inline PyObject *take_plainly(Endpoint *ep, bool *freed)
 {
     chan_block *b = ep->chan->block;
     nc_record record;
     PyObject *bytes = NULL;
-    bool freed = false;
+    *freed = false;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    if (plain(ep, NC_HEAD) && nc_log_peek_sc(b->log, &record, &freed, LOG_PUBLISH) == NC_OK) {
+    if (plain(ep, NC_HEAD) && nc_log_peek_sc(b->log, &record, freed, LOG_PUBLISH) == NC_OK) {
         bytes = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
         if (bytes != NULL)
             log_take_read(b, &record);
@@ -78,9 +74,34 @@ static inline PyObject *recv_plainly(Endpoint *ep)
             PyErr_Clear(); /* the long way runs into it again */
     }
     Py_END_CRITICAL_SECTION();
-    if ((bytes == NULL && !freed) || nc_gate_flag(&b->gate[TX], memory_order_seq_cst) == 0) /* W2 */
+    return bytes;
+}
+
+/* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
+static inline PyObject *send_plainly(Endpoint *ep, PyObject *data)
+{
+    if (!put_plainly(ep, data))
+        return NULL;
+    if (nc_gate_flag(&ep->chan->gate[RX], memory_order_seq_cst) == 0) /* W2 */
+        Py_RETURN_NONE;
+    return call_tell(ep, RX, Py_NewRef(Py_None));
+}
+
+/* Receive a copy the plain way, likewise. */
+static inline PyObject *recv_plainly(Endpoint *ep)
+{
+    bool freed;
+    PyObject *bytes = take_plainly(ep, &freed);
+    if ((bytes == NULL && !freed) || nc_gate_flag(&ep->chan->gate[TX], memory_order_seq_cst) == 0) /* W2 */
         return bytes;
     return call_tell(ep, TX, bytes);
+}
+
+/* Does nobody on that side want to know, as far as the GIL covers it?  Then an awaited call may end by the short way.
+ */
+static inline bool nobody_asks(Endpoint *ep, int side)
+{
+    return nc_gate_flag(&ep->chan->gate[side], memory_order_relaxed) == 0;
 }
 
 /* A list of what is received has place for so many at first, at most: what it may waste if they are fewer. */
@@ -177,7 +198,18 @@ static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box
 {
     uint64_t n;
     const char *bytes = payload(call->value, &n);
-    return send_one(call, original(call->value), bytes, n, called, kicks);
+    step s = send_one(call, original(call->value), bytes, n, called, kicks);
+    if (s == STEP_BLOCKED)
+        call_needs(call, n);
+    return s;
+}
+
+static PyObject *send_at_once(Call *call)
+{
+    if (!nobody_asks(call->ep, RX) || !put_plainly(call->ep, call->value)) /* not, where it is a pair */
+        return NULL;
+    Py_CLEAR(call->value);
+    return Py_NewRef(Py_None);
 }
 
 static void send_timed_out(Call *call)
@@ -236,7 +268,7 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
 static const call_op claim_op = {"claim", "Sender.claim", claim_look, claim_timed_out, true, NULL};
 static const call_op claim_blocking_op = {
     "claim_blocking", "Sender.claim_blocking", claim_look, claim_timed_out, false, NULL};
-static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false, NULL};
+static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false, send_at_once};
 static const call_op send_blocking_op = {
     "send_blocking", "Sender.send_blocking", held_send_look, held_send_timed_out, false, NULL};
 
@@ -346,20 +378,14 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
-    uint64_t size;
     if (!core_parse_one(ep->chan->st, "send", args, n, kwnames, &timeout))
         return NULL;
-    Call call = {.op = &send_op, .value = checked_payload(ep->chan, args[0])};
-    if (call.value == NULL)
+    PyObject *held = checked_payload(ep->chan, args[0]);
+    if (held == NULL)
         return NULL;
-    if (!endpoint_idle(ep)) {
-        Py_DECREF(call.value);
-        return NULL;
-    }
-    payload(call.value, &size);
-    call_needs(&call, size);
-    call.ep = (Endpoint *)Py_NewRef(self);
-    return wait_new(&call, timeout);
+    PyObject *awaitable = endpoint_idle(ep) ? wait_new_one(&send_op, ep, held, timeout) : NULL;
+    Py_DECREF(held);
+    return awaitable;
 }
 
 __attribute__((noinline)) static PyObject *send_blocking_slowly(Endpoint *ep, PyObject *data, double timeout)
@@ -474,6 +500,25 @@ static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return STEP_READY;
 }
 
+static PyObject *recv_at_once(Call *call)
+{
+    Endpoint *ep = call->ep;
+    chan_block *b = ep->chan->block;
+    PyObject *claim = NULL;
+    nc_record record;
+    bool freed;
+    if (!nobody_asks(ep, TX) || !plain(ep, NC_HEAD))
+        return NULL;
+    if (nc_log_peek_sc(b->log, &record, &freed, LOG_PUBLISH) == NC_OK) {
+        claim = (PyObject *)claim_new(ep, &record);
+        if (claim != NULL)
+            b->reading = true;
+        else
+            PyErr_Clear(); /* the long way runs into it again */
+    }
+    return claim == NULL && freed ? call_tell(ep, TX, NULL) : claim;
+}
+
 static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
@@ -486,6 +531,16 @@ static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **ki
     log_take_read(call->ep->chan->block, &record);
     block_tell(call->ep->chan->block, TX, kicks);
     return STEP_READY;
+}
+
+static PyObject *recv_bytes_at_once(Call *call)
+{
+    Endpoint *ep = call->ep;
+    bool freed;
+    if (!nobody_asks(ep, TX))
+        return NULL;
+    PyObject *bytes = take_plainly(ep, &freed);
+    return bytes == NULL && freed ? call_tell(ep, TX, NULL) : bytes;
 }
 
 /* call->value is a memoryview of the target. */
@@ -595,11 +650,11 @@ static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return s;
 }
 
-static const call_op recv_op = {"recv", "Receiver.recv", recv_look, call_recv_timed_out, false, NULL};
+static const call_op recv_op = {"recv", "Receiver.recv", recv_look, call_recv_timed_out, false, recv_at_once};
 static const call_op recv_blocking_op = {
     "recv_blocking", "Receiver.recv_blocking", recv_look, call_recv_timed_out, false, NULL};
-static const call_op recv_bytes_op = {"recv_bytes", "Receiver.recv_bytes", recv_bytes_look, call_recv_timed_out, false,
-                                      NULL};
+static const call_op recv_bytes_op = {"recv_bytes", "Receiver.recv_bytes", recv_bytes_look, call_recv_timed_out,
+                                      false,        recv_bytes_at_once};
 static const call_op recv_bytes_blocking_op = {
     "recv_bytes_blocking", "Receiver.recv_bytes_blocking", recv_bytes_look, call_recv_timed_out, false, NULL};
 static const call_op recv_into_op = {"recv_into", "Receiver.recv_into", recv_into_look, call_recv_timed_out, false,
@@ -638,7 +693,7 @@ static PyObject *receive(PyObject *self, const call_op *op, PyObject *const *arg
     double timeout;
     if (!core_parse_none(ep->chan->st, op->name, args, n, kwnames, &timeout) || !endpoint_idle(ep))
         return NULL;
-    return wait_new(&(Call){op, (Endpoint *)Py_NewRef(self), NULL, 1, 1, 1, NULL, false}, timeout);
+    return wait_new_one(op, ep, NULL, timeout);
 }
 
 __attribute__((noinline)) static PyObject *receive_blocking(Endpoint *ep, const call_op *op, double timeout)

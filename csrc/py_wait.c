@@ -390,8 +390,10 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
         s = awaitable_wait(aw, s == STEP_BLOCKED ? STEP_PREPARE : s, out, &kicks);
     else
         s = STEP_ERROR;
-    if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->call.value == NULL)
+    if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->call.value == NULL) {
         aw->worn = aw->expired = aw->call.late = false; /* one item, gone: that is all there was */
+        aw->call.least = aw->call.share = 1;
+    }
     Py_XDECREF(was);
     settle_soon(c, kicks);
     return s;
@@ -563,6 +565,14 @@ static int awaitable_run(Awaitable *aw, PyObject **out)
     return awaitable_step(aw, out);
 }
 
+/* Native threads take no GIL: one may have lined up since the other side's flag was looked at. */
+__attribute__((noinline)) static PyObject *tell_native(Endpoint *ep, PyObject *result)
+{
+    int other = 1 - ep->side;
+    bool asked = nc_gate_flag(&ep->chan->gate[other], memory_order_seq_cst) != 0; /* W2 */
+    return asked ? call_tell(ep, other, result) : result;
+}
+
 /* The whole life of most awaitables: the result, a new reference, or NULL without an exception. */
 static inline PyObject *awaitable_at_once(Awaitable *aw)
 {
@@ -570,9 +580,10 @@ static inline PyObject *awaitable_at_once(Awaitable *aw)
     if (NC_FREE_THREADED || aw->state != CREATED || at_once == NULL)
         return NULL;
     PyObject *result = at_once(&aw->call);
-    if (result != NULL)
-        aw->state = DONE;
-    return result;
+    if (result == NULL)
+        return NULL;
+    aw->state = DONE;
+    return aw->call.ep->chan->log == NULL ? result : tell_native(aw->call.ep, result);
 }
 
 static int awaitable_state(PyObject *self)
