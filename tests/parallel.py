@@ -14,7 +14,7 @@ import pytest
 
 CHILDREN = "what it tests runs in child processes"
 MAIN_THREAD = "signals are the main thread's"
-COLLECTOR = "it uses all that the collector shows it, also what others are making"
+COLLECTOR = "the collector shows it what others are making, and may run for them just then"
 PROCESS = "it changes or counts what belongs to the whole process"
 
 # Fixtures of the plugin's own accord: tests that have one are run by one thread.
@@ -88,6 +88,7 @@ ALONE = {
         "test_a_loop_blocked_in_its_selector_is_woken_from_a_signal_handler_on_its_own_thread": MAIN_THREAD,
         "test_a_loop_is_woken_from_a_handler_it_was_given_itself": MAIN_THREAD,
         "test_a_storm_of_timer_signals_that_send_is_received_whole": CHILDREN,
+        "test_a_task_is_woken_from_a_collected_cycle": COLLECTOR,
         "test_blocking_waits_open_no_descriptor_and_start_no_thread": PROCESS,
         "test_no_descriptor_is_opened_for_wake_ups_from_callbacks_of_the_same_loop": CHILDREN,
         "test_nothing_is_made_until_somebody_waits_across_threads": CHILDREN,
