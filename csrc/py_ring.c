@@ -352,16 +352,41 @@ static const call_op next_op = {"__next__", "Receiver.__next__", next_look, call
 static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, call_recv_timed_out,
                                  false,       recv_at_once};
 
+/* Fill up a list that had no place for what came while it was made: a batch is short only where nothing is left. */
+__attribute__((noinline)) static uint64_t take_what_came(Call *call, PyObject *list, uint64_t taken, bool called,
+                                                         nc_box **kicks)
+{
+    uint64_t n = (uint64_t)call->n, more = 1, len, got;
+    while (taken < n && more > 0 && (len = nc_ring_len(call->ep->chan->ring)) > 0) {
+        for (more = 0; more < len && taken + more < n && PyList_Append(list, Py_None) == 0;)
+            more++;
+        PyErr_Clear(); /* what there is no memory for stays */
+        if (take_some(call->ep, PySequence_Fast_ITEMS(list) + taken, more, &got, called, kicks) != STEP_READY) {
+            PyErr_Clear();
+            n = 0; /* they are owed to others, or a collection has closed the endpoint */
+        }
+        for (uint64_t i = 0; i < more; i++)
+            Py_DECREF(Py_None);
+        taken += got;
+        Py_SET_SIZE(list, (Py_ssize_t)taken);
+    }
+    return taken;
+}
+
 /* At least one, at most call->n, as a list. */
 static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    uint64_t len = nc_ring_len(call->ep->chan->ring), n = (uint64_t)call->n < len ? (uint64_t)call->n : len, taken;
-    PyObject *list = PyList_New((Py_ssize_t)(n > 0 ? n : 1)); /* first: when that fails, nothing was taken */
+    uint64_t len = nc_ring_len(call->ep->chan->ring), n = (uint64_t)call->n, room = n < len ? n : len, taken;
+    if (room == 0)
+        room = 1;
+    PyObject *list = PyList_New((Py_ssize_t)room); /* first: when that fails, nothing was taken */
     if (list == NULL)
         return STEP_ERROR;
-    step s = take_some(call->ep, PySequence_Fast_ITEMS(list), n > 0 ? n : 1, &taken, called, kicks);
+    step s = take_some(call->ep, PySequence_Fast_ITEMS(list), room, &taken, called, kicks);
     if (s == STEP_ERROR)
         call_raise_end(call);
+    if (taken == room && room < n)
+        taken = take_what_came(call, list, taken, called, kicks);
     Py_SET_SIZE(list, (Py_ssize_t)taken); /* fewer than hoped for where others wait in line */
     if (s == STEP_READY)
         *out = list;

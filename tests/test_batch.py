@@ -1,6 +1,7 @@
 """Many items a call: what goes, what comes, what is left over."""
 
 import asyncio
+import gc
 import sys
 import weakref
 
@@ -360,6 +361,38 @@ def test_recv_many_blocking_meets_the_end(threaded, spawn):
     tx.close()
     with pytest.raises(RecvError):
         receiving.join()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="since 3.12 collections begin between bytecodes only")
+@pytest.mark.parametrize("event", ["more", "all", "close"])
+def test_what_comes_while_the_list_is_made_belongs_to_the_batch(variant, event):
+    """A short batch says that nothing is left, also when a collection, which making a list may begin, sends more."""
+    events = {
+        "more": lambda tx, rx: tx.try_send_many([1, 2, 3]),
+        "all": lambda tx, rx: tx.try_send_many(range(1, 9)),
+        "close": lambda tx, rx: (tx.try_send_many([1, 2, 3]), tx.close()),
+    }
+    expected = {"more": [0, 1, 2, 3], "all": [0, 1, 2, 3, 4, 5, 6], "close": [0, 1, 2, 3]}
+    tx, rx = variant.channel(9)
+    left = []
+
+    def send(phase, _):
+        if phase == "start" and left:
+            events[left.pop()](tx, rx)
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(send)
+    try:
+        tx.try_send(0)
+        spares = [[] for _ in range(100)]  # so that a list has to be allocated, which may begin a collection
+        left.append(event)
+        gc.set_threshold(1)
+        got = rx.try_recv_many(7)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(send)
+    assert spares and not left
+    assert got == expected[event]
 
 
 def test_try_recv_many_gives_up_to_n_and_then_empty_lists(variant):
