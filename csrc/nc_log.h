@@ -57,7 +57,7 @@ typedef struct nc_log {
 
     /* consumer's line */
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t head; /* start of what is not consumed; written by the consumer */
-    uint64_t tail_seen;                            /* a tail that was; the consumer's own, stale */
+    uint64_t tail_seen;                            /* one producer: a tail that was; the consumer's own, stale */
 
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t words[]; /* 2 * capacity / 8 of them; then the marks */
 } nc_log;
@@ -271,8 +271,10 @@ static inline nc_result nc_log_peek_sc(nc_log *log, nc_record *record, bool *fre
  * did not read: that lies with the producer as it is. */
 static inline void nc_log_touch_sc(const nc_record *record)
 {
-    for (uint64_t i = NC_CACHE_LINE; i < record->size; i += NC_CACHE_LINE) /* relaxed: L3 publishes it */
+    uint64_t last = (record->size - 1) & ~UINT64_C(7); /* relaxed, all: L3 publishes them */
+    for (uint64_t i = NC_CACHE_LINE; i < last; i += NC_CACHE_LINE)
         atomic_store_explicit((_Atomic uint64_t *)(void *)(record->data + i), 0, memory_order_relaxed);
+    atomic_store_explicit((_Atomic uint64_t *)(void *)(record->data + last), 0, memory_order_relaxed);
 }
 
 /* Done with the record that peek_sc showed: its bytes are the producers' again. */
@@ -366,12 +368,15 @@ static inline void nc_log_pass_sc(nc_log_reader *r, uint64_t extent, memory_orde
 /* As peek_sc, or NC_BAD, after which there is nothing to be had from this block. */
 static inline nc_result nc_log_look_sc(nc_log_reader *r, nc_record *record, bool *freed, memory_order publish)
 {
-    uint64_t header, extent;
+    uint64_t header, extent, before = r->head;
     nc_result result;
     *freed = false;
     while ((result = nc_log_look_at(r, r->head, &header, &extent)) == NC_OK && (header & NC_SKIP)) {
         nc_log_pass_sc(r, extent, publish);
+        NC_STEP("look_sc: passed a skip");
         *freed = true;
+        if (r->head - before > r->capacity)
+            return NC_BAD; /* skips put in faster than they are passed */
     }
     if (result == NC_OK)
         *record = (nc_record){r->head, header, (unsigned char *)(nc_log_word_at(r, r->head) + 1)};

@@ -38,7 +38,7 @@ typedef struct nc_ring {
 
     /* consumer's line */
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t head; /* next position to take; written by the consumer */
-    uint64_t tail_seen;                            /* a tail that was; the consumer's own, stale */
+    uint64_t tail_seen;                            /* head <= tail_seen <= tail; the consumer's own, stale */
 } nc_ring;
 
 _Static_assert(offsetof(nc_ring, tail) == NC_CACHE_LINE, "producers' fields start a line");
@@ -236,7 +236,7 @@ static inline void *nc_ring_pop_one_claimed_sc(nc_ring *r, memory_order publish)
     if (value == NULL)
         return NULL;
     uint64_t next = nc_ring_advance(r, head, 1);
-    if (head == r->tail_seen) /* it is never behind the head */
+    if (head == r->tail_seen) /* never behind the head */
         r->tail_seen = next;
     atomic_store_explicit(slot, NULL, memory_order_relaxed); /* R3 below publishes it */
     atomic_store_explicit(&r->head, next, publish); /* R3 */

@@ -128,18 +128,34 @@ void claim_free_spares(core_state *st)
     }
 }
 
-Claim *claim_new(Endpoint *ep, const nc_record *record)
+Claim *claim_make(Endpoint *ep)
 {
     core_state *st = ep->chan->st;
     Claim *claim = claim_alloc(st, st->claim_type[ep->side]);
     if (claim == NULL)
         return NULL;
     claim->ep = (Endpoint *)Py_NewRef(ep);
-    claim->record = *record;
-    atomic_store_explicit(&claim->state, CLAIM_OPEN, memory_order_relaxed); /* nobody else knows it yet */
+    claim->record = (nc_record){0};
+    atomic_store_explicit(&claim->state, CLAIM_DONE, memory_order_relaxed); /* only the collector knows it yet */
     atomic_store_explicit(&claim->exports, 0, memory_order_relaxed);
-    ep->claim = claim;
     return claim;
+}
+
+Claim *claim_spare(Endpoint *ep)
+{
+#if NC_FREE_THREADED
+    return NULL;
+#else
+    return ep->chan->st->spare_claims > 0 ? claim_make(ep) : NULL;
+#endif
+}
+
+PyObject *claim_start(Claim *claim, const nc_record *record)
+{
+    claim->record = *record;
+    atomic_store_explicit(&claim->state, CLAIM_OPEN, memory_order_seq_cst); /* E1 */
+    claim->ep->claim = claim;
+    return (PyObject *)claim;
 }
 
 /* ---- its state ------------------------------------------------------------------------------ */

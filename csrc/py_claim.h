@@ -8,9 +8,15 @@ typedef struct Claim Claim;
 
 enum { FINISH_ABORT, FINISH_COMMIT }; /* of a read claim both are release */
 
-/* An open claim on the record, which has borrowed the endpoint from here on; a new reference, or NULL with an exception
- * set.  Holding the endpoint. */
-Claim *claim_new(Endpoint *ep, const nc_record *record);
+/* An open claim on a record, which has borrowed the endpoint from its start on; a new reference.  Holding the endpoint.
+ *
+ * In two steps, for the first may begin a collection, and with it any Python code: which may use the endpoint, take the
+ * message that was just looked at, close it.  A claim that is not started has ended; drop it, or start it with what
+ * was found since, which runs nothing.  NULL with an exception set. */
+Claim *claim_make(Endpoint *ep);
+PyObject *claim_start(Claim *claim, const nc_record *record);
+/* The same where it runs nothing; else NULL, without an exception. */
+Claim *claim_spare(Endpoint *ep);
 bool claim_is_open(Claim *claim);
 /* End a claim: commit its first n bytes, abort or release it.  False with ClaimReleased or BufferError set, and nothing
  * changed; or with ClaimDisconnected set, and aborted.  Holding the endpoint. */

@@ -131,12 +131,15 @@ static step claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     Endpoint *ep = call->ep;
     nc_record record;
-    step s = reserve(call, (uint64_t)call->n, called, &record);
-    if (s == STEP_READY && (*out = (PyObject *)claim_new(ep, &record)) == NULL) {
-        log_abort(ep->chan->block, &record);
-        block_tell(ep->chan->block, log_freed_by_abort(ep->chan->block), kicks);
+    Claim *claim = claim_make(ep); /* first: what this runs may use the channel */
+    if (claim == NULL)
         return STEP_ERROR;
+    step s = reserve(call, (uint64_t)call->n, called, &record);
+    if (s == STEP_READY) {
+        *out = claim_start(claim, &record);
+        return s;
     }
+    Py_DECREF(claim);
     if (s == STEP_BLOCKED)
         block_tell(ep->chan->block, RX, kicks); /* who reads may wait for a wake-up that could not be given */
     if (s == STEP_ERROR && !PyErr_Occurred())
@@ -490,33 +493,34 @@ static step show_or_raise(Call *call, bool called, nc_record *record, nc_box **k
 static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
+    Claim *claim = claim_make(call->ep); /* first, as in claim_look */
+    if (claim == NULL)
+        return STEP_ERROR;
     step s = show_or_raise(call, called, &record, kicks);
-    if (s != STEP_READY)
-        return s;
-    *out = (PyObject *)claim_new(call->ep, &record);
-    if (*out == NULL)
-        return STEP_ERROR; /* the record stays: it was only looked at */
-    call->ep->chan->block->reading = true;
-    return STEP_READY;
+    if (s == STEP_READY) {
+        *out = claim_start(claim, &record);
+        call->ep->chan->block->reading = true;
+    } else {
+        Py_DECREF(claim);
+    }
+    return s;
 }
 
 static PyObject *recv_at_once(Call *call)
 {
     Endpoint *ep = call->ep;
     chan_block *b = ep->chan->block;
-    PyObject *claim = NULL;
     nc_record record;
     bool freed;
-    if (!nobody_asks(ep, TX) || !plain(ep, NC_HEAD))
+    Claim *claim = nobody_asks(ep, TX) && plain(ep, NC_HEAD) ? claim_spare(ep) : NULL;
+    if (claim == NULL)
         return NULL;
     if (nc_log_peek_sc(b->log, &record, &freed, LOG_PUBLISH) == NC_OK) {
-        claim = (PyObject *)claim_new(ep, &record);
-        if (claim != NULL)
-            b->reading = true;
-        else
-            PyErr_Clear(); /* the long way runs into it again */
+        b->reading = true;
+        return claim_start(claim, &record);
     }
-    return claim == NULL && freed ? call_tell(ep, TX, NULL) : claim;
+    Py_DECREF(claim);
+    return freed ? call_tell(ep, TX, NULL) : NULL;
 }
 
 static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **kicks)
@@ -579,19 +583,26 @@ static inline bool list_add(PyObject *list, Py_ssize_t got, Py_ssize_t room, PyO
     return kept;
 }
 
-/* Take up to n messages, of which `record` is the first, into a list of bytes; NULL with an exception set if not
- * even that one.  What there is no memory for stays in the ring. */
-static PyObject *take_many(Endpoint *ep, nc_record *record, Py_ssize_t n, nc_box **kicks)
+/* A list of 0 items with place for some of the n at most that will be taken, of which the first is as large as
+ * `record`; *room says for how many.  NULL with an exception set.  May begin a collection: look again then. */
+static PyObject *list_for(chan_block *b, const nc_record *record, Py_ssize_t n, Py_ssize_t *room)
 {
-    chan_block *b = ep->chan->block;
     uint64_t alike = nc_log_used(b->log) / nc_log_extent(record->size); /* so many, if all are as long as the first */
-    Py_ssize_t room = n < LIST_AT_ONCE ? n : LIST_AT_ONCE, got = 0;
-    if (alike < (uint64_t)room)
-        room = (Py_ssize_t)alike;
-    PyObject *list = PyList_New(room);
-    if (list == NULL)
-        return NULL;
-    Py_SET_SIZE((PyVarObject *)list, 0); /* until they are there: the collector, and who asks it, may see the list */
+    *room = n < LIST_AT_ONCE ? n : LIST_AT_ONCE;
+    if (alike < (uint64_t)*room)
+        *room = (Py_ssize_t)alike;
+    PyObject *list = PyList_New(*room);
+    if (list != NULL)
+        Py_SET_SIZE((PyVarObject *)list,
+                    0); /* until they are there: the collector, and who asks it, may see the list */
+    return list;
+}
+
+/* Take up to n messages, of which `record` is the first, into the list; false with an exception set if not even that
+ * one.  What there is no memory for stays in the ring. */
+static bool take_many(chan_block *b, nc_record *record, PyObject *list, Py_ssize_t room, Py_ssize_t n, nc_box **kicks)
+{
+    Py_ssize_t got = 0;
     bool freed;
     do {
         PyObject *bytes = PyBytes_FromStringAndSize((const char *)record->data, (Py_ssize_t)record->size);
@@ -601,26 +612,35 @@ static PyObject *take_many(Endpoint *ep, nc_record *record, Py_ssize_t n, nc_box
         nc_log_touch_sc(record);
         nc_log_release_sc(b->log, record, LOG_BATCH);
     } while (got < n && nc_log_peek_sc(b->log, record, &freed, LOG_BATCH) == NC_OK);
-    if (got == 0) {
-        Py_DECREF(list);
-        return NULL;
-    }
+    if (got == 0)
+        return false;
     Py_SET_SIZE((PyVarObject *)list, got);
     PyErr_Clear();
     nc_log_settle_head(b->log);
     block_tell(b, TX, kicks);
-    return list;
+    return true;
 }
 
 /* At least one, at most call->n. */
 static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
+    chan_block *b = call->ep->chan->block;
+    Py_ssize_t room;
     nc_record record;
     step s = show_or_raise(call, called, &record, kicks);
     if (s != STEP_READY)
         return s;
-    *out = take_many(call->ep, &record, call->n, kicks);
-    return *out != NULL ? STEP_READY : STEP_ERROR;
+    PyObject *list = list_for(b, &record, call->n, &room);
+    if (list == NULL)
+        return STEP_ERROR;
+    s = show_or_raise(call, called, &record, kicks); /* again: it may be another by now, or none */
+    if (s == STEP_READY && !take_many(b, &record, list, room, call->n, kicks))
+        s = STEP_ERROR;
+    if (s == STEP_READY)
+        *out = list;
+    else
+        Py_DECREF(list);
+    return s;
 }
 
 /* Iteration (call->value): the claim handed out last goes first.  The end is no error. */
@@ -628,17 +648,21 @@ static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     ClaimIterator *it = (ClaimIterator *)call->value;
     nc_record record;
-    if (it->last != NULL && claim_is_open(it->last) && !claim_finish_held(it->last, FINISH_COMMIT, 0, kicks))
+    Claim *claim = claim_make(call->ep); /* first, as in claim_look */
+    if (claim == NULL)
         return STEP_ERROR;
-    Py_CLEAR(it->last);
-    step s = show(call, called, &record, kicks);
-    if (s != STEP_READY)
+    step s = STEP_ERROR;
+    if (it->last == NULL || !claim_is_open(it->last) || claim_finish_held(it->last, FINISH_COMMIT, 0, kicks)) {
+        Py_CLEAR(it->last);
+        s = show(call, called, &record, kicks);
+    }
+    if (s != STEP_READY) {
+        Py_DECREF(claim);
         return s;
-    it->last = claim_new(call->ep, &record);
-    if (it->last == NULL)
-        return STEP_ERROR;
+    }
+    it->last = claim;
+    *out = Py_NewRef(claim_start(claim, &record));
     call->ep->chan->block->reading = true;
-    *out = Py_NewRef(it->last);
     return STEP_READY;
 }
 

@@ -565,7 +565,7 @@ static int awaitable_run(Awaitable *aw, PyObject **out)
     return awaitable_step(aw, out);
 }
 
-/* Native threads take no GIL: one may have lined up since the other side's flag was looked at. */
+/* Who takes no GIL, a native thread, may have lined up since the other side's flag was looked at. */
 __attribute__((noinline)) static PyObject *tell_native(Endpoint *ep, PyObject *result)
 {
     int other = 1 - ep->side;

@@ -377,6 +377,74 @@ def test_pitfall_22_a_collection_in_the_middle_of_any_call_uses_the_channel_of_b
     settled(tx, rx)
 
 
+MESSAGES = [b"a" * 8, b"b" * 40, b"c" * 16, b"d" * 24]
+ALLOCATING = {  # calls that make a claim or a list, and so may begin a collection
+    "try_recv": lambda tx, rx, steps: rx.try_recv(),
+    "recv": lambda tx, rx, steps: drive(steps),
+    "async for": lambda tx, rx, steps: drive(anext(aiter(rx))),
+    "try_recv_many": lambda tx, rx, steps: rx.try_recv_many(3),
+    "try_claim": lambda tx, rx, steps: tx.try_claim(24),
+    "claim": lambda tx, rx, steps: drive(tx.claim(24)),
+}
+MEANWHILE = {  # what is done in the middle of one
+    "receives one": lambda tx, rx, steps: rx.try_recv_bytes(),
+    "receives all": lambda tx, rx, steps: rx.try_recv_many(9),
+    "borrows": lambda tx, rx, steps: rx.try_recv(),
+    "claims": lambda tx, rx, steps: tx.try_claim(40),
+    "sends": lambda tx, rx, steps: tx.try_send(MESSAGES[3]),
+    "closes the receiver": lambda tx, rx, steps: rx.close(),
+    "closes the sender": lambda tx, rx, steps: tx.close(),
+    "steps the same": lambda tx, rx, steps: drive(steps),
+}
+
+
+def contents(result):
+    """The messages that a call got, which is then over."""
+    if hasattr(result, "abort"):
+        result.abort()
+    elif hasattr(result, "release"):
+        with result as view:
+            return [bytes(view)]
+    return [result] if isinstance(result, bytes) else result if isinstance(result, list) else []
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="since 3.12 collections begin between bytecodes only")
+@pytest.mark.parametrize("outer", ALLOCATING)
+@pytest.mark.parametrize("inner", MEANWHILE)
+def test_pitfall_22_a_collection_that_a_claim_or_a_list_begins_uses_the_endpoint(bytes_variant, outer, inner):
+    tx, rx = bytes_variant.channel(256)
+    others = [bytes_variant.channel(64) for _ in range(64)]
+    kept = [other.sender.try_claim(8) for other in others], [[] for _ in range(100)]  # else spares would be used
+    assert tx.try_send_many(MESSAGES[:3]) == 3
+    steps, got, refused = rx.recv(), [], []
+
+    def call(which):
+        try:
+            got.append(which(tx, rx, steps))
+        except (ChannelError, BusyError, RuntimeError) as error:
+            refused.append(error)
+
+    callback = Once(call, MEANWHILE[inner])
+    threshold = gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(1, 1, 1)
+    try:
+        call(ALLOCATING[outer])
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(callback)
+    assert kept and callback.runs > 0
+    received = [message for result in got for message in contents(result)]
+    with contextlib.suppress(ChannelError):
+        received += rx.try_recv_many(100)
+    if inner == "closes the receiver":
+        assert received in ([], MESSAGES[:1], MESSAGES[:3])
+    else:
+        assert sorted(received) == MESSAGES[:3] + [MESSAGES[3]] * received.count(MESSAGES[3])
+        assert rx.statistics().sent == rx.statistics().received
+    assert tx.used == 0
+
+
 @pytest.mark.parametrize("hook", ["settrace", "setprofile"])
 def test_pitfall_22_a_tracer_uses_the_channel_of_bytes_around_every_call(bytes_variant, hook):
     tx, rx = bytes_variant.channel(256)

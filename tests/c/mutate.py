@@ -49,11 +49,9 @@ WEAKER = {
 # What nobody can catch, and why: (function, order, tried) -> the reason.  Anything else that is not caught is an error.
 R2 = (
     "R1 and A1 carry it already: a producer has written what its values point to before it swaps `tail`, which "
-    "releases, and the consumer has acquired a `tail` past the slot before it reads it. Store and load of the slot "
-    "need coherence alone; both could be relaxed for good."
+    "releases, and the consumer has acquired a `tail` past the slot before it reads it."
 )
 ARGUED = {
-    ("nc_ring_push_mp", "release", "relaxed"): R2,
     ("nc_ring_pop_sc", "acquire", "relaxed", "A2"): R2,
     ("nc_ring_pop_one_sc", "acquire", "relaxed", "A2"): R2,
     ("nc_post_abandon", "acq_rel", "release", "B4"): (

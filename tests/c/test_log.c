@@ -793,6 +793,29 @@ static void what_cannot_be_is_told(void)
     CHECK_EQ(nc_log_look_at(&reader, t.head + 16, &header, &extent), NC_BAD);
 }
 
+/* Skips that somebody puts in as fast as they are passed: the look ends all the same. */
+static void put_in_another_skip(void)
+{
+    uint64_t pos = reader.head;
+    atomic_store_explicit(nc_log_header(t.log, pos), NC_SKIP | 8, memory_order_relaxed);
+    atomic_store_explicit(nc_log_mark(t.log, pos), 1, memory_order_relaxed);
+    atomic_store_explicit(&t.log->tail, pos + 64, memory_order_relaxed);
+    if (++stops < 1000)
+        stop_at = "look_sc: passed a skip";
+}
+
+static void a_look_ends_however_many_skips_there_are(void)
+{
+    setup(64, 48, true);
+    CHECK(twin_claim(&t, 8, 0));
+    twin_abort(&t, 0, memory_order_seq_cst);
+    CHECK_EQ(open_it(), NC_OK);
+    at("look_sc: passed a skip", put_in_another_skip);
+    CHECK_EQ(look(), NC_BAD);
+    CHECK(stops > 8 && stops < 30);
+    stop_at = NULL;
+}
+
 static void what_the_block_says_later_of_its_size_is_nothing_to_the_reader(void)
 {
     setup(64, 48, true);
@@ -875,6 +898,7 @@ int main(void)
     RUN(a_block_is_opened_only_if_it_is_one);
     RUN(a_reader_that_trusts_nothing_reads_the_same);
     RUN(what_cannot_be_is_told);
+    RUN(a_look_ends_however_many_skips_there_are);
     RUN(what_the_block_says_later_of_its_size_is_nothing_to_the_reader);
     RUN(any_mix_of_operations);
     twin_close(&t);
