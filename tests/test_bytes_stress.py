@@ -14,7 +14,7 @@ import tracemalloc
 import zlib
 
 import pytest
-from harness import GIL_ENABLED, seeded, size, takes_long
+from harness import GIL_ENABLED, reuses_memory, seeded, size, takes_long
 from support import drive
 
 from nexus_channels import BusyError, Full, RecvError, mpsc_bytes
@@ -280,6 +280,7 @@ def pass_messages(tx, rx, count):
 
 @takes_long()
 @pytest.mark.skipif(not STATM.exists(), reason="needs /proc")
+@reuses_memory
 def test_no_memory_grows_with_the_number_of_messages(bytes_variant):
     tx, rx = bytes_variant.channel(1024)
     pass_messages(tx, rx, 20_000)
@@ -313,6 +314,7 @@ def test_no_traced_allocation_grows_with_the_number_of_messages(bytes_variant):
 @takes_long()
 @pytest.mark.skipif(not STATM.exists(), reason="needs /proc")
 @pytest.mark.skipif(not GIL_ENABLED, reason="without the GIL, freed objects wait for quiet moments of all threads")
+@reuses_memory
 def test_no_memory_grows_while_both_sides_wait_for_each_other(bytes_variant, spawn):
     count = size(20_000, 10_000_000)
     tx, rx = bytes_variant.channel(128)

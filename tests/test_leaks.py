@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from harness import SLOWNESS, STRESS, run_child, size, takes_long
+from harness import SLOWNESS, STRESS, reuses_memory, run_child, size, takes_long
 from leak_operations import operations
 
 from nexus_channels import local, mpsc, spsc
@@ -109,6 +109,7 @@ assert grown < 2 * 1024 * 1024, f"{{grown / 1024:.0f}} KiB in {{rounds}} rounds"
 @takes_long()
 @pytest.mark.parametrize("name", ["local", "spsc", "mpsc"])
 @pytest.mark.parametrize("operation", ["create_and_drop", "try_calls", "create_and_close"])
+@reuses_memory
 def test_resident_memory_stays_flat_over_channels_that_come_and_go(name, operation):
     """What tracemalloc and the reference counts do not see: rings, gates, boxes."""
     run_child(RESIDENT, name, operation, size(50_000, 1_000_000), seconds=300)
@@ -119,6 +120,7 @@ def test_resident_memory_stays_flat_over_channels_that_come_and_go(name, operati
     "operation",
     ["tasks_that_wait", "tasks_that_are_cancelled", "parked_and_dropped", "blocking_timeouts", "threads_that_wait"],
 )
+@reuses_memory
 def test_resident_memory_stays_flat_over_waits(operation):
     rounds = size(1_000, 20_000) if operation == "threads_that_wait" else size(3_000, 100_000)
     run_child(RESIDENT, "mpsc", operation, rounds, seconds=300)
@@ -142,6 +144,7 @@ assert len(gc.get_objects()) <= before + 5, len(gc.get_objects()) - before
     run_child(script, name, operation)
 
 
+@reuses_memory
 def test_an_idle_channel_is_small(variant):
     """At most 1 KiB and 16 bytes a slot."""
     script = """

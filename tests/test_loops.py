@@ -7,7 +7,7 @@ import warnings
 import weakref
 
 import pytest
-from harness import GIL_ENABLED, run_child, size
+from harness import GIL_ENABLED, reuses_memory, run_child, size
 from steploop import StepLoop
 from support import DEADLINE, collect, until_blocked, until_parked
 
@@ -664,6 +664,7 @@ assert len(os.listdir("/proc/self/fd")) == before
     run_child(script, threaded.__name__.rpartition(".")[2])
 
 
+@reuses_memory
 def test_a_new_loop_at_the_address_of_a_dead_one_is_not_taken_for_it(threaded, spawn):
     """Mailboxes are found by the loop's address, and the allocator hands freed addresses out again."""
     tx, rx = threaded.channel(1)

@@ -9,7 +9,7 @@ import sysconfig
 
 import native_driver
 import pytest
-from harness import child_command, run_child, size
+from harness import SANITIZER, child_command, run_child, size
 from native_driver import DISCONNECTED, FORKED, FULL, OK, QUIET, SEND, TIMEOUT
 from support import collect, until, until_blocked, until_parked
 
@@ -115,6 +115,8 @@ def test_a_native_thread_that_outlives_the_interpreter_is_told(tmp_path, driver)
     if not glob.glob(f"{libdir}/libpython{version}.*"):
         pytest.skip("this Python comes without the library that embeds it")
     flags = [f"-I{include}", f"-L{libdir}", f"-Wl,-rpath,{libdir}", "-Wl,--export-dynamic"]
+    if SANITIZER:
+        flags.append(f"-fsanitize={SANITIZER}")
     libraries = [f"-lpython{version}", "-ldl", "-lm", "-lutil"]
     program = native_driver.build(tmp_path / "embed", source, *flags, *libraries)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
