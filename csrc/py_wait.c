@@ -1022,6 +1022,7 @@ static double monotonic(void)
  * long.  So whoever waits seldom or long spends next to nothing on it. */
 #define SPIN_WORTH 100e-6 /* seconds */
 enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; the most takes about as long */
+enum { NAP = 1000 }; /* microseconds of the main thread's first sleep */
 enum { LOOKS_EVERY = 24 }; /* pauses, in which whoever fills or empties a ring moves at least once */
 enum { ENOUGH = 64, ENOUGH_BYTES = 4096 }; /* items, or bytes of messages, that are worth coming for without a GIL */
 
@@ -1058,13 +1059,13 @@ static void parker_linger(chan_block *b, int side, unsigned most)
     }
 }
 
-/* Until a kick, a signal or the deadline (< 0: none), at first awake; without the GIL.  `doze`: awake only, as if a
+/* Until a kick, a signal or the deadline (< 0: none), at first awake; without the GIL.  `doze`: not for long, as if a
  * signal had come then.  *woken tells when that was, before the GIL had to be waited for. */
 static PyLockStatus parker_sleep(parker *p, chan_block *b, int side, double deadline, unsigned spin, bool doze,
                                  double *woken)
 {
     PyLockStatus slept = PY_LOCK_ACQUIRED;
-    PY_TIMEOUT_T us = -1;
+    PY_TIMEOUT_T us = -1, nap = spin > SPIN_MAIN ? 0 : NAP; /* who was awake for long has given signals their time */
     if (deadline >= 0) {
         double left = deadline - monotonic();
         if (left <= 0)
@@ -1076,8 +1077,10 @@ static PyLockStatus parker_sleep(parker *p, chan_block *b, int side, double dead
     while (spins < spin && !nc_post_waits(&p->waiter))
         nc_relax(&spins);
     bool posted = nc_post_waits(&p->waiter);
-    if (!posted)
-        slept = doze ? PY_LOCK_INTR : PyThread_acquire_lock_timed(p->lock, us, 1);
+    if (!posted && !(doze && nap == 0))
+        slept = PyThread_acquire_lock_timed(p->lock, doze && (us < 0 || us > nap) ? nap : us, 1);
+    if (!posted && doze && (nap == 0 || slept == PY_LOCK_FAILURE))
+        slept = PY_LOCK_INTR;
     *woken = monotonic();
     if (posted)
         parker_linger(b, side, spin);
@@ -1110,14 +1113,14 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
 }
 
 /* Sleep until called: STEP_BLOCKED, or STEP_ERROR when a signal handler raised or the time is up.  A signal that comes
- * between the spin and the sleep is not heard before the next wake-up, as with CPython's own locks: so the one thread
- * that runs Python's signal handlers looks for signals after it has spun for long (*fresh), and then spins but shortly.
- */
+ * between the last look for signals and the sleep is not heard before the next wake-up, as with CPython's own locks.
+ * So the one thread that runs Python's signal handlers begins by a doze (*fresh), and looks for signals once more: what
+ * came while it lined up is heard. */
 static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bool *fresh, double *woken)
 {
     Endpoint *ep = call->ep;
-    bool doze = spin > SPIN_MAIN && in_main_thread() && *fresh;
-    if (spin > SPIN_MAIN && !doze && in_main_thread())
+    bool main = in_main_thread(), doze = main && *fresh;
+    if (spin > SPIN_MAIN && main && !doze)
         spin = SPIN_MAIN;
     *fresh = false;
     PyLockStatus slept = parker_sleep(p, ep->chan->block, ep->side, deadline, spin, doze, woken);

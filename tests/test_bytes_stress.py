@@ -334,6 +334,7 @@ def test_no_memory_grows_while_both_sides_wait_for_each_other(bytes_variant, spa
 
 
 @takes_long()
+@reuses_memory
 def test_channels_with_claims_out_are_freed_whole(bytes_variant):
     """Rings of 64 KiB: a leak of one in a hundred would show."""
     if not STATM.exists():
