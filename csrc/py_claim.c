@@ -144,6 +144,7 @@ Claim *claim_make(Endpoint *ep)
 Claim *claim_spare(Endpoint *ep)
 {
 #if NC_FREE_THREADED
+    (void)ep;
     return NULL;
 #else
     return ep->chan->st->spare_claims > 0 ? claim_make(ep) : NULL;
