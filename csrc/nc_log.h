@@ -107,16 +107,24 @@ static inline void nc_log_init(nc_log *log, uint64_t capacity, bool many, uint64
     log->tail_seen = start;
 }
 
-static inline _Atomic uint64_t *nc_log_header(nc_log *log, uint64_t pos)
+/* The word at `pos`, and its mark, in a block of that capacity. */
+static inline _Atomic uint64_t *nc_log_word_in(nc_log *log, uint64_t capacity, uint64_t pos)
 {
-    return &log->words[(pos & (log->capacity - 1)) / 8];
+    return &log->words[(pos & (capacity - 1)) / 8];
 }
 
-/* The mark of the record at `pos`, where there are marks: is it committed? */
-static inline nc_mark *nc_log_mark(nc_log *log, uint64_t pos)
+static inline nc_mark *nc_log_mark_in(nc_log *log, uint64_t capacity, uint64_t pos)
 {
-    return (nc_mark *)&log->words[log->capacity / 4] + (pos & (log->capacity - 1)) / 8;
+    return (nc_mark *)&log->words[capacity / 4] + (pos & (capacity - 1)) / 8;
 }
+
+/* The header of the record at `pos`; and, where there are marks, whether it is committed. */
+static inline _Atomic uint64_t *nc_log_header(nc_log *log, uint64_t pos)
+{
+    return nc_log_word_in(log, log->capacity, pos);
+}
+
+static inline nc_mark *nc_log_mark(nc_log *log, uint64_t pos) { return nc_log_mark_in(log, log->capacity, pos); }
 
 static inline nc_record nc_log_record(nc_log *log, uint64_t pos, uint64_t size)
 {
@@ -326,15 +334,15 @@ static inline nc_result nc_log_open_sc(nc_log_reader *r, void *block, uint64_t s
     return known && fits && head % 8 == 0 ? NC_OK : NC_BAD;
 }
 
-/* Its word, and its mark, as nc_log_header() and nc_log_mark(), which believe the block. */
+/* As nc_log_header() and nc_log_mark(), which believe what the block says of its capacity. */
 static inline _Atomic uint64_t *nc_log_word_at(nc_log_reader *r, uint64_t pos)
 {
-    return &r->log->words[(pos & (r->capacity - 1)) / 8];
+    return nc_log_word_in(r->log, r->capacity, pos);
 }
 
 static inline nc_mark *nc_log_mark_at(nc_log_reader *r, uint64_t pos)
 {
-    return (nc_mark *)&r->log->words[r->capacity / 4] + (pos & (r->capacity - 1)) / 8;
+    return nc_log_mark_in(r->log, r->capacity, pos);
 }
 
 /* The header at `pos`, not before the head: NC_OK and how far it is to the next; NC_EMPTY, there is none yet; NC_BAD.

@@ -1077,9 +1077,9 @@ static PyLockStatus parker_sleep(parker *p, chan_block *b, int side, double dead
     while (spins < spin && !nc_post_waits(&p->waiter))
         nc_relax(&spins);
     bool posted = nc_post_waits(&p->waiter);
-    if (!posted && !(doze && nap == 0))
+    if (!posted)
         slept = PyThread_acquire_lock_timed(p->lock, doze && (us < 0 || us > nap) ? nap : us, 1);
-    if (!posted && doze && (nap == 0 || slept == PY_LOCK_FAILURE))
+    if (doze && slept == PY_LOCK_FAILURE)
         slept = PY_LOCK_INTR;
     *woken = monotonic();
     if (posted)

@@ -20,8 +20,8 @@ GIL_ENABLED = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 # What the interpreter was built with, and what is linked with it has to be: -fsanitize=...
 _configured = sysconfig.get_config_var("CONFIG_ARGS") or ""
-SANITIZER = {"address": "address,undefined", "thread": "thread"}
-SANITIZER = next((flag for name, flag in SANITIZER.items() if f"{name}-sanitizer" in _configured), None)
+_flags = {"--with-address-sanitizer": "address,undefined", "--with-thread-sanitizer": "thread"}
+SANITIZER = next((flag for option, flag in _flags.items() if option in _configured), None)
 
 # For tests that look at where memory is and how much of it.
 reuses_memory = pytest.mark.skipif(SANITIZER is not None, reason="sanitizers keep freed memory, and more of their own")
