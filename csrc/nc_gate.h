@@ -111,13 +111,27 @@ static inline void nc_box_chain(nc_box *box, nc_box **kicks)
     *kicks = box;
 }
 
+/* Lay a waiter on top of the mail; what lay there before, or NULL. */
+static inline nc_waiter *nc_box_push(nc_box *box, nc_waiter *w)
+{
+    if (box->guarded) {
+        w->mail_next = nc_swap_mail_guarded(box, w);
+        return w->mail_next;
+    }
+    nc_waiter *top = atomic_load_explicit(&box->mail, memory_order_relaxed); /* the swap checks it */
+    do
+        w->mail_next = top;
+    while (!atomic_compare_exchange_weak_explicit(&box->mail, &top, w, memory_order_acq_rel, /* B2 */
+                                                  memory_order_relaxed));
+    return top;
+}
+
 static inline void nc_box_post_guarded(nc_waiter *w, nc_box **kicks)
 {
     nc_box *box = w->box;
     if (nc_swap_guarded(&w->post, NC_POST_MAILED) == NC_POST_MAILED)
         return;
-    w->mail_next = nc_swap_mail_guarded(box, w);
-    if (w->mail_next == NULL && !nc_swap_guarded(&box->kick, 1))
+    if (nc_box_push(box, w) == NULL && !nc_swap_guarded(&box->kick, 1))
         nc_box_chain(box, kicks);
 }
 
@@ -131,14 +145,31 @@ static inline void nc_box_post(nc_waiter *w, nc_box **kicks)
     }
     if (atomic_exchange_explicit(&w->post, NC_POST_MAILED, memory_order_acq_rel) == NC_POST_MAILED) /* B4 */
         return; /* called before and not received yet: the owner is still to come by */
-    nc_waiter *top = atomic_load_explicit(&box->mail, memory_order_relaxed); /* the swap checks it */
-    do
-        w->mail_next = top;
-    while (!atomic_compare_exchange_weak_explicit(&box->mail, &top, w, memory_order_acq_rel, /* B2 */
-                                                  memory_order_relaxed));
-    if (top != NULL || atomic_exchange_explicit(&box->kick, 1, memory_order_acq_rel)) /* B3 */
+    if (nc_box_push(box, w) != NULL || atomic_exchange_explicit(&box->kick, 1, memory_order_acq_rel)) /* B3 */
         return;
     nc_box_chain(box, kicks);
+}
+
+/* The owner took w and those behind it, and cannot receive them now: they stay in the mail, after what has come since.
+ * The owner sees to another kick. */
+static inline void nc_box_return(nc_box *box, nc_waiter *w)
+{
+    for (nc_waiter *next; w != NULL; w = next) {
+        next = w->mail_next;
+        nc_box_push(box, w);
+    }
+}
+
+/* The chain in the order in which its boxes were chained, which is that of the line. */
+static inline nc_box *nc_box_in_order(nc_box *kicks)
+{
+    nc_box *ordered = NULL;
+    for (nc_box *next; kicks != NULL; kicks = next) {
+        next = kicks->next;
+        kicks->next = ordered;
+        ordered = kicks;
+    }
+    return ordered;
 }
 
 /* Take a box off the chain, just before kicking it: from here on a new post needs a new kick.  The

@@ -1,7 +1,13 @@
 /* py_core.c: the module nexus_channels._core: its state, its errors, its arguments. */
 #include "py_core.h"
 
+#include <frameobject.h>
 #include <math.h>
+#include <signal.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
 
 /* ---- errors and arguments --------------------------------------------------------------------------- */
 
@@ -107,6 +113,184 @@ Py_ssize_t core_parse_count(PyObject *arg)
     return n < 1 ? 0 : n;
 }
 
+/* ---- interruptions ---------------------------------------------------------------------------------- */
+
+bool core_main_thread(void)
+{
+#ifdef __linux__
+    static _Thread_local uint32_t asked; /* in which generation this thread last asked: a fork makes it main */
+    static _Thread_local bool main;
+    if (asked != core_generation() + 1) {
+        asked = core_generation() + 1;
+        main = syscall(SYS_gettid) == getpid();
+    }
+    return main;
+#else
+    return pthread_main_np() != 0;
+#endif
+}
+
+bool core_handles_signals(void) { return core_main_thread() && PyInterpreterState_Get() == PyInterpreterState_Main(); }
+
+/* The Python code that a callable runs, a new reference, or NULL without an exception. */
+static PyObject *code_of(PyObject *callable)
+{
+    PyObject *code = NULL;
+    Py_INCREF(callable);
+    for (int depth = 0; callable != NULL && code == NULL && depth < 8; depth++) {
+        PyObject *inner;
+        if (PyFunction_Check(callable)) {
+            code = Py_NewRef(PyFunction_GET_CODE(callable));
+            break;
+        }
+        if (PyMethod_Check(callable))
+            inner = Py_NewRef(PyMethod_GET_FUNCTION(callable));
+        else if ((inner = PyObject_GetAttrString(callable, "func")) == NULL) { /* a functools.partial, or an instance */
+            PyErr_Clear();
+            inner = PyObject_GetAttrString((PyObject *)Py_TYPE(callable), "__call__");
+        }
+        Py_SETREF(callable, inner);
+    }
+    Py_XDECREF(callable);
+    PyErr_Clear();
+    return code;
+}
+
+/* Did a frame that runs this code let the exception pass?  `traceback` is where it came by. */
+static bool came_by(PyObject *traceback, PyObject *code)
+{
+    for (PyTracebackObject *t = (PyTracebackObject *)traceback; t != NULL; t = t->tb_next) {
+        PyCodeObject *its = PyFrame_GetCode(t->tb_frame);
+        Py_DECREF(its); /* the frame keeps it */
+        if ((PyObject *)its == code)
+            return true;
+    }
+    return false;
+}
+
+/* Did a signal handler of the program raise what came by there? */
+static bool raised_by_handler(PyObject *traceback)
+{
+    PyObject *signals = PyImport_ImportModule("_signal");
+    bool found = false;
+    for (int number = 1; signals != NULL && !found && number < NSIG; number++) {
+        PyObject *handler = PyObject_CallMethod(signals, "getsignal", "i", number);
+        PyObject *code = handler != NULL && PyCallable_Check(handler) ? code_of(handler) : NULL;
+        found = code != NULL && came_by(traceback, code);
+        Py_XDECREF(code);
+        Py_XDECREF(handler);
+        PyErr_Clear(); /* a number that is no signal here */
+    }
+    Py_XDECREF(signals);
+    PyErr_Clear();
+    return found;
+}
+
+bool core_interrupted(void)
+{
+    if (PyErr_Occurred() == NULL)
+        return false;
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) /* KeyboardInterrupt, SystemExit: no loop raises these by itself */
+        return true;
+    if (!core_handles_signals())
+        return false;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    bool by_handler = traceback != NULL && raised_by_handler(traceback);
+    PyErr_Restore(type, value, traceback);
+    return by_handler;
+}
+
+/* The current exception as an object, with its traceback. */
+static PyObject *take_error(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+static void give_error(PyObject *error)
+{
+    PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
+}
+
+/* Handed on and not raised yet.  Relaxed: written and read by the thread that handles signals. */
+static _Atomic int postponed;
+
+/* A pending call: CPython runs it in the main thread between two bytecodes.  Takes over the exception. */
+static int raise_now(void *error)
+{
+    atomic_fetch_sub_explicit(&postponed, 1, memory_order_relaxed); /* this thread's own */
+    give_error(error);
+    return -1;
+}
+
+/* Takes over the exception. */
+static void postpone(PyObject *error)
+{
+    if (!core_handles_signals()) { /* set in this thread by another, which had no more than the class to give either */
+        PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), (PyObject *)Py_TYPE(error));
+        Py_DECREF(error);
+        return;
+    }
+    atomic_fetch_add_explicit(&postponed, 1, memory_order_relaxed); /* this thread's own */
+    if (Py_AddPendingCall(raise_now, error) == 0)
+        return;
+    atomic_fetch_sub_explicit(&postponed, 1, memory_order_relaxed); /* this thread's own */
+    give_error(error); /* too many wait to be raised already */
+    PyErr_WriteUnraisable(NULL);
+}
+
+void core_postpone(void) { postpone(take_error()); }
+
+bool core_try_again(interruptions *kept)
+{
+    if (kept->n == INTERRUPTIONS || !core_interrupted())
+        return false;
+    kept->of[kept->n++] = take_error();
+    return true;
+}
+
+void core_postpone_all(interruptions *kept)
+{
+    PyObject *type, *value, *traceback;
+    if (kept->n == 0)
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    for (int i = 0; i < kept->n; i++)
+        postpone(kept->of[i]);
+    kept->n = 0;
+    PyErr_Restore(type, value, traceback);
+}
+
+bool core_raise_postponed(void)
+{
+    if (atomic_load_explicit(&postponed, memory_order_relaxed) == 0 || !core_handles_signals()) /* its own, if any */
+        return false;
+    return Py_MakePendingCalls() < 0;
+}
+
+void core_drop_error(void)
+{
+    if (core_interrupted())
+        core_postpone();
+    else
+        PyErr_Clear();
+}
+
+void core_report_error(PyObject *about)
+{
+    if (core_interrupted())
+        core_postpone();
+    else
+        PyErr_WriteUnraisable(about);
+}
+
 /* ---- objects ---------------------------------------------------------------------------------------- */
 
 /* Free-threaded CPython counts the references of an object's first thread apart, and a last one dropped
@@ -205,6 +389,8 @@ static PyObject *import_current_tasks(void)
     if (tasks != NULL && PyDict_Check(tasks))
         return tasks;
     Py_XDECREF(tasks);
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_ImportError) && !PyErr_ExceptionMatches(PyExc_AttributeError))
+        return NULL;
     PyErr_Clear();
     return core_import("asyncio", "current_task");
 }

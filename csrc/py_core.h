@@ -78,6 +78,25 @@ enum { /* index into core_state.errors; names in py_core.c */
        ERRORS,
 };
 
+/* How long the tasks of a thread hold its loop by awaiting what was ready: see py_wait.c.  Of the module with a GIL, of
+ * the thread without. */
+enum { PACE_TASKS = 64 };
+typedef struct pace {
+    int left;                     /* ready awaits that may pass before anybody looks here */
+    int run;                      /* what `left` was set to */
+    int credit;                   /* ready awaits that no look at a clock was paid with yet */
+    int held;                     /* ready awaits of `task` in its turn, as far as it is known */
+    void *task;                   /* whose turn it was at the last look; compared, never followed */
+    bool over;                    /* somebody has yielded or waited since */
+    bool shares, shared;          /* `left` is an even part among those who want the same; it was, at the last look */
+    int64_t began;                /* of the run that is being measured, in ns; 0: none is */
+    struct {
+        void *task;
+        int every;                /* ready awaits that take it the time of a turn; INT_MAX: not known */
+        int last;                 /* the same by the last measurement alone; 0: there was none */
+    } of[PACE_TASKS];
+} pace;
+
 /* Objects that ended and are to be used again: a strong reference to each. */
 typedef struct spares {
     unsigned n;
@@ -99,7 +118,9 @@ typedef struct core_state {
     PyTypeObject *mailbox_type;   /* one a loop that was waited on; not visible from Python */
     PyObject *mailboxes;          /* dict: id of a loop -> its mailbox */
     PyObject *recent;             /* GIL builds: the mailbox used last, or NULL */
+    pace pace;
     spares spare[2];              /* awaitables, those of claims apart */
+    unsigned spares_most;         /* how many of each are kept; 0 once the module goes */
     void *spare_future;           /* dead futures to be used again: the first of a list */
     unsigned spare_futures;       /* and how many there are */
     struct sleeper *spare_sleeper; /* the same of sleepers */
@@ -136,6 +157,34 @@ PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *nam
 PyObject *core_import(const char *module, const char *name);
 /* Seconds from an argument: < 0 for None or infinity; false with ValueError or TypeError set. */
 bool core_parse_timeout(PyObject *arg, double *seconds);
+
+/* Python code that a call runs on its way, a loop's is_closed() for instance, may be interrupted by a signal handler.
+ * What the handler raises belongs to the program.  It must not be taken for an error of that code.
+ *
+ * Is the current exception such an interruption? */
+bool core_interrupted(void);
+/* Hand the current exception on: this thread raises it at its next bytecode, or in a blocking call before it sleeps. */
+void core_postpone(void);
+/* To try once more what was interrupted.  What interrupted it is kept until the end, or it would do so again. */
+enum { INTERRUPTIONS = 8 }; /* in a row; a handler that raises each time must not hold us up for ever */
+typedef struct interruptions {
+    int n;
+    PyObject *of[INTERRUPTIONS];
+} interruptions;
+/* Is the current exception an interruption, and one more try worthwhile?  Then it is kept. */
+bool core_try_again(interruptions *kept);
+/* Hand on all that was kept; keeps the current exception. */
+void core_postpone_all(interruptions *kept);
+/* Was something handed on that is not raised yet?  Then raise it: true with an exception set. */
+bool core_raise_postponed(void);
+/* Drop the current exception, if any; an interruption is handed on. */
+void core_drop_error(void);
+/* Report the current exception as unraisable; an interruption is handed on. */
+void core_report_error(PyObject *about);
+/* Is this the thread that runs Python's signal handlers and pending calls? */
+bool core_handles_signals(void);
+/* Is this the main thread of the process? */
+bool core_main_thread(void);
 /* How many times this process was forked off, counting along: what was born elsewhere must not be woken. */
 extern _Atomic uint32_t core_forks;
 static inline uint32_t core_generation(void)
@@ -167,6 +216,7 @@ typedef struct Chan {
     nc_log *log;
     nc_gate *gate;
     const struct payload_kind *payload;
+    _Atomic unsigned rivals[SIDES]; /* see count_rivals(); written under the gate's lock or as a hint, relaxed */
     chan_kind kind;
     unsigned long thread;         /* LOCAL: the one thread it belongs to; else 0 */
 } Chan;
@@ -178,29 +228,32 @@ typedef struct Endpoint {
     uint8_t side;
     bool closed;                  /* by its user or by its end; this and the next two in its critical section */
     bool deferred;                /* somebody in line may wait for `claim` to end */
-    struct Claim *claim;          /* the open claim that has borrowed it; borrowed: the claim refers to it */
-    struct native_end *lent;      /* the native end that has, a reference; maybe given back: ask native_holds() */
-    _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
+    bool served; /* who left its line last left others behind that were called and have not run yet */
+    struct Claim *claim; /* the open claim that has borrowed it; borrowed: the claim refers to it */
+    struct native_end *lent; /* the native end that has, a reference; maybe given back: ask native_holds() */
+    _Atomic unsigned spin; /* pauses worth spending before a blocking wait sleeps */
 } Endpoint;
 
 /* ---- calls: one send or receive, however it waits --------------------------------------------------- */
 
 typedef enum {
-    STEP_READY,   /* done; the result is in *out (NULL stands for None) */
-    STEP_ERROR,   /* an exception is set; nothing was sent or taken */
+    STEP_READY, /* done; the result is in *out (NULL stands for None) */
+    STEP_ERROR, /* an exception is set; nothing was sent or taken */
     STEP_BLOCKED, /* not now */
     STEP_PARTIAL, /* some of a batch went; not the rest now */
-    STEP_BUSY,    /* it is this call's turn, but a claim holds the endpoint */
+    STEP_BUSY, /* it is this call's turn, but a claim holds the endpoint */
 } step;
 
 typedef struct Call {
     const struct call_op *op;
-    Endpoint *ep;                 /* strong, unless the call lives on the stack of a method of ep */
-    PyObject *value;              /* what to send: one value, or a list; strong, NULL once it is in the ring */
-    Py_ssize_t n;                 /* recv_many: at most; send_many: how many went; claim: bytes */
-    uint64_t least, share;        /* for the waiter: needs, and will take at most */
-    PyObject *entered;            /* async with tx.claim(n): the claim, from its start to its end; strong */
-    bool late;               /* it has begun to wait: a lent endpoint is waited for, too */
+    Endpoint *ep; /* strong, unless the call lives on the stack of a method of ep */
+    PyObject *value; /* what to send: one value, or a list; strong, NULL once it is in the ring */
+    Py_ssize_t n; /* recv_many: at most; send_many: how many went; claim: bytes */
+    uint64_t least, share; /* for the waiter: needs, and will take at most */
+    PyObject *entered; /* async with tx.claim(n): the claim, from its start to its end; strong */
+    bool late; /* it has begun to wait: a lent endpoint is waited for, too */
+    PyObject *source; /* send_many: the iterator that `value` is filled from; strong, NULL once it ended */
+    PyObject *failure; /* what `source` ended with: to be raised when all that came before is sent; strong */
 } Call;
 
 typedef struct call_op {
@@ -210,7 +263,10 @@ typedef struct call_op {
     step (*look)(Call *, bool called, PyObject **out, nc_box **kicks);
     /* Raise what this call raises when its time is up. */
     void (*timed_out)(Call *);
-    bool claims;                  /* the awaitable is to be a ClaimAwaitable */
+    bool claims; /* the awaitable is to be a ClaimAwaitable */
+    bool paced; /* it counts when a task holds its loop by what is ready, and may have to yield */
+    /* Give back what the call must not keep while its task yields; false with an exception set.  May be NULL. */
+    bool (*yields)(Call *, nc_box **kicks);
     /* With a GIL, where most calls end: the result of a look that nobody has to be told of, a new reference; or NULL
      * without an exception, and the look is still to come.  Of bytes, the caller tells a native thread that has come to
      * want to know meanwhile.  NULL where there is no such short way. */
@@ -220,20 +276,36 @@ typedef struct call_op {
 /* What objects and bytes do differently in a batch; the rest is py_call.c's. */
 enum { AWAITED, BLOCKING, FORMS };
 typedef struct payload_kind {
-    PyObject *(*snapshot)(Chan *, PyObject *iterable); /* a private list of what is to be sent, checked; or NULL */
-    PyObject *(*as_passed)(PyObject *); /* what a member of it was passed as, borrowed; NULL: itself */
+    PyObject *(*checked)(Chan *, PyObject *value); /* what is put into a batch for it, a new reference; NULL: itself */
+    PyObject *(*as_passed)(PyObject *); /* what a member of a batch was passed as, borrowed; NULL: itself */
+    uint64_t (*room_for)(PyObject *); /* what a member of a batch takes in the ring; NULL: 1 */
+    uint64_t least; /* what a member takes at least */
     call_op send_many[FORMS], recv_many[FORMS];
 } payload_kind;
 extern const payload_kind ring_payload, log_payload;
-#define SEND_MANY_OPS(look)                                                                               \
-    {                                                                                                     \
-        {"send_many", "Sender.send_many", look, call_send_many_timed_out, false, NULL},                   \
-        {"send_many_blocking", "Sender.send_many_blocking", look, call_send_many_timed_out, false, NULL}, \
+#define SEND_MANY_OPS(its_look)                   \
+    {                                             \
+        {.name = "send_many",                     \
+         .qualname = "Sender.send_many",          \
+         .look = its_look,                        \
+         .timed_out = call_send_many_timed_out,   \
+         .paced = true},                          \
+        {.name = "send_many_blocking",            \
+         .qualname = "Sender.send_many_blocking", \
+         .look = its_look,                        \
+         .timed_out = call_send_many_timed_out},  \
     }
-#define RECV_MANY_OPS(look)                                                                            \
-    {                                                                                                  \
-        {"recv_many", "Receiver.recv_many", look, call_recv_timed_out, false, NULL},                   \
-        {"recv_many_blocking", "Receiver.recv_many_blocking", look, call_recv_timed_out, false, NULL}, \
+#define RECV_MANY_OPS(its_look)                     \
+    {                                               \
+        {.name = "recv_many",                       \
+         .qualname = "Receiver.recv_many",          \
+         .look = its_look,                          \
+         .timed_out = call_recv_timed_out,          \
+         .paced = true},                            \
+        {.name = "recv_many_blocking",              \
+         .qualname = "Receiver.recv_many_blocking", \
+         .look = its_look,                          \
+         .timed_out = call_recv_timed_out},         \
     }
 
 /* py_call.c */
@@ -243,6 +315,13 @@ PyObject *call_tell(Endpoint *ep, int side, PyObject *result);
 /* Raise errors[which] with the list of what was not sent of a batch, as it was passed. */
 void call_raise_unsent(Call *call, int which, const char *why);
 void call_send_many_timed_out(Call *call);
+/* All that was taken from call->source is sent: take up to `most` more, as far as there is room, or one.  1: there is
+ * something to send; 0: that was all; -1 with an exception set.  Runs Python code. */
+int call_refill(Call *call, Py_ssize_t most);
+/* Let go of what the call holds, but for its endpoint. */
+void call_clear(Call *call);
+/* The call has failed with the current exception: what its source has ended with becomes that one's context. */
+void call_chain_failure(Call *call);
 /* The end of the stream as an error, unless another is set. */
 void call_raise_end(Call *call);
 void call_recv_timed_out(Call *call);
@@ -452,13 +531,17 @@ void sleeper_free(sleeper *sl);
  * the awaitable. */
 void sleeper_leave(sleeper *sl);
 void sleeper_set_future(sleeper *sl, PyObject *future);
-PyObject *loop_here(core_state *st, const char *who, nc_box **box, PyObject **get_loop);
-PyObject *loop_future(core_state *st, PyObject *loop, PyObject *get_loop);
+PyObject *loop_here(core_state *st, const char *who, PyObject **mailbox);
+nc_box *mailbox_box(PyObject *mailbox);
+PyObject *loop_future(core_state *st, PyObject *loop, PyObject *mailbox);
 PyObject *loop_timer(core_state *st, PyObject *loop, double seconds, PyObject *what);
-void resolve(core_state *st, PyObject *future);
+bool loop_wake(core_state *st, PyObject *future);
+void *loop_task(core_state *st);
 
 /* py_wait.c */
 int wait_add_types(PyObject *module, core_state *st);
+/* Ready awaits, or items of one call, that may pass before the task has to look whether it must yield. */
+Py_ssize_t wait_allowance(core_state *st);
 /* Tell those on `side` who can go on now; for when the gate's flag says that somebody wants to know. */
 void gate_notify(chan_block *b, int side, nc_box **kicks);
 /* Leave the line for good, and hand on what the waiter was called for but did not take: to the next in line,

@@ -1,9 +1,21 @@
 /* py_future.c: what a waiting task waits on: a future as far as asyncio can tell.  Touches py_core.h only.
  *
- * An asyncio.Future would do, and does on loops that make futures of their own and where there is no GIL.  But
- * each one asks its loop whether it debugs, which is a call into Python, and is made with a dict of arguments;
- * together that is more than all else that a wait costs.  This one holds no result, has no owner who might forget an
- * error, and lives from a wait to its wake-up; a few dead ones are kept for the next.
+ * An asyncio.Future would do, and does on loops whose create_future() gives one of a class of its own.  But each one
+ * asks its loop whether it debugs, which is a call into Python, and is made with a dict of arguments; together that is
+ * more than all else that a wait costs.  This one holds no result, has no owner who might forget an error, and lives
+ * from a wait to its wake-up; a few dead ones are kept for the next.
+ *
+ * Nor does it lose a wake-up.  call_soon() runs Python code and may fail: memory runs out, the stack is too deep, a
+ * signal handler raises, before or after the loop has put the callback into its queue.  An asyncio.Future is done then
+ * and has forgotten whom to call.  This one has the loop call the future itself, which keeps its callbacks until then:
+ *
+ *                wake, cancel: call_soon(future)                          the loop calls it
+ *     PENDING ------------------------------------> WOKEN, CANCELLED ----------------------------> its callbacks run
+ *        ^          call_soon failed                      |                                         once
+ *        '------------------------------------------------'
+ *
+ * So call_soon() may be tried again, however far it came: a second call of the future finds nothing to do, and so does
+ * one that comes while it is PENDING again.
  *
  * A task asks a future that is not asyncio's for get_loop() and add_done_callback() by name.  A method bound anew
  * each time would cost as much as the future: the first is a function that the loop's mailbox keeps, and for the
@@ -19,16 +31,32 @@ typedef struct Future {
     core_state *st;
     PyObject *loop, *get_loop;
     PyObject *callback, *context; /* the first to be called: most have one */
-    PyObject *more;               /* list of (callback, context) */
+    PyObject *more;               /* list of (callback, context) that are still to be called */
     PyObject *message;            /* of the cancellation, or NULL */
-    vectorcallfunc call;          /* add_done_callback */
-    future_state state;
-    char blocking;                /* _asyncio_future_blocking */
+    vectorcallfunc call;          /* add_done_callback(); without arguments, what the loop calls */
+    _Atomic future_state state;   /* this and the next: relaxed; written on the loop's thread, looked at by others */
+    _Atomic bool blocking;        /* _asyncio_future_blocking */
+    bool called;                  /* the callback was; it is kept for reports of what the loop ran */
+    unsigned asked;               /* how often call_soon() was asked to call it, and may yet */
 } Future;
+
+static inline future_state state_of(Future *f) { return atomic_load_explicit(&f->state, memory_order_relaxed); }
+
+static inline void set_state(Future *f, future_state state)
+{
+    atomic_store_explicit(&f->state, state, memory_order_relaxed);
+}
+
+static inline bool is_blocking(Future *f) { return atomic_load_explicit(&f->blocking, memory_order_relaxed); }
+
+static inline void set_blocking(Future *f, bool blocking)
+{
+    atomic_store_explicit(&f->blocking, blocking, memory_order_relaxed);
+}
 
 /* ---- making ------------------------------------------------------------------------------------------ */
 
-static PyObject *future_add_done_callback(PyObject *, PyObject *const *, size_t, PyObject *);
+static PyObject *future_call(PyObject *, PyObject *const *, size_t, PyObject *);
 
 static Future *future_alloc(core_state *st)
 {
@@ -100,9 +128,11 @@ PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop)
     f->loop = Py_NewRef(loop);
     f->get_loop = Py_NewRef(get_loop);
     f->callback = f->context = f->more = f->message = NULL;
-    f->call = future_add_done_callback;
-    f->state = PENDING;
-    f->blocking = true;
+    f->call = future_call;
+    set_state(f, PENDING);
+    set_blocking(f, true);
+    f->called = false;
+    f->asked = 0;
     PyObject_GC_Track(f);
     return (PyObject *)f;
 }
@@ -113,42 +143,101 @@ PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop)
  * asyncio.Future. */
 static PyObject *future_told(Future *f, PyObject *callback)
 {
-    bool task = f->state == WOKEN && PyCFunction_CheckExact(callback) && PyCFunction_GET_SELF(callback) != NULL &&
+    bool task = state_of(f) == WOKEN && PyCFunction_CheckExact(callback) && PyCFunction_GET_SELF(callback) != NULL &&
                 Py_IS_TYPE(PyCFunction_GET_SELF(callback), (PyTypeObject *)f->st->Task);
     return task ? f->st->woken : (PyObject *)f;
 }
 
-static int future_call_soon(Future *f, PyObject *callback, PyObject *context)
+/* call_soon(what[, argument], context=context); once more as often as a signal handler interrupts it.  Each time the
+ * loop may have taken `what`. */
+static int loop_call_soon(Future *f, PyObject *what, PyObject *argument, PyObject *context)
 {
-    PyObject *args[] = {f->loop, callback, future_told(f, callback), context};
-    PyObject *handle = PyObject_VectorcallMethod(f->st->s_call_soon, args, 3, f->st->context_keyword);
+    PyObject *args[4] = {f->loop, what}, *handle;
+    interruptions kept = {0};
+    size_t n = 2;
+    if (argument != NULL)
+        args[n++] = argument;
+    args[n] = context;
+    do
+        handle =
+            PyObject_VectorcallMethod(f->st->s_call_soon, args, n, context != NULL ? f->st->context_keyword : NULL);
+    while (handle == NULL && core_try_again(&kept));
     Py_XDECREF(handle);
+    core_postpone_all(&kept);
     return handle != NULL ? 0 : -1;
 }
 
-/* It is done: have all callbacks called, first come first.  0, or -1 with an exception set; runs Python code. */
+static bool has_callbacks(Future *f) { return (f->callback != NULL && !f->called) || f->more != NULL; }
+
+/* It is done: have the loop call it, so that it calls its callbacks.  0, or -1 with an exception set; runs Python
+ * code. */
 static int future_schedule(Future *f)
 {
-    PyObject *callback = f->callback, *context = f->context, *more = f->more;
-    f->callback = f->context = f->more = NULL;
-    int failed = callback != NULL ? future_call_soon(f, callback, context) : 0;
-    for (Py_ssize_t i = 0; more != NULL && !failed && i < PyList_GET_SIZE(more); i++) {
-        PyObject *pair = PyList_GET_ITEM(more, i);
-        failed = future_call_soon(f, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
+    if (!has_callbacks(f))
+        return 0;
+    f->asked++;
+    return loop_call_soon(f, (PyObject *)f, NULL, f->context);
+}
+
+/* PENDING becomes `state`, unless the loop will not have it: then -1 with an exception set. */
+static int future_finish(Future *f, future_state state)
+{
+    set_state(f, state);
+    if (future_schedule(f) == 0)
+        return 0;
+    if (has_callbacks(f)) {
+        set_state(f, PENDING);
+        return -1;
     }
-    Py_XDECREF(callback);
-    Py_XDECREF(context);
-    Py_XDECREF(more);
-    return failed;
+    core_report_error((PyObject *)f); /* the loop has called it on the spot, and failed after that */
+    return 0;
 }
 
 int future_wake(PyObject *self)
 {
     Future *f = (Future *)self;
-    if (f->state != PENDING)
+    if (state_of(f) != PENDING)
         return 0; /* cancelled in the same tick: the cancellation leaves the line and hands the turn on */
-    f->state = WOKEN;
-    return future_schedule(f);
+    return future_finish(f, WOKEN);
+}
+
+/* Have the callbacks of strangers called, each in its own context, first come first; those that the loop did not take
+ * are tried again when it next calls the future.  False with an exception set. */
+static bool future_pass_on(Future *f)
+{
+    while (f->more != NULL) {
+        PyObject *more = Py_NewRef(f->more), *pair = Py_NewRef(PyList_GET_ITEM(more, 0));
+        int failed = loop_call_soon(f, PyTuple_GET_ITEM(pair, 0), (PyObject *)f, PyTuple_GET_ITEM(pair, 1));
+        if (!failed && f->more == more) {
+            failed = PyList_SetSlice(more, 0, 1, NULL);
+            if (PyList_GET_SIZE(more) == 0)
+                Py_CLEAR(f->more);
+        }
+        Py_DECREF(pair);
+        Py_DECREF(more);
+        if (failed)
+            return false;
+    }
+    return true;
+}
+
+/* The loop calls it. */
+static PyObject *future_deliver(Future *f)
+{
+    if (state_of(f) == PENDING) /* the call_soon() that brought this about has failed after all */
+        Py_RETURN_NONE;
+    PyObject *callback = f->callback, *result;
+    if (callback != NULL && !f->called) {
+        f->called = true;
+        result = PyObject_CallOneArg(callback, future_told(f, callback));
+    } else
+        result = Py_NewRef(Py_None);
+    if (f->more == NULL)
+        return result;
+    if (result == NULL)
+        core_report_error((PyObject *)f);
+    Py_XDECREF(result);
+    return future_pass_on(f) ? Py_NewRef(Py_None) : NULL;
 }
 
 /* ---- what asyncio asks ------------------------------------------------------------------------------- */
@@ -188,9 +277,9 @@ static PyObject *future_add_done_callback(PyObject *self, PyObject *const *args,
     if (context == NULL)
         return NULL;
     int failed = 0;
-    if (f->state != PENDING)
-        failed = future_call_soon(f, args[0], context);
-    else if (f->callback != NULL || f->more != NULL)
+    if (state_of(f) != PENDING && !has_callbacks(f))
+        failed = loop_call_soon(f, args[0], future_told(f, args[0]), context);
+    else if (has_callbacks(f))
         failed = future_append(f, args[0], context);
     else {
         f->callback = Py_NewRef(args[0]);
@@ -200,12 +289,20 @@ static PyObject *future_add_done_callback(PyObject *self, PyObject *const *args,
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
+/* What the type's instances do when they are called: see `call`. */
+static PyObject *future_call(PyObject *self, PyObject *const *args, size_t nargs, PyObject *kwnames)
+{
+    if (PyVectorcall_NARGS(nargs) == 0 && kwnames == NULL && ((Future *)self)->asked > 0)
+        return future_deliver((Future *)self);
+    return future_add_done_callback(self, args, nargs, kwnames);
+}
+
 /* Have `more` hold all callbacks; false with an exception set. */
 static bool future_spread(Future *f)
 {
     PyObject *list = PyList_New(0), *pair = NULL;
     bool ok = list != NULL;
-    if (ok && f->callback != NULL)
+    if (ok && f->callback != NULL && !f->called)
         ok = (pair = PyTuple_Pack(2, f->callback, f->context)) != NULL && PyList_Append(list, pair) == 0;
     if (ok && f->more != NULL)
         ok = PyList_SetSlice(list, PyList_GET_SIZE(list), PyList_GET_SIZE(list), f->more) == 0;
@@ -258,30 +355,30 @@ static PyObject *future_cancel(PyObject *self, PyObject *const *args, Py_ssize_t
         PyErr_SetString(PyExc_TypeError, "cancel() takes nothing but a message, 'msg'");
         return NULL;
     }
-    if (f->state != PENDING)
+    if (state_of(f) != PENDING)
         Py_RETURN_FALSE;
-    f->message = n + keywords == 1 && args[0] != Py_None ? Py_NewRef(args[0]) : NULL;
-    f->state = CANCELLED;
-    return future_schedule(f) < 0 ? NULL : Py_NewRef(Py_True);
+    PyObject *message = n + keywords == 1 && args[0] != Py_None ? Py_NewRef(args[0]) : NULL;
+    Py_XSETREF(f->message, message);
+    return future_finish(f, CANCELLED) < 0 ? NULL : Py_NewRef(Py_True);
 }
 
 static PyObject *future_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(((Future *)self)->state == CANCELLED);
+    return PyBool_FromLong(state_of((Future *)self) == CANCELLED);
 }
 
 static PyObject *future_done(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(((Future *)self)->state != PENDING);
+    return PyBool_FromLong(state_of((Future *)self) != PENDING);
 }
 
 /* None, once it is done: it carries nothing.  What exception() answers, too. */
 static PyObject *future_result(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Future *f = (Future *)self;
-    if (f->state == WOKEN)
+    if (state_of(f) == WOKEN)
         Py_RETURN_NONE;
-    if (f->state == PENDING) {
+    if (state_of(f) == PENDING) {
         PyErr_SetString(f->st->invalid_state, "Result is not set.");
         return NULL;
     }
@@ -296,7 +393,7 @@ static PyObject *future_result(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *future_set_result(PyObject *self, PyObject *Py_UNUSED(result))
 {
     Future *f = (Future *)self;
-    if (f->state != PENDING) {
+    if (state_of(f) != PENDING) {
         PyErr_SetString(f->st->invalid_state, "invalid state");
         return NULL;
     }
@@ -307,8 +404,8 @@ static PyObject *future_set_result(PyObject *self, PyObject *Py_UNUSED(result))
 static PyObject *future_next(PyObject *self)
 {
     Future *f = (Future *)self;
-    if (f->state == PENDING) {
-        f->blocking = true;
+    if (state_of(f) == PENDING) {
+        set_blocking(f, true);
         return Py_NewRef(self);
     }
     Py_XDECREF(future_result(self, NULL));
@@ -319,7 +416,7 @@ static PyObject *future_repr(PyObject *self)
 {
     static const char *const states[] = {[PENDING] = "pending", [WOKEN] = "finished", [CANCELLED] = "cancelled"};
     Future *f = (Future *)self;
-    return PyUnicode_FromFormat("<%s %s at %p>", Py_TYPE(self)->tp_name, states[f->state], self);
+    return PyUnicode_FromFormat("<%s %s at %p>", Py_TYPE(self)->tp_name, states[state_of(f)], self);
 }
 
 static PyObject *future_get_loop(PyObject *self, void *Py_UNUSED(ignored))
@@ -329,13 +426,35 @@ static PyObject *future_get_loop(PyObject *self, void *Py_UNUSED(ignored))
 
 static PyObject *future_self(PyObject *self, void *Py_UNUSED(ignored)) { return Py_NewRef(self); }
 
+/* Whose callback it is that the loop runs, for asyncio's reports of slow ones: a task's, as a rule. */
+static PyObject *future_bound_to(PyObject *self, void *Py_UNUSED(ignored))
+{
+    PyObject *callback = ((Future *)self)->callback;
+    return callback != NULL ? PyObject_GetAttrString(callback, "__self__") : Py_NewRef(self);
+}
+
+static PyObject *future_get_blocking(PyObject *self, void *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(is_blocking((Future *)self));
+}
+
+static int future_set_blocking(PyObject *self, PyObject *value, void *Py_UNUSED(ignored))
+{
+    if (value == NULL || !PyBool_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "_asyncio_future_blocking is True or False");
+        return -1;
+    }
+    set_blocking((Future *)self, value == Py_True);
+    return 0;
+}
+
 /* The three names that a task asks for each time, without a search through types; interned strings are the same object.
  */
 static PyObject *future_getattro(PyObject *self, PyObject *name)
 {
     Future *f = (Future *)self;
     if (name == f->st->s_blocking)
-        return PyBool_FromLong(f->blocking);
+        return PyBool_FromLong(is_blocking(f));
     if (name == f->st->s_get_loop)
         return Py_NewRef(f->get_loop);
     if (name == f->st->s_add_done_callback)
@@ -346,10 +465,8 @@ static PyObject *future_getattro(PyObject *self, PyObject *name)
 static int future_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
     Future *f = (Future *)self;
-    if (name != f->st->s_blocking || (value != Py_True && value != Py_False))
-        return PyObject_GenericSetAttr(self, name, value);
-    f->blocking = value == Py_True;
-    return 0;
+    return name == f->st->s_blocking ? future_set_blocking(self, value, NULL)
+                                     : PyObject_GenericSetAttr(self, name, value);
 }
 
 /* ---- the type ---------------------------------------------------------------------------------------- */
@@ -385,6 +502,7 @@ static void future_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject *module = f->module;
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, future_dealloc) /* a callback may belong to a future that waits for another ... */
     Py_DECREF(f->loop);
     Py_DECREF(f->get_loop);
     Py_XDECREF(f->callback);
@@ -394,6 +512,7 @@ static void future_dealloc(PyObject *self)
     future_recycle(f->st, f);
     Py_DECREF(module); /* may be the last, and take `st` along */
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyMethodDef future_methods[] = {
@@ -409,13 +528,14 @@ static PyMethodDef future_methods[] = {
 
 static PyMemberDef future_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Future, call), READONLY, NULL},
-    {"_asyncio_future_blocking", T_BOOL, offsetof(Future, blocking), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef future_getset[] = {
     {"get_loop", future_get_loop, NULL, NULL, NULL},
     {"add_done_callback", future_self, NULL, NULL, NULL},
+    {"__self__", future_bound_to, NULL, NULL, NULL},
+    {"_asyncio_future_blocking", future_get_blocking, future_set_blocking, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -268,12 +268,24 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
     return s == STEP_BLOCKED && call->n > before ? STEP_PARTIAL : s;
 }
 
-static const call_op claim_op = {"claim", "Sender.claim", claim_look, claim_timed_out, true, NULL};
+static const call_op claim_op = {.name = "claim",
+                                 .qualname = "Sender.claim",
+                                 .look = claim_look,
+                                 .timed_out = claim_timed_out,
+                                 .claims = true,
+                                 .paced = true};
 static const call_op claim_blocking_op = {
-    "claim_blocking", "Sender.claim_blocking", claim_look, claim_timed_out, false, NULL};
-static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false, send_at_once};
-static const call_op send_blocking_op = {
-    "send_blocking", "Sender.send_blocking", held_send_look, held_send_timed_out, false, NULL};
+    .name = "claim_blocking", .qualname = "Sender.claim_blocking", .look = claim_look, .timed_out = claim_timed_out};
+static const call_op send_op = {.name = "send",
+                                .qualname = "Sender.send",
+                                .look = send_look,
+                                .timed_out = send_timed_out,
+                                .paced = true,
+                                .at_once = send_at_once};
+static const call_op send_blocking_op = {.name = "send_blocking",
+                                         .qualname = "Sender.send_blocking",
+                                         .look = held_send_look,
+                                         .timed_out = held_send_timed_out};
 
 /* ---- senders: arguments and methods ----------------------------------------------------------------- */
 
@@ -433,18 +445,12 @@ static PyObject *sender_try_send(PyObject *self, PyObject *data)
     return sent != NULL ? sent : try_send_slowly((Endpoint *)self, data);
 }
 
-/* A private list of checked messages, or NULL with an exception set. */
-static PyObject *checked_payloads(Chan *c, PyObject *iterable)
+/* What a message that payload() takes needs in the ring. */
+static uint64_t room_for(PyObject *held)
 {
-    PyObject *list = PySequence_List(iterable);
-    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
-        PyObject *held = checked_payload(c, PyList_GET_ITEM(list, i));
-        if (held == NULL)
-            Py_CLEAR(list);
-        else
-            PyList_SetItem(list, i, held);
-    }
-    return list;
+    uint64_t n;
+    payload(held, &n);
+    return nc_log_extent(n);
 }
 
 /* ---- senders: async with tx.claim(n) as view ------------------------------------------------------------- */
@@ -462,7 +468,12 @@ static step claim_aenter_look(Call *call, bool called, PyObject **out, nc_box **
     return STEP_ERROR;
 }
 
-static const call_op claim_aenter_op = {"claim", "Sender.claim", claim_aenter_look, claim_timed_out, true, NULL};
+static const call_op claim_aenter_op = {.name = "claim",
+                                        .qualname = "Sender.claim",
+                                        .look = claim_aenter_look,
+                                        .timed_out = claim_timed_out,
+                                        .claims = true,
+                                        .paced = true};
 
 void claim_aenter(Call *call) { call->op = &claim_aenter_op; }
 
@@ -666,6 +677,13 @@ static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return STEP_READY;
 }
 
+/* While the task yields, what it was given last is the ring's again. */
+static bool anext_yields(Call *call, nc_box **kicks)
+{
+    ClaimIterator *it = (ClaimIterator *)call->value;
+    return it->last == NULL || !claim_is_open(it->last) || claim_finish_held(it->last, FINISH_COMMIT, 0, kicks);
+}
+
 static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     step s = next_look(call, called, out, kicks);
@@ -674,23 +692,47 @@ static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return s;
 }
 
-static const call_op recv_op = {"recv", "Receiver.recv", recv_look, call_recv_timed_out, false, recv_at_once};
+static const call_op recv_op = {.name = "recv",
+                                .qualname = "Receiver.recv",
+                                .look = recv_look,
+                                .timed_out = call_recv_timed_out,
+                                .paced = true,
+                                .at_once = recv_at_once};
 static const call_op recv_blocking_op = {
-    "recv_blocking", "Receiver.recv_blocking", recv_look, call_recv_timed_out, false, NULL};
-static const call_op recv_bytes_op = {"recv_bytes", "Receiver.recv_bytes", recv_bytes_look, call_recv_timed_out,
-                                      false,        recv_bytes_at_once};
-static const call_op recv_bytes_blocking_op = {
-    "recv_bytes_blocking", "Receiver.recv_bytes_blocking", recv_bytes_look, call_recv_timed_out, false, NULL};
-static const call_op recv_into_op = {"recv_into", "Receiver.recv_into", recv_into_look, call_recv_timed_out, false,
-                                     NULL};
-static const call_op recv_into_blocking_op = {
-    "recv_into_blocking", "Receiver.recv_into_blocking", recv_into_look, call_recv_timed_out, false, NULL};
-static const call_op next_op = {"__next__", "Receiver.__next__", next_look, call_recv_timed_out, false, NULL};
-static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, call_recv_timed_out, false, NULL};
+    .name = "recv_blocking", .qualname = "Receiver.recv_blocking", .look = recv_look, .timed_out = call_recv_timed_out};
+static const call_op recv_bytes_op = {.name = "recv_bytes",
+                                      .qualname = "Receiver.recv_bytes",
+                                      .look = recv_bytes_look,
+                                      .timed_out = call_recv_timed_out,
+                                      .paced = true,
+                                      .at_once = recv_bytes_at_once};
+static const call_op recv_bytes_blocking_op = {.name = "recv_bytes_blocking",
+                                               .qualname = "Receiver.recv_bytes_blocking",
+                                               .look = recv_bytes_look,
+                                               .timed_out = call_recv_timed_out};
+static const call_op recv_into_op = {.name = "recv_into",
+                                     .qualname = "Receiver.recv_into",
+                                     .look = recv_into_look,
+                                     .timed_out = call_recv_timed_out,
+                                     .paced = true};
+static const call_op recv_into_blocking_op = {.name = "recv_into_blocking",
+                                              .qualname = "Receiver.recv_into_blocking",
+                                              .look = recv_into_look,
+                                              .timed_out = call_recv_timed_out};
+static const call_op next_op = {
+    .name = "__next__", .qualname = "Receiver.__next__", .look = next_look, .timed_out = call_recv_timed_out};
+static const call_op anext_op = {.name = "__anext__",
+                                 .qualname = "Receiver.__anext__",
+                                 .look = anext_look,
+                                 .timed_out = call_recv_timed_out,
+                                 .paced = true,
+                                 .yields = anext_yields};
 
 const payload_kind log_payload = {
-    .snapshot = checked_payloads,
+    .checked = checked_payload,
     .as_passed = original,
+    .room_for = room_for,
+    .least = 16, /* a header, and a word for the shortest */
     .send_many = SEND_MANY_OPS(send_many_look),
     .recv_many = RECV_MANY_OPS(recv_many_look),
 };
@@ -722,7 +764,7 @@ static PyObject *receive(PyObject *self, const call_op *op, PyObject *const *arg
 
 __attribute__((noinline)) static PyObject *receive_blocking(Endpoint *ep, const call_op *op, double timeout)
 {
-    return wait_blocking(&(Call){op, ep, NULL, 1, 1, 1, NULL, false}, timeout);
+    return wait_blocking(&(Call){.op = op, .ep = ep, .n = 1, .least = 1, .share = 1}, timeout);
 }
 
 __attribute__((noinline)) static PyObject *try_receive(PyObject *self, const call_op *op)
@@ -794,7 +836,9 @@ static PyObject *receiver_recv_into(PyObject *self, PyObject *const *args, Py_ss
     PyObject *view = checked_target(args[0]);
     if (view == NULL)
         return NULL;
-    return wait_new(&(Call){&recv_into_op, (Endpoint *)Py_NewRef(self), view, 1, 1, 1, NULL, false}, timeout);
+    return wait_new(
+        &(Call){.op = &recv_into_op, .ep = (Endpoint *)Py_NewRef(self), .value = view, .n = 1, .least = 1, .share = 1},
+        timeout);
 }
 
 static PyObject *receiver_recv_into_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -806,7 +850,8 @@ static PyObject *receiver_recv_into_blocking(PyObject *self, PyObject *const *ar
     PyObject *view = checked_target(args[0]);
     if (view == NULL)
         return NULL;
-    PyObject *result = wait_blocking(&(Call){&recv_into_blocking_op, ep, view, 1, 1, 1, NULL, false}, timeout);
+    PyObject *result = wait_blocking(
+        &(Call){.op = &recv_into_blocking_op, .ep = ep, .value = view, .n = 1, .least = 1, .share = 1}, timeout);
     Py_DECREF(view);
     return result;
 }
@@ -835,13 +880,17 @@ static PyObject *receiver_iter(PyObject *self)
 /* Blocks; NULL without an exception is the end. */
 static PyObject *iterator_next(PyObject *self)
 {
-    return wait_blocking(&(Call){&next_op, ((ClaimIterator *)self)->ep, self, 1, 1, 1, NULL, false}, -1);
+    return wait_blocking(
+        &(Call){.op = &next_op, .ep = ((ClaimIterator *)self)->ep, .value = self, .n = 1, .least = 1, .share = 1}, -1);
 }
 
 static PyObject *iterator_anext(PyObject *self)
 {
     Endpoint *ep = ((ClaimIterator *)self)->ep;
-    return wait_new(&(Call){&anext_op, (Endpoint *)Py_NewRef(ep), Py_NewRef(self), 1, 1, 1, NULL, false}, -1);
+    return wait_new(
+        &(Call){
+            .op = &anext_op, .ep = (Endpoint *)Py_NewRef(ep), .value = Py_NewRef(self), .n = 1, .least = 1, .share = 1},
+        -1);
 }
 
 static int iterator_traverse(PyObject *self, visitproc visit, void *arg)

@@ -176,12 +176,14 @@ static void send_timed_out(Call *call)
                (unsigned long long)call->ep->chan->ring->capacity);
 }
 
-static const call_op send_op = {"send", "Sender.send", send_look, send_timed_out, false, send_at_once};
+static const call_op send_op = {.name = "send",
+                                .qualname = "Sender.send",
+                                .look = send_look,
+                                .timed_out = send_timed_out,
+                                .paced = true,
+                                .at_once = send_at_once};
 static const call_op send_blocking_op = {
-    "send_blocking", "Sender.send_blocking", send_look, send_timed_out, false, NULL};
-
-/* A list that nobody else has: what is sent must not change under way. */
-static PyObject *snapshot(Chan *Py_UNUSED(c), PyObject *iterable) { return PySequence_List(iterable); }
+    .name = "send_blocking", .qualname = "Sender.send_blocking", .look = send_look, .timed_out = send_timed_out};
 
 /* call->value is a private list of which `n` went already; its references stay its own. */
 static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
@@ -225,7 +227,7 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n
 
 __attribute__((noinline)) static PyObject *send_blocking_slowly(Endpoint *ep, PyObject *value, double timeout)
 {
-    Call call = {&send_blocking_op, ep, Py_NewRef(value), 0, 1, 1, NULL, false};
+    Call call = {.op = &send_blocking_op, .ep = ep, .value = Py_NewRef(value), .least = 1, .share = 1};
     PyObject *result = wait_blocking(&call, timeout);
     Py_XDECREF(call.value);
     return result;
@@ -327,9 +329,14 @@ static PyObject *recv_at_once(Call *call)
     return take_one(call->ep, false);
 }
 
-static const call_op recv_op = {"recv", "Receiver.recv", recv_look, call_recv_timed_out, false, recv_at_once};
+static const call_op recv_op = {.name = "recv",
+                                .qualname = "Receiver.recv",
+                                .look = recv_look,
+                                .timed_out = call_recv_timed_out,
+                                .paced = true,
+                                .at_once = recv_at_once};
 static const call_op recv_blocking_op = {
-    "recv_blocking", "Receiver.recv_blocking", recv_look, call_recv_timed_out, false, NULL};
+    .name = "recv_blocking", .qualname = "Receiver.recv_blocking", .look = recv_look, .timed_out = call_recv_timed_out};
 
 /* The same for iteration, where the end is no error. */
 static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
@@ -348,9 +355,14 @@ static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return s;
 }
 
-static const call_op next_op = {"__next__", "Receiver.__next__", next_look, call_recv_timed_out, false, NULL};
-static const call_op anext_op = {"__anext__", "Receiver.__anext__", anext_look, call_recv_timed_out,
-                                 false,       recv_at_once};
+static const call_op next_op = {
+    .name = "__next__", .qualname = "Receiver.__next__", .look = next_look, .timed_out = call_recv_timed_out};
+static const call_op anext_op = {.name = "__anext__",
+                                 .qualname = "Receiver.__anext__",
+                                 .look = anext_look,
+                                 .timed_out = call_recv_timed_out,
+                                 .paced = true,
+                                 .at_once = recv_at_once};
 
 /* Fill up a list that had no place for what came while it was made: a batch is short only where nothing is left. */
 __attribute__((noinline)) static uint64_t take_what_came(Call *call, PyObject *list, uint64_t taken, bool called,
@@ -396,7 +408,7 @@ static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kic
 }
 
 const payload_kind ring_payload = {
-    .snapshot = snapshot,
+    .least = 1,
     .send_many = SEND_MANY_OPS(send_many_look),
     .recv_many = RECV_MANY_OPS(recv_many_look),
 };
@@ -421,7 +433,7 @@ static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t
 
 __attribute__((noinline)) static PyObject *recv_blocking_slowly(Endpoint *ep, const call_op *op, double timeout)
 {
-    return wait_blocking(&(Call){op, ep, NULL, 1, 1, 1, NULL, false}, timeout);
+    return wait_blocking(&(Call){.op = op, .ep = ep, .n = 1, .least = 1, .share = 1}, timeout);
 }
 
 static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)

@@ -7,12 +7,11 @@
  */
 #include "py_core.h"
 
+#include <frameobject.h>
+#include <limits.h>
 #include <math.h>
 #include <time.h>
 #include <unistd.h>
-#ifdef __linux__
-#include <sys/syscall.h>
-#endif
 
 /* ---- the line --------------------------------------------------------------------------------------- */
 
@@ -88,6 +87,15 @@ static void line_look_ahead(Chan *c, int side, nc_box **kicks)
         line_reap(c, side, kicks);
 }
 
+/* How many tasks and threads want the same: as many as ever waited with one that left the line, until that is seen to
+ * be no longer so (rivals_gone).  Under the gate's lock. */
+static void count_rivals(Chan *c, int side)
+{
+    unsigned now = nc_gate_crowd(&c->gate[side]) / NC_HEAD + 1;
+    if (now > atomic_load_explicit(&c->rivals[side], memory_order_relaxed))       /* under the lock */
+        atomic_store_explicit(&c->rivals[side], now, memory_order_relaxed);       /* under the lock */
+}
+
 void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks)
 {
     nc_gate *g = &c->gate[side];
@@ -98,6 +106,7 @@ void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks)
         ep->deferred = nc_gate_resume(g, ep, kicks);
     if (g->waiting > 0)
         nc_gate_call_all(g, chan_have(c, side), kicks);
+    count_rivals(c, side);
     nc_gate_exit(g);
 }
 
@@ -121,17 +130,158 @@ int wait_traverse_line(nc_gate *g, visitproc visit, void *arg)
     return stop;
 }
 
+/* ---- the pace of tasks ------------------------------------------------------------------------------ */
+
+/* A call that is ready does not wait, so a task whose calls are always ready would keep its loop for ever: no timer, no
+ * time-out, no cancellation and no Ctrl-C would get through.  Once a task has held its loop for about TURN by awaiting
+ * what was ready, its next call yields once, before it sends or takes anything.
+ *
+ * A clock at each call would cost as much as half the call.  So what is counted is calls, and now and then it is
+ * measured how many of them take a turn: a run of calls between two looks at the clock, paid for by the CHECK calls a
+ * look that came before.  The larger count of the last two runs holds, as a run may have been stopped by whatever else
+ * runs on the machine.  The count is the task's own.  What is not seen, that it waited for something else than a
+ * channel in between, costs a turn of the loop in a millisecond.
+ *
+ * tokio gives each task 128 operations between two yields, trio a checkpoint each. */
+#define TURN 1000000 /* ns */
+enum { CHECK = 32, MEASURE = 2 * CHECK, MEASURE_AGAIN = 8 * CHECK };
+enum { FIRST = 4 }; /* calls, after which somebody who may be new and slow is looked at */
+enum { LEAST = 8 }; /* calls, of a task that competes with others */
+
+#if NC_FREE_THREADED
+static _Thread_local pace thread_pace;
+static pace *pace_of(core_state *Py_UNUSED(st)) { return &thread_pace; }
+#else
+static inline pace *pace_of(core_state *st) { return &st->pace; }
+#endif
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+/* How many calls of a run, which has just ended, take a turn. */
+static int pace_measured(pace *p, int run)
+{
+    int64_t took = now_ns() - p->began, every = took > 0 ? (int64_t)run * TURN / took : INT_MAX;
+    p->began = 0;
+    return every < 1 ? 1 : every < INT_MAX ? (int)every : INT_MAX;
+}
+
+/* Whoever is next looks again soon: it is another task's turn, or a new one of this. */
+static inline void pace_new_turn(pace *p)
+{
+    p->over = true;
+    p->shares = false;
+    p->left = p->run = FIRST;
+}
+
+/* The running task competes with others for the same room, or the same items, and was just given some: the first to run
+ * would take all there is, as the others were called for one each.  So it yields after an even part of what the channel
+ * holds; again and again, while there are others. */
+static void pace_share(pace *p, Endpoint *ep)
+{
+    Chan *c = ep->chan;
+    unsigned rivals = atomic_load_explicit(&c->rivals[ep->side], memory_order_relaxed); /* a hint */
+    if (rivals < 2)
+        return;
+    uint64_t all = c->ring != NULL ? c->ring->capacity : c->log->capacity / 64, even = all / rivals;
+    p->left = p->run = even < LEAST ? LEAST : even < CHECK * CHECK ? (int)even : CHECK * CHECK;
+    p->shares = true;
+}
+
+/* It is to yield to others, if there still are some: else it goes on at once, and there is one less to reckon with. */
+static bool rivals_gone(Endpoint *ep)
+{
+    Chan *c = ep->chan;
+    pace *p = pace_of(c->st);
+    if (!p->shared)
+        return false;
+    p->shared = false;
+    if (nc_gate_crowd(&c->gate[ep->side]) >= NC_HEAD)
+        return false;
+    unsigned rivals = atomic_load_explicit(&c->rivals[ep->side], memory_order_relaxed); /* a hint */
+    if (rivals > 1)
+        atomic_store_explicit(&c->rivals[ep->side], rivals - 1, memory_order_relaxed); /* a hint */
+    pace_share(p, ep);
+    return rivals < 2;
+}
+
+/* The calls that were allowed have passed.  Has the running task to yield?  Not where none runs: whoever drives the
+ * awaitable by hand would not know what that means. */
+__attribute__((noinline)) static bool pace_spent(core_state *st)
+{
+    pace *p = pace_of(st);
+    int run = p->run - p->left; /* a batch may have taken more than it was allowed */
+    void *task = loop_task(st);
+    bool fresh = p->over || task != p->task;
+    p->shared = false;
+    p->credit = p->credit + run < 2 * MEASURE_AGAIN ? p->credit + run : 2 * MEASURE_AGAIN;
+    p->left = p->run = CHECK;
+    p->task = task;
+    p->over = false;
+    if (task == NULL) {
+        p->shares = false;
+        return false;
+    }
+    size_t at = ((uintptr_t)task >> 4) % PACE_TASKS; /* another task may take its place, which is measured then */
+    if (p->of[at].task != task) {
+        p->of[at].task = task;
+        p->of[at].every = INT_MAX;
+        p->of[at].last = 0;
+    }
+    if (fresh) {
+        p->held = 0;
+        p->began = 0;
+    } else
+        p->held += run;
+    if (p->began != 0) {
+        int every = pace_measured(p, run), last = p->of[at].last;
+        p->of[at].every = last == 0 ? INT_MAX : every > last ? every : last;
+        p->of[at].last = every;
+    }
+    p->shared = p->shares;
+    if (p->held >= p->of[at].every || p->shares) {
+        p->over = true;
+        p->shares = false;
+        p->left = p->run = 0;
+        return true;
+    }
+    bool known = p->of[at].every < INT_MAX;
+    if (p->credit >= (known ? MEASURE_AGAIN : MEASURE)) {
+        p->credit -= MEASURE;
+        p->began = now_ns();
+    }
+    int rest = known ? p->of[at].every - p->held : p->began != 0 ? FIRST : CHECK;
+    p->left = p->run = rest < CHECK ? rest : CHECK;
+    return false;
+}
+
+/* One look at two integers, mostly. */
+static inline bool pace_due(core_state *st) { return pace_of(st)->left < 0 && pace_spent(st); }
+
+Py_ssize_t wait_allowance(core_state *st)
+{
+    int left = pace_of(st)->left;
+    return left < 1 ? 1 : left;
+}
+
 /* ---- awaitables: one step --------------------------------------------------------------------------- */
 
-enum { CREATED, BEGUN, PARKED, DONE };
-enum { STEP_SLEEP = STEP_BUSY + 1, STEP_PREPARE };
+enum { CREATED, PAUSED, BEGUN, PARKED, DONE };
+enum { STEP_SLEEP = STEP_BUSY + 1, STEP_PREPARE, STEP_MORE, STEP_PAUSE };
 
 typedef struct Awaitable {
     PyObject_HEAD
-    Call call;
+    core_state *st;               /* its type keeps it */
+    PyObject *weakrefs;
+    Call call;                    /* .ep is NULL once it has ended */
     double timeout;               /* seconds; < 0: none */
     PyObject *future;             /* what the task waits on while PARKED */
     PyObject *timer;              /* asyncio.TimerHandle */
+    PyObject *origin;             /* where it was made, as a coroutine's cr_origin; NULL: nobody asked */
     sleeper *sleeper;             /* stands in line for it; from the first time that it has to wait */
     uint32_t state; /* CREATED until its first step begins: read alone there, right after it was written */
     bool expired; /* the timer went off */
@@ -161,8 +311,20 @@ static void awaitable_end(Awaitable *aw, nc_box **kicks)
     sleeper_leave(sl);
 }
 
-/* Look, and line up while there is nothing.  `looked`: it has just looked in vain, and what came since is seen by
- * lining up, but for one thing.  Holding the awaitable and its endpoint. */
+/* What it was called for is done, and there is more to do. */
+static void awaitable_leave_line(Awaitable *aw, nc_box **kicks)
+{
+    sleeper *sl = aw->sleeper;
+    if (sl != NULL)
+        line_leave(sl->chan, sl->side, &sl->waiter, kicks);
+    aw->requeue = false;
+}
+
+/* A batch whose source has not ended. */
+static inline bool has_more(const Call *call) { return call->source != NULL || call->failure != NULL; }
+
+/* Look, and line up while there is nothing.  `looked`: it has just looked in vain; anything published since is found by
+ * lining up, only a close of the endpoint is not.  Holding the awaitable and its endpoint. */
 static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box **kicks)
 {
     Call *call = &aw->call;
@@ -171,8 +333,14 @@ static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box 
         step s = STEP_BLOCKED;
         if (place != NC_WAITING && !(looked && place == NC_OUTSIDE && !call->ep->closed)) {
             s = call->op->look(call, place == NC_CALLED, out, kicks);
+            if (s == STEP_READY && has_more(call)) {
+                awaitable_leave_line(aw, kicks);
+                return STEP_MORE;
+            }
             if (s == STEP_READY || s == STEP_ERROR) {
                 awaitable_end(aw, kicks);
+                if (s == STEP_READY && call->op->paced) /* it waited for this, or yielded */
+                    pace_share(pace_of(aw->st), call->ep);
                 return s;
             }
             aw->requeue |= s == STEP_PARTIAL;
@@ -212,7 +380,7 @@ static int awaitable_begin(Awaitable *aw, PyObject **was)
         return STEP_ERROR;
     }
     aw->running = true;
-    if (aw->state == CREATED)
+    if (aw->state == CREATED || aw->state == PAUSED)
         aw->state = BEGUN;
     if (aw->state == PARKED && !aw->expired &&
         (awaitable_place(aw) != NC_CALLED || line_deferred(&aw->call, &aw->sleeper->waiter))) {
@@ -224,12 +392,12 @@ static int awaitable_begin(Awaitable *aw, PyObject **was)
     return STEP_READY;
 }
 
-/* Between two steps nothing but STEP_PREPARE keeps others out.  Holding the awaitable. */
+/* Between two steps nothing but STEP_PREPARE and STEP_MORE keeps others out.  Holding the awaitable. */
 static int awaitable_finish(Awaitable *aw, int s, PyObject **out)
 {
     if (s == STEP_SLEEP)
         *out = Py_NewRef(aw->future);
-    if (s != STEP_PREPARE)
+    if (s != STEP_PREPARE && s != STEP_MORE)
         aw->running = false;
     return s;
 }
@@ -248,18 +416,17 @@ static void awaitable_rejuvenate(Awaitable *aw)
  * wait on, a new reference.  Runs Python code; NULL with an exception set. */
 static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
 {
-    nc_box *box;
-    PyObject *future = NULL, *get_loop, *loop = loop_here(st, aw->call.op->qualname, &box, &get_loop);
+    PyObject *future = NULL, *mailbox, *loop = loop_here(st, aw->call.op->qualname, &mailbox);
     if (loop == NULL)
         return NULL;
-    if (*sl == NULL)
+    nc_box *box = mailbox_box(mailbox);
+    if (*sl == NULL) {
         awaitable_rejuvenate(aw);
-    bool same = *sl == NULL || (*sl)->waiter.box == box;
-    if (*sl != NULL || (*sl = sleeper_new(box, aw->call.ep)) == NULL)
-        wake_box_unref(box);
+        *sl = sleeper_new(box, aw->call.ep);
+    }
     if (*sl == NULL)
         PyErr_NoMemory();
-    else if (!same)
+    else if ((*sl)->waiter.box != box)
         PyErr_Format(PyExc_RuntimeError, "%s() was first awaited on another event loop", aw->call.op->qualname);
     else if (block_native(aw->call.ep->chan->block) && !loop_reach(st, loop, box, aw->call.op->qualname))
         ;
@@ -267,8 +434,8 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
              (aw->timer = loop_timer(st, loop, aw->timeout, (PyObject *)aw)) == NULL)
         ;
     else
-        future = loop_future(st, loop, get_loop);
-    Py_XDECREF(get_loop);
+        future = loop_future(st, loop, mailbox);
+    Py_DECREF(mailbox);
     Py_DECREF(loop);
     return future;
 }
@@ -314,88 +481,170 @@ static bool awaitable_woken_by_stranger(core_state *st, Awaitable *aw, PyObject 
     return is > 0;
 }
 
-/* Let go of what an ended call need not keep.  Runs Python code; keeps the current exception. */
-static void awaitable_release(core_state *st, Awaitable *aw)
+/* Let the loop go round once, and then look; nothing has been sent or taken that is not told.  STEP_PAUSE with None for
+ * the task, or STEP_ERROR. */
+static int awaitable_pause(Awaitable *aw, PyObject **out, nc_box **kicks)
 {
-    PyObject *timer, *future, *held, *type, *value, *traceback;
-    Py_BEGIN_CRITICAL_SECTION(aw);
-    timer = aw->timer;
-    future = aw->future;
-    held = aw->call.value;
-    aw->timer = aw->future = aw->call.value = NULL;
-    Py_END_CRITICAL_SECTION();
-    if (timer == NULL && future == NULL && held == NULL)
-        return;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (timer != NULL) {
-        PyObject *done = PyObject_CallMethodNoArgs(timer, st->s_cancel);
-        if (done == NULL)
-            PyErr_WriteUnraisable(timer);
-        Py_XDECREF(done);
-        Py_DECREF(timer);
-    }
-    Py_XDECREF(future);
-    Py_XDECREF(held);
-    PyErr_Restore(type, value, traceback);
-}
-
-/* It is this thread's step, or done by it: prepare until it sleeps or is done, then let go of what is not needed any
- * more. */
-static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
-{
-    Chan *c = aw->call.ep->chan;
-    if (NC_RECYCLES) /* else nobody asks, and other threads might be at it */
-        aw->worn = true;
-    while (s == STEP_PREPARE) {
-        settle_soon(c, *kicks);
-        *kicks = NULL;
-        s = awaitable_prepared(c->st, aw, out, kicks);
-    }
-    if (s == STEP_SLEEP)
-        line_look_ahead(c, aw->call.ep->side, kicks);
-    else
-        awaitable_release(c->st, aw);
+    int s = STEP_PAUSE;
+    Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
+    if (aw->call.op->yields != NULL && !aw->call.op->yields(&aw->call, kicks)) {
+        awaitable_end(aw, kicks);
+        s = STEP_ERROR;
+    } else
+        aw->state = PAUSED;
+    aw->running = false;
+    aw->worn = true;
+    Py_END_CRITICAL_SECTION2();
+    if (s == STEP_PAUSE)
+        *out = Py_NewRef(Py_None);
     return s;
 }
 
-/* One step: STEP_READY with the result, STEP_ERROR, or STEP_SLEEP with the future to wait on. */
+/* What there was of a batch is sent: take more from its source, and send that. */
+static int awaitable_more(Awaitable *aw, PyObject **out, nc_box **kicks)
+{
+    core_state *st = aw->st;
+    if (pace_due(st)) /* `value` is sent, so it may be filled at the next step as well as now */
+        return awaitable_pause(aw, out, kicks);
+    int more = call_refill(&aw->call, wait_allowance(st)), s;
+    if (more > 0)
+        pace_of(st)->left -= (int)PyList_GET_SIZE(aw->call.value);
+    Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
+    if (more > 0)
+        s = awaitable_advance(aw, false, out, kicks);
+    else {
+        awaitable_end(aw, kicks);
+        s = more < 0 ? STEP_ERROR : STEP_READY;
+    }
+    s = awaitable_finish(aw, s, out);
+    Py_END_CRITICAL_SECTION2();
+    return s;
+}
+
+/* Let go of what an ended call need not keep, its endpoint above all: whoever keeps the awaitable must not keep the
+ * channel open.  But for `async with tx.claim(n)`, which goes on until the block is left.  Runs Python code; keeps the
+ * current exception. */
+static void awaitable_release(Awaitable *aw)
+{
+    PyObject *timer, *future, *type, *value, *traceback;
+    Call held;
+    Endpoint *ep = NULL;
+    Py_BEGIN_CRITICAL_SECTION(aw);
+    timer = aw->timer;
+    future = aw->future;
+    held = aw->call;
+    aw->timer = aw->future = NULL;
+    aw->call.value = aw->call.source = aw->call.failure = NULL;
+    if (held.entered == NULL) {
+        ep = held.ep;
+        aw->call.ep = NULL;
+    }
+    Py_END_CRITICAL_SECTION();
+    PyErr_Fetch(&type, &value, &traceback);
+    if (timer != NULL) {
+        PyObject *done = PyObject_CallMethodNoArgs(timer, aw->st->s_cancel);
+        if (done == NULL)
+            core_report_error(timer);
+        Py_XDECREF(done);
+        Py_DECREF(timer);
+    }
+    PyErr_Restore(type, value, traceback);
+    if (type != NULL)
+        call_chain_failure(&held);
+    PyErr_Fetch(&type, &value, &traceback);
+    Py_XDECREF(future);
+    call_clear(&held);
+    Py_XDECREF(ep);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* What a signal handler raised on the way is the call's own error as long as it has sent or taken nothing: it need not
+ * wait for the next wake-up to come out. */
+static int awaitable_interrupt(Awaitable *aw, PyObject **out, nc_box **kicks)
+{
+    if (!core_raise_postponed())
+        return STEP_SLEEP;
+    Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
+    awaitable_end(aw, kicks);
+    Py_END_CRITICAL_SECTION2();
+    Py_CLEAR(*out);
+    return STEP_ERROR;
+}
+
+/* It is this thread's step, or done by it: prepare until it sleeps or is done, then let go of what is not needed any
+ * more.  The caller holds a reference to the endpoint. */
+static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
+{
+    Endpoint *ep = aw->call.ep;
+    Chan *c = ep->chan;
+    if (NC_RECYCLES) /* else nobody asks, and other threads might be at it */
+        aw->worn = true;
+    while (s == STEP_PREPARE || s == STEP_MORE) {
+        settle_soon(c, *kicks);
+        *kicks = NULL;
+        s = s == STEP_MORE ? awaitable_more(aw, out, kicks) : awaitable_prepared(c->st, aw, out, kicks);
+    }
+    if (s == STEP_SLEEP) {
+        pace_new_turn(pace_of(c->st));
+        line_look_ahead(c, ep->side, kicks);
+        s = awaitable_interrupt(aw, out, kicks);
+    }
+    if (s != STEP_SLEEP && s != STEP_PAUSE)
+        awaitable_release(aw);
+    return s;
+}
+
+/* Its endpoint, a new reference, or NULL once it has ended: another thread may end it at any time. */
+static inline Endpoint *awaitable_endpoint(Awaitable *aw)
+{
+    Endpoint *ep;
+    Py_BEGIN_CRITICAL_SECTION(aw);
+    ep = (Endpoint *)Py_XNewRef(aw->call.ep);
+    Py_END_CRITICAL_SECTION();
+    return ep;
+}
+
+/* One step: STEP_READY with the result, STEP_ERROR, STEP_SLEEP with the future to wait on, or STEP_PAUSE. */
 static int awaitable_step(Awaitable *aw, PyObject **out)
 {
     nc_box *kicks = NULL;
     PyObject *was = NULL;
-    bool begun, bare;
+    bool begun;
     int s;
     *out = NULL;
-    if (aw->call.ep == NULL) {
+    Endpoint *ep = awaitable_endpoint(aw);
+    if (ep == NULL) {
         raise_reused(aw);
         return STEP_ERROR;
     }
-    Chan *c = aw->call.ep->chan;
-    Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
+    Chan *c = ep->chan;
+    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
     s = awaitable_begin(aw, &was);
     aw->worn = true;
     begun = s != STEP_ERROR;
     if (s == STEP_READY)
-        s = awaitable_finish(aw, awaitable_advance(aw, false, out, &kicks), out);
-    bare = aw->call.value == NULL && aw->timer == NULL; /* here: others may end it as soon as it is let go */
+        s = awaitable_finish(aw,
+                             has_more(&aw->call) && aw->call.n == PyList_GET_SIZE(aw->call.value)
+                                 ? STEP_MORE
+                                 : awaitable_advance(aw, false, out, &kicks),
+                             out);
     Py_END_CRITICAL_SECTION2();
-    if (!begun)
+    if (!begun) {
+        Py_DECREF(ep);
         return STEP_ERROR;
-    if (s == STEP_READY && was == NULL && bare) { /* at the first look */
-        settle_soon(c, kicks);
-        return s;
     }
     bool ours = s != STEP_BLOCKED || awaitable_woken_by_stranger(c->st, aw, was);
     if (ours)
         s = awaitable_wait(aw, s == STEP_BLOCKED ? STEP_PREPARE : s, out, &kicks);
     else
         s = STEP_ERROR;
-    if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->call.value == NULL) {
+    if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->origin == NULL) {
         aw->worn = aw->expired = aw->call.late = false; /* one item, gone: that is all there was */
         aw->call.least = aw->call.share = 1;
     }
     Py_XDECREF(was);
     settle_soon(c, kicks);
+    Py_DECREF(ep);
     return s;
 }
 
@@ -406,18 +655,22 @@ static const call_op nothing_op;
 /* As new, but for its endpoint. */
 static void awaitable_reset(Awaitable *aw)
 {
+    aw->weakrefs = NULL;
     aw->call = (Call){.op = &nothing_op, .least = 1, .share = 1};
     aw->timeout = -1;
-    aw->future = aw->timer = NULL;
+    aw->future = aw->timer = aw->origin = NULL;
     aw->sleeper = NULL;
     aw->state = DONE;
     aw->running = aw->expired = aw->requeue = aw->worn = false;
 }
 
-__attribute__((noinline)) static Awaitable *awaitable_make(PyTypeObject *type)
+static void awaitable_dealloc(PyObject *);
+
+__attribute__((noinline)) static Awaitable *awaitable_make(core_state *st, PyTypeObject *type)
 {
     Awaitable *aw = PyObject_GC_New(Awaitable, type);
     if (aw != NULL) {
+        aw->st = st;
         awaitable_reset(aw);
         PyObject_GC_Track(aw);
     }
@@ -446,14 +699,12 @@ static void awaitable_give_away(core_state *st, bool claims)
         Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
 }
 
-/* Bring back to life what is being freed.  False if there are enough; else its endpoint is the caller's. */
+/* Bring back to life what is being freed, and has ended.  False if there are enough. */
 static inline bool awaitable_keep(core_state *st, Awaitable *aw, bool claims)
 {
     unsigned n = st->spare[claims].n;
-    if (n == NC_SPARES)
+    if (n >= st->spares_most)
         return false;
-    aw->call.ep = NULL;
-    aw->state = DONE;
     Py_SET_REFCNT((PyObject *)aw, 1);
     st->spare[claims].of[n] = (PyObject *)aw;
     st->spare[claims].n = n + 1;
@@ -473,6 +724,7 @@ static bool awaitable_keep(core_state *Py_UNUSED(st), Awaitable *Py_UNUSED(aw), 
 void wait_free_spares(core_state *st)
 {
     Py_XDECREF(atomic_exchange_explicit(&st->stop, NULL, memory_order_relaxed)); /* the last to know it */
+    st->spares_most = 0; /* what is freed here is not kept again */
     for (int claims = 0; claims < 2; claims++)
         while (st->spare[claims].n > 0)
             Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
@@ -490,15 +742,60 @@ int wait_traverse_spares(core_state *st, visitproc visit, void *arg)
 static Awaitable *awaitable_other(core_state *st, bool claims)
 {
     awaitable_give_away(st, claims);
-    return awaitable_make(claims ? st->claim_awaitable_type : st->awaitable_type);
+    return awaitable_make(st, claims ? st->claim_awaitable_type : st->awaitable_type);
+}
+
+/* Where the running code is: ((file, line, function), ...), innermost first, as deep as the thread asks for; a new
+ * reference, or NULL with an exception set. */
+static PyObject *origin_here(int depth)
+{
+    PyFrameObject *frame = PyEval_GetFrame();
+    PyObject *list = PyList_New(0);
+    Py_XINCREF(frame);
+    while (frame != NULL && list != NULL && PyList_GET_SIZE(list) < depth) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        PyObject *place = Py_BuildValue("(OiO)", code->co_filename, PyFrame_GetLineNumber(frame), code->co_name);
+        if (place == NULL || PyList_Append(list, place) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(place);
+        Py_DECREF(code);
+        Py_SETREF(frame, PyFrame_GetBack(frame));
+    }
+    Py_XDECREF(frame);
+    PyObject *origin = list != NULL ? PyList_AsTuple(list) : NULL;
+    Py_XDECREF(list);
+    return origin;
+}
+
+/* sys.set_coroutine_origin_tracking_depth() holds for us, too. */
+static inline int origin_depth(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyThreadState_GetUnchecked()->coroutine_origin_tracking_depth;
+#else
+    return _PyThreadState_UncheckedGet()->coroutine_origin_tracking_depth;
+#endif
+}
+
+__attribute__((noinline)) static PyObject *awaitable_from_here(Awaitable *aw, int depth)
+{
+    aw->worn = true;
+    aw->origin = origin_here(depth);
+    if (aw->origin != NULL)
+        return (PyObject *)aw;
+    aw->state = DONE; /* it was never handed out */
+    Py_DECREF(aw);
+    return NULL;
 }
 
 PyObject *wait_new(const Call *call, double timeout)
 {
     core_state *st = call->ep->chan->st;
     Awaitable *aw = awaitable_kept(st, call->op->claims);
+    int depth = origin_depth();
     if (aw == NULL && (aw = awaitable_other(st, call->op->claims)) == NULL) {
-        Py_XDECREF(call->value);
+        Call held = *call;
+        call_clear(&held);
         Py_DECREF(call->ep);
         return NULL;
     }
@@ -506,7 +803,7 @@ PyObject *wait_new(const Call *call, double timeout)
     aw->timeout = timeout;
     aw->state = CREATED;
     aw->worn = true;
-    return (PyObject *)aw;
+    return depth > 0 ? awaitable_from_here(aw, depth) : (PyObject *)aw;
 }
 
 static inline PyObject *awaitable_one(Awaitable *aw, const call_op *op, Endpoint *ep, PyObject *value, double timeout)
@@ -516,7 +813,8 @@ static inline PyObject *awaitable_one(Awaitable *aw, const call_op *op, Endpoint
     aw->call.value = Py_XNewRef(value);
     aw->timeout = timeout;
     aw->state = CREATED;
-    return (PyObject *)aw;
+    int depth = origin_depth(); /* last: it is a call, and there is little to be kept over it */
+    return depth > 0 ? awaitable_from_here(aw, depth) : (PyObject *)aw;
 }
 
 __attribute__((noinline)) static PyObject *wait_new_one_slowly(const call_op *op, Endpoint *ep, PyObject *value,
@@ -533,21 +831,38 @@ PyObject *wait_new_one(const call_op *op, Endpoint *ep, PyObject *value, double 
     return aw != NULL ? awaitable_one(aw, op, ep, value, timeout) : wait_new_one_slowly(op, ep, value, timeout);
 }
 
+/* At its first step: must it yield before it looks? */
+static bool awaitable_must_pause(Awaitable *aw, Endpoint *ep)
+{
+    return aw->call.op->paced && pace_due(aw->st) && !rivals_gone(ep);
+}
+
 /* The first look of a new awaitable, with which most end: with a GIL nothing has to be held for it. */
 static int awaitable_first_look(Awaitable *aw, PyObject **out)
 {
-    Chan *c = aw->call.ep->chan;
+    Endpoint *ep = (Endpoint *)Py_NewRef(aw->call.ep);
+    Chan *c = ep->chan;
     nc_box *kicks = NULL;
     int s;
+    *out = NULL;
+    if (awaitable_must_pause(aw, ep)) {
+        s = awaitable_pause(aw, out, &kicks);
+        if (s == STEP_ERROR)
+            awaitable_release(aw);
+        settle_soon(c, kicks);
+        Py_DECREF(ep);
+        return s;
+    }
     aw->state = BEGUN;
     aw->running = true;
-    *out = NULL;
     s = aw->call.op->look(&aw->call, false, out, &kicks);
-    if (s == STEP_READY || s == STEP_ERROR) {
+    if (s == STEP_READY && has_more(&aw->call))
+        s = awaitable_wait(aw, STEP_MORE, out, &kicks);
+    else if (s == STEP_READY || s == STEP_ERROR) {
         aw->running = false;
         aw->state = DONE;
-        if (aw->call.value != NULL)
-            awaitable_release(c->st, aw);
+        aw->st->pace.left--;
+        awaitable_release(aw);
     } else if (s == STEP_BLOCKED && aw->timeout != 0)
         s = awaitable_wait(aw, STEP_PREPARE, out, &kicks);
     else {
@@ -555,13 +870,50 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
         s = awaitable_step(aw, out);
     }
     settle_soon(c, kicks);
+    Py_DECREF(ep);
     return s;
+}
+
+/* The same where nothing but critical sections keep others away. */
+static int awaitable_first_step(Awaitable *aw, PyObject **out)
+{
+    Endpoint *ep = awaitable_endpoint(aw);
+    bool pause = false;
+    nc_box *kicks = NULL;
+    int s;
+    *out = NULL;
+    if (ep != NULL && awaitable_must_pause(aw, ep)) {
+        Py_BEGIN_CRITICAL_SECTION(aw);
+        pause = aw->state == CREATED && !aw->running;
+        aw->running |= pause;
+        Py_END_CRITICAL_SECTION();
+    }
+    if (pause) {
+        s = awaitable_pause(aw, out, &kicks);
+        if (s == STEP_ERROR)
+            awaitable_release(aw);
+        settle_soon(ep->chan, kicks);
+    } else {
+        s = awaitable_step(aw, out);
+        pace_of(aw->st)->left -= s == STEP_READY;
+    }
+    Py_XDECREF(ep);
+    return s;
+}
+
+static int awaitable_state(PyObject *self)
+{
+    int state;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    state = ((Awaitable *)self)->state;
+    Py_END_CRITICAL_SECTION();
+    return state;
 }
 
 static int awaitable_run(Awaitable *aw, PyObject **out)
 {
-    if (!NC_FREE_THREADED && aw->state == CREATED)
-        return awaitable_first_look(aw, out);
+    if (awaitable_state((PyObject *)aw) == CREATED)
+        return NC_FREE_THREADED ? awaitable_first_step(aw, out) : awaitable_first_look(aw, out);
     return awaitable_step(aw, out);
 }
 
@@ -577,22 +929,18 @@ __attribute__((noinline)) static PyObject *tell_native(Endpoint *ep, PyObject *r
 static inline PyObject *awaitable_at_once(Awaitable *aw)
 {
     PyObject *(*at_once)(Call *) = aw->call.op->at_once;
-    if (NC_FREE_THREADED || aw->state != CREATED || at_once == NULL)
+    if (NC_FREE_THREADED || aw->state != CREATED || at_once == NULL || --aw->st->pace.left < 0)
         return NULL;
     PyObject *result = at_once(&aw->call);
     if (result == NULL)
         return NULL;
+    Endpoint *ep = aw->call.ep;
     aw->state = DONE;
-    return aw->call.ep->chan->log == NULL ? result : tell_native(aw->call.ep, result);
-}
-
-static int awaitable_state(PyObject *self)
-{
-    int state;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    state = ((Awaitable *)self)->state;
-    Py_END_CRITICAL_SECTION();
-    return state;
+    aw->call.ep = NULL;
+    if (ep->chan->log != NULL)
+        result = tell_native(ep, result);
+    Py_DECREF(ep);
+    return result;
 }
 
 __attribute__((noinline)) static PySendResult awaitable_am_send_slowly(PyObject *self, PyObject *arg, PyObject **out)
@@ -607,6 +955,7 @@ __attribute__((noinline)) static PySendResult awaitable_am_send_slowly(PyObject 
             *out = Py_NewRef(Py_None);
         return PYGEN_RETURN;
     case STEP_SLEEP:
+    case STEP_PAUSE:
         return PYGEN_NEXT;
     default:
         return PYGEN_ERROR;
@@ -686,12 +1035,7 @@ static void hand_over(core_state *Py_UNUSED(st), PyObject *value) { raise_stop_i
 
 static PyObject *awaitable_iternext(PyObject *self)
 {
-    Endpoint *ep = ((Awaitable *)self)->call.ep;
-    if (ep == NULL) {
-        raise_reused((Awaitable *)self);
-        return NULL;
-    }
-    core_state *st = ep->chan->st;
+    core_state *st = ((Awaitable *)self)->st;
     PyObject *out;
     if (!stop_put_by(st))
         return NULL;
@@ -704,6 +1048,7 @@ static PyObject *awaitable_iternext(PyObject *self)
     }
     switch (awaitable_run((Awaitable *)self, &out)) {
     case STEP_SLEEP:
+    case STEP_PAUSE:
         return out;
     case STEP_READY:
         if (out != NULL) /* NULL without an exception stands for None */
@@ -734,10 +1079,10 @@ static bool awaitable_abort(Awaitable *aw, bool *was_done)
     nc_box *kicks = NULL;
     bool running;
     *was_done = true;
-    if (aw->call.ep == NULL)
+    Endpoint *ep = awaitable_endpoint(aw);
+    if (ep == NULL)
         return true;
-    Chan *c = aw->call.ep->chan;
-    Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
+    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
     running = aw->running;
     *was_done = aw->state == DONE;
     if (!running)
@@ -745,10 +1090,12 @@ static bool awaitable_abort(Awaitable *aw, bool *was_done)
     Py_END_CRITICAL_SECTION2();
     if (running) {
         PyErr_Format(PyExc_RuntimeError, "%s() is already being awaited", aw->call.op->qualname);
+        Py_DECREF(ep);
         return false;
     }
-    awaitable_release(c->st, aw);
-    settle_soon(c, kicks);
+    awaitable_release(aw);
+    settle_soon(ep->chan, kicks);
+    Py_DECREF(ep);
     return true;
 }
 
@@ -806,15 +1153,22 @@ static PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
         aw->expired = aw->worn = true;
     future = Py_XNewRef(aw->future);
     Py_END_CRITICAL_SECTION();
-    if (future != NULL)
-        resolve(aw->call.ep->chan->st, future);
+    if (future != NULL && !loop_wake(aw->st, future)) {
+        nc_box *kicks = NULL;
+        Py_BEGIN_CRITICAL_SECTION(aw);
+        if (aw->sleeper != NULL)
+            nc_box_post(&aw->sleeper->waiter, &kicks);
+        Py_END_CRITICAL_SECTION();
+        settle(aw->st, NULL, kicks);
+    }
     Py_XDECREF(future);
     Py_RETURN_NONE;
 }
 
 static PyObject *awaitable_repr(PyObject *self)
 {
-    static const char *const states[] = {"created", "running", "waiting", "done"};
+    static const char *const states[] = {
+        [CREATED] = "created", [PAUSED] = "waiting", [BEGUN] = "running", [PARKED] = "waiting", [DONE] = "done"};
     Awaitable *aw = (Awaitable *)self;
     return PyUnicode_FromFormat("<%s() %s at %p>", aw->call.op->qualname, states[awaitable_state(self)], self);
 }
@@ -843,7 +1197,36 @@ static PyObject *awaitable_cr_await(PyObject *self, void *Py_UNUSED(ignored))
     return future;
 }
 
-static PyObject *awaitable_cr_frame(PyObject *Py_UNUSED(self), void *Py_UNUSED(ignored)) { Py_RETURN_NONE; }
+static PyObject *awaitable_cr_suspended(PyObject *self, void *Py_UNUSED(ignored))
+{
+    bool suspended;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    Awaitable *aw = (Awaitable *)self;
+    suspended = !aw->running && (aw->state == PAUSED || aw->state == PARKED);
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(suspended);
+}
+
+/* What inspect.getcoroutinestate() tells a coroutine by that was not started.  It has no frame of its own: this one
+ * shows its name. */
+static PyObject *awaitable_cr_frame(PyObject *self, void *Py_UNUSED(ignored))
+{
+    if (awaitable_state(self) == DONE)
+        Py_RETURN_NONE;
+    PyCodeObject *code = PyCode_NewEmpty("nexus_channels", ((Awaitable *)self)->call.op->name, 1);
+    PyObject *globals = code != NULL ? PyDict_New() : NULL, *frame = NULL;
+    if (globals != NULL)
+        frame = (PyObject *)PyFrame_New(PyThreadState_Get(), code, globals, NULL);
+    Py_XDECREF(code);
+    Py_XDECREF(globals);
+    return frame;
+}
+
+static PyObject *awaitable_cr_origin(PyObject *self, void *Py_UNUSED(ignored))
+{
+    PyObject *origin = ((Awaitable *)self)->origin; /* from the start */
+    return Py_NewRef(origin != NULL ? origin : Py_None);
+}
 
 static int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -852,6 +1235,8 @@ static int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(aw->call.ep);
     Py_VISIT(aw->call.value);
     Py_VISIT(aw->call.entered);
+    Py_VISIT(aw->call.source);
+    Py_VISIT(aw->call.failure);
     Py_VISIT(aw->future);
     Py_VISIT(aw->timer);
     if (aw->sleeper != NULL) {
@@ -866,16 +1251,18 @@ static int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
 static int awaitable_clear(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
+    Endpoint *ep = awaitable_endpoint(aw);
     nc_box *kicks = NULL;
-    if (aw->call.ep == NULL)
+    Py_CLEAR(aw->call.entered);
+    if (ep == NULL)
         return 0;
-    Chan *c = aw->call.ep->chan;
-    Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
+    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
     awaitable_end(aw, &kicks);
     Py_END_CRITICAL_SECTION2();
     Py_CLEAR(aw->timer);
-    awaitable_release(c->st, aw);
-    settle_soon(c, kicks);
+    awaitable_release(aw);
+    settle_soon(ep->chan, kicks);
+    Py_DECREF(ep);
     return 0;
 }
 
@@ -889,36 +1276,69 @@ static void awaitable_drop_sleeper(Awaitable *aw)
     settle_soon(aw->call.ep->chan, kicks);
 }
 
-__attribute__((noinline)) static void awaitable_dealloc_slowly(Awaitable *aw)
+/* Warn as of a coroutine: a forgotten `await` is a message that is not sent. */
+static void awaitable_finalize(PyObject *self)
 {
+    Awaitable *aw = (Awaitable *)self;
+    PyObject *type, *value, *traceback, *name, *done = NULL;
+    aw->worn = true; /* the collector may have come here first */
+    if (aw->state != CREATED)
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    name = PyUnicode_FromString("warnings");
+    PyObject *warnings = name != NULL ? PyImport_GetModule(name) : NULL; /* not while the interpreter goes down */
+    if (warnings != NULL)
+        done = PyObject_CallMethod(warnings, "_warn_unawaited_coroutine", "O", self);
+    if (done == NULL && (warnings == NULL || PyErr_ExceptionMatches(PyExc_AttributeError))) {
+        PyErr_Clear();
+        if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", aw->call.op->qualname) == 0)
+            done = Py_NewRef(Py_None);
+    }
+    if (done == NULL)
+        core_report_error(self);
+    Py_XDECREF(done);
+    Py_XDECREF(warnings);
+    Py_XDECREF(name);
+    PyErr_Restore(type, value, traceback);
+}
+
+__attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
+{
+    Awaitable *aw = (Awaitable *)self;
     PyTypeObject *type = Py_TYPE(aw);
-    Endpoint *ep = aw->call.ep;
+    if (aw->state == CREATED && PyObject_CallFinalizerFromDealloc(self) < 0)
+        return; /* whoever hears of the warning may keep it */
     PyObject_GC_UnTrack(aw);
+    Py_TRASHCAN_BEGIN(self,
+                      awaitable_dealloc) /* what is to be sent may be such a call, of which the value may be ... */
+    if (aw->weakrefs != NULL)
+        PyObject_ClearWeakRefs(self);
     if (aw->sleeper != NULL)
         awaitable_drop_sleeper(aw);
+    Endpoint *ep = aw->call.ep;
     Py_XDECREF(aw->future);
     Py_XDECREF(aw->timer);
-    Py_XDECREF(aw->call.value);
+    Py_XDECREF(aw->origin);
     Py_XDECREF(aw->call.entered);
-    if (ep != NULL && awaitable_keep(ep->chan->st, aw, type == ep->chan->st->claim_awaitable_type)) {
+    call_clear(&aw->call);
+    /* one that had its finaliser run is not used again: it would not have it run once more */
+    if (!PyObject_GC_IsFinalized(self) && awaitable_keep(aw->st, aw, type == aw->st->claim_awaitable_type)) {
         awaitable_reset(aw);
         PyObject_GC_Track(aw);
-        Py_DECREF(ep); /* may be the last, and take the module along */
-        return;
+    } else {
+        PyObject_GC_Del(aw);
+        Py_DECREF(type);
     }
-    PyObject_GC_Del(aw);
-    Py_XDECREF(ep);
-    Py_DECREF(type);
+    Py_XDECREF(ep); /* may be the last, and take the module along */
+    Py_TRASHCAN_END
 }
 
 static void awaitable_dealloc(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
-    Endpoint *ep = aw->call.ep;
-    if (!aw->worn && aw->call.value == NULL && ep != NULL && awaitable_keep(ep->chan->st, aw, false))
-        Py_DECREF(ep); /* as below */
-    else
-        awaitable_dealloc_slowly(aw);
+    bool plain = !aw->worn && aw->call.ep == NULL && aw->weakrefs == NULL; /* then it has ended, and holds nothing */
+    if (!plain || !awaitable_keep(aw->st, aw, false))
+        awaitable_dealloc_slowly(self);
 }
 
 /* async with tx.claim(n) as view: awaiting it enters the claim */
@@ -950,7 +1370,8 @@ static PyObject *awaitable_aexit(PyObject *self, PyObject *const *args, Py_ssize
 {
     Awaitable *aw = (Awaitable *)self;
     PyObject *entered;
-    if (aw->call.ep == NULL) {
+    Endpoint *ep = awaitable_endpoint(aw);
+    if (ep == NULL) {
         raise_reused(aw);
         return NULL;
     }
@@ -960,7 +1381,11 @@ static PyObject *awaitable_aexit(PyObject *self, PyObject *const *args, Py_ssize
     Py_END_CRITICAL_SECTION();
     bool ok = entered == NULL || claim_aexit(entered, n > 0 && args[0] != Py_None);
     Py_XDECREF(entered);
-    return ok ? wait_new(&(Call){.op = &nothing_op, .ep = (Endpoint *)Py_NewRef(aw->call.ep)}, -1) : NULL;
+    PyObject *nothing = ok ? wait_new(&(Call){.op = &nothing_op, .ep = (Endpoint *)Py_NewRef(ep)}, -1) : NULL;
+    if (awaitable_state(self) == DONE)
+        awaitable_release(aw);
+    Py_DECREF(ep);
+    return nothing;
 }
 
 #define AWAITABLE_METHODS                                                                          \
@@ -979,16 +1404,23 @@ static PyMethodDef claim_awaitable_methods[] = {AWAITABLE_METHODS,
 static PyGetSetDef awaitable_getset[] = {
     {"__name__", awaitable_name, NULL, NULL, NULL},         {"__qualname__", awaitable_name, NULL, NULL, (void *)1},
     {"cr_running", awaitable_cr_running, NULL, NULL, NULL}, {"cr_await", awaitable_cr_await, NULL, NULL, NULL},
-    {"cr_frame", awaitable_cr_frame, NULL, NULL, NULL},     {NULL, NULL, NULL, NULL, NULL},
+    {"cr_frame", awaitable_cr_frame, NULL, NULL, NULL},     {"cr_suspended", awaitable_cr_suspended, NULL, NULL, NULL},
+    {"cr_origin", awaitable_cr_origin, NULL, NULL, NULL},   {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef awaitable_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Awaitable, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
 };
 
 /* tp_iter, so that `yield from x.__await__()` works */
-#define AWAITABLE_SLOTS                                                                                       \
-    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_traverse, awaitable_traverse}, {Py_tp_clear, awaitable_clear}, \
-        {Py_tp_repr, awaitable_repr}, {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},      \
-        {Py_am_send, awaitable_am_send}, {Py_tp_iternext, awaitable_iternext},                                \
-    {                                                                                                         \
-        Py_tp_getset, awaitable_getset                                                                        \
+#define AWAITABLE_SLOTS                                                                                              \
+    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_traverse, awaitable_traverse}, {Py_tp_clear, awaitable_clear},        \
+        {Py_tp_repr, awaitable_repr}, {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},             \
+        {Py_am_send, awaitable_am_send}, {Py_tp_iternext, awaitable_iternext}, {Py_tp_finalize, awaitable_finalize}, \
+        {Py_tp_members, awaitable_members},                                                                          \
+    {                                                                                                                \
+        Py_tp_getset, awaitable_getset                                                                               \
     }
 
 static PyType_Slot awaitable_slots[] = {AWAITABLE_SLOTS, {Py_tp_methods, awaitable_methods}, {0, NULL}};
@@ -1028,21 +1460,6 @@ enum { ENOUGH = 64, ENOUGH_BYTES = 4096 }; /* items, or bytes of messages, that 
 
 /* Alone on one processor there is nobody to wait for awake. */
 static _Atomic unsigned spin_most = SPIN_MOST; /* relaxed: written when the module is made, always the same */
-
-static bool in_main_thread(void)
-{
-#ifdef __linux__
-    static _Thread_local uint32_t asked; /* in which generation this thread last asked: a fork makes it main */
-    static _Thread_local bool main;
-    if (asked != core_generation() + 1) {
-        asked = core_generation() + 1;
-        main = syscall(SYS_gettid) == getpid();
-    }
-    return main;
-#else
-    return pthread_main_np() != 0;
-#endif
-}
 
 /* Called, and whoever called is likely to be still at it: stay awake a moment longer, as long as there is ever more.
  * With a GIL it holds that, and asking for it now means to sleep until it ends, which takes longer than filling or
@@ -1119,7 +1536,7 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
 static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bool *fresh, double *woken)
 {
     Endpoint *ep = call->ep;
-    bool main = in_main_thread(), doze = main && *fresh;
+    bool main = core_main_thread(), doze = main && *fresh;
     if (spin > SPIN_MAIN && main && !doze)
         spin = SPIN_MAIN;
     *fresh = false;
@@ -1157,6 +1574,8 @@ static step park(Call *call, double timeout, PyObject **out)
             line_look_ahead(c, ep->side, &kicks);
         settle(c->st, c, kicks);
         kicks = NULL;
+        if (s == STEP_BLOCKED && core_raise_postponed()) /* a signal handler's, on the way here */
+            s = STEP_ERROR;
         if (s == STEP_BLOCKED && !turn)
             s = park_sleep(call, p, deadline, spin, &fresh, &woken);
     } while (s == STEP_BLOCKED);
@@ -1185,19 +1604,37 @@ step try_call(Call *call, PyObject **out)
     return s;
 }
 
+/* One look, and a wait if that was in vain; `deadline` < 0: none, 0: do not wait.  The result as in look. */
+static step run_blocking(Call *call, double deadline, PyObject **out)
+{
+    step s = try_call(call, out);
+    if (s != STEP_BLOCKED && s != STEP_PARTIAL)
+        return s;
+    double left = deadline > 0 ? deadline - monotonic() : deadline;
+    if (deadline >= 0 && left <= 0) {
+        call->op->timed_out(call);
+        return STEP_ERROR;
+    }
+    return park(call, left, out);
+}
+
+enum { BATCH = 64 }; /* what a call takes at once from its source */
+
 PyObject *wait_blocking(Call *call, double timeout)
 {
     PyObject *out = NULL;
-    step s = try_call(call, &out);
-    if (s == STEP_BLOCKED || s == STEP_PARTIAL) {
-        if (timeout == 0) {
-            call->op->timed_out(call);
-            return NULL;
-        }
-        s = park(call, timeout, &out);
+    double deadline = timeout > 0 ? monotonic() + timeout : timeout;
+    step s = run_blocking(call, deadline, &out);
+    while (s == STEP_READY && has_more(call)) {
+        int more = call_refill(call, BATCH);
+        if (more == 0)
+            break;
+        s = more < 0 ? STEP_ERROR : run_blocking(call, deadline, &out);
     }
-    if (s == STEP_ERROR)
+    if (s == STEP_ERROR) {
+        call_chain_failure(call);
         return NULL;
+    }
     return out != NULL ? out : Py_NewRef(Py_None);
 }
 
@@ -1205,6 +1642,7 @@ PyObject *wait_blocking(Call *call, double timeout)
 
 int wait_add_types(PyObject *module, core_state *st)
 {
+    st->spares_most = NC_SPARES;
     if (sysconf(_SC_NPROCESSORS_ONLN) == 1)
         atomic_store_explicit(&spin_most, SPIN_LEAST, memory_order_relaxed);
     st->awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);

@@ -140,12 +140,12 @@ void wake_free_spares(core_state *st)
     st->spare_sleepers = 0;
 }
 
-/* Takes over the reference to the box, unless it fails. */
 sleeper *sleeper_new(nc_box *box, Endpoint *owner)
 {
     sleeper *sl = sleeper_alloc(owner->chan->st);
     if (sl == NULL)
         return NULL;
+    nc_box_ref(box);
     sl->waiter.box = box;
     sl->waiter.owner = owner;
     sl->chan = (Chan *)Py_NewRef(owner->chan);
@@ -203,11 +203,8 @@ void sleeper_leave(sleeper *sl)
 
 static int resolve_foreign(core_state *st, PyObject *future)
 {
-    PyObject *args[] = {future, Py_None}, *done;
-    if (Py_IS_TYPE(future, (PyTypeObject *)st->Future))
-        done = PyObject_Vectorcall(st->Future_set_result, args, 2, NULL);
-    else
-        done = PyObject_VectorcallMethod(st->s_set_result, args, 2, NULL);
+    PyObject *args[] = {future, Py_None};
+    PyObject *done = PyObject_VectorcallMethod(st->s_set_result, args, 2, NULL);
     Py_XDECREF(done);
     if (done == NULL && PyErr_ExceptionMatches(st->invalid_state)) {
         PyErr_Clear(); /* cancelled in the same tick: the cancellation leaves the line and hands the turn on */
@@ -216,21 +213,43 @@ static int resolve_foreign(core_state *st, PyObject *future)
     return done != NULL ? 0 : -1;
 }
 
-/* Wake the task that waits on this future.  On its loop's thread; runs Python code. */
-void resolve(core_state *st, PyObject *future)
+/* Wake the task that waits on this future: 0, or -1 with an exception set, that of no signal handler.  On its loop's
+ * thread; runs Python code. */
+static int resolve(core_state *st, PyObject *future)
 {
-    int failed = Py_IS_TYPE(future, st->future_type) ? future_wake(future) : resolve_foreign(st, future);
-    if (!failed)
-        return;
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
-        PyErr_Clear();
-        PyErr_SetInterrupt(); /* not ours to raise here: the caller's next instruction will */
-    } else
-        PyErr_WriteUnraisable(future);
+    if (Py_IS_TYPE(future, st->future_type))
+        return future_wake(future);
+    interruptions kept = {0};
+    int failed;
+    do
+        failed = resolve_foreign(st, future);
+    while (failed && core_try_again(&kept));
+    core_postpone_all(&kept);
+    return failed;
 }
 
-/* Take the next one off the mail: its future, a new reference or NULL.  `gone`: it left the line meanwhile,
- * and is freed. */
+/* Wake the task of a waiter that was taken off the mail.  True: the waiter is received, and freed if it left the line
+ * meanwhile.  False with an exception set: it is as if it had not been taken. */
+static bool sleeper_wake(core_state *st, nc_waiter *w)
+{
+    sleeper *sl = container_of(w, sleeper, waiter);
+    PyObject *future; /* more than one only on a loop that runs the task on the spot, which then waits once more */
+    while ((future = sleeper_swap_future(sl, NULL)) != NULL) {
+        bool woken = resolve(st, future) == 0;
+        if (!woken) {
+            PyObject *newer = sleeper_swap_future(sl, future);
+            Py_XDECREF(newer != NULL ? sleeper_swap_future(sl, newer) : NULL);
+            return false;
+        }
+        Py_DECREF(future);
+    }
+    if (!nc_post_receive(w))
+        sleeper_free(sl);
+    return true;
+}
+
+/* Take the next one off the mail of a dead loop: its future, a new reference or NULL.  `gone`: it left the line
+ * meanwhile, and is freed. */
 static PyObject *sleeper_receive(nc_waiter *w, bool *gone)
 {
     sleeper *sl = container_of(w, sleeper, waiter);
@@ -250,7 +269,9 @@ typedef struct Mailbox {
     loop_box *box;
     PyObject *loop;               /* weak reference */
     PyObject *key;
-    PyObject *get_loop;           /* of our own futures; NULL where its create_future() is not asyncio's */
+    PyObject *get_loop;           /* of our own futures */
+    bool makes_futures;           /* its class has a create_future() of its own, which is to be asked for them */
+    _Atomic unsigned failures;    /* wake-ups that could not be given, since the last that could; relaxed, a hint */
 } Mailbox;
 
 /* What a weak reference refers to, a new reference, or NULL without an exception when it is gone. */
@@ -274,29 +295,42 @@ static PyObject *dict_find(PyObject *dict, PyObject *key)
 #if PY_VERSION_HEX >= 0x030D0000
     PyObject *value;
     if (PyDict_GetItemRef(dict, key, &value) < 0)
-        PyErr_Clear();
+        core_drop_error();
     return value;
 #else
     PyObject *value = PyDict_GetItemWithError(dict, key);
     if (value == NULL)
-        PyErr_Clear();
+        core_drop_error();
     return Py_XNewRef(value);
 #endif
 }
 
-/* Resolve the future of everyone in the box, first come first.  On the loop's thread. */
-static void mailbox_drain(Mailbox *m)
+static void mailbox_try_again(Mailbox *m, PyObject *loop, nc_box **kicks);
+
+/* Wake everyone in the box, first come first.  On the loop's thread. */
+static void mailbox_drain(Mailbox *m, nc_box **kicks)
 {
-    nc_waiter *w = nc_box_take(&m->box->base.box);
-    while (w != NULL) {
-        nc_waiter *next = w->mail_next; /* before it is received: it may be posted again from then on */
-        bool gone;
-        PyObject *future = sleeper_receive(w, &gone);
-        if (future != NULL && !gone)
-            resolve(m->st, future);
-        Py_XDECREF(future);
-        w = next;
+    nc_box *box = &m->box->base.box;
+    for (nc_waiter *w = nc_box_take(box), *next; w != NULL; w = next) {
+        next = w->mail_next; /* before it is received: it may be posted again from then on */
+        if (!sleeper_wake(m->st, w)) {
+            w->mail_next = next;
+            nc_box_return(box, w);
+            PyObject *loop = mailbox_loop(m);
+            mailbox_try_again(m, loop, kicks);
+            Py_XDECREF(loop);
+            return;
+        }
+        atomic_store_explicit(&m->failures, 0, memory_order_relaxed); /* see there */
     }
+}
+
+/* The same for what the loop calls. */
+static void mailbox_come_by(Mailbox *m)
+{
+    nc_box *kicks = NULL;
+    mailbox_drain(m, &kicks);
+    settle(m->st, NULL, kicks);
 }
 
 /* Take a waiter out of the line whose awaitable, and endpoint, may be gone already; then call the next. */
@@ -347,7 +381,7 @@ static void loop_box_put_back(loop_box *box, PyObject *about)
             sleeper_free(sl);
         Py_DECREF(c);
     }
-    PyErr_WriteUnraisable(about);
+    core_report_error(about);
 }
 
 /* The loop's reader: the wake fd was written to. */
@@ -355,7 +389,7 @@ static PyObject *mailbox_wake(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Mailbox *m = (Mailbox *)self;
     wake_fd_clear(m->box->read_fd);
-    mailbox_drain(m);
+    mailbox_come_by(m);
     Py_RETURN_NONE;
 }
 
@@ -369,10 +403,15 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
     if (atomic_load_explicit(&m->box->wake_fd, memory_order_relaxed) != NO_FD || !open_wake_fds(fds))
         return; /* relaxed: only this thread writes it; out of descriptors: try again next time */
     PyObject *fd = PyLong_FromLong(fds[0]), *reader = PyCFunction_New(&mailbox_wake_def, (PyObject *)m);
-    PyObject *done =
-        fd != NULL && reader != NULL ? PyObject_CallMethodObjArgs(loop, m->st->s_add_reader, fd, reader, NULL) : NULL;
+    PyObject *done = NULL;
+    interruptions kept = {0};
+    if (fd != NULL && reader != NULL)
+        do
+            done = PyObject_CallMethodObjArgs(loop, m->st->s_add_reader, fd, reader, NULL);
+        while (done == NULL && core_try_again(&kept));
     Py_XDECREF(fd);
     Py_XDECREF(reader);
+    core_postpone_all(&kept);
     if (done != NULL) {
         Py_DECREF(done);
         m->box->read_fd = fds[0];
@@ -380,7 +419,7 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
         return;
     }
     bool never = PyErr_ExceptionMatches(PyExc_NotImplementedError) || PyErr_ExceptionMatches(PyExc_AttributeError);
-    PyErr_Clear();
+    core_drop_error();
     close(fds[0]);
     if (fds[1] != fds[0])
         close(fds[1]);
@@ -391,7 +430,7 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
 /* Sent by call_soon_threadsafe from the loop's own thread, to which a wake fd would be of no use. */
 static PyObject *mailbox_deliver(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    mailbox_drain((Mailbox *)self);
+    mailbox_come_by((Mailbox *)self);
     Py_RETURN_NONE;
 }
 
@@ -406,7 +445,7 @@ static PyObject *mailbox_arm(PyObject *self, PyObject *Py_UNUSED(ignored))
         mailbox_open_fd(m, loop);
         Py_DECREF(loop);
     }
-    mailbox_drain(m);
+    mailbox_come_by(m);
     Py_RETURN_NONE;
 }
 
@@ -477,11 +516,15 @@ static PyMethodDef forget_loop_def = {"_forget_loop", forget_loop, METH_O, NULL}
 /* 1, 0, or 0 where asking fails: only a loop that says so is closed. */
 static int loop_is_closed(core_state *st, PyObject *loop)
 {
-    PyObject *closed = PyObject_CallMethodNoArgs(loop, st->s_is_closed);
-    int is = closed == NULL ? 0 : PyObject_IsTrue(closed);
-    Py_XDECREF(closed);
-    if (PyErr_Occurred())
-        PyErr_Clear();
+    interruptions kept = {0};
+    int is;
+    do {
+        PyObject *closed = PyObject_CallMethodNoArgs(loop, st->s_is_closed);
+        is = closed == NULL ? -1 : PyObject_IsTrue(closed);
+        Py_XDECREF(closed);
+    } while (is < 0 && core_try_again(&kept));
+    PyErr_Clear();
+    core_postpone_all(&kept);
     return is == 1;
 }
 
@@ -502,16 +545,19 @@ static void forget_closed_loops(core_state *st)
     PyErr_Clear();
 }
 
-/* Is its create_future() asyncio's own, which makes nothing but an asyncio.Future? */
-static bool makes_plain_futures(core_state *st, PyObject *loop)
+/* Has the loop a create_future() of its own, written in Python?  Such a one may give futures of another class.  What
+ * asyncio and uvloop have gives nothing but an asyncio.Future.  -1 with an exception set. */
+static int makes_futures(core_state *st, PyObject *loop)
 {
-    PyObject *its = PyObject_GetAttr((PyObject *)Py_TYPE(loop), st->s_create_future);
+    PyObject *its = PyObject_GetAttr(loop, st->s_create_future);
+    if (its == NULL)
+        return -1;
     PyObject *own = PyObject_GetAttr(st->BaseEventLoop, st->s_create_future);
-    bool same = its != NULL && its == own;
-    PyErr_Clear();
-    Py_XDECREF(its);
+    PyObject *function = PyMethod_Check(its) ? PyMethod_GET_FUNCTION(its) : its;
+    int differs = own == NULL ? -1 : function != own && !PyCFunction_Check(function);
+    Py_DECREF(its);
     Py_XDECREF(own);
-    return same;
+    return differs;
 }
 
 /* get_loop() of a future: self is a weak reference. */
@@ -538,9 +584,10 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
     m->key = Py_NewRef(key);
     m->loop = forget != NULL ? PyWeakref_NewRef(loop, forget) : NULL;
     Py_XDECREF(forget);
-    bool plain = m->loop != NULL && !NC_FREE_THREADED && makes_plain_futures(st, loop);
-    m->get_loop = plain ? PyCFunction_New(&future_get_loop_def, m->loop) : NULL;
-    m->box = m->loop != NULL && (m->get_loop != NULL || !plain) ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
+    m->get_loop = m->loop != NULL ? PyCFunction_New(&future_get_loop_def, m->loop) : NULL;
+    int makes = m->get_loop != NULL ? makes_futures(st, loop) : -1;
+    m->makes_futures = makes > 0;
+    m->box = makes >= 0 ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;
     if (m->box == NULL) {
         if (!PyErr_Occurred())
             PyErr_NoMemory();
@@ -554,8 +601,12 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
     m->box->loop = loop;
     m->box->read_fd = -1;
     atomic_store_explicit(&m->box->wake_fd, NO_FD, memory_order_relaxed); /* nobody else knows it yet */
-    if (PyDict_SetItem(st->mailboxes, key, (PyObject *)m) < 0)
+    if (PyDict_SetItem(st->mailboxes, key, (PyObject *)m) < 0) {
         Py_CLEAR(m);
+        return NULL;
+    }
+    if (!core_handles_signals()) /* see mailbox_kick_later() */
+        mailbox_open_fd(m, loop);
     return m;
 }
 
@@ -650,73 +701,146 @@ static bool find_running(core_state *st, bool create, PyObject **loop, Mailbox *
 
 /* ---- kicking ---------------------------------------------------------------------------------------- */
 
-/* Is a task of `loop` being run by this thread right now?  Inside a bare callback the answer is no, as it
- * is inside a signal handler that interrupted the loop's select(): there only a wake-up call helps. */
-static bool in_task_of(core_state *st, PyObject *loop)
+/* The task of `loop` that this thread runs right now, a new reference, or NULL without an exception. */
+static PyObject *task_of(core_state *st, PyObject *loop)
 {
 #if !NC_FREE_THREADED
     PyObject *key, *value;
     Py_ssize_t at = 0;
     if (PyDict_Check(st->current_tasks) && PyDict_GET_SIZE(st->current_tasks) == 1 &&
         PyDict_Next(st->current_tasks, &at, &key, &value) && key == loop)
-        return value != Py_None; /* as nearly always: one loop, found without hashing */
+        return value != Py_None ? Py_NewRef(value) : NULL; /* as nearly always: one loop, found without hashing */
 #endif
     PyObject *task = PyDict_Check(st->current_tasks) ? dict_find(st->current_tasks, loop)
                                                      : PyObject_CallOneArg(st->current_tasks, loop);
     if (task == NULL)
-        PyErr_Clear();
-    bool inside = task != NULL && task != Py_None;
-    Py_XDECREF(task);
-    return inside;
+        core_drop_error();
+    if (task == Py_None)
+        Py_CLEAR(task);
+    return task;
+}
+
+/* Inside a bare callback the answer is no, as it is inside a signal handler that interrupted the loop's select(): there
+ * only a wake-up call helps. */
+static bool in_task_of(core_state *st, PyObject *loop)
+{
+    PyObject *task = task_of(st, loop);
+    Py_XDECREF(task); /* not the last: asyncio's */
+    return task != NULL;
+}
+
+/* Which task this thread runs: an address to be compared, or NULL. */
+void *loop_task(core_state *st)
+{
+    PyObject *loop = running_loop(st), *task = NULL;
+    if (loop == NULL)
+        core_drop_error();
+    else if (loop != Py_None)
+        task = task_of(st, loop);
+    Py_XDECREF(loop);
+    Py_XDECREF(task); /* as above */
+    return task;
 }
 
 enum { ELSEWHERE, ON_LOOP, DELIVERED };
 
 /* Is this thread running the box's loop?  Then, if in a task, deliver at once. */
-static int deliver_here(core_state *st, loop_box *box)
+static int deliver_here(core_state *st, loop_box *box, nc_box **kicks)
 {
     int where = ELSEWHERE;
     PyObject *loop;
     Mailbox *m;
     if (!find_running(st, false, &loop, &m))
-        PyErr_Clear();
+        core_drop_error();
     else if (m != NULL && m->box == box) {
         where = in_task_of(st, loop) ? DELIVERED : ON_LOOP;
         if (where == DELIVERED)
-            mailbox_drain(m);
+            mailbox_drain(m, kicks);
     }
     Py_XDECREF(m);
     Py_XDECREF(loop);
     return where;
 }
 
-/* Ask the loop to come by, through its own queue. */
+static void kick_loop(core_state *st, loop_box *box, nc_box **kicks);
+
+/* A pending call: CPython runs it in the main thread between two bytecodes.  Takes over a reference. */
+static int kick_again(void *arg)
+{
+    Mailbox *m = arg;
+    nc_box *kicks = NULL;
+    if (m->box->base.born == core_generation())
+        kick_loop(m->st, m->box, &kicks);
+    settle(m->st, NULL, kicks);
+    Py_DECREF(m);
+    return 0;
+}
+
+enum { TRIES = 8, TRIES_PENDING = 1000 }; /* in a row: turns of the loop; looks for pending calls, many in a moment */
+
+/* See to another kick by what needs neither memory nor a stack: a write to the wake fd, or a pending call.  The thread
+ * that runs pending calls opens the fd late; a loop of any other thread has it from its first wait on. */
+static bool mailbox_kick_later(Mailbox *m)
+{
+    int fd = atomic_load_explicit(&m->box->wake_fd, memory_order_acquire);                     /* F1 */
+    unsigned failures = atomic_fetch_add_explicit(&m->failures, 1, memory_order_relaxed);      /* a hint */
+    if (failures >= (fd >= 0 ? TRIES : TRIES_PENDING))
+        return false;
+    if (fd >= 0 && wake_fd_write(fd))
+        return true;
+    if (!core_handles_signals())
+        return false;
+    Py_INCREF(m);
+    if (Py_AddPendingCall(kick_again, m) == 0)
+        return true;
+    Py_DECREF(m); /* not the last: the caller's */
+    return false;
+}
+
+/* Those in the mail could not be told.  Where memory or the stack has run out, that passes: the loop is kicked later.
+ * A loop that was closed is buried.  Where a loop refuses, or it was tried often enough, they wait on in their old
+ * places, and the error is reported.  `loop` may be NULL: it is gone.  An exception is set, and cleared. */
+static void mailbox_try_again(Mailbox *m, PyObject *loop, nc_box **kicks)
+{
+    bool passes = PyErr_ExceptionMatches(PyExc_MemoryError) || PyErr_ExceptionMatches(PyExc_RecursionError);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    bool dead = loop == NULL || loop_is_closed(m->st, loop); /* it may be closed between any question and the call */
+    bool later = !dead && passes && mailbox_kick_later(m);
+    if (dead)
+        loop_box_bury(m->box, kicks);
+    if (!dead && !later) {
+        atomic_store_explicit(&m->failures, 0, memory_order_relaxed); /* a hint */
+        PyErr_Restore(type, value, traceback);
+        loop_box_put_back(m->box, loop);
+        return;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
+/* Ask the loop to come by, through its own queue; once more if a signal handler interrupts that, as coming by once too
+ * often does no harm. */
 static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, PyMethodDef *what, PyObject *self,
                                  nc_box **kicks)
 {
-    PyObject *callback = PyCFunction_New(what, self);
-    PyObject *done = callback != NULL ? PyObject_CallMethodOneArg(loop, st->s_call_soon_threadsafe, callback) : NULL;
+    PyObject *callback = PyCFunction_New(what, self), *done = NULL;
+    interruptions kept = {0};
+    if (callback != NULL)
+        do
+            done = PyObject_CallMethodOneArg(loop, st->s_call_soon_threadsafe, callback);
+        while (done == NULL && core_try_again(&kept));
     Py_XDECREF(callback);
-    if (done != NULL) {
-        Py_DECREF(done);
-        return;
-    }
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (loop_is_closed(st, loop)) { /* the loop may be closed between any question and the call */
-        loop_box_bury(m->box, kicks);
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
-    } else {
-        PyErr_Restore(type, value, traceback);
-        loop_box_put_back(m->box, loop);
-    }
+    Py_XDECREF(done);
+    if (done == NULL)
+        mailbox_try_again(m, loop, kicks);
+    core_postpone_all(&kept);
 }
 
 static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
 {
-    int where = deliver_here(st, box);
+    int where = deliver_here(st, box, kicks);
     if (where == DELIVERED)
         return;
     int fd = atomic_load_explicit(&box->wake_fd, memory_order_acquire); /* F1 */
@@ -748,7 +872,7 @@ static bool loop_box_dead(core_state *st, loop_box *box)
     Mailbox *m = key != NULL ? (Mailbox *)dict_find(st->mailboxes, key) : NULL;
     PyObject *loop = m != NULL && m->box == box ? mailbox_loop(m) : NULL;
     bool dead = key != NULL && (loop == NULL || loop_is_closed(st, loop));
-    PyErr_Clear();
+    PyErr_Clear(); /* no memory for the key */
     Py_XDECREF(loop);
     Py_XDECREF(m);
     Py_XDECREF(key);
@@ -819,14 +943,18 @@ void settle(core_state *st, Chan *c, nc_box *kicks)
         PyErr_Fetch(&type, &value, &traceback);
     Py_XINCREF(c);
     while (kicks != NULL) {
-        wake_box *b = container_of(nc_box_unchain(&kicks), wake_box, box);
-        if (b->born == core_generation()) {
-            if (b->is_loop)
-                kick_loop(st, (loop_box *)b, &kicks);
-            else
-                PyThread_release_lock(((parker *)b)->lock);
+        nc_box *now = nc_box_in_order(kicks);
+        kicks = NULL; /* those whose turn it is because others will not come */
+        while (now != NULL) {
+            wake_box *b = container_of(nc_box_unchain(&now), wake_box, box);
+            if (b->born == core_generation()) {
+                if (b->is_loop)
+                    kick_loop(st, (loop_box *)b, &kicks);
+                else
+                    PyThread_release_lock(((parker *)b)->lock);
+            }
+            wake_box_unref(&b->box);
         }
-        wake_box_unref(&b->box);
     }
     if (orphans)
         chan_discard_orphans(c);
@@ -840,6 +968,7 @@ void settle(core_state *st, Chan *c, nc_box *kicks)
 /* A loop that has no wake fd yet is having it opened, after which its mail is looked through: F1. */
 void wake_boxes(nc_box *kicks)
 {
+    kicks = nc_box_in_order(kicks);
     while (kicks != NULL) {
         wake_box *b = container_of(nc_box_unchain(&kicks), wake_box, box);
         if (b->born == core_generation()) {
@@ -970,9 +1099,8 @@ bool wake_reach_all(Chan *c)
 
 /* ---- for those who are about to wait ---------------------------------------------------------------- */
 
-/* The running loop, its box and what makes our own futures, all new references, the last may be NULL; NULL with an
- * exception set. */
-PyObject *loop_here(core_state *st, const char *who, nc_box **box, PyObject **get_loop)
+/* The running loop and its mailbox, new references; NULL with an exception set. */
+PyObject *loop_here(core_state *st, const char *who, PyObject **mailbox)
 {
     PyObject *loop;
     Mailbox *m;
@@ -985,29 +1113,42 @@ PyObject *loop_here(core_state *st, const char *who, nc_box **box, PyObject **ge
         Py_XDECREF(loop);
         return NULL;
     }
-    *box = &m->box->base.box;
-    *get_loop = Py_XNewRef(m->get_loop);
-    nc_box_ref(*box);
-    Py_DECREF(m);
+    *mailbox = (PyObject *)m;
     return loop;
 }
 
-/* A future of the loop that a task may wait on, a new reference; our own, if get_loop is not NULL. */
-PyObject *loop_future(core_state *st, PyObject *loop, PyObject *get_loop)
+nc_box *mailbox_box(PyObject *mailbox) { return &((Mailbox *)mailbox)->box->base.box; }
+
+/* A future of the loop that a task may wait on, a new reference: our own, unless the loop has one of another kind. */
+PyObject *loop_future(core_state *st, PyObject *loop, PyObject *mailbox)
 {
-    if (get_loop != NULL)
-        return future_new(st, loop, get_loop);
+    Mailbox *m = (Mailbox *)mailbox;
+    if (!m->makes_futures)
+        return future_new(st, loop, m->get_loop);
     PyObject *future = PyObject_CallMethodNoArgs(loop, st->s_create_future);
     if (future == NULL)
         return NULL;
+    if (Py_IS_TYPE(future, (PyTypeObject *)st->Future)) { /* an ordinary one after all */
+        Py_DECREF(future);
+        return future_new(st, loop, m->get_loop);
+    }
     /* what `yield` from a future does: a task that is given it must know that it was asked for */
-    descrsetfunc set = Py_TYPE(st->Future_blocking)->tp_descr_set;
-    int asked = Py_IS_TYPE(future, (PyTypeObject *)st->Future) && set != NULL
-                    ? set(st->Future_blocking, future, Py_True)
-                    : PyObject_SetAttr(future, st->s_blocking, Py_True);
-    if (asked < 0)
+    if (PyObject_SetAttr(future, st->s_blocking, Py_True) < 0)
         Py_CLEAR(future);
     return future;
+}
+
+/* The timer of a wait went off: have its task look once more.  False if that cannot be done now: then post its waiter,
+ * so that it is tried again with the mail.  On the loop's thread; runs Python code. */
+bool loop_wake(core_state *st, PyObject *future)
+{
+    if (resolve(st, future) == 0)
+        return true;
+    if (PyErr_ExceptionMatches(PyExc_MemoryError) || PyErr_ExceptionMatches(PyExc_RecursionError))
+        PyErr_Clear();
+    else
+        PyErr_WriteUnraisable(future);
+    return false;
 }
 
 /* A timer that calls what->_expire() in `seconds`, a new reference. */

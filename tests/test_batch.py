@@ -175,11 +175,16 @@ def test_a_batch_with_no_receiver_gives_everything_back(variant):
     tx, rx = variant.channel(5)
     rx.close()
     items = [Item("a"), Item("b")]
-    for call in (lambda: drive(tx.send_many(iter(items))), lambda: tx.try_send_many(items)):
+    for call in (lambda: drive(tx.send_many(items)), lambda: tx.try_send_many(items)):
         with pytest.raises(SendError) as failed:
             call()
         assert type(failed.value.value) is list
         assert [id(item) for item in failed.value.value] == [id(item) for item in items]
+    for call in (lambda it: drive(tx.send_many(it)), tx.try_send_many):
+        left = iter(items)
+        with pytest.raises(SendError) as failed:
+            call(left)
+        assert failed.value.value + list(left) == items  # what was not taken stays there
 
 
 def test_a_blocking_batch_with_no_receiver_gives_everything_back(threaded):

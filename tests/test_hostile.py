@@ -428,8 +428,10 @@ def test_next_gives_the_future_to_wait_on(channel, step_loop):
 
 def test_throw_takes_one_to_three_arguments_and_a_traceback_of_its_own(channel):
     for wrong in ((), (1, 2, 3, 4)):
+        waiting = channel.receiving()
         with pytest.raises(TypeError):
-            channel.receiving().throw(*wrong)
+            waiting.throw(*wrong)
+        waiting.close()
     try:
         angry()
     except Angry as error:
@@ -554,10 +556,7 @@ def test_ctrl_c_while_a_future_is_resolved_is_raised_by_the_caller(channel, odd_
 
     from_a_task(odd_loop, send)
     assert caught
-    assert len(channel.rx) > 0
-    task.cancel()
-    odd_loop.run_ready()
-    assert channel.drain() == [3]
+    assert task.result() == 3  # it was told all the same
 
 
 def test_a_loop_without_a_future_or_timer_to_give_passes_its_error_on(channel):

@@ -1,0 +1,325 @@
+"""No channel starves a loop: a task whose calls are always ready yields now and then, before it sends or takes."""
+
+import asyncio
+import contextlib
+import importlib
+import time
+
+import pytest
+from anychannel import ALL, AnyChannel
+from harness import SLOWNESS
+from support import Spawned, drive
+
+from nexus_channels import Closed, mpsc, mpsc_bytes, spsc
+
+CONSUMERS = ["recv", "async for", "recv_many", "recv with a timeout"]
+
+
+def work(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+async def heartbeat(every, lateness):
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + every
+        await asyncio.sleep(every)
+        lateness.append(loop.time() - due)
+
+
+async def beside_a_heartbeat(task, seconds, every=0.01):
+    """Run the task for some time: how late each beat of a heartbeat was."""
+    lateness = []
+    beating = asyncio.create_task(heartbeat(every, lateness))
+    running = asyncio.create_task(task)
+    await asyncio.sleep(seconds)
+    for ending in (running, beating):
+        ending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ending
+    return sorted(lateness)
+
+
+async def consume(rx, how, seconds_an_item, taken):
+    if how == "recv":
+        while True:
+            taken.append(await rx.recv())
+            work(seconds_an_item)
+    elif how == "recv with a timeout":
+        while True:
+            taken.append(await rx.recv(timeout=30))
+            work(seconds_an_item)
+    elif how == "async for":
+        async for item in rx:
+            taken.append(item)
+            work(seconds_an_item)
+    else:
+        while True:
+            items = await rx.recv_many(4)
+            taken += items
+            work(seconds_an_item * len(items))
+
+
+def feed(tx):
+    with contextlib.suppress(Closed):
+        number = 0
+        while True:
+            tx.send_blocking(number)
+            number += 1
+
+
+@pytest.mark.parametrize("how", CONSUMERS)
+def test_a_heartbeat_goes_on_beside_a_consumer_that_never_has_to_wait(run, spawn, how):
+    tx, rx = mpsc.channel(256)
+    for _ in range(2):
+        spawn(feed, tx.clone())
+    tx.close()
+    late = run(beside_a_heartbeat(consume(rx, how, 10e-6, []), 1.0))
+    rx.close()
+    assert len(late) > 20
+    assert late[len(late) // 2] < 0.1 * SLOWNESS, late  # seconds, where it starves
+    assert late[-1] < 0.5 * SLOWNESS, late
+
+
+@pytest.mark.parametrize("seconds", [0, 1e-6, 100e-6, 2e-3])
+def test_a_heartbeat_goes_on_beside_consumers_of_any_pace(run, seconds):
+    async def main():
+        tx, rx = spsc.channel(1000)
+
+        async def both():
+            while True:
+                await tx.send(1)
+                await rx.recv()
+                work(seconds)
+
+        return await beside_a_heartbeat(both(), 0.6)
+
+    late = run(main())
+    assert len(late) > 10
+    assert late[len(late) // 2] < 0.1 * SLOWNESS, late  # seconds, where it starves
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_task_that_is_always_ready_is_cancelled_and_loses_nothing(name):
+    async def main():
+        channel = AnyChannel(name)
+        sent, taken = [], []
+
+        async def both():
+            number = 0
+            while True:
+                await channel.sending(number)
+                sent.append(number)
+                number += 1
+                taken.append(await channel.recv())
+
+        task = asyncio.create_task(both())
+        for _ in range(5):
+            await asyncio.sleep(0.002)  # gets its turn
+        task.cancel()
+        await asyncio.wait([task], timeout=10)
+        assert task.cancelled()
+        assert taken + channel.drain() == sent
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["spsc_bytes", "mpsc_bytes"])
+def test_claims_and_iterations_of_bytes_yield_and_give_back_first(name):
+    async def main():
+        channel = AnyChannel(name)
+        beats = 0
+
+        async def beat():
+            nonlocal beats
+            while True:
+                await asyncio.sleep(0)
+                if channel.rx.statistics().waiting_receivers == 0:
+                    channel.rx.try_recv_many(1)  # BusyError, if a claim of the iteration were still open
+                beats += 1
+
+        async def fill():
+            while True:
+                async with channel.tx.claim(8) as view:
+                    view[:] = bytes(8)
+                async for claim in channel.rx:
+                    assert len(claim) == 8
+                    await channel.tx.send(bytes(8))
+
+        tasks = [asyncio.create_task(beat()), asyncio.create_task(fill())]
+        await asyncio.sleep(0.1)
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results), results
+        assert beats > 5
+
+    asyncio.run(main())
+
+
+def test_asyncio_timeout_gets_through_to_a_task_that_is_always_ready(run):
+    async def main():
+        tx, rx = spsc.channel(1000)
+        began = time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                while True:
+                    await tx.send(1)
+                    await rx.recv()
+        return time.monotonic() - began
+
+    assert run(main()) < 1 * SLOWNESS
+
+
+def test_a_timeout_of_0_yields_and_still_takes_what_is_ready(run):
+    async def main():
+        tx, rx = spsc.channel(4)
+        turns = 0
+
+        async def count():
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        counting = asyncio.create_task(count())
+        for number in range(20_000):
+            await tx.send(number, timeout=0)
+            assert await rx.recv(timeout=0) == number
+        counting.cancel()
+        return turns
+
+    assert run(main()) > 2
+
+
+def test_each_of_two_greedy_tasks_has_its_turns(run):
+    async def main():
+        done = [0, 0]
+
+        async def greedy(which, seconds):
+            tx, rx = spsc.channel(8)
+            while True:
+                await tx.send(1)
+                await rx.recv()
+                work(seconds)
+                done[which] += 1
+
+        tasks = [asyncio.create_task(greedy(0, 200e-6)), asyncio.create_task(greedy(1, 20e-6))]
+        await asyncio.sleep(0.8)
+        for task in tasks:
+            task.cancel()
+        return done
+
+    slow, fast = run(main())
+    assert slow > 300 / SLOWNESS
+    assert fast > 3000 / SLOWNESS
+
+
+def test_four_tasks_that_send_into_one_full_channel_get_in_evenly(run):
+    async def main():
+        tx, rx = spsc.channel(256)
+        sent = [0] * 4
+
+        async def send(which):
+            while True:
+                await tx.send(which)
+                sent[which] += 1
+
+        tasks = [asyncio.create_task(send(which)) for which in range(4)]
+        for _ in range(10_000):
+            await rx.recv()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return sent
+
+    sent = run(main())
+    assert min(sent) > 0.8 * max(sent), sent
+
+
+def test_four_tasks_that_receive_from_one_channel_share_it_evenly(run):
+    async def main():
+        tx, rx = spsc.channel(256)
+        taken = [0] * 4
+
+        async def receive(which):
+            while True:
+                await rx.recv()
+                taken[which] += 1
+
+        tasks = [asyncio.create_task(receive(which)) for which in range(4)]
+        for _ in range(10_000):
+            await tx.send(1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return taken
+
+    taken = run(main())
+    assert min(taken) > 0.8 * max(taken), taken
+
+
+def test_try_forms_and_awaitables_driven_by_hand_never_yield():
+    tx, rx = spsc.channel(8)
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        tx.try_send(1)
+        rx.try_recv()
+        drive(tx.send(2))
+        assert drive(rx.recv()) == 2
+
+
+def test_a_generator_that_never_ends_does_not_hold_the_loop(run):
+    async def main():
+        tx, rx = mpsc.channel(1 << 20)
+
+        def numbers():
+            number = 0
+            while True:
+                yield number
+                number += 1
+
+        async def send():
+            await tx.send_many(numbers())
+
+        async def both():
+            sending = asyncio.create_task(send())
+            try:
+                while True:
+                    await rx.recv_many(1000)
+            finally:
+                sending.cancel()
+
+        return await beside_a_heartbeat(both(), 0.5)
+
+    late = run(main())
+    assert len(late) > 10
+    assert late[len(late) // 2] < 0.1 * SLOWNESS, late  # seconds, where it starves
+
+
+def test_a_consumer_of_native_messages_yields(driver, run):
+    tx, rx = mpsc_bytes.channel(1 << 16)
+    end = tx.native()
+    tx.close()
+    producer = driver.producer(end, 2_000_000)
+
+    async def main():
+        async def read():
+            while True:
+                await rx.recv_bytes()
+
+        return await beside_a_heartbeat(read(), 0.5)
+
+    late = run(main())
+    rx.close()
+    end.close()
+    Spawned(producer.join).wait()
+    assert len(late) > 20
+    assert late[int(len(late) * 0.9)] < 0.1 * SLOWNESS, late
+
+
+def test_the_modules_are_all_there():
+    for name in ALL:
+        assert importlib.import_module(f"nexus_channels.{name}")
