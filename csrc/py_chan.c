@@ -90,6 +90,14 @@ static Endpoint *endpoint_new(Chan *c, int side)
     return ep;
 }
 
+Endpoint *chan_lone_receiver(PyObject *module)
+{
+    Chan *c = chan_new(module, SPSC_BYTES, 1);
+    Endpoint *ep = c != NULL ? endpoint_new(c, RX) : NULL;
+    Py_XDECREF(c);
+    return ep;
+}
+
 /* An exact capacity in items, or 0 with an exception set. */
 static uint64_t parse_capacity(PyObject *arg)
 {

@@ -256,6 +256,8 @@ PyObject *endpoint_try_recv_many(PyObject *, PyObject *);
 /* py_chan.c */
 int chan_add_types(PyObject *module, core_state *st);
 PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
+/* The receiver of a channel of bytes of its own, for a call that has no endpoint any more; a new reference. */
+Endpoint *chan_lone_receiver(PyObject *module);
 static inline uint64_t chan_have(Chan *c, int side);
 /* Drop what is buffered, now that the receiver is gone.  Runs Python code. */
 void chan_discard_orphans(Chan *c);

@@ -14,6 +14,7 @@
 
 #include "nc_end.h"
 #include "nexus_channels.h"
+#include "py_claim.h"
 
 typedef struct native_end {
     nexus_end face;               /* what the address points to; read-only, as is this paragraph */
@@ -499,12 +500,10 @@ void native_forget(Endpoint *ep)
 static bool lendable(Endpoint *ep)
 {
     Chan *c = ep->chan;
-    const char *name = ep->side == TX ? "sender" : "receiver";
-    if (ep->claim != NULL || (ep->lent != NULL && native_holds(ep)))
-        core_raise(c->st, E_BUSY, NULL, "this %s is lent to %s that is still open", name,
-                   ep->claim != NULL ? "a claim" : "a native end");
+    if (claim_lent(ep))
+        claim_busy(ep, false);
     else if (nc_gate_crowd(&c->gate[ep->side]) >= NC_HEAD)
-        core_raise(c->st, E_BUSY, NULL, "others wait on this %s", name);
+        core_raise(c->st, E_BUSY, NULL, "others wait on this %s", ep->side == TX ? "sender" : "receiver");
     else
         return true;
     return false;

@@ -117,6 +117,8 @@ BYTES = """
         message = rx.try_recv()
         assert_type(bytes(message), bytes)
         message.release()
+        assert_type(rx.release(), bool)
+        assert_type(tx.abort(), bool)
         assert_type(await rx.recv_bytes(), bytes)
         assert_type(rx.try_recv_into(bytearray(8)), int)
         assert_type(await rx.recv_many(3), list[bytes])
