@@ -332,7 +332,7 @@ __attribute__((always_inline)) static inline claim_fate claim_end_held(Endpoint 
         nc_gate_exit(g);
     }
     if (ep->closed && ep->side == TX)
-        block_leave(c->block, TX, kicks);
+        endpoint_leave(ep, kicks);
     if (gone)
         core_raise(c->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
     return gone ? CLAIM_LOST : CLAIM_ENDED;

@@ -87,7 +87,9 @@ typedef struct spares {
 typedef struct core_state {
     PyObject *module;             /* borrowed: this is its state */
     PyObject *errors[ERRORS];
-    PyObject *Statistics;         /* nexus_channels._types.Statistics */
+    PyObject *Statistics;         /* nexus_channels._types.Statistics, and OpenEnd of the same */
+    PyObject *OpenEnd;
+    _Atomic bool debug_ends;      /* remember where ends are made; relaxed */
     PyTypeObject *chan_type;      /* a channel's shared part; not visible from Python */
     PyTypeObject *endpoint_type[KINDS][SIDES];
     PyTypeObject *awaitable_type;
@@ -158,6 +160,8 @@ typedef struct chan_block {
     uint64_t discarded;           /* items, or bytes, that rx.close() threw away; under gate[RX]'s lock */
 } chan_block;
 
+typedef struct birth birth;
+
 typedef struct Chan {
     PyObject_HEAD
     PyObject *module;             /* keeps `st` alive, whatever the collector clears first */
@@ -167,6 +171,7 @@ typedef struct Chan {
     nc_log *log;
     nc_gate *gate;
     const struct payload_kind *payload;
+    birth *births;                /* of its ends, made in debug mode; in the channel's critical section */
     chan_kind kind;
     unsigned long thread;         /* LOCAL: the one thread it belongs to; else 0 */
 } Chan;
@@ -180,6 +185,7 @@ typedef struct Endpoint {
     bool deferred;                /* somebody in line may wait for `claim` to end */
     struct Claim *claim;          /* the open claim that has borrowed it; borrowed: the claim refers to it */
     struct native_end *lent;      /* the native end that has, a reference; maybe given back: ask native_holds() */
+    birth *birth;                 /* where it was made, in debug mode; else NULL */
     _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
 } Endpoint;
 
@@ -280,10 +286,29 @@ static inline void tell(Chan *c, int side, nc_box **kicks);
 /* Can the endpoint be used at all?  STEP_READY, or STEP_ERROR with an exception set. */
 step endpoint_check(Endpoint *ep);
 
+static inline uint64_t chan_capacity(Chan *c) { return c->log != NULL ? c->log->capacity : c->ring->capacity; }
+/* The endpoint counts no longer among those of its side. */
+static inline void endpoint_leave(Endpoint *ep, nc_box **kicks);
+
+/* py_ends.c */
+/* Are ends to remember where they are made? */
+static inline bool debug_ends(core_state *st)
+{
+    return atomic_load_explicit(&st->debug_ends, memory_order_relaxed); /* a switch: nothing else goes with it */
+}
+void ends_read_environment(core_state *st);
+PyObject *ends_set_debug(PyObject *module, PyObject *on);
+/* Remember that an end is made here, until birth_forget(); NULL with an exception set. */
+birth *birth_note(Chan *c, int side, struct native_end *native);
+void birth_forget(Chan *c, birth *b);
+/* It counts no longer as open. */
+void birth_left(birth *b);
+
 /* What all endpoints have, to be listed among a type's slots and methods. */
 #define ENDPOINT_METHODS                                                                 \
     {"close", endpoint_close, METH_NOARGS, endpoint_close_doc},                          \
         {"statistics", endpoint_statistics, METH_NOARGS, endpoint_statistics_doc},       \
+        {"open_ends", endpoint_open_ends, METH_NOARGS, endpoint_open_ends_doc},          \
         {"same_channel", endpoint_same_channel, METH_O, endpoint_same_channel_doc},      \
         {"__enter__", endpoint_enter, METH_NOARGS, NULL},                                \
         {"__exit__", (PyCFunction)(void (*)(void))endpoint_exit, METH_FASTCALL, NULL},   \
@@ -322,10 +347,12 @@ PyObject *endpoint_capacity(PyObject *, void *);
 PyObject *endpoint_is_closed(PyObject *, void *);
 PyObject *endpoint_is_disconnected(PyObject *, void *);
 extern PyMemberDef endpoint_members[];
-extern const char endpoint_close_doc[], endpoint_statistics_doc[], endpoint_same_channel_doc[], endpoint_clone_doc[];
+extern const char endpoint_close_doc[], endpoint_statistics_doc[], endpoint_open_ends_doc[],
+    endpoint_same_channel_doc[], endpoint_clone_doc[];
 PyObject *endpoint_close(PyObject *, PyObject *);
 PyObject *endpoint_clone(PyObject *, PyObject *);
 PyObject *endpoint_statistics(PyObject *, PyObject *);
+PyObject *endpoint_open_ends(PyObject *, PyObject *);
 PyObject *endpoint_same_channel(PyObject *, PyObject *);
 PyObject *endpoint_enter(PyObject *, PyObject *);
 PyObject *endpoint_exit(PyObject *, PyObject *const *, Py_ssize_t);
@@ -364,6 +391,8 @@ PyObject *endpoint_native(PyObject *, PyObject *);
 bool native_holds(Endpoint *ep);
 /* The endpoint is freed. */
 void native_forget(Endpoint *ep);
+/* Does a native end count no longer as open? */
+bool native_left(struct native_end *e);
 
 /* Arguments as nearly all calls take them: (value, timeout=None), or (timeout=None). */
 bool core_parse_one_slow(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
@@ -485,6 +514,13 @@ PyObject *wait_blocking(Call *call, double timeout);
 int wait_traverse_line(nc_gate *g, visitproc visit, void *arg);
 
 static inline uint64_t chan_have(Chan *c, int side) { return block_have(c->block, side); }
+
+static inline void endpoint_leave(Endpoint *ep, nc_box **kicks)
+{
+    if (ep->birth != NULL)
+        birth_left(ep->birth);
+    block_leave(ep->chan->block, ep->side, kicks);
+}
 
 static inline void tell(Chan *c, int side, nc_box **kicks)
 {

@@ -46,6 +46,7 @@ VALID = """
         assert_type(tx.capacity, int)
         assert_type(rx.statistics(), Statistics)
         assert_type(rx.statistics().waiting_senders, int)
+        assert_type(rx.open_ends()[0].where, tuple[str, ...])
         assert_type(tx.same_channel(rx), bool)
         async with rx as receiver:
             assert_type(receiver, Receiver[int])
