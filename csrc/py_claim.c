@@ -711,13 +711,15 @@ static const char commit_doc[] =
     "commit($self, n=None, /)\n--\n\n"
     "Send the message, or its first n bytes.  Raises ClaimReleased if it was ended already, BufferError while a view\n"
     "exists (nothing changes), ClaimTooLarge or ZeroLengthClaim for a bad n, ClaimDisconnected if the receiver is "
-    "gone.";
+    "gone.\n"
+    "In an asyncio.BufferedProtocol call it by call_soon(): the loop holds the view until buffer_updated() returns.";
 static const char abort_doc[] =
     "abort($self)\n--\n\n"
     "Give the place back.  Raises ClaimReleased if it was ended already, BufferError while a view exists.";
 static const char release_doc[] =
     "release($self)\n--\n\n"
-    "Done with the message.  Raises ClaimReleased if it was released already, BufferError while a view exists.";
+    "Done with the message.  Raises ClaimReleased if it was released already, BufferError while a view exists.\n"
+    "Not while pyzmq sends it with copy=False, unless that was given memoryview(claim): pyzmq holds no buffer of it.";
 
 static PyMethodDef write_claim_methods[] = {{"commit", FAST(claim_commit), METH_FASTCALL, commit_doc},
                                             {"abort", claim_abort, METH_NOARGS, abort_doc},

@@ -984,6 +984,7 @@ static const char claim_doc[] =
     "claim($self, n, timeout=None)\n--\n\n"
     "Reserve a place for a message of n bytes, 1 to max_message_size, waiting for room up to `timeout` seconds; await\n"
     "the WriteClaim, or use `async with tx.claim(n) as view`, which commits at the end and aborts on an exception.\n\n"
+    "An asyncio.BufferedProtocol commits it by call_soon(): in buffer_updated() the loop still holds the view.\n\n"
     "Raises " TX_ERRORS
     ", ClaimTimeout,\nClaimDisconnected if the receiver is gone, EndpointClosed.  Cancelled or timed "
     "out, nothing is reserved.\nSafe from any thread.";
@@ -997,15 +998,21 @@ static const char send_doc[] =
     "send($self, data, timeout=None)\n--\n\n"
     "Send a copy of `data`, any C-contiguous buffer of 1 to max_message_size bytes, waiting for room up to `timeout`\n"
     "seconds; await the result.\n\n"
+    "Calls that overlap have no order: a try_send() or send() of the same sender may go before a send() that waits, "
+    "if\n"
+    "there is room for both.  Await each send before the next.\n\n"
     "Raises " TX_ERRORS
     ", SendTimeout, SendError if\nthe receiver is gone (both with `.value`), EndpointClosed.  " CANCEL_SEND;
-static const char send_blocking_doc[] =
-    "send_blocking($self, data, timeout=None)\n--\n\n"
-    "send(), blocking this thread without the GIL.  When it raised, it did not send.  Safe from any thread.";
+static const char send_blocking_doc[] = "send_blocking($self, data, timeout=None)\n--\n\n"
+                                        "send(), blocking this thread without the GIL.  When it raised, it did not "
+                                        "send.  Under gevent, call it in the hub's\n"
+                                        "threadpool: it blocks the whole thread.  Safe from any thread.";
 static const char try_send_doc[] =
     "try_send($self, data, /)\n--\n\n"
     "Send a copy of `data` now.  Raises Full when there is no room, or no more than those in line will take; else as\n"
-    "send().  Never waits, keeps the GIL.  Safe from any thread.";
+    "send().  May go before a send() of this sender that waits, if there is room for both.  Never waits, keeps the "
+    "GIL.\n"
+    "Safe from any thread.";
 static const char send_many_doc[] =
     "send_many($self, iterable, timeout=None)\n--\n\n"
     "Send copies of all buffers of `iterable`, which is read to its end and checked first, in order; await the "
@@ -1019,10 +1026,14 @@ static const char try_send_many_doc[] =
 static const char recv_doc[] =
     "recv($self, timeout=None)\n--\n\n"
     "Borrow the next message, waiting for it up to `timeout` seconds; await the ReadClaim.\n\n"
+    "Give pyzmq a copy of it, or memoryview(claim) with copy=False and track=True, and release the claim after the\n"
+    "tracker is done: of the claim itself pyzmq would not hold the buffer.\n\n"
     "Raises BusyError at the call while a claim is open, RecvTimeout, RecvError once every sender is gone and all was\n"
     "received, EndpointClosed.  " CANCEL_RECV;
-static const char recv_blocking_doc[] =
-    "recv_blocking($self, timeout=None)\n--\n\nrecv(), blocking this thread without the GIL.  Safe from any thread.";
+static const char recv_blocking_doc[] = "recv_blocking($self, timeout=None)\n--\n\n"
+                                        "recv(), blocking this thread without the GIL.  Under gevent, call it in the "
+                                        "hub's threadpool: it blocks the whole\n"
+                                        "thread.  Safe from any thread.";
 static const char try_recv_doc[] =
     "try_recv($self)\n--\n\n"
     "Borrow the next message now.  Raises Empty when there is none, or it is owed to those in line; else as recv().\n"
