@@ -73,8 +73,6 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     return c;
 }
 
-static uint64_t chan_capacity(Chan *c) { return c->log != NULL ? c->log->capacity : c->ring->capacity; }
-
 static uint64_t chan_len(Chan *c) { return c->log != NULL ? nc_log_used(c->log) : nc_ring_len(c->ring); }
 
 static Endpoint *endpoint_new(Chan *c, int side)
@@ -87,6 +85,16 @@ static Endpoint *endpoint_new(Chan *c, int side)
     ep->side = (uint8_t)side;
     /* relaxed: whoever opens an endpoint holds one, or is the first */
     atomic_fetch_add_explicit(&c->block->open[side], 1, memory_order_relaxed);
+    if (debug_ends(c->st) && (ep->birth = birth_note(c, side, NULL)) == NULL)
+        Py_CLEAR(ep);
+    return ep;
+}
+
+Endpoint *chan_lone_receiver(PyObject *module)
+{
+    Chan *c = chan_new(module, SPSC_BYTES, 1);
+    Endpoint *ep = c != NULL ? endpoint_new(c, RX) : NULL;
+    Py_XDECREF(c);
     return ep;
 }
 
@@ -252,20 +260,6 @@ PyObject *endpoint_same_channel(PyObject *self, PyObject *other)
     return NULL;
 }
 
-PyObject *endpoint_repr(PyObject *self)
-{
-    Endpoint *ep = (Endpoint *)self;
-    bool closed;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    closed = ep->closed;
-    Py_END_CRITICAL_SECTION();
-    return PyUnicode_FromFormat("<%s %s, %zd of %llu buffered, at %p>", Py_TYPE(self)->tp_name,
-                                closed                                         ? "closed"
-                                : nc_gate_over_seen(&ep->chan->gate[ep->side]) ? "disconnected"
-                                                                               : "open",
-                                endpoint_length(self), (unsigned long long)chan_capacity(ep->chan), self);
-}
-
 PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
 {
     PyErr_Format(PyExc_TypeError,
@@ -338,7 +332,7 @@ static void endpoint_close_held(Endpoint *ep, nc_box **kicks)
     nc_gate_call_owner(g, ep, kicks);
     nc_gate_exit(g);
     if (ep->side == RX || ep->claim == NULL) /* else an open write claim may still be committed: its end leaves */
-        block_leave(c->block, ep->side, kicks);
+        endpoint_leave(ep, kicks);
 }
 
 static void endpoint_close_now(Endpoint *ep)
@@ -433,6 +427,8 @@ void endpoint_dealloc(PyObject *self)
         line_reap(c, 1 - ep->side, &kicks);
         settle(c->st, c, kicks);
         native_forget(ep);
+        if (ep->birth != NULL)
+            birth_forget(c, ep->birth);
     }
     type->tp_free(self);
     Py_XDECREF(c);

@@ -10,18 +10,24 @@
  *      '---------------------------------'   BufferError, nothing changed
  *
  * An open claim has borrowed its endpoint: another claim or receive raises BusyError; who waits in line for it
- * already is put off until the claim ends.  A claim that is dropped is aborted, or released.
+ * already is put off until the claim ends.  A claim that is dropped is aborted, or released.  A claim whose iteration
+ * was left ends at once, or with its last view.
+ *
+ * A claim that has ended lets go of its endpoint, so keeping it does not hold the channel open.
  */
 #include "py_claim.h"
 #include "py_log.h"
 
 struct Claim {
     PyObject_HEAD
-    Endpoint *ep;                 /* strong: it keeps the channel and its memory */
+    core_state *st;               /* borrowed, through the type: see claim_state() */
+    Endpoint *ep;                 /* strong, NULL once it has ended: it keeps the channel and its memory */
+    PyObject *view; /* the memoryview of a `with` block; this and `ep` in the claim's critical section */
     nc_record record;
-    _Atomic int state;            /* CLAIM_OPEN or CLAIM_DONE; E1 */
-    _Atomic Py_ssize_t exports;   /* buffers given out and not yet returned; E1 */
-    PyObject *view;               /* the memoryview of a `with` block; in the endpoint's critical section */
+    uint8_t side;
+    _Atomic bool left; /* its iteration was left: it ends with its last view; E1 */
+    _Atomic int state; /* CLAIM_OPEN or CLAIM_DONE; E1 */
+    _Atomic Py_ssize_t exports; /* buffers given out and not yet returned; E1 */
 };
 
 enum { CLAIM_OPEN, CLAIM_DONE };
@@ -34,10 +40,31 @@ bool claim_lent(Endpoint *ep) { return ep->claim != NULL || (ep->lent != NULL &&
  * code takes no turns with those in line: where it has the endpoint, nobody waits. */
 step claim_busy(Endpoint *ep, bool patient)
 {
-    if (patient && ep->claim != NULL)
+    core_state *st = ep->chan->st;
+    Claim *claim = ep->claim;
+    bool sends = ep->side == TX;
+    const char *name = sends ? "sender" : "receiver";
+    if (patient && claim != NULL)
         return STEP_BUSY;
-    core_raise(ep->chan->st, E_BUSY, NULL, "this %s is lent to %s that is still open",
-               ep->side == TX ? "sender" : "receiver", ep->claim != NULL ? "a claim" : "a native end");
+    if (claim == NULL) {
+        core_raise(st, E_BUSY, NULL, "this %s is used by a native end that is still open; close() the native end",
+                   name);
+        return STEP_ERROR;
+    }
+    Py_ssize_t views = atomic_load_explicit(&claim->exports, memory_order_relaxed); /* to be told, no more */
+    const char *kind = sends ? "WriteClaim" : "ReadClaim";
+    unsigned long long n = claim->record.size;
+    if (views > 0)
+        core_raise(
+            st, E_BUSY, NULL,
+            "this %s is used by %s of a %s of %llu bytes (views of the claim: %zd); release the view%s, and then "
+            "the claim",
+            name, views == 1 ? "a view" : "views", kind, n, views, views == 1 ? "" : "s");
+    else
+        core_raise(st, E_BUSY, NULL,
+                   "this %s is used by a %s of %llu bytes that is still open; %s the claim, or call "
+                   "%s() of the %s",
+                   name, kind, n, sends ? "commit() or abort()" : "release()", sends ? "abort" : "release", name);
     return STEP_ERROR;
 }
 
@@ -100,8 +127,7 @@ static Claim *claim_alloc(core_state *st, PyTypeObject *type)
         return (Claim *)core_new(type);
     st->spare_claim = claim->view;
     st->spare_claims--;
-    claim->view = NULL;
-    claim->ep = NULL; /* the collector may look at once */
+    claim->view = NULL; /* the collector may look at once */
     PyObject_Init((PyObject *)claim, type);
     PyObject_GC_Track(claim);
     return claim;
@@ -109,7 +135,7 @@ static Claim *claim_alloc(core_state *st, PyTypeObject *type)
 
 static void claim_recycle(core_state *st, Claim *claim)
 {
-    if (st->spare_claims == SPARE_CLAIMS) {
+    if (st == NULL || st->spare_claims == SPARE_CLAIMS) {
         PyObject_GC_Del(claim);
         return;
     }
@@ -134,9 +160,12 @@ Claim *claim_make(Endpoint *ep)
     Claim *claim = claim_alloc(st, st->claim_type[ep->side]);
     if (claim == NULL)
         return NULL;
+    claim->st = st;
     claim->ep = (Endpoint *)Py_NewRef(ep);
     claim->record = (nc_record){0};
-    atomic_store_explicit(&claim->state, CLAIM_DONE, memory_order_relaxed); /* only the collector knows it yet */
+    claim->side = ep->side;
+    atomic_store_explicit(&claim->left, false, memory_order_relaxed); /* only the collector knows it yet; as below */
+    atomic_store_explicit(&claim->state, CLAIM_DONE, memory_order_relaxed);
     atomic_store_explicit(&claim->exports, 0, memory_order_relaxed);
     return claim;
 }
@@ -197,12 +226,74 @@ static bool claim_shut(Claim *claim)
 }
 #endif
 
+/* The endpoint, a new reference; NULL without an exception if it was let go of, as the claim has ended. */
+static Endpoint *claim_endpoint(Claim *claim)
+{
+    Endpoint *ep;
+    Py_BEGIN_CRITICAL_SECTION(claim);
+    ep = (Endpoint *)Py_XNewRef(claim->ep);
+    Py_END_CRITICAL_SECTION();
+    return ep;
+}
+
+void claim_let_go(Claim *claim)
+{
+    Endpoint *ep;
+    Py_BEGIN_CRITICAL_SECTION(claim);
+    ep = claim->ep;
+    claim->ep = NULL;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(ep);
+}
+
+/* The endpoint for an attempt to end the claim, and what comes after: that the claim lets go of it, if it has `ended`.
+ * With a GIL this takes no reference: who ends it alone lets go, and who does not uses the endpoint no more after
+ * Python code has run. */
+#if NC_FREE_THREADED
+static Endpoint *claim_borrow(Claim *claim) { return claim_endpoint(claim); }
+
+static void claim_return(Claim *claim, Endpoint *ep, bool ended)
+{
+    if (ended)
+        claim_let_go(claim);
+    Py_DECREF(ep); /* may be the last, and close it */
+}
+#else
+static Endpoint *claim_borrow(Claim *claim) { return claim->ep; }
+
+static void claim_return(Claim *claim, Endpoint *ep, bool ended)
+{
+    if (!ended)
+        return;
+    claim->ep = NULL;
+    Py_DECREF(ep); /* may be the last, and close it */
+}
+#endif
+
+/* The module's state, or NULL: a claim may outlive its endpoint, and so all that keeps the module but the type; and the
+ * collector clears that if it goes together with the claim. */
+static core_state *claim_state(Claim *claim)
+{
+    return ((PyHeapTypeObject *)Py_TYPE(claim))->ht_module != NULL ? claim->st : NULL;
+}
+
 /* ---- ending it ---------------------------------------------------------------------------- */
 
-/* The record's fate, once the claim is DONE and nothing is exported. */
-static void claim_settle_record(Claim *claim, int how, uint64_t n, nc_box **kicks)
+/* OPEN becomes DONE if no view is left: 0.  Else nothing changes: how many there are, or -1 if it was DONE.  Holding
+ * the endpoint. */
+static Py_ssize_t claim_shut_unviewed(Claim *claim)
 {
-    Endpoint *ep = claim->ep;
+    if (!claim_shut(claim))
+        return -1;
+    Py_ssize_t exports = atomic_load_explicit(&claim->exports, memory_order_seq_cst); /* E1 */
+    if (exports > 0)
+        atomic_store_explicit(&claim->state, CLAIM_OPEN, memory_order_seq_cst); /* E1 */
+    return exports;
+}
+
+/* The record's fate, once the claim is DONE and nothing is exported. */
+static inline void claim_settle_record(Endpoint *ep, Claim *claim, int how, uint64_t n, nc_box **kicks)
+{
     Chan *c = ep->chan;
     if (ep->side == RX) {
         nc_gate *g = &c->gate[RX];
@@ -225,29 +316,14 @@ static void claim_settle_record(Claim *claim, int how, uint64_t n, nc_box **kick
     block_tell(c->block, how == FINISH_COMMIT ? RX : log_freed_by_abort(c->block), kicks);
 }
 
-static void raise_released(Claim *claim)
+/* All that comes of its end, once the claim is DONE and nothing is exported: CLAIM_ENDED or CLAIM_LOST.  Holding the
+ * endpoint. */
+__attribute__((always_inline)) static inline claim_fate claim_end_held(Endpoint *ep, Claim *claim, int how, uint64_t n,
+                                                                       nc_box **kicks)
 {
-    core_raise(claim->ep->chan->st, E_CLAIM_RELEASED, NULL, "this claim was already %s",
-               claim->ep->side == TX ? "committed or aborted" : "released");
-}
-
-bool claim_finish_held(Claim *claim, int how, uint64_t n, nc_box **kicks)
-{
-    Endpoint *ep = claim->ep;
     Chan *c = ep->chan;
-    if (!claim_shut(claim)) {
-        raise_released(claim);
-        return false;
-    }
-    Py_ssize_t exports = atomic_load_explicit(&claim->exports, memory_order_seq_cst); /* E1 */
-    if (exports > 0) {
-        atomic_store_explicit(&claim->state, CLAIM_OPEN, memory_order_seq_cst); /* E1 */
-        PyErr_Format(PyExc_BufferError, "%zd view%s of this claim still exist%s; release them first", exports,
-                     exports == 1 ? "" : "s", exports == 1 ? "s" : "");
-        return false;
-    }
     bool gone = ep->side == TX && how == FINISH_COMMIT && nc_gate_over_seen(&c->gate[TX]);
-    claim_settle_record(claim, gone ? FINISH_ABORT : how, n, kicks);
+    claim_settle_record(ep, claim, gone ? FINISH_ABORT : how, n, kicks);
     ep->claim = NULL;
     if (ep->deferred) {
         nc_gate *g = &c->gate[ep->side];
@@ -256,26 +332,88 @@ bool claim_finish_held(Claim *claim, int how, uint64_t n, nc_box **kicks)
         nc_gate_exit(g);
     }
     if (ep->closed && ep->side == TX)
-        block_leave(c->block, TX, kicks);
+        endpoint_leave(ep, kicks);
     if (gone)
         core_raise(c->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
-    return !gone;
+    return gone ? CLAIM_LOST : CLAIM_ENDED;
 }
 
-/* Let go of the view that the `with` block was given; false with BufferError set if it is exported further.
- * Then the block has it still, if `keep`; else it goes with what it was exported to.  Runs Python code. */
-static bool claim_drop_view(Claim *claim, bool keep)
+static void raise_released(Claim *claim)
+{
+    core_state *st = claim_state(claim);
+    const char *how = claim->side == TX ? "committed or aborted" : "released";
+    if (st != NULL)
+        core_raise(st, E_CLAIM_RELEASED, NULL, "this claim was already %s", how);
+    else
+        PyErr_Format(PyExc_BufferError, "this claim was already %s", how);
+}
+
+/* It is kept for its views, or has ended before (-1). */
+__attribute__((noinline)) static claim_fate claim_kept(Claim *claim, Py_ssize_t views)
+{
+    if (views < 0)
+        raise_released(claim);
+    else
+        PyErr_Format(PyExc_BufferError, "%zd view%s of this claim still exist%s; release them first", views,
+                     views == 1 ? "" : "s", views == 1 ? "s" : "");
+    return CLAIM_KEPT;
+}
+
+__attribute__((noinline)) claim_fate claim_finish_held(Endpoint *ep, Claim *claim, int how, uint64_t n, nc_box **kicks)
+{
+    Py_ssize_t views = claim_shut_unviewed(claim);
+    if (views == 0)
+        return claim_end_held(ep, claim, how, n, kicks);
+    return how == FINISH_QUIETLY ? CLAIM_KEPT : claim_kept(claim, views);
+}
+
+/* Give it up, unless it has ended or views of it are left: has it ended now?  No exception. */
+static bool claim_give_up(Endpoint *ep, Claim *claim)
+{
+    nc_box *kicks = NULL;
+    bool ended;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    ended = claim_finish_held(ep, claim, FINISH_QUIETLY, 0, &kicks) == CLAIM_ENDED;
+    Py_END_CRITICAL_SECTION();
+    if (ended)
+        settle_soon(ep->chan, kicks);
+    return ended;
+}
+
+/* It was left by its iteration, and this may have been its last view. */
+__attribute__((noinline)) static void claim_end_left(Claim *claim)
+{
+    Endpoint *ep = claim_borrow(claim);
+    if (ep != NULL)
+        claim_return(claim, ep, claim_give_up(ep, claim));
+}
+
+void claim_leave_behind(Claim *claim)
+{
+    atomic_store_explicit(&claim->left, true, memory_order_seq_cst); /* E1: before the views are counted */
+    claim_end_left(claim);
+}
+
+/* The view that the `with` block was given, or NULL; the caller's then. */
+static inline PyObject *claim_take_view(Claim *claim)
 {
     PyObject *view;
-    Py_BEGIN_CRITICAL_SECTION(claim->ep);
+    Py_BEGIN_CRITICAL_SECTION(claim);
     view = claim->view;
     claim->view = NULL;
     Py_END_CRITICAL_SECTION();
-    if (view == NULL)
-        return true;
-    PyObject *done = PyObject_CallMethodNoArgs(view, claim->ep->chan->st->s_release);
+    return view;
+}
+
+/* Let go of that view; false with BufferError set if it is exported further.  Then the block has it still, if `keep`;
+ * else it goes with what it was exported to.  Steals the view; runs Python code. */
+__attribute__((noinline)) static bool claim_drop_view(Claim *claim, PyObject *view, bool keep)
+{
+    core_state *st = claim_state(claim);
+    PyObject *done =
+        st != NULL ? PyObject_CallMethodNoArgs(view, st->s_release) : PyObject_CallMethod(view, "release", NULL);
     if (done == NULL && keep) {
-        Py_BEGIN_CRITICAL_SECTION(claim->ep);
+        Py_BEGIN_CRITICAL_SECTION(claim);
         if (claim->view == NULL) {
             claim->view = view;
             view = NULL;
@@ -287,40 +425,62 @@ static bool claim_drop_view(Claim *claim, bool keep)
     return done != NULL;
 }
 
+/* End it as claim_finish_held() does; false with an exception set. */
 static bool claim_finish(Claim *claim, int how, uint64_t n, bool keep_view)
 {
-    Endpoint *ep = claim->ep;
     nc_box *kicks = NULL;
-    bool ok;
-    if (!claim_drop_view(claim, keep_view))
+    claim_fate fate;
+    PyObject *view = claim_take_view(claim);
+    bool viewed = view != NULL;
+    if (viewed && !claim_drop_view(claim, view, keep_view))
         return false;
+    Endpoint *ep = claim_borrow(claim);
+    if (ep == NULL) {
+        if (viewed &&
+            atomic_load_explicit(&claim->left, memory_order_relaxed)) /* as it went with that view, just now */
+            return true;
+        raise_released(claim);
+        return false;
+    }
     Py_BEGIN_CRITICAL_SECTION(ep);
-    ok = claim_finish_held(claim, how, n, &kicks);
+    fate = claim_finish_held(ep, claim, how, n, &kicks);
     Py_END_CRITICAL_SECTION();
-    settle_soon(ep->chan, kicks);
-    return ok;
+    if (fate != CLAIM_KEPT)
+        settle_soon(ep->chan, kicks);
+    claim_return(claim, ep, fate != CLAIM_KEPT);
+    return fate == CLAIM_ENDED;
+}
+
+/* How much of it is to be sent, 0 with an exception set. */
+static Py_ssize_t claim_parse_part(Claim *claim, PyObject *arg)
+{
+    Endpoint *ep = claim_endpoint(claim);
+    if (ep == NULL) {
+        raise_released(claim);
+        return 0;
+    }
+    Py_ssize_t n = claim_parse_size(ep->chan, arg);
+    if (n == 0 || (uint64_t)n <= claim->record.size) {
+        Py_DECREF(ep);
+        return n;
+    }
+    core_raise(ep->chan->st, E_CLAIM_TOO_LARGE, NULL, "commit of %zd bytes in a claim of %llu", n,
+               (unsigned long long)claim->record.size);
+    Py_DECREF(ep);
+    return 0;
 }
 
 /* commit(n=None) */
 static PyObject *claim_commit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     Claim *claim = (Claim *)self;
-    Chan *c = claim->ep->chan;
     Py_ssize_t n = (Py_ssize_t)claim->record.size;
     if (nargs > 1) {
         PyErr_SetString(PyExc_TypeError, "commit() takes at most one argument");
         return NULL;
     }
-    if (nargs == 1 && args[0] != Py_None) {
-        n = claim_parse_size(c, args[0]);
-        if (n == 0)
-            return NULL;
-        if ((uint64_t)n > claim->record.size) {
-            core_raise(c->st, E_CLAIM_TOO_LARGE, NULL, "commit of %zd bytes in a claim of %llu", n,
-                       (unsigned long long)claim->record.size);
-            return NULL;
-        }
-    }
+    if (nargs == 1 && args[0] != Py_None && (n = claim_parse_part(claim, args[0])) == 0)
+        return NULL;
     return claim_finish(claim, FINISH_COMMIT, (uint64_t)n, true) ? Py_NewRef(Py_None) : NULL;
 }
 
@@ -338,7 +498,7 @@ PyObject *claim_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (view == NULL)
         return NULL;
     PyObject *old;
-    Py_BEGIN_CRITICAL_SECTION(claim->ep);
+    Py_BEGIN_CRITICAL_SECTION(claim);
     old = claim->view;
     claim->view = Py_NewRef(view);
     Py_END_CRITICAL_SECTION();
@@ -349,7 +509,7 @@ PyObject *claim_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
 bool claim_leave(Claim *claim, bool failed)
 {
     bool viewed;
-    Py_BEGIN_CRITICAL_SECTION(claim->ep);
+    Py_BEGIN_CRITICAL_SECTION(claim);
     viewed = claim->view != NULL;
     Py_END_CRITICAL_SECTION();
     if (!claim_is_open(claim) && !viewed)
@@ -367,12 +527,53 @@ static PyObject *claim_exit(PyObject *self, PyObject *const *args, Py_ssize_t n)
     return claim_leave((Claim *)self, n > 0 && args[0] != Py_None) ? Py_NewRef(Py_None) : NULL;
 }
 
+/* ---- by its endpoint ------------------------------------------------------------------------------------ */
+
+/* A reference to a claim that nobody may hold one to any more; false if so.  Holding its endpoint. */
+static bool claim_try_incref(Claim *claim)
+{
+#if NC_FREE_THREADED
+    Py_ssize_t *refs = &((PyObject *)claim)->ob_ref_shared; /* core_new() has all counted here */
+    Py_ssize_t now = _Py_atomic_load_ssize_relaxed(refs); /* the exchange finds out if it is stale */
+    do {
+        if (now >> _Py_REF_SHARED_SHIFT == 0)
+            return false;
+    } while (!_Py_atomic_compare_exchange_ssize(refs, &now, now + ((Py_ssize_t)1 << _Py_REF_SHARED_SHIFT)));
+#else
+    Py_INCREF(claim); /* it ends before it is freed, and no Python code runs in between */
+#endif
+    return true;
+}
+
+PyObject *endpoint_end_claim(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Endpoint *ep = (Endpoint *)self;
+    Claim *claim;
+    nc_box *kicks = NULL;
+    bool open, kept = false;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    claim = ep->claim;
+    open = claim != NULL;
+    if (open && !(kept = claim_try_incref(claim))) /* another thread is about to do this, and then to free it */
+        claim_finish_held(ep, claim, FINISH_QUIETLY, 0, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle_soon(ep->chan, kicks);
+    if (kept && !claim_finish(claim, FINISH_ABORT, 0, true)) {
+        open = !PyErr_ExceptionMatches(ep->chan->st->errors[E_CLAIM_RELEASED]);
+        if (!open) /* another thread was quicker */
+            PyErr_Clear();
+    }
+    if (kept)
+        Py_DECREF(claim);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(open);
+}
+
 /* ---- the buffer ------------------------------------------------------------------------------ */
 
 static int claim_getbuffer(PyObject *self, Py_buffer *view, int flags)
 {
     Claim *claim = (Claim *)self;
-    bool readonly = claim->ep->side == RX;
+    bool readonly = claim->side == RX;
     claim_count_export(claim, 1);
     if (!claim_is_open(claim))
         raise_released(claim);
@@ -383,7 +584,12 @@ static int claim_getbuffer(PyObject *self, Py_buffer *view, int flags)
     return -1;
 }
 
-static void claim_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view)) { claim_count_export((Claim *)self, -1); }
+static void claim_releasebuffer(PyObject *self, Py_buffer *Py_UNUSED(view))
+{
+    claim_count_export((Claim *)self, -1);
+    if (atomic_load_explicit(&((Claim *)self)->left, memory_order_seq_cst)) /* E1: after the count */
+        claim_end_left((Claim *)self);
+}
 
 static Py_ssize_t claim_length(PyObject *self) { return (Py_ssize_t)((Claim *)self)->record.size; }
 
@@ -454,24 +660,21 @@ static int claim_clear(PyObject *self)
     return 0;
 }
 
-/* Dropped: nothing is exported any more, or it would be referred to. */
+/* Dropped: nothing is exported any more, or it would be referred to.  While the endpoint still knows it, others may
+ * look at it there, or end it.  The endpoint does not know one that was never started; that may be dropped by who holds
+ * the endpoint, and to ask for it once more would let others in between. */
 static void claim_dealloc(PyObject *self)
 {
     Claim *claim = (Claim *)self;
     Endpoint *ep = claim->ep;
     PyTypeObject *type = Py_TYPE(self);
-    nc_box *kicks = NULL;
     PyObject_GC_UnTrack(self);
-    Py_CLEAR(claim->view);
-    if (claim_is_open(claim)) {
-        Py_BEGIN_CRITICAL_SECTION(ep);
-        claim_finish_held(claim, FINISH_ABORT, 0, &kicks);
-        Py_END_CRITICAL_SECTION();
-        settle_soon(ep->chan, kicks);
-    }
-    claim_recycle(ep->chan->st, claim);
-    Py_DECREF(ep); /* after which the state may be gone */
-    Py_DECREF(type);
+    if (ep != NULL && claim->record.data != NULL)
+        claim_give_up(ep, claim);
+    Py_CLEAR(claim->view); /* after that, as this may run Python code */
+    claim_recycle(claim_state(claim), claim);
+    Py_XDECREF(ep);
+    Py_DECREF(type); /* after either of which the state may be gone */
 }
 
 /* ---- types ------------------------------------------------------------------------------------------ */
@@ -499,20 +702,24 @@ static const char read_claim_doc[] =
     "A message in the ring, borrowed: a read-only buffer of len() bytes.\n\n"
     "Read it through memoryview(claim), claim[...] or bytes(claim), then release() it.  As a context manager it gives "
     "a\n"
-    "memoryview and releases at the end.  Dropped, it is released.  While a view of it exists, release() raises\n"
+    "memoryview and releases at the end.  Dropped, it is released.  A claim of an iteration is valid until the next "
+    "one\n"
+    "is asked for or the loop is left, however the loop is left.  While a view of it exists, release() raises\n"
     "BufferError.  It borrows its receiver: another receive raises BusyError.  It stays readable after its receiver\n"
     "was closed.  Safe from any thread; its views are not.";
 static const char commit_doc[] =
     "commit($self, n=None, /)\n--\n\n"
     "Send the message, or its first n bytes.  Raises ClaimReleased if it was ended already, BufferError while a view\n"
     "exists (nothing changes), ClaimTooLarge or ZeroLengthClaim for a bad n, ClaimDisconnected if the receiver is "
-    "gone.";
+    "gone.\n"
+    "In an asyncio.BufferedProtocol call it by call_soon(): the loop holds the view until buffer_updated() returns.";
 static const char abort_doc[] =
     "abort($self)\n--\n\n"
     "Give the place back.  Raises ClaimReleased if it was ended already, BufferError while a view exists.";
 static const char release_doc[] =
     "release($self)\n--\n\n"
-    "Done with the message.  Raises ClaimReleased if it was released already, BufferError while a view exists.";
+    "Done with the message.  Raises ClaimReleased if it was released already, BufferError while a view exists.\n"
+    "Not while pyzmq sends it with copy=False, unless that was given memoryview(claim): pyzmq holds no buffer of it.";
 
 static PyMethodDef write_claim_methods[] = {{"commit", FAST(claim_commit), METH_FASTCALL, commit_doc},
                                             {"abort", claim_abort, METH_NOARGS, abort_doc},

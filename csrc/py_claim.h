@@ -6,7 +6,13 @@
 
 typedef struct Claim Claim;
 
-enum { FINISH_ABORT, FINISH_COMMIT }; /* of a read claim both are release */
+/* Of a read claim all are release; quietly: abort it without an exception, if that can be. */
+enum { FINISH_ABORT, FINISH_COMMIT, FINISH_QUIETLY };
+typedef enum {
+    CLAIM_KEPT,  /* nothing changed: ClaimReleased or BufferError is set, unless quietly */
+    CLAIM_ENDED, /* as asked for */
+    CLAIM_LOST,  /* it was to be sent, and nobody was there: aborted, and ClaimDisconnected is set */
+} claim_fate;
 
 /* An open claim on a record, which has borrowed the endpoint from its start on; a new reference.  Holding the endpoint.
  *
@@ -18,9 +24,16 @@ PyObject *claim_start(Claim *claim, const nc_record *record);
 /* The same where it runs nothing; else NULL, without an exception. */
 Claim *claim_spare(Endpoint *ep);
 bool claim_is_open(Claim *claim);
-/* End a claim: commit its first n bytes, abort or release it.  False with ClaimReleased or BufferError set, and nothing
- * changed; or with ClaimDisconnected set, and aborted.  Holding the endpoint. */
-bool claim_finish_held(Claim *claim, int how, uint64_t n, nc_box **kicks);
+/* End a claim: commit its first n bytes, abort or release it.  Holding its endpoint, and another reference to that;
+ * whoever ends it has it let go then. */
+claim_fate claim_finish_held(Endpoint *ep, Claim *claim, int how, uint64_t n, nc_box **kicks);
+/* It has ended: let go of the endpoint.  May close that, and run Python code.  May be called by who holds the endpoint,
+ * which others may use meanwhile, as free-threaded builds leave an outer critical section to wait for an inner one. */
+void claim_let_go(Claim *claim);
+/* Its iteration was left: end it, now or when its last view goes.  Runs Python code; keeps the current exception. */
+void claim_leave_behind(Claim *claim);
+/* rx.release(), tx.abort(): end the claim that is open, whoever holds it. */
+PyObject *endpoint_end_claim(PyObject *self, PyObject *);
 /* The view for a `with` block, a new reference, or NULL with an exception set. */
 PyObject *claim_enter(PyObject *self, PyObject *);
 /* Leaving the block normally commits or releases, by an exception aborts or releases; what the block ended itself is

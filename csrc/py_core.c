@@ -398,6 +398,7 @@ static PyObject *import_current_tasks(void)
 static int import_others(core_state *st)
 {
     if ((st->Statistics = core_import("nexus_channels._types", "Statistics")) == NULL ||
+        (st->OpenEnd = core_import("nexus_channels._types", "OpenEnd")) == NULL ||
         (st->get_running_loop = core_import("asyncio", "_get_running_loop")) == NULL ||
         (st->BaseEventLoop = core_import("asyncio", "BaseEventLoop")) == NULL ||
         (st->Future = core_import("asyncio", "Future")) == NULL ||
@@ -449,6 +450,7 @@ static int core_exec(PyObject *module)
 {
     core_state *st = PyModule_GetState(module);
     st->module = module;
+    ends_read_environment(st);
     pthread_once(&watch_forks, watch_forks_once);
     if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
         ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || claim_add_types(module, st) < 0 ||
@@ -470,6 +472,7 @@ static int core_exec(PyObject *module)
         for (int i = 0; i < KINDS * SIDES; i++)               \
             VISIT((st)->endpoint_type[i / SIDES][i % SIDES]); \
         VISIT((st)->Statistics);                              \
+        VISIT((st)->OpenEnd);                                 \
         VISIT((st)->chan_type);                               \
         VISIT((st)->awaitable_type);                          \
         VISIT((st)->claim_awaitable_type);                    \
@@ -550,8 +553,17 @@ static void core_free(void *module)
         Py_CLEAR(*names[i]);
 }
 
+static const char set_debug_ends_doc[] =
+    "set_debug_ends($module, on, /)\n--\n\n"
+    "Have endpoints remember where they are made, to find out what keeps a channel open; or stop that.\n\n"
+    "Each endpoint, clone() and native() end made from now on is listed by open_ends() with the lines of the program "
+    "that\n"
+    "made it, and its repr() names the first of them.  Off at first, unless the environment says\n"
+    "NEXUS_CHANNELS_DEBUG_ENDS=1 when the package is imported.  Safe from any thread.";
+
 static PyMethodDef core_methods[] = {
     {"open", (PyCFunction)(void (*)(void))chan_open, METH_FASTCALL, "open(kind, capacity) -> (sender, receiver)"},
+    {"set_debug_ends", ends_set_debug, METH_O, set_debug_ends_doc},
     {"build_info", build_info, METH_NOARGS, "How this module was built, as a dict."},
     {NULL, NULL, 0, NULL},
 };

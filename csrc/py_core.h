@@ -106,7 +106,9 @@ typedef struct spares {
 typedef struct core_state {
     PyObject *module;             /* borrowed: this is its state */
     PyObject *errors[ERRORS];
-    PyObject *Statistics;         /* nexus_channels._types.Statistics */
+    PyObject *Statistics;         /* nexus_channels._types.Statistics, and OpenEnd of the same */
+    PyObject *OpenEnd;
+    _Atomic bool debug_ends;      /* remember where ends are made; relaxed */
     PyTypeObject *chan_type;      /* a channel's shared part; not visible from Python */
     PyTypeObject *endpoint_type[KINDS][SIDES];
     PyTypeObject *awaitable_type;
@@ -207,6 +209,8 @@ typedef struct chan_block {
     uint64_t discarded;           /* items, or bytes, that rx.close() threw away; under gate[RX]'s lock */
 } chan_block;
 
+typedef struct birth birth;
+
 typedef struct Chan {
     PyObject_HEAD
     PyObject *module;             /* keeps `st` alive, whatever the collector clears first */
@@ -217,6 +221,7 @@ typedef struct Chan {
     nc_gate *gate;
     const struct payload_kind *payload;
     _Atomic unsigned rivals[SIDES]; /* see count_rivals(); written under the gate's lock or as a hint, relaxed */
+    birth *births;                /* of its ends, made in debug mode; in the channel's critical section */
     chan_kind kind;
     unsigned long thread;         /* LOCAL: the one thread it belongs to; else 0 */
 } Chan;
@@ -228,10 +233,10 @@ typedef struct Endpoint {
     uint8_t side;
     bool closed;                  /* by its user or by its end; this and the next two in its critical section */
     bool deferred;                /* somebody in line may wait for `claim` to end */
-    bool served; /* who left its line last left others behind that were called and have not run yet */
-    struct Claim *claim; /* the open claim that has borrowed it; borrowed: the claim refers to it */
-    struct native_end *lent; /* the native end that has, a reference; maybe given back: ask native_holds() */
-    _Atomic unsigned spin; /* pauses worth spending before a blocking wait sleeps */
+    struct Claim *claim;          /* the open claim that has borrowed it; borrowed: the claim refers to it */
+    struct native_end *lent;      /* the native end that has, a reference; maybe given back: ask native_holds() */
+    birth *birth;                 /* where it was made, in debug mode; else NULL */
+    _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
 } Endpoint;
 
 /* ---- calls: one send or receive, however it waits --------------------------------------------------- */
@@ -265,8 +270,6 @@ typedef struct call_op {
     void (*timed_out)(Call *);
     bool claims; /* the awaitable is to be a ClaimAwaitable */
     bool paced; /* it counts when a task holds its loop by what is ready, and may have to yield */
-    /* Give back what the call must not keep while its task yields; false with an exception set.  May be NULL. */
-    bool (*yields)(Call *, nc_box **kicks);
     /* With a GIL, where most calls end: the result of a look that nobody has to be told of, a new reference; or NULL
      * without an exception, and the look is still to come.  Of bytes, the caller tells a native thread that has come to
      * want to know meanwhile.  NULL where there is no such short way. */
@@ -335,6 +338,8 @@ PyObject *endpoint_try_recv_many(PyObject *, PyObject *);
 /* py_chan.c */
 int chan_add_types(PyObject *module, core_state *st);
 PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
+/* The receiver of a channel of bytes of its own, for a call that has no endpoint any more; a new reference. */
+Endpoint *chan_lone_receiver(PyObject *module);
 static inline uint64_t chan_have(Chan *c, int side);
 /* Drop what is buffered, now that the receiver is gone.  Runs Python code. */
 void chan_discard_orphans(Chan *c);
@@ -357,10 +362,29 @@ static inline void tell(Chan *c, int side, nc_box **kicks);
 /* Can the endpoint be used at all?  STEP_READY, or STEP_ERROR with an exception set. */
 step endpoint_check(Endpoint *ep);
 
+static inline uint64_t chan_capacity(Chan *c) { return c->log != NULL ? c->log->capacity : c->ring->capacity; }
+/* The endpoint counts no longer among those of its side. */
+static inline void endpoint_leave(Endpoint *ep, nc_box **kicks);
+
+/* py_ends.c */
+/* Are ends to remember where they are made? */
+static inline bool debug_ends(core_state *st)
+{
+    return atomic_load_explicit(&st->debug_ends, memory_order_relaxed); /* a switch: nothing else goes with it */
+}
+void ends_read_environment(core_state *st);
+PyObject *ends_set_debug(PyObject *module, PyObject *on);
+/* Remember that an end is made here, until birth_forget(); NULL with an exception set. */
+birth *birth_note(Chan *c, int side, struct native_end *native);
+void birth_forget(Chan *c, birth *b);
+/* It counts no longer as open. */
+void birth_left(birth *b);
+
 /* What all endpoints have, to be listed among a type's slots and methods. */
 #define ENDPOINT_METHODS                                                                 \
     {"close", endpoint_close, METH_NOARGS, endpoint_close_doc},                          \
         {"statistics", endpoint_statistics, METH_NOARGS, endpoint_statistics_doc},       \
+        {"open_ends", endpoint_open_ends, METH_NOARGS, endpoint_open_ends_doc},          \
         {"same_channel", endpoint_same_channel, METH_O, endpoint_same_channel_doc},      \
         {"__enter__", endpoint_enter, METH_NOARGS, NULL},                                \
         {"__exit__", (PyCFunction)(void (*)(void))endpoint_exit, METH_FASTCALL, NULL},   \
@@ -399,10 +423,12 @@ PyObject *endpoint_capacity(PyObject *, void *);
 PyObject *endpoint_is_closed(PyObject *, void *);
 PyObject *endpoint_is_disconnected(PyObject *, void *);
 extern PyMemberDef endpoint_members[];
-extern const char endpoint_close_doc[], endpoint_statistics_doc[], endpoint_same_channel_doc[], endpoint_clone_doc[];
+extern const char endpoint_close_doc[], endpoint_statistics_doc[], endpoint_open_ends_doc[],
+    endpoint_same_channel_doc[], endpoint_clone_doc[];
 PyObject *endpoint_close(PyObject *, PyObject *);
 PyObject *endpoint_clone(PyObject *, PyObject *);
 PyObject *endpoint_statistics(PyObject *, PyObject *);
+PyObject *endpoint_open_ends(PyObject *, PyObject *);
 PyObject *endpoint_same_channel(PyObject *, PyObject *);
 PyObject *endpoint_enter(PyObject *, PyObject *);
 PyObject *endpoint_exit(PyObject *, PyObject *const *, Py_ssize_t);
@@ -441,6 +467,8 @@ PyObject *endpoint_native(PyObject *, PyObject *);
 bool native_holds(Endpoint *ep);
 /* The endpoint is freed. */
 void native_forget(Endpoint *ep);
+/* Does a native end count no longer as open? */
+bool native_left(struct native_end *e);
 
 /* Arguments as nearly all calls take them: (value, timeout=None), or (timeout=None). */
 bool core_parse_one_slow(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
@@ -566,6 +594,13 @@ PyObject *wait_blocking(Call *call, double timeout);
 int wait_traverse_line(nc_gate *g, visitproc visit, void *arg);
 
 static inline uint64_t chan_have(Chan *c, int side) { return block_have(c->block, side); }
+
+static inline void endpoint_leave(Endpoint *ep, nc_box **kicks)
+{
+    if (ep->birth != NULL)
+        birth_left(ep->birth);
+    block_leave(ep->chan->block, ep->side, kicks);
+}
 
 static inline void tell(Chan *c, int side, nc_box **kicks)
 {

@@ -7,10 +7,11 @@
 
 #include "py_claim.h"
 
-/* What `for claim in rx` runs on: the claim handed out last is released when the next is asked for. */
+/* What `for claim in rx` runs on: the claim handed out last is released when the next is asked for, or when the
+ * iterator is dropped, as it is however the loop is left. */
 typedef struct ClaimIterator {
     PyObject_HEAD
-    Endpoint *ep;
+    Endpoint *ep;                 /* strong, NULL once it has come to its end; in the iterator's critical section */
     Claim *last;                  /* strong; in the endpoint's critical section */
 } ClaimIterator;
 
@@ -464,7 +465,8 @@ static step claim_aenter_look(Call *call, bool called, PyObject **out, nc_box **
     *out = claim_enter(call->entered, NULL);
     if (*out != NULL)
         return STEP_READY;
-    claim_finish_held((Claim *)call->entered, FINISH_ABORT, 0, kicks);
+    claim_finish_held(call->ep, (Claim *)call->entered, FINISH_ABORT, 0, kicks);
+    claim_let_go((Claim *)call->entered);
     return STEP_ERROR;
 }
 
@@ -654,7 +656,33 @@ static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kic
     return s;
 }
 
-/* Iteration (call->value): the claim handed out last goes first.  The end is no error. */
+/* The claim handed out last goes before the next is looked for; false with BufferError set.  Holding the endpoint,
+ * which others may use meanwhile: see claim_let_go(). */
+static bool iterator_pass_on(ClaimIterator *it, Endpoint *ep, nc_box **kicks)
+{
+    Claim *last = it->last;
+    if (last == NULL)
+        return true;
+    if (claim_is_open(last) && claim_finish_held(ep, last, FINISH_COMMIT, 0, kicks) == CLAIM_KEPT)
+        return false;
+    it->last = NULL;
+    claim_let_go(last);
+    Py_DECREF(last);
+    return true;
+}
+
+/* It has come to its end, and lets go of the endpoint. */
+static void iterator_end(ClaimIterator *it)
+{
+    Endpoint *ep;
+    Py_BEGIN_CRITICAL_SECTION(it);
+    ep = it->ep;
+    it->ep = NULL;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(ep);
+}
+
+/* Iteration (call->value).  The end is no error. */
 static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     ClaimIterator *it = (ClaimIterator *)call->value;
@@ -662,34 +690,32 @@ static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     Claim *claim = claim_make(call->ep); /* first, as in claim_look */
     if (claim == NULL)
         return STEP_ERROR;
-    step s = STEP_ERROR;
-    if (it->last == NULL || !claim_is_open(it->last) || claim_finish_held(it->last, FINISH_COMMIT, 0, kicks)) {
-        Py_CLEAR(it->last);
-        s = show(call, called, &record, kicks);
-    }
+    step s = iterator_pass_on(it, call->ep, kicks) ? show(call, called, &record, kicks) : STEP_ERROR;
     if (s != STEP_READY) {
         Py_DECREF(claim);
         return s;
     }
-    it->last = claim;
     *out = Py_NewRef(claim_start(claim, &record));
+    Py_XSETREF(it->last, claim); /* of another thread, if any, and ended */
     call->ep->chan->block->reading = true;
     return STEP_READY;
-}
-
-/* While the task yields, what it was given last is the ring's again. */
-static bool anext_yields(Call *call, nc_box **kicks)
-{
-    ClaimIterator *it = (ClaimIterator *)call->value;
-    return it->last == NULL || !claim_is_open(it->last) || claim_finish_held(it->last, FINISH_COMMIT, 0, kicks);
 }
 
 static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     step s = next_look(call, called, out, kicks);
-    if (s == STEP_ERROR && !PyErr_Occurred())
+    if (s == STEP_ERROR && !PyErr_Occurred()) {
+        iterator_end((ClaimIterator *)call->value); /* the call has a reference of its own */
         PyErr_SetNone(PyExc_StopAsyncIteration);
+    }
     return s;
+}
+
+static step anext_past_end(Call *Py_UNUSED(call), bool Py_UNUSED(called), PyObject **Py_UNUSED(out),
+                           nc_box **Py_UNUSED(kicks))
+{
+    PyErr_SetNone(PyExc_StopAsyncIteration);
+    return STEP_ERROR;
 }
 
 static const call_op recv_op = {.name = "recv",
@@ -725,8 +751,9 @@ static const call_op anext_op = {.name = "__anext__",
                                  .qualname = "Receiver.__anext__",
                                  .look = anext_look,
                                  .timed_out = call_recv_timed_out,
-                                 .paced = true,
-                                 .yields = anext_yields};
+                                 .paced = true}; /* the last claim was given back by the call itself */
+static const call_op anext_past_end_op = {
+    .name = "__anext__", .qualname = "Receiver.__anext__", .look = anext_past_end};
 
 const payload_kind log_payload = {
     .checked = checked_payload,
@@ -870,27 +897,56 @@ static PyObject *receiver_try_recv_into(PyObject *self, PyObject *target)
 
 static PyObject *receiver_iter(PyObject *self)
 {
-    PyTypeObject *type = ((Endpoint *)self)->chan->st->claim_iterator_type;
-    ClaimIterator *it = (ClaimIterator *)type->tp_alloc(type, 0);
+    ClaimIterator *it = (ClaimIterator *)core_new(((Endpoint *)self)->chan->st->claim_iterator_type);
     if (it != NULL)
         it->ep = (Endpoint *)Py_NewRef(self);
     return (PyObject *)it;
 }
 
+/* The endpoint, a new reference; NULL without an exception if the iterator has come to its end. */
+static Endpoint *iterator_endpoint(PyObject *self)
+{
+    Endpoint *ep;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    ep = (Endpoint *)Py_XNewRef(((ClaimIterator *)self)->ep);
+    Py_END_CRITICAL_SECTION();
+    return ep;
+}
+
 /* Blocks; NULL without an exception is the end. */
 static PyObject *iterator_next(PyObject *self)
 {
-    return wait_blocking(
-        &(Call){.op = &next_op, .ep = ((ClaimIterator *)self)->ep, .value = self, .n = 1, .least = 1, .share = 1}, -1);
+    Endpoint *ep = iterator_endpoint(self);
+    if (ep == NULL)
+        return NULL;
+    PyObject *claim =
+        wait_blocking(&(Call){.op = &next_op, .ep = ep, .value = self, .n = 1, .least = 1, .share = 1}, -1);
+    if (claim == NULL && !PyErr_Occurred())
+        iterator_end((ClaimIterator *)self);
+    Py_DECREF(ep);
+    return claim;
 }
 
+/* The next is asked for now, whenever it is awaited: so the last one goes now. */
 static PyObject *iterator_anext(PyObject *self)
 {
-    Endpoint *ep = ((ClaimIterator *)self)->ep;
-    return wait_new(
-        &(Call){
-            .op = &anext_op, .ep = (Endpoint *)Py_NewRef(ep), .value = Py_NewRef(self), .n = 1, .least = 1, .share = 1},
-        -1);
+    Endpoint *ep = iterator_endpoint(self);
+    nc_box *kicks = NULL;
+    bool ok;
+    if (ep == NULL) { /* the endpoint is gone, and an awaitable has one */
+        PyObject *module = PyType_GetModule(Py_TYPE(self));
+        ep = module != NULL ? chan_lone_receiver(module) : NULL;
+        return ep != NULL ? wait_new(&(Call){.op = &anext_past_end_op, .ep = ep}, -1) : NULL;
+    }
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    ok = iterator_pass_on((ClaimIterator *)self, ep, &kicks);
+    Py_END_CRITICAL_SECTION();
+    settle_soon(ep->chan, kicks);
+    if (ok)
+        return wait_new(&(Call){.op = &anext_op, .ep = ep, .value = Py_NewRef(self), .n = 1, .least = 1, .share = 1},
+                        -1);
+    Py_DECREF(ep);
+    return NULL;
 }
 
 static int iterator_traverse(PyObject *self, visitproc visit, void *arg)
@@ -901,19 +957,23 @@ static int iterator_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
+/* Unreachable or dropped: the loop was left. */
 static int iterator_clear(PyObject *self)
 {
-    Py_CLEAR(((ClaimIterator *)self)->last);
+    Claim *last = ((ClaimIterator *)self)->last;
+    ((ClaimIterator *)self)->last = NULL;
+    if (last != NULL)
+        claim_leave_behind(last);
+    Py_XDECREF(last);
     return 0;
 }
 
 static void iterator_dealloc(PyObject *self)
 {
-    ClaimIterator *it = (ClaimIterator *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    Py_XDECREF(it->last);
-    Py_XDECREF(it->ep);
+    iterator_clear(self);
+    Py_XDECREF(((ClaimIterator *)self)->ep);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -964,6 +1024,7 @@ static const char claim_doc[] =
     "claim($self, n, timeout=None)\n--\n\n"
     "Reserve a place for a message of n bytes, 1 to max_message_size, waiting for room up to `timeout` seconds; await\n"
     "the WriteClaim, or use `async with tx.claim(n) as view`, which commits at the end and aborts on an exception.\n\n"
+    "An asyncio.BufferedProtocol commits it by call_soon(): in buffer_updated() the loop still holds the view.\n\n"
     "Raises " TX_ERRORS
     ", ClaimTimeout,\nClaimDisconnected if the receiver is gone, EndpointClosed.  Cancelled or timed "
     "out, nothing is reserved.\nSafe from any thread.";
@@ -977,15 +1038,21 @@ static const char send_doc[] =
     "send($self, data, timeout=None)\n--\n\n"
     "Send a copy of `data`, any C-contiguous buffer of 1 to max_message_size bytes, waiting for room up to `timeout`\n"
     "seconds; await the result.\n\n"
+    "Calls that overlap have no order: a try_send() or send() of the same sender may go before a send() that waits, "
+    "if\n"
+    "there is room for both.  Await each send before the next.\n\n"
     "Raises " TX_ERRORS
     ", SendTimeout, SendError if\nthe receiver is gone (both with `.value`), EndpointClosed.  " CANCEL_SEND;
-static const char send_blocking_doc[] =
-    "send_blocking($self, data, timeout=None)\n--\n\n"
-    "send(), blocking this thread without the GIL.  When it raised, it did not send.  Safe from any thread.";
+static const char send_blocking_doc[] = "send_blocking($self, data, timeout=None)\n--\n\n"
+                                        "send(), blocking this thread without the GIL.  When it raised, it did not "
+                                        "send.  Under gevent, call it in the hub's\n"
+                                        "threadpool: it blocks the whole thread.  Safe from any thread.";
 static const char try_send_doc[] =
     "try_send($self, data, /)\n--\n\n"
     "Send a copy of `data` now.  Raises Full when there is no room, or no more than those in line will take; else as\n"
-    "send().  Never waits, keeps the GIL.  Safe from any thread.";
+    "send().  May go before a send() of this sender that waits, if there is room for both.  Never waits, keeps the "
+    "GIL.\n"
+    "Safe from any thread.";
 static const char send_many_doc[] =
     "send_many($self, iterable, timeout=None)\n--\n\n"
     "Send copies of all buffers of `iterable`, which is read to its end and checked first, in order; await the "
@@ -999,10 +1066,14 @@ static const char try_send_many_doc[] =
 static const char recv_doc[] =
     "recv($self, timeout=None)\n--\n\n"
     "Borrow the next message, waiting for it up to `timeout` seconds; await the ReadClaim.\n\n"
+    "Give pyzmq a copy of it, or memoryview(claim) with copy=False and track=True, and release the claim after the\n"
+    "tracker is done: of the claim itself pyzmq would not hold the buffer.\n\n"
     "Raises BusyError at the call while a claim is open, RecvTimeout, RecvError once every sender is gone and all was\n"
     "received, EndpointClosed.  " CANCEL_RECV;
-static const char recv_blocking_doc[] =
-    "recv_blocking($self, timeout=None)\n--\n\nrecv(), blocking this thread without the GIL.  Safe from any thread.";
+static const char recv_blocking_doc[] = "recv_blocking($self, timeout=None)\n--\n\n"
+                                        "recv(), blocking this thread without the GIL.  Under gevent, call it in the "
+                                        "hub's threadpool: it blocks the whole\n"
+                                        "thread.  Safe from any thread.";
 static const char try_recv_doc[] =
     "try_recv($self)\n--\n\n"
     "Borrow the next message now.  Raises Empty when there is none, or it is owed to those in line; else as recv().\n"
@@ -1031,6 +1102,18 @@ static const char recv_many_blocking_doc[] =
 static const char try_recv_many_doc[] =
     "try_recv_many($self, n, /)\n--\n\nWhat is there now, at most n messages, as a list of bytes, which may be empty.";
 
+static const char endpoint_abort_doc[] =
+    "abort($self)\n--\n\n"
+    "Abort the claim of this sender that is open, whoever holds it: for a claim that a kept exception or task holds.\n"
+    "Returns True, or False if no claim was open.\n\n"
+    "Raises BufferError while a view of the claim exists.  Also of a closed sender.  Safe from any thread.";
+static const char endpoint_release_doc[] =
+    "release($self)\n--\n\n"
+    "Release the claim of this receiver that is open, whoever holds it: for a claim that a kept exception or task "
+    "holds.\n"
+    "Returns True, or False if no claim was open.\n\n"
+    "Raises BufferError while a view of the claim exists.  Also of a closed receiver.  Safe from any thread.";
+
 #define CALL(method, function) {#method, FAST(function), METH_FASTCALL | METH_KEYWORDS, method##_doc}
 #define SENDER_METHODS                                                                                                 \
     CALL(claim, sender_claim), CALL(claim_blocking, sender_claim_blocking), CALL(send, sender_send),                   \
@@ -1038,6 +1121,7 @@ static const char try_recv_many_doc[] =
         CALL(send_many_blocking, endpoint_send_many_blocking), {"try_claim", sender_try_claim, METH_O, try_claim_doc}, \
         {"try_send", sender_try_send, METH_O, try_send_doc},                                                           \
         {"try_send_many", endpoint_try_send_many, METH_O, try_send_many_doc},                                          \
+        {"abort", endpoint_end_claim, METH_NOARGS, endpoint_abort_doc},                                                \
     {                                                                                                                  \
         "_dump", endpoint_dump, METH_NOARGS, NULL                                                                      \
     }
@@ -1057,6 +1141,7 @@ static PyMethodDef receiver_methods[] = {CALL(recv, receiver_recv),
                                          {"try_recv_bytes", receiver_try_recv_bytes, METH_NOARGS, try_recv_bytes_doc},
                                          {"try_recv_into", receiver_try_recv_into, METH_O, try_recv_into_doc},
                                          {"try_recv_many", endpoint_try_recv_many, METH_O, try_recv_many_doc},
+                                         {"release", endpoint_end_claim, METH_NOARGS, endpoint_release_doc},
                                          {"_dump", endpoint_dump, METH_NOARGS, NULL},
                                          ENDPOINT_NATIVE,
                                          ENDPOINT_METHODS,
@@ -1072,15 +1157,17 @@ static PyGetSetDef log_getset[] = {
 static const char sender_doc[] =
     "The sending end of a channel of bytes; open one with channel(capacity).\n\n"
     "claim() reserves a place to write into, send() copies; both wait in a task, their _blocking forms in a thread,\n"
-    "their try_ forms not at all.  One claim may be open at a time.  A context manager that closes itself; dropping "
-    "the\n"
-    "last reference closes it too.";
+    "their try_ forms not at all.  One claim may be open at a time; abort() gives it back, whoever holds it.  A "
+    "context\n"
+    "manager that closes itself; dropping the last reference closes it too.";
 static const char receiver_doc[] =
     "The receiving end of a channel of bytes; open one with channel(capacity).\n\n"
     "recv() borrows a message, recv_bytes() and recv_into() copy it; all wait in a task, their _blocking forms in a\n"
-    "thread, their try_ forms not at all.  Iteration borrows, and releases each claim when the next is asked for.  "
-    "One\n"
-    "claim may be open at a time.  A context manager that closes itself; dropping the last reference closes it too.";
+    "thread, their try_ forms not at all.  Iteration borrows, and releases each claim when the next is asked for or "
+    "the\n"
+    "loop is left.  One claim may be open at a time; release() gives it back, whoever holds it.  A context manager "
+    "that\n"
+    "closes itself; dropping the last reference closes it too.";
 
 static PyType_Slot spsc_sender_slots[] = {{Py_tp_methods, spsc_sender_methods},
                                           {Py_tp_doc, (void *)sender_doc},

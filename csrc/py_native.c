@@ -14,6 +14,7 @@
 
 #include "nc_end.h"
 #include "nexus_channels.h"
+#include "py_claim.h"
 
 typedef struct native_end {
     nexus_end face;               /* what the address points to; read-only, as is this paragraph */
@@ -36,6 +37,7 @@ typedef struct Native {
     Chan *chan;                   /* strong */
     Endpoint *ep;                 /* strong, until closed; in its critical section */
     native_end *end;              /* a reference */
+    birth *birth;                 /* where it was made, in debug mode; else NULL */
 } Native;
 
 /* ---- life and death: by anybody, with or without a GIL ----------------------------------------------- */
@@ -489,6 +491,8 @@ bool native_holds(Endpoint *ep)
     return false;
 }
 
+bool native_left(native_end *e) { return nc_end_has_left(&e->life); }
+
 void native_forget(Endpoint *ep)
 {
     if (ep->lent != NULL)
@@ -499,12 +503,10 @@ void native_forget(Endpoint *ep)
 static bool lendable(Endpoint *ep)
 {
     Chan *c = ep->chan;
-    const char *name = ep->side == TX ? "sender" : "receiver";
-    if (ep->claim != NULL || (ep->lent != NULL && native_holds(ep)))
-        core_raise(c->st, E_BUSY, NULL, "this %s is lent to %s that is still open", name,
-                   ep->claim != NULL ? "a claim" : "a native end");
+    if (claim_lent(ep))
+        claim_busy(ep, false);
     else if (nc_gate_crowd(&c->gate[ep->side]) >= NC_HEAD)
-        core_raise(c->st, E_BUSY, NULL, "others wait on this %s", name);
+        core_raise(c->st, E_BUSY, NULL, "others wait on this %s", ep->side == TX ? "sender" : "receiver");
     else
         return true;
     return false;
@@ -542,7 +544,10 @@ PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_BEGIN_CRITICAL_SECTION(self);
     native->end = lend_held(ep);
     Py_END_CRITICAL_SECTION();
-    if (native->end != NULL && wake_reach_all(ep->chan))
+    bool made = native->end != NULL;
+    if (made && debug_ends(st))
+        made = (native->birth = birth_note(ep->chan, ep->side, native->end)) != NULL;
+    if (made && wake_reach_all(ep->chan))
         return (PyObject *)native;
     Py_DECREF(native);
     return NULL;
@@ -710,6 +715,8 @@ static void native_dealloc(PyObject *self)
         PyObject_ClearWeakRefs(self);
     if (native->chan != NULL)
         native_close_now(native, false);
+    if (native->birth != NULL)
+        birth_forget(native->chan, native->birth);
     if (native->end != NULL)
         end_unref(native->end);
     Py_XDECREF(native->chan);

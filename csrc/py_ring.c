@@ -519,17 +519,23 @@ static PyObject *receiver_anext(PyObject *self) { return wait_new_one(&anext_op,
 static const char send_doc[] =
     "send($self, value, timeout=None)\n--\n\n"
     "Send `value`, waiting for room up to `timeout` seconds; await the result.\n\n"
+    "Calls that overlap have no order: a try_send() or send() of the same sender may go before a send() that waits, "
+    "if\n"
+    "there is room for both.  Await each send before the next.\n\n"
     "Raises SendTimeout, SendError if the receiver is gone (both with `.value`), EndpointClosed.\n" CANCEL_SEND;
 static const char send_blocking_doc[] =
     "send_blocking($self, value, timeout=None)\n--\n\n"
     "Send `value`, blocking this thread for room up to `timeout` seconds (0: do not wait), without the GIL.\n\n"
     "Raises SendTimeout, SendError if the receiver is gone (both with `.value`), EndpointClosed, and whatever a\n"
-    "signal handler raises.  When it raised, it did not send.  Safe from any thread.";
+    "signal handler raises.  When it raised, it did not send.  Under gevent, call it in the hub's threadpool: it "
+    "blocks\n"
+    "the whole thread.  Safe from any thread.";
 static const char try_send_doc[] =
     "try_send($self, value, /)\n--\n\n"
     "Send `value` now.  Raises Full when there is no room, or no more than those in line will take; SendError if\n"
     "the receiver is gone (both with `.value`); EndpointClosed.  Never waits, keeps the GIL, and makes no system\n"
-    "call unless it wakes somebody.  Safe from any thread (local: its own only).";
+    "call unless it wakes somebody.  May go before a send() of this sender that waits, if there is room for both.\n"
+    "Safe from any thread (local: its own only).";
 static const char send_many_doc[] =
     "send_many($self, iterable, timeout=None)\n--\n\n"
     "Send every value of `iterable`, which is read to its end first, in order; await the result.\n\n"
@@ -551,7 +557,9 @@ static const char recv_blocking_doc[] =
     "recv_blocking($self, timeout=None)\n--\n\n"
     "Receive one value, blocking this thread up to `timeout` seconds (0: do not wait), without the GIL.\n\n"
     "Raises RecvTimeout, RecvError once every sender is gone and all was received, EndpointClosed, and whatever a\n"
-    "signal handler raises.  When it raised, it took nothing.  Safe from any thread.";
+    "signal handler raises.  When it raised, it took nothing.  Under gevent, call it in the hub's threadpool: it "
+    "blocks\n"
+    "the whole thread.  Safe from any thread.";
 static const char try_recv_doc[] =
     "try_recv($self)\n--\n\n"
     "Receive one value now.  Raises Empty when there is none, or none but for those in line; RecvError at the end;\n"

@@ -481,23 +481,17 @@ static bool awaitable_woken_by_stranger(core_state *st, Awaitable *aw, PyObject 
     return is > 0;
 }
 
-/* Let the loop go round once, and then look; nothing has been sent or taken that is not told.  STEP_PAUSE with None for
- * the task, or STEP_ERROR. */
-static int awaitable_pause(Awaitable *aw, PyObject **out, nc_box **kicks)
+/* Let the loop go round once, and then look: nothing has been sent or taken that is not told.  STEP_PAUSE with None for
+ * the task. */
+static int awaitable_pause(Awaitable *aw, PyObject **out)
 {
-    int s = STEP_PAUSE;
-    Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
-    if (aw->call.op->yields != NULL && !aw->call.op->yields(&aw->call, kicks)) {
-        awaitable_end(aw, kicks);
-        s = STEP_ERROR;
-    } else
-        aw->state = PAUSED;
+    Py_BEGIN_CRITICAL_SECTION(aw);
+    aw->state = PAUSED;
     aw->running = false;
     aw->worn = true;
-    Py_END_CRITICAL_SECTION2();
-    if (s == STEP_PAUSE)
-        *out = Py_NewRef(Py_None);
-    return s;
+    Py_END_CRITICAL_SECTION();
+    *out = Py_NewRef(Py_None);
+    return STEP_PAUSE;
 }
 
 /* What there was of a batch is sent: take more from its source, and send that. */
@@ -505,7 +499,7 @@ static int awaitable_more(Awaitable *aw, PyObject **out, nc_box **kicks)
 {
     core_state *st = aw->st;
     if (pace_due(st)) /* `value` is sent, so it may be filled at the next step as well as now */
-        return awaitable_pause(aw, out, kicks);
+        return awaitable_pause(aw, out);
     int more = call_refill(&aw->call, wait_allowance(st)), s;
     if (more > 0)
         pace_of(st)->left -= (int)PyList_GET_SIZE(aw->call.value);
@@ -846,12 +840,8 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
     int s;
     *out = NULL;
     if (awaitable_must_pause(aw, ep)) {
-        s = awaitable_pause(aw, out, &kicks);
-        if (s == STEP_ERROR)
-            awaitable_release(aw);
-        settle_soon(c, kicks);
         Py_DECREF(ep);
-        return s;
+        return awaitable_pause(aw, out);
     }
     aw->state = BEGUN;
     aw->running = true;
@@ -861,7 +851,7 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
     else if (s == STEP_READY || s == STEP_ERROR) {
         aw->running = false;
         aw->state = DONE;
-        aw->st->pace.left--;
+        aw->st->pace.left -= aw->call.op->at_once == NULL; /* else it was counted there */
         awaitable_release(aw);
     } else if (s == STEP_BLOCKED && aw->timeout != 0)
         s = awaitable_wait(aw, STEP_PREPARE, out, &kicks);
@@ -879,7 +869,6 @@ static int awaitable_first_step(Awaitable *aw, PyObject **out)
 {
     Endpoint *ep = awaitable_endpoint(aw);
     bool pause = false;
-    nc_box *kicks = NULL;
     int s;
     *out = NULL;
     if (ep != NULL && awaitable_must_pause(aw, ep)) {
@@ -888,12 +877,9 @@ static int awaitable_first_step(Awaitable *aw, PyObject **out)
         aw->running |= pause;
         Py_END_CRITICAL_SECTION();
     }
-    if (pause) {
-        s = awaitable_pause(aw, out, &kicks);
-        if (s == STEP_ERROR)
-            awaitable_release(aw);
-        settle_soon(ep->chan, kicks);
-    } else {
+    if (pause)
+        s = awaitable_pause(aw, out);
+    else {
         s = awaitable_step(aw, out);
         pace_of(aw->st)->left -= s == STEP_READY;
     }

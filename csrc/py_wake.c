@@ -359,6 +359,16 @@ static void loop_box_bury(loop_box *box, nc_box **kicks)
     }
 }
 
+/* Is the interpreter being taken down?  Then threads other than this run no Python code any more. */
+static bool interpreter_ends(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
+}
+
 /* The loop could not be told: those in its mail wait on, as if they had not been called, and whoever publishes
  * next tells them again.  Reports the current exception. */
 static void loop_box_put_back(loop_box *box, PyObject *about)
@@ -381,7 +391,10 @@ static void loop_box_put_back(loop_box *box, PyObject *about)
             sleeper_free(sl);
         Py_DECREF(c);
     }
-    core_report_error(about);
+    if (interpreter_ends())
+        PyErr_Clear(); /* the loop runs no more, and asyncio may be in pieces: nothing that anybody could mend */
+    else
+        core_report_error(about);
 }
 
 /* The loop's reader: the wake fd was written to. */

@@ -8,19 +8,22 @@ Each has `channel(capacity)`, which returns a sender and a receiver.
 """
 
 from . import errors, local, mpsc, mpsc_bytes, spsc, spsc_bytes
-from ._types import Channel, Statistics
+from ._core import set_debug_ends
+from ._types import Channel, OpenEnd, Statistics
 from .errors import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Channel",
+    "OpenEnd",
     "Statistics",
     "errors",
     "get_include",
     "local",
     "mpsc",
     "mpsc_bytes",
+    "set_debug_ends",
     "spsc",
     "spsc_bytes",
     *errors.__all__,

@@ -1,8 +1,8 @@
-"""The two named tuples that channels are handed out and described in."""
+"""The named tuples that channels are handed out and described in."""
 
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-__all__ = ["Channel", "Statistics"]
+__all__ = ["Channel", "OpenEnd", "Statistics"]
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -18,6 +18,15 @@ class Channel(NamedTuple, Generic[S, R]):
 
     sender: S
     receiver: R
+
+
+class OpenEnd(NamedTuple):
+    """An endpoint or native end that is open, as `open_ends()` lists it."""
+
+    kind: str
+    """What it is: "sender", "receiver", "native sender" or "native receiver"."""
+    where: tuple[str, ...]
+    """The line that made it and its callers, each "file:line in function". Empty if debug mode was off then."""
 
 
 class Statistics(NamedTuple):

@@ -45,11 +45,11 @@ def child_command(source, *args, flags=()):
     return [sys.executable, "-X", "faulthandler", *flags, "-c", source, *map(str, args)]
 
 
-def run_child(source, *args, seconds=10, flags=(), before=(), env=None, code=0):
+def run_child(source, *args, seconds=10, flags=(), before=(), env=None, code=0, quiet=False):
     """Run `source` in a new interpreter and return its stdout.
 
-    It must end in time, with exit code `code` and no traceback. `before` is a command to run it under. It can import
-    the modules beside the tests.
+    It must end in time, with exit code `code` and no traceback, and nothing at all on stderr if `quiet`. `before` is a
+    command to run it under. It can import the modules beside the tests.
     """
     child = subprocess.run(
         [*before, *child_command(source, *args, flags=flags)],
@@ -64,6 +64,7 @@ def run_child(source, *args, seconds=10, flags=(), before=(), env=None, code=0):
     assert child.returncode == code, report
     assert "Fatal Python error" not in child.stderr, report
     assert "Traceback" not in child.stderr, report
+    assert not (quiet and child.stderr), report
     return child.stdout
 
 

@@ -225,7 +225,16 @@ def operations(module):
     def inspection():
         tx, rx = full()
         for end in (tx, rx):
-            end.statistics(), repr(end), len(end), bool(end), end.capacity, end.is_closed, end.is_disconnected
+            (
+                end.statistics(),
+                end.open_ends(),
+                repr(end),
+                len(end),
+                bool(end),
+                end.capacity,
+                end.is_closed,
+                end.is_disconnected,
+            )
             end.same_channel(tx)
             quietly(end.same_channel, 5)
 

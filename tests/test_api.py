@@ -803,7 +803,9 @@ def test_async_with_gives_the_endpoint_and_closes_it(variant, run):
 # The package
 
 
-@pytest.mark.parametrize("name", ["Channel", "Statistics", "errors", "local", "spsc", "mpsc", "__version__"])
+@pytest.mark.parametrize(
+    "name", ["Channel", "OpenEnd", "Statistics", "errors", "local", "spsc", "mpsc", "set_debug_ends", "__version__"]
+)
 def test_package_offers(name):
     assert hasattr(nexus_channels, name)
 

@@ -903,8 +903,10 @@ module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 tx, rx = module.open(module.SPSC, 1)
 awaitables = [rx.recv() for _ in range(10)]
+for awaitable in awaitables:
+    awaitable.close()
 alive = [weakref.ref(module), weakref.ref(type(awaitables[0]))]
-del awaitables, tx, rx, module, spec
+del awaitable, awaitables, tx, rx, module, spec
 gc.collect()
 print([one() for one in alive])
 """

@@ -171,6 +171,30 @@ time.sleep(0.02)
     run_to_the_end(script, threaded, rounds=size(5, 50))
 
 
+@pytest.mark.parametrize("name", ["spsc", "mpsc", "spsc_bytes", "mpsc_bytes"])
+@pytest.mark.parametrize("waits", ["recv", "async for", "send"])
+def test_pitfall_24_a_task_of_a_daemon_thread_that_waits_on_a_global_channel(name, waits):
+    """The other end goes when the modules are emptied, asyncio's before or after: nothing is reported."""
+    script = """
+tx, rx = module.channel(64)
+async def wait():
+    if sys.argv[2] == "async for":
+        async for _ in rx:
+            pass
+    elif sys.argv[2] == "recv":
+        await rx.recv()
+    else:
+        await tx.send_many([b"x" * 56] * 65)
+threading.Thread(target=lambda: asyncio.new_event_loop().run_until_complete(wait()), daemon=True).start()
+if sys.argv[2] == "send":
+    until_blocked(tx, senders=1)
+else:
+    until_blocked(rx, receivers=1)
+"""
+    for _ in range(ROUNDS):
+        assert run_child(ENDING + script, name, waits, seconds=10, quiet=True) == ""
+
+
 def test_pitfall_24_asyncio_run_that_leaves_tasks_to_be_cancelled(variant):
     script = """
 tx, rx = module.channel(1)

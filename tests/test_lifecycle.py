@@ -923,7 +923,8 @@ async def main():
     await asyncio.sleep(0)
     await rx.recv()
     await waiting
-    never_awaited = rx.recv()
+    never_started = rx.recv()
+    never_started.close()
 
 asyncio.run(main(), debug=True)
 tx, rx = {module}.channel(1)

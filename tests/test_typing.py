@@ -46,6 +46,7 @@ VALID = """
         assert_type(tx.capacity, int)
         assert_type(rx.statistics(), Statistics)
         assert_type(rx.statistics().waiting_senders, int)
+        assert_type(rx.open_ends()[0].where, tuple[str, ...])
         assert_type(tx.same_channel(rx), bool)
         async with rx as receiver:
             assert_type(receiver, Receiver[int])
@@ -117,6 +118,8 @@ BYTES = """
         message = rx.try_recv()
         assert_type(bytes(message), bytes)
         message.release()
+        assert_type(rx.release(), bool)
+        assert_type(tx.abort(), bool)
         assert_type(await rx.recv_bytes(), bytes)
         assert_type(rx.try_recv_into(bytearray(8)), int)
         assert_type(await rx.recv_many(3), list[bytes])
