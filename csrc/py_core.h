@@ -121,6 +121,7 @@ typedef struct core_state {
     PyObject *mailboxes;          /* dict: id of a loop -> its mailbox */
     PyObject *recent;             /* GIL builds: the mailbox used last, or NULL */
     pace pace;
+    PyThreadState *const *tstate; /* 3.11: where CPython keeps the current thread state; NULL: ask it by a call */
     spares spare[2];              /* awaitables, those of claims apart */
     unsigned spares_most;         /* how many of each are kept; 0 once the module goes */
     void *spare_future;           /* dead futures to be used again: the first of a list */
@@ -310,6 +311,9 @@ extern const payload_kind ring_payload, log_payload;
          .look = its_look,                          \
          .timed_out = call_recv_timed_out},         \
     }
+
+/* py_inside.c */
+PyThreadState *const *inside_tstate(void);
 
 /* py_call.c */
 /* Something was published, or given back, the plain way, and the flag says that somebody wants to know.  Hands the

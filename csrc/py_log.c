@@ -1055,14 +1055,21 @@ static const char try_send_doc[] =
     "Safe from any thread.";
 static const char send_many_doc[] =
     "send_many($self, iterable, timeout=None)\n--\n\n"
-    "Send copies of all buffers of `iterable`, which is read to its end and checked first, in order; await the "
-    "result.\n\n"
-    "Raises as send() does; `.value` is then the list of what was not sent.  Cancelled, it sent a prefix.";
+    "Send copies of all buffers of `iterable`, in order; await the result.\n\n"
+    "What has a length, a list for instance, is checked and held at the call.  An iterator is taken as it goes, never\n"
+    "more of it than the channel could hold at once.  An async iterator is sent as its messages come.\n\n"
+    "Raises as send() does; `.value` is then the list of what was taken and not sent.  Cancelled, it sent a prefix.  "
+    "What\n"
+    "an iterator raises, or yields and cannot be sent, is raised after all that came before is sent.  Safe from any "
+    "thread.";
 static const char send_many_blocking_doc[] =
     "send_many_blocking($self, iterable, timeout=None)\n--\n\nsend_many(), blocking this thread without the GIL.";
-static const char try_send_many_doc[] =
-    "try_send_many($self, sequence, /)\n--\n\n"
-    "Send copies of as many buffers as there is room for now, in order; returns how many.  Raises as send() does.";
+static const char try_send_many_doc[] = "try_send_many($self, iterable, /)\n--\n\n"
+                                        "Send copies of as many buffers as there is room for now, in order; returns "
+                                        "how many.  Of an iterator the rest stays\n"
+                                        "there; a message that was taken and does not fit is handed back by Full, "
+                                        "whose `.value` is the list of it.  Raises "
+                                        "as\nsend() does.  Safe from any thread.";
 static const char recv_doc[] =
     "recv($self, timeout=None)\n--\n\n"
     "Borrow the next message, waiting for it up to `timeout` seconds; await the ReadClaim.\n\n"

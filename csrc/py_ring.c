@@ -538,17 +538,26 @@ static const char try_send_doc[] =
     "Safe from any thread (local: its own only).";
 static const char send_many_doc[] =
     "send_many($self, iterable, timeout=None)\n--\n\n"
-    "Send every value of `iterable`, which is read to its end first, in order; await the result.\n\n"
-    "Raises as send() does; `.value` is then the list of what was not sent.  Cancelled, it sent a prefix.\n"
-    "Whenever it has to wait again, it goes to the end of the line.  Safe from any thread (local: its own only).";
+    "Send every value of `iterable`, in order; await the result.\n\n"
+    "What has a length, a list for instance, is sent as it is at the call.  An iterator is taken as it goes, never "
+    "more\n"
+    "of it than the channel could hold at once; it may be endless.  An async iterator is sent as its values come.\n\n"
+    "Raises as send() does; `.value` is then the list of what was taken and not sent.  Cancelled, it sent a prefix, "
+    "and\n"
+    "up to one capacity of values taken from an iterator goes with it.  What an iterator raises is raised after all "
+    "that\n"
+    "came before is sent.  Whenever it has to wait again, it goes to the end of the wait queue.  Safe from any thread\n"
+    "(local: its own only).";
 static const char send_many_blocking_doc[] =
     "send_many_blocking($self, iterable, timeout=None)\n--\n\n"
     "send_many(), blocking this thread without the GIL.  Interrupted by a signal handler that raises, it sent a\n"
     "prefix.  Safe from any thread.";
 static const char try_send_many_doc[] =
-    "try_send_many($self, sequence, /)\n--\n\n"
-    "Send as many values as there is room for now, in order; returns how many.  Raises SendError with the list of\n"
-    "what was not sent if the receiver is gone; EndpointClosed.  Safe from any thread (local: its own only).";
+    "try_send_many($self, iterable, /)\n--\n\n"
+    "Send as many values as there is room for now, in order; returns how many.  Of an iterator it takes no more than\n"
+    "there is room for: the rest stays in the iterator.  Raises SendError with the list of what was taken and not "
+    "sent\n"
+    "if the receiver is gone; EndpointClosed.  Safe from any thread (local: its own only).";
 static const char recv_doc[] =
     "recv($self, timeout=None)\n--\n\n"
     "Receive one value, waiting for it up to `timeout` seconds; await the result.\n\n"

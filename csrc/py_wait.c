@@ -762,12 +762,14 @@ static PyObject *origin_here(int depth)
 }
 
 /* sys.set_coroutine_origin_tracking_depth() holds for us, too. */
-static inline int origin_depth(void)
+static inline int origin_depth(core_state *st)
 {
 #if PY_VERSION_HEX >= 0x030D0000
+    (void)st;
     return PyThreadState_GetUnchecked()->coroutine_origin_tracking_depth;
 #else
-    return _PyThreadState_UncheckedGet()->coroutine_origin_tracking_depth;
+    const PyThreadState *now = st->tstate != NULL ? *st->tstate : _PyThreadState_UncheckedGet();
+    return now->coroutine_origin_tracking_depth;
 #endif
 }
 
@@ -786,7 +788,7 @@ PyObject *wait_new(const Call *call, double timeout)
 {
     core_state *st = call->ep->chan->st;
     Awaitable *aw = awaitable_kept(st, call->op->claims);
-    int depth = origin_depth();
+    int depth = origin_depth(st);
     if (aw == NULL && (aw = awaitable_other(st, call->op->claims)) == NULL) {
         Call held = *call;
         call_clear(&held);
@@ -807,7 +809,7 @@ static inline PyObject *awaitable_one(Awaitable *aw, const call_op *op, Endpoint
     aw->call.value = Py_XNewRef(value);
     aw->timeout = timeout;
     aw->state = CREATED;
-    int depth = origin_depth(); /* last: it is a call, and there is little to be kept over it */
+    int depth = origin_depth(aw->st); /* last: it may be a call, and there is little to be kept over it */
     return depth > 0 ? awaitable_from_here(aw, depth) : (PyObject *)aw;
 }
 
@@ -1629,6 +1631,7 @@ PyObject *wait_blocking(Call *call, double timeout)
 int wait_add_types(PyObject *module, core_state *st)
 {
     st->spares_most = NC_SPARES;
+    st->tstate = inside_tstate();
     if (sysconf(_SC_NPROCESSORS_ONLN) == 1)
         atomic_store_explicit(&spin_most, SPIN_LEAST, memory_order_relaxed);
     st->awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);

@@ -18,8 +18,6 @@ from support import Item, collect, drive, in_thread, turns
 
 from nexus_channels import EndpointClosed, RecvTimeout, SendTimeout, spsc, spsc_bytes
 
-# Many are made here to be looked at only.
-pytestmark = pytest.mark.filterwarnings("ignore:coroutine '.*' was never awaited:RuntimeWarning")
 
 FORMS = {
     "send": ("Sender.send", lambda tx, rx: tx.send(1)),

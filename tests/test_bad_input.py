@@ -13,8 +13,6 @@ from support import drive, turns
 import nexus_channels
 from nexus_channels import Empty, EndpointClosed, RecvTimeout, SendTimeout, WrongThreadError
 
-# Many awaitables are made here to see whether they can be made.
-pytestmark = pytest.mark.filterwarnings("ignore:coroutine '.*' was never awaited:RuntimeWarning")
 
 # Capacity
 

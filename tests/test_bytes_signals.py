@@ -413,7 +413,6 @@ def contents(result):
     return [result] if isinstance(result, bytes) else result if isinstance(result, list) else []
 
 
-@pytest.mark.filterwarnings("ignore:coroutine '.*' was never awaited:RuntimeWarning")
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="since 3.12 collections begin between bytecodes only")
 @pytest.mark.parametrize("outer", ALLOCATING)
 @pytest.mark.parametrize("inner", MEANWHILE)

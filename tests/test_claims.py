@@ -543,7 +543,6 @@ def test_a_claim_in_a_reference_cycle_is_handed_back_by_the_collector(bytes_vari
         assert rx.try_recv_bytes() == b"x" * 56
 
 
-@pytest.mark.filterwarnings("ignore:coroutine '.*' was never awaited:RuntimeWarning")
 def test_a_cycle_of_claims_and_endpoints_is_collected(bytes_variant):
     tx, rx = bytes_variant.channel(64)
     gone = [weakref.ref(tx), weakref.ref(rx)]
