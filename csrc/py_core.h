@@ -87,6 +87,7 @@ typedef struct pace {
     int credit;                   /* ready awaits that no look at a clock was paid with yet */
     int held;                     /* ready awaits of `task` in its turn, as far as it is known */
     void *task;                   /* whose turn it was at the last look; compared, never followed */
+    PyObject *alive;              /* a weak reference to it; without a GIL NULL */
     bool over;                    /* somebody has yielded or waited since */
     bool shares, shared;          /* `left` is an even part among those who want the same; it was, at the last look */
     int64_t began;                /* of the run that is being measured, in ns; 0: none is */

@@ -209,6 +209,35 @@ static bool rivals_gone(Endpoint *ep)
     return rivals < 2;
 }
 
+#if !NC_FREE_THREADED
+static bool refers_to(PyObject *weak, PyObject *object)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *target;
+    PyWeakref_GetRef(weak, &target);
+    Py_XDECREF(target); /* not the last: compared only, or the running task */
+    return target == object;
+#else
+    return PyWeakref_GET_OBJECT(weak) == object;
+#endif
+}
+#endif
+
+/* Is it another task than at the last look?  Also where it lies at the address of one that is gone. */
+static bool pace_other_task(pace *p, PyObject *task)
+{
+    bool other = task != p->task;
+#if !NC_FREE_THREADED
+    if (task != NULL && (other || p->alive == NULL || !refers_to(p->alive, task))) {
+        other = true;
+        Py_XSETREF(p->alive, PyWeakref_NewRef(task, NULL)); /* what all share who want no callback */
+        if (p->alive == NULL)
+            PyErr_Clear();
+    }
+#endif
+    return other;
+}
+
 /* The calls that were allowed have passed.  Has the running task to yield?  Not where none runs: whoever drives the
  * awaitable by hand would not know what that means. */
 __attribute__((noinline)) static bool pace_spent(core_state *st)
@@ -216,7 +245,7 @@ __attribute__((noinline)) static bool pace_spent(core_state *st)
     pace *p = pace_of(st);
     int run = p->run - p->left; /* a batch may have taken more than it was allowed */
     void *task = loop_task(st);
-    bool fresh = p->over || task != p->task;
+    bool fresh = p->over || pace_other_task(p, task);
     p->shared = false;
     p->credit = p->credit + run < 2 * MEASURE_AGAIN ? p->credit + run : 2 * MEASURE_AGAIN;
     p->left = p->run = CHECK;
@@ -286,6 +315,7 @@ typedef struct Awaitable {
     uint32_t state; /* CREATED until its first step begins: read alone there, right after it was written */
     bool expired; /* the timer went off */
     bool requeue; /* a part of it went: it goes to the end of the line */
+    bool paused; /* it has yielded */
     bool worn; /* more than op, ep, value, timeout and state is not as awaitable_reset() leaves it */
     bool running; /* inside a step: Python code that it runs cannot step it again */
 } Awaitable;
@@ -339,7 +369,7 @@ static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box 
             }
             if (s == STEP_READY || s == STEP_ERROR) {
                 awaitable_end(aw, kicks);
-                if (s == STEP_READY && call->op->paced) /* it waited for this, or yielded */
+                if (s == STEP_READY && call->op->paced && (place == NC_CALLED || aw->paused))
                     pace_share(pace_of(aw->st), call->ep);
                 return s;
             }
@@ -488,7 +518,7 @@ static int awaitable_pause(Awaitable *aw, PyObject **out)
     Py_BEGIN_CRITICAL_SECTION(aw);
     aw->state = PAUSED;
     aw->running = false;
-    aw->worn = true;
+    aw->paused = aw->worn = true;
     Py_END_CRITICAL_SECTION();
     *out = Py_NewRef(Py_None);
     return STEP_PAUSE;
@@ -633,7 +663,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     else
         s = STEP_ERROR;
     if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->origin == NULL) {
-        aw->worn = aw->expired = aw->call.late = false; /* one item, gone: that is all there was */
+        aw->worn = aw->paused = aw->expired = aw->call.late = false; /* one item, gone: that is all there was */
         aw->call.least = aw->call.share = 1;
     }
     Py_XDECREF(was);
@@ -655,7 +685,7 @@ static void awaitable_reset(Awaitable *aw)
     aw->future = aw->timer = aw->origin = NULL;
     aw->sleeper = NULL;
     aw->state = DONE;
-    aw->running = aw->expired = aw->requeue = aw->worn = false;
+    aw->running = aw->expired = aw->requeue = aw->paused = aw->worn = false;
 }
 
 static void awaitable_dealloc(PyObject *);
@@ -718,6 +748,7 @@ static bool awaitable_keep(core_state *Py_UNUSED(st), Awaitable *Py_UNUSED(aw), 
 void wait_free_spares(core_state *st)
 {
     Py_XDECREF(atomic_exchange_explicit(&st->stop, NULL, memory_order_relaxed)); /* the last to know it */
+    Py_CLEAR(st->pace.alive);
     st->spares_most = 0; /* what is freed here is not kept again */
     for (int claims = 0; claims < 2; claims++)
         while (st->spare[claims].n > 0)

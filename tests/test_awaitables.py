@@ -18,7 +18,6 @@ from support import Item, collect, drive, in_thread, turns
 
 from nexus_channels import EndpointClosed, RecvTimeout, SendTimeout, spsc, spsc_bytes
 
-
 FORMS = {
     "send": ("Sender.send", lambda tx, rx: tx.send(1)),
     "send_many": ("Sender.send_many", lambda tx, rx: tx.send_many([1])),

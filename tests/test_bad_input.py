@@ -13,7 +13,6 @@ from support import drive, turns
 import nexus_channels
 from nexus_channels import Empty, EndpointClosed, RecvTimeout, SendTimeout, WrongThreadError
 
-
 # Capacity
 
 

@@ -16,7 +16,7 @@ from steploop import StepLoop
 pytestmark = pytest.mark.thread_unsafe("signals and recursion limits are the process's")
 
 
-class Alarm(Exception):  # noqa: N818
+class Alarm(Exception):
     """Not a KeyboardInterrupt: any exception that a handler raises counts."""
 
 
