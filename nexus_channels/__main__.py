@@ -1,14 +1,11 @@
 """`python -m nexus_channels`: the log multiplexer, a short benchmark, and what this build can do."""
 
 import argparse
-import asyncio
-import importlib.metadata
 import os
-import platform
 import sys
-import sysconfig
 
-from . import __version__, _core, mux
+from . import __version__
+from ._programs import info, mux
 
 PROGRAM = "nexus-channels"
 LINES = 1024  # what the multiplexer's channel holds
@@ -64,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="a few seconds: fewer and shorter rounds")
     bench.set_defaults(command=_bench)
 
-    info = commands.add_parser("info", help="tell how this copy was built and what it can do")
-    info.set_defaults(command=_info)
+    told = commands.add_parser("info", help="tell how this copy was built and what it can do")
+    told.set_defaults(command=info.main)
     return parser
 
 
@@ -126,68 +123,10 @@ def _mux(options: argparse.Namespace) -> int:
     return 1 if any(source.error for source in job.sources) else 0
 
 
-# ---- bench ---------------------------------------------------------------------------------------------------------
-
-
 def _bench(options: argparse.Namespace) -> int:
-    from . import _bench as bench  # it imports whatever it finds to compare with: only when asked for
+    from ._programs.bench import command  # it imports whatever it finds to compare with: only when asked for
 
-    bar = bench.Bar()
-    try:
-        for text in bench.run(options.quick, bar.step):
-            bar.write(text)
-    finally:
-        bar.close()
-    return 0
-
-
-# ---- info ----------------------------------------------------------------------------------------------------------
-
-
-def _info(_options: argparse.Namespace) -> int:
-    build = _core.build_info()
-    rows = {
-        "nexus_channels": __version__,
-        "python": f"{platform.python_implementation()} {platform.python_version()}, {sysconfig.get_platform()}",
-        "free-threaded": _free_threaded(bool(build["free_threaded"])),
-        "compiler": build["compiler"],
-        "flags": build["flags"] or "not recorded",
-        "debug": "assertions on" if build["debug"] else "no",
-        "sanitizer": build["sanitizer"] or "none",
-        "atomics": "lock-free" if build["atomics_lock_free"] else "emulated by locks",
-        "wake-up": f"{build['wake']}, one a loop",
-        "event loops": _event_loops(),
-        "native door": _native_door(),
-    }
-    for name, value in rows.items():
-        print(f"{name:<15} {value}")
-    return 0
-
-
-def _free_threaded(built: bool) -> str:
-    if not built:
-        return "no"
-    enabled = sys._is_gil_enabled()  # type: ignore[attr-defined]  # there since 3.13, as are such builds
-    return "yes, but the GIL was turned on" if enabled else "yes, running without the GIL"
-
-
-def _event_loops() -> str:
-    loop = asyncio.new_event_loop()
-    loop.close()
-    how = "woken by a reader" if hasattr(loop, "add_reader") else "woken by call_soon_threadsafe"
-    try:
-        uvloop = importlib.metadata.version("uvloop")
-    except importlib.metadata.PackageNotFoundError:
-        uvloop = "not installed"
-    return f"asyncio {type(loop).__name__} ({how}); uvloop {uvloop}"
-
-
-def _native_door() -> str:
-    try:
-        from . import native
-    except ImportError as error:
-        return f"not built: {error}"
-    return f"built, cache line {native.lib.NC_CACHE_LINE} bytes"
+    return command.main(options)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from harness import FREE_THREADED, GIL_ENABLED, run_child
 
 import nexus_channels
 from nexus_channels import __main__, _core
+from nexus_channels._programs import info as program
 
 
 def run(*arguments, code=0):
@@ -71,7 +72,7 @@ def test_importing_every_module_leaves_the_gil_off():
     script = """
 import importlib, pkgutil, sys
 import nexus_channels
-for module in pkgutil.iter_modules(nexus_channels.__path__, "nexus_channels."):
+for module in pkgutil.walk_packages(nexus_channels.__path__, "nexus_channels."):
     if module.name.rpartition(".")[2] not in ("__main__", "native"):  # the program; the door, which is not built
         importlib.import_module(module.name)
         assert not sys._is_gil_enabled(), module.name
@@ -100,7 +101,7 @@ def test_info_tells_what_is_missing(monkeypatch, capsys):
     assert rows["native door"].startswith("not built: ")
     for enabled, said in ((True, "yes, but the GIL was turned on"), (False, "yes, running without the GIL")):
         monkeypatch.setattr(sys, "_is_gil_enabled", lambda enabled=enabled: enabled, raising=False)
-        assert __main__._free_threaded(True) == said
+        assert program._free_threaded(True) == said
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["info", "too", "much"], ["mux"], ["mux", "a.log"]])

@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import DEADLINE, until
 
-from nexus_channels import mpsc_bytes, mux
+from nexus_channels import mpsc_bytes
+from nexus_channels._programs import mux
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at the program through Linux's /proc")
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from . import mpsc, mpsc_bytes
-from .errors import ClaimFull, Disconnected, RecvError
+from .. import mpsc, mpsc_bytes
+from ..errors import ClaimFull, Disconnected, RecvError
 
 __all__ = ["Mux", "Source", "check_paths", "cut", "split_lines", "tagged", "tags"]
 
