@@ -7,7 +7,7 @@ import sys
 from . import __version__
 from ._programs import info
 from ._programs.mux import command as mux_command
-from ._programs.streams import claim_descriptors, lenient, show
+from ._programs.streams import claim_descriptors, lenient, settle, show
 
 PROGRAM = "nexus-channels"
 
@@ -21,12 +21,16 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     lenient(sys.stdout)
     lenient(sys.stderr)
-    options = _parser().parse_args(arguments, argparse.Namespace(closed=closed, program=PROGRAM))
     try:
+        options = _parser().parse_args(arguments, argparse.Namespace(closed=closed, program=PROGRAM))
         status: int = options.command(options)
     except KeyboardInterrupt:
         show(f"{PROGRAM}: interrupted", sys.stderr)
         return 130
+    except BrokenPipeError:
+        return 0  # whoever reads the output has seen enough
+    finally:
+        settle(sys.stdout)
     return status
 
 

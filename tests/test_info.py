@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -25,6 +26,16 @@ def run(*arguments, code=0):
 @pytest.fixture(scope="module")
 def info():
     return {line[:15].strip(): line[16:] for line in run("info").stdout.splitlines()}
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["--help"], ["mux", "--help"]])
+def test_a_reader_of_the_output_may_go_away(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-P", "-m", "nexus_channels", *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_version():

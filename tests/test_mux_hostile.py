@@ -14,6 +14,7 @@ import time
 import pytest
 from muxing import (
     archived,
+    asleep,
     by_source,
     caught,
     command,
@@ -109,7 +110,7 @@ def test_what_cannot_be_opened_is_tried_again_and_told_at_once(tmp_path, told, e
         end(process, signal.SIGINT, 130)
     assert by_source(tmp_path / "archive") == {"a.log": [b"1", b"2", b"3"]}
     assert told.text().count("trying again") == 1, "once a state"
-    assert f"{log} can be read again" in told.text()
+    assert f"{log} can be read now" in told.text()
 
 
 def test_a_file_without_permission_is_tried_again(tmp_path, told):
@@ -189,6 +190,32 @@ def test_a_file_that_was_cut_and_filled_again_is_read_from_its_start(tmp_path, t
         end(process, signal.SIGINT, 130)
     assert by_source(tmp_path / "archive")["a.log"][100:] == [b"brand-new %d" % n for n in range(100)]
     assert told.text().count("was cut; reading it from its start") == 1
+
+
+def test_what_is_lost_because_a_file_was_cut_while_it_was_read_is_told(tmp_path, told, environment):
+    """The archive takes nothing, so that the reader is far behind when the file is cut."""
+    log = tmp_path / "a.log"
+    os.mkfifo(tmp_path / "stuck")
+    log.write_bytes(numbered(200_000))
+    arguments = (log, "-o", tmp_path / "stuck", "-f", "--json")
+    with (
+        started(*arguments, stderr=told.file, env=environment) as process,
+        open(tmp_path / "stuck", "rb", buffering=0) as archive,
+    ):
+        assert archive.read(1) == b"a"
+        until(lambda: asleep(process), "the pipe and the channel full")
+        log.write_bytes(b"new\n")
+        content = archive.read(1 << 20)
+        while b"\ta.log\tnew\n" not in content and not content.endswith(b"a.log\tnew\n"):
+            content += archive.read(1 << 20)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=DEADLINE)
+    (source,) = json.loads(out)["sources"]
+    assert process.returncode == 1
+    part = [line for line in content.split(b"\n") if line.startswith(b"a.log\\+")]
+    read = (source["lines_read"] - 1) * 80 + sum(len(line) - len(b"a.log\\+\t") for line in part)
+    assert source["bytes_unread"] == 200_000 * 80 - read
+    assert f"{source['bytes_unread']:,} bytes of it were not read" in told.text()
 
 
 def test_a_line_whose_end_was_cut_off_is_no_whole_line(tmp_path, environment):

@@ -5,7 +5,7 @@ import sys
 import threading
 from typing import Any, TextIO
 
-__all__ = ["Voice", "claim_descriptors", "lenient", "show"]
+__all__ = ["Voice", "claim_descriptors", "lenient", "settle", "show"]
 
 
 def claim_descriptors() -> set[int]:
@@ -38,6 +38,16 @@ def show(text: str, stream: TextIO | None) -> OSError | None:
         _discard(stream)
         return error
     return None
+
+
+def settle(stream: TextIO) -> None:
+    """Hand over what the stream holds. Nobody hears of what fails: its reader went away, or it was told before."""
+    try:
+        stream.flush()
+    except ValueError:
+        pass
+    except OSError:
+        _discard(stream)
 
 
 def _discard(stream: TextIO) -> None:

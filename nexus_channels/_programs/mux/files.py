@@ -30,6 +30,7 @@ __all__ = ["Account", "Emit", "Follower", "Pool", "read_once", "reason", "size_o
 
 WINDOW = 1024  # bytes in front of the place read last that are remembered
 LINGER = 5.0  # seconds without growth after which a file that was renamed or removed is given up
+SPARE_AFTER = 0.5  # the same where descriptors are short
 LAST = 1 << 20  # bytes of a followed file that are still read after the stop; of more than that, none
 IN_ONE_GO = 64  # chunks that are read between two looks at the name
 MISSING = os.strerror(errno.ENOENT)
@@ -68,7 +69,7 @@ class Account:
 
     def out_of_trouble(self) -> None:
         if self.trouble is not None:
-            self.say(f"{self.path} {'is there' if self.trouble == MISSING else 'can be read again'}")
+            self.say(f"{self.path} can be read now")
             self.trouble = None
 
     def wait_for(self) -> None:
@@ -136,6 +137,7 @@ class Input:
         self.identity = (state.st_dev, state.st_ino)
         self.lines = Lines()
         self.position = 0
+        self.size = 0  # when it was read last
         self.end = 0  # its size when it was read to its end
         self.grew = time.monotonic()  # when something was read last, or when it lost its name
         self.done = False  # everything of it was handed on
@@ -156,6 +158,7 @@ class Input:
             self.has_size = size > 0 or not os.pread(self.fd, 1, 0) or os.fstat(self.fd).st_size > 0
             if self.has_size:
                 raise Cut
+        self.size = size
         self.caught_up = self.caught_up or not chunk
         if chunk:
             self.position += len(chunk)
@@ -172,7 +175,7 @@ class Input:
                 self.position, self._seen = other.position, other._seen
 
     def begin_again(self) -> None:
-        self.position = 0
+        self.position = self.size = 0
         self._seen = b""
 
     @property
@@ -191,6 +194,11 @@ class Input:
             return os.fstat(self.fd).st_nlink == 0
         except OSError:
             return True
+
+    @property
+    def spare(self) -> bool:
+        """Nothing was added for a little while: it may be closed if something else needs the descriptor."""
+        return self.caught_up and time.monotonic() > self.grew + SPARE_AFTER
 
     @property
     def abandoned(self) -> bool:
@@ -331,9 +339,11 @@ class Follower:
         self._nameless = False
         self._finished = False  # a pipe whose writers went away, a file that cannot be followed
         self._looked = time.time()  # when the name was last seen to lead to the file that is read
+        self._came = 0  # files that came under the name since then, as far as the system tells
         self._neighbours: set[tuple[int, int]] = set()  # files with similar names that were there then
         self._shortages = pool.shortages
-        self._short = False  # since the last look somebody found no descriptor
+        self._short = False  # somebody found no descriptor a short while ago
+        self._short_until = 0.0
         watch.add(self._waiter)
 
     def run(self) -> None:
@@ -362,6 +372,7 @@ class Follower:
         """True if something was read."""
         self._watch.follow_name(self._waiter, self._path)
         self._readable = True
+        self._came += self._watch.came(self._waiter)  # asked before the name is looked at: what comes later is kept
         identity, why = self._identity()
         looked = time.time()
         grew = sum(self._read(file) for file in self._old) > 0  # every one of them
@@ -380,7 +391,7 @@ class Follower:
             if self._readable:
                 self._account.out_of_trouble()
             self._looked = looked
-            self._watch.came(self._waiter)
+            self._came = 0
             return grew
         return self._open() or grew
 
@@ -396,18 +407,18 @@ class Follower:
     def _without_name(self, why: str) -> None:
         """The path leads nowhere. Its file is read on, until it is certain that nobody writes to it any more."""
         if why or os.path.islink(self._path):
-            self._watch.came(self._waiter)  # a link that leads nowhere: nothing in it that could be missed
+            self._came = 0  # a link that leads nowhere: nothing in it that could be missed
         if why:
             self._account.in_trouble(why)
             return
-        if self._found:
-            self._account.trouble = None
-        else:
+        if not self._found:
             self._account.wait_for()
+        elif self._account.trouble is not None:
+            self._account.trouble = MISSING  # and told before
         if self._file is not None:
             if not self._nameless:
                 self._file.grew = time.monotonic()
-            elif self._file.removed and (self._file.abandoned or self._short):
+            elif self._file.removed and (self._file.abandoned or (self._short and self._file.spare)):
                 self._give_up(self._file)
                 self._file = None
         self._nameless = True
@@ -424,7 +435,7 @@ class Follower:
                 if self._spare_one():
                     return True
             if error.errno in (errno.EISDIR, errno.ELOOP):
-                self._watch.came(self._waiter)  # nothing in it that could be missed
+                self._came = 0  # nothing in it that could be missed
             self._account.in_trouble(reason(error))
             return False
         self._account.out_of_trouble()
@@ -450,6 +461,7 @@ class Follower:
             self._old.remove(file)
         self._file = file
         self._found = True
+        self._came = 0
         self._looked = time.time()
         self._watch.follow_name(self._waiter, self._path, again=True)  # what is a link may lead to another folder
         self._neighbours = {identity for _, identity, _ in self._similar()}
@@ -457,20 +469,23 @@ class Follower:
 
     def _spare_one(self) -> bool:
         """Close an old file, so that there is a descriptor; the file that was replaced if there is no other."""
-        if self._old and self._old[0].caught_up:
+        if self._old and self._old[0].spare:
             self._give_up(self._old.pop(0))
             return True
-        # The others have their chance to close an old one first.
-        if self._file is not None and self._file.caught_up and self._account.trouble is not None:
+        if self._file is not None and self._account.trouble is None:
+            self._file.grew = time.monotonic()  # it has just lost its name; others may close an old file meanwhile
+        elif self._file is not None and self._file.spare:
             self._give_up(self._file)
             self._file = None
             return True
         return False
 
     def _drop_old(self) -> None:
-        self._short = self._pool.shortages != self._shortages
-        self._shortages = self._pool.shortages
-        for file in [file for file in self._old if file.caught_up]:
+        if self._shortages != self._pool.shortages:
+            self._shortages = self._pool.shortages
+            self._short_until = time.monotonic() + LINGER
+        self._short = time.monotonic() < self._short_until
+        for file in [file for file in self._old if file.spare]:
             if self._short or len(self._old) > OLD_FILES or file.abandoned:
                 self._old.remove(file)
                 self._give_up(file)
@@ -481,7 +496,6 @@ class Follower:
         self._part_with(file)
 
     def _part_with(self, file: Input) -> None:
-        self._account.unread += max(0, file.end - file.position)
         self._pool.close(file.fd)
         self._neighbours.add(file.identity)  # it was read: no need to report it as missed
         self._closed[file.identity] = file
@@ -507,23 +521,30 @@ class Follower:
             self._readable = False
             self._account.in_trouble(reason(error))
             if error.errno == errno.ESTALE and file is self._file:  # of a network: to be opened anew
+                _flush_torn(file, self._emit)
                 self._file = None
                 self._part_with(file)
         return grew
 
     def _begin_again(self, file: Input) -> None:
         _flush_torn(file, self._emit)
+        lost = max(0, file.size - file.position)
         file.begin_again()
-        self._account.error(f"{self._path} was cut; reading it from its start", failed=False)
+        self._account.unread += lost
+        but = f", {lost:,} bytes of it were not read" if lost else ""
+        self._account.error(f"{self._path} was cut{but}; reading it from its start", failed=lost > 0)
 
     def _end_unfollowed(self, file: Input) -> None:
         self._account.say(f"{self._path} has no size: it was read once and is not followed")
         self._finished = True
-        _finish(file, self._emit)
+        for each in [*self._old, file]:
+            _finish(each, self._emit)
 
     def _read_pipe(self, fd: int) -> None:
         """What was a file may have become a pipe: then it ends with its writers."""
         try:
+            while self._old:
+                self._give_up(self._old.pop(0))
             if self._file is not None:
                 self._give_up(self._file)
                 self._file = None
@@ -583,7 +604,8 @@ class Follower:
         ]
         for path in missed:
             self._account.error(f"{self._path} was replaced twice between two looks; {path} was not read")
-        came = self._watch.came(self._waiter) - len(missed)
+        came = self._came + self._watch.came(self._waiter) - len(missed)
+        self._came = 0
         if came > 1:
             self._account.error(f"{self._path} was replaced {came} times between two looks; not all files were read")
 

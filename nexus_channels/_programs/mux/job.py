@@ -23,12 +23,13 @@ from ... import mpsc, mpsc_bytes
 from ...errors import ClaimFull, Disconnected, RecvError
 from .archive import Archive, Refused
 from .files import Account, Follower, Pool, read_once, reason, size_of
-from .lines import cut, tagged
+from .lines import CHUNK, cut, tagged
 from .names import STANDARD, tags
 from .watch import PATIENCE, Stop, Watch
 
 __all__ = ["Label", "Mux", "Source"]
 
+LONG_LINES = 16  # of more than CHUNK bytes, that are on their way at once
 BATCH = 1024  # lines received at once
 HEAD = struct.Struct("=II")  # of a message in bytes: the number of its label, how many lines end in it
 STACK = 1 << 19  # bytes for each reader's stack; the usual 8 MiB would be most of a limited address space
@@ -38,6 +39,35 @@ NO_MEMORY = "not enough memory for what was read"
 
 class GivenUp(Exception):
     """The writer takes no more lines of this source."""
+
+
+class Budget:
+    """Bounds the memory of long lines: the channel counts lines, and a thousand of the longest would be a gigabyte."""
+
+    def __init__(self) -> None:
+        self._free = threading.Semaphore(LONG_LINES)
+        self._lock = threading.Lock()
+        self._taken = 0
+        self._over = False
+
+    def take(self) -> None:
+        """Wait until there is room for another long line."""
+        if not self._over:
+            self._free.acquire()
+        with self._lock:
+            self._taken += 1
+
+    def give_back(self, batch: list[tuple["Label", bytes]]) -> None:
+        """These were written."""
+        if self._taken and (count := sum(len(line) > CHUNK for _, line in batch)):
+            with self._lock:
+                self._taken -= count
+            self._free.release(count)
+
+    def end(self) -> None:
+        """Nothing is received any more; nobody must wait."""
+        self._over = True
+        self._free.release(1 << 20)
 
 
 class Label:
@@ -64,6 +94,7 @@ class Source:
         self.read = 0  # lines; the reader's, like the next two
         self.parts = 0
         self.held = 0  # how often the channel was full
+        self.begun = False  # its reader was started
         self.given_up = False  # the writer's
 
     @property
@@ -101,6 +132,7 @@ class Mux:
         self._tx, self._rx = mpsc_bytes.channel(capacity) if in_bytes else mpsc.channel(capacity)
         self._labels = [label for source in self.sources for label in (source.whole, source.part)]
         self._archive = Archive(output)
+        self._budget = Budget()
         self._stop = Stop()
         self._pool = Pool(lambda: self._archive.identity)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -138,6 +170,8 @@ class Mux:
             pass  # as asked for: nothing was opened yet, or it was said twice
         finally:
             self._stop.close()
+            for source in self.sources:
+                source.account.unread += 0 if source.begun else size_of(source.path)
             self.seconds = time.monotonic() - began
 
     def _write_archive(self, show_progress: Callable[[int], Any]) -> None:
@@ -172,6 +206,7 @@ class Mux:
         finally:
             self._task = None
             self._rx.close()  # wakes readers that wait for room; after a clean end there are none
+            self._budget.end()
             self._tx.close()
             self._stop.request()
             end = time.monotonic() + GRACE
@@ -249,9 +284,9 @@ class Mux:
                     reader.start()
                 except RuntimeError as error:  # no more threads to be had
                     source.account.error(f"cannot read {source.path}: {reason(error)}")
-                    source.account.unread += size_of(source.path)
                     tx.close()
                 else:
+                    source.begun = True
                     readers.append(reader)
         finally:
             threading.stack_size(usual)
@@ -260,7 +295,7 @@ class Mux:
     def _read_source(self, source: Source, tx: Any, watch: Watch | None) -> None:
         """The whole life of a reader thread."""
         with tx:
-            emit = partial(emit_blocks if self._in_bytes else emit_lines, source, tx)
+            emit = partial(emit_blocks, source, tx) if self._in_bytes else partial(emit_lines, source, tx, self._budget)
             try:
                 if watch is None:
                     read_once(source.path, source.account, self._pool, self._stop, emit)
@@ -291,6 +326,7 @@ class Mux:
                 raise
             for label, _ in batch:
                 label.written += 1
+            self._budget.give_back(batch)
             show_progress(sum(len(line) + 1 for _, line in batch))
 
     async def _write_blocks(self, show_progress: Callable[[int], Any]) -> None:
@@ -345,8 +381,10 @@ class Mux:
 # ---- from the reader into the channel ------------------------------------------------------------------------------
 
 
-def emit_lines(source: Source, tx: mpsc.Sender[tuple[Label, bytes]], text: bytes, whole: bool) -> None:
+def emit_lines(source: Source, tx: mpsc.Sender[tuple[Label, bytes]], budget: Budget, text: bytes, whole: bool) -> None:
     for items in batches(source, text, whole):
+        if len(items[0][1]) > CHUNK:  # the first alone can be as long: the others came in one chunk
+            budget.take()
         sent = tx.try_send_many(items)
         if sent < len(items):
             source.held += 1
