@@ -37,7 +37,7 @@ class Archive:
 
     def reopen(self) -> None:
         """Go on in the file that the path leads to now, at its end. After an OSError the old one is written on."""
-        if self.path != STANDARD:
+        if self._regular and self.path != STANDARD:  # to open a pipe could mean to wait for its reader
             old, fd = self._fd, self._opened(0)
             self._take(fd)
             os.close(old)

@@ -88,8 +88,17 @@ class Pool:
         self._open = 0
         self.shortages = 0  # how often there was no descriptor
 
-    def open(self, path: str) -> int:
-        """A descriptor to read; OSError."""
+    def open(self, path: str, instead: int | None = None) -> int:
+        """A descriptor to read; OSError. With `instead` that one is closed first, and nobody else gets its place."""
+        with self._lock:
+            if instead is not None:
+                self._open -= 1
+                os.close(instead)
+            fd = self._opened(path)
+            self._open += 1
+        return fd
+
+    def _opened(self, path: str) -> int:
         # Not blocking, so that a pipe nobody writes to yet can be waited for together with the stop. Standard input is
         # left as it is: the terminal or pipe may be shared.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -103,8 +112,6 @@ class Pool:
         except OSError:
             os.close(fd)
             raise
-        with self._lock:
-            self._open += 1
         return fd
 
     def close(self, fd: int) -> None:
@@ -426,14 +433,10 @@ class Follower:
     def _open(self) -> bool:
         """The path leads to another file than before: read that one, and the old one beside it for a while."""
         try:
-            fd = self._pool.open(self._path)
+            fd = self._opened()
         except OSError as error:
             if isinstance(error, FileNotFoundError):
                 return False  # gone already: the next look tells
-            if self._pool.is_short(error):
-                self._watch.wake_all()
-                if self._spare_one():
-                    return True
             if error.errno in (errno.EISDIR, errno.ELOOP):
                 self._came = 0  # nothing in it that could be missed
             self._account.in_trouble(reason(error))
@@ -467,18 +470,25 @@ class Follower:
         self._neighbours = {identity for _, identity, _ in self._similar()}
         return True
 
-    def _spare_one(self) -> bool:
-        """Close an old file, so that there is a descriptor; the file that was replaced if there is no other."""
-        if self._old and self._old[0].spare:
-            self._give_up(self._old.pop(0))
-            return True
-        if self._file is not None and self._account.trouble is None:
-            self._file.grew = time.monotonic()  # it has just lost its name; others may close an old file meanwhile
-        elif self._file is not None and self._file.spare:
-            self._give_up(self._file)
-            self._file = None
-            return True
-        return False
+    def _opened(self) -> int:
+        """A descriptor; where there is none, that of an old file, or of the file that was replaced."""
+        try:
+            return self._pool.open(self._path)
+        except OSError as error:
+            if not self._pool.is_short(error):
+                raise
+            self._watch.wake_all()  # others may have an old file to close
+            if self._old and self._old[0].spare:
+                file = self._old.pop(0)
+            elif self._file is not None and self._account.trouble is not None and self._file.spare:
+                file, self._file = self._file, None
+            else:
+                if self._file is not None and self._account.trouble is None:
+                    self._file.grew = time.monotonic()  # it has just lost its name
+                raise
+        _finish(file, self._emit)
+        self._remember(file)
+        return self._pool.open(self._path, instead=file.fd)
 
     def _drop_old(self) -> None:
         if self._shortages != self._pool.shortages:
@@ -497,6 +507,9 @@ class Follower:
 
     def _part_with(self, file: Input) -> None:
         self._pool.close(file.fd)
+        self._remember(file)
+
+    def _remember(self, file: Input) -> None:
         self._neighbours.add(file.identity)  # it was read: no need to report it as missed
         self._closed[file.identity] = file
         while len(self._closed) > OLD_FILES:

@@ -153,7 +153,8 @@ class Mux:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            if handler is not None:  # else it was set by native code, and cannot be set again
+                signal.signal(number, handler)
 
     def run(self, show_progress: Callable[[int], Any] = lambda count: None) -> None:
         """Read, merge, write. Inside its `with` block SIGINT and SIGTERM end it with everything written that was read;

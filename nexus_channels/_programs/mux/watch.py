@@ -3,6 +3,7 @@
 import contextlib
 import os
 import select
+import sys
 import threading
 from typing import Any
 
@@ -18,13 +19,16 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
-        self._read, self._write = os.pipe()
+        if hasattr(os, "eventfd"):
+            self._read = self._write = os.eventfd(0)  # one descriptor instead of two
+        else:
+            self._read, self._write = os.pipe()
 
     def request(self) -> None:
         """May be called in a signal handler."""
         self.requested = True
         if self._write >= 0:
-            os.write(self._write, b"!")  # nobody reads it, so every waiting thread sees it
+            os.write(self._write, (1).to_bytes(8, sys.byteorder))  # nobody reads it, so every waiting thread sees it
 
     def wait(self, seconds: float | None = None, fd: int | None = None) -> bool:
         """Wait until the stop is requested, `fd` is readable or the time is over; true if it is requested."""
@@ -38,8 +42,8 @@ class Stop:
     def close(self) -> None:
         read, write = self._read, self._write
         self._read = self._write = -1  # for a signal that comes late
-        os.close(read)
-        os.close(write)
+        for fd in {read, write}:
+            os.close(fd)
 
 
 class Waiter:
@@ -85,7 +89,11 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """Where no thread is to be had, waiters look at intervals, and see the stop at the next look."""
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._inotify = None
 
     def close(self) -> None:
         """The stop must have been requested."""
