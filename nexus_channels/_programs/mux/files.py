@@ -588,8 +588,15 @@ class Follower:
             self._account.unread += size_of(self._path)
         if self._account.trouble == MISSING or (self._account.trouble is None and not self._found):
             self._account.error(f"cannot read {self._path}: {MISSING}", failed=False)
-        elif self._account.trouble is not None:
+        elif self._account.trouble is not None and not self._is_empty():
             self._account.failed = True
+
+    def _is_empty(self) -> bool:
+        """The path leads to a file in which nothing could be missed."""
+        with contextlib.suppress(OSError):
+            state = os.stat(self._path)
+            return stat.S_ISREG(state.st_mode) and state.st_size == 0
+        return False
 
     # -- rotations that went too fast
 
