@@ -64,10 +64,10 @@ class Budget:
                 self._taken -= count
             self._free.release(count)
 
-    def end(self) -> None:
-        """Nothing is received any more; nobody must wait."""
+    def end(self, readers: int) -> None:
+        """Nothing is received any more; none of so many readers must wait."""
         self._over = True
-        self._free.release(1 << 20)
+        self._free.release(readers)
 
 
 class Label:
@@ -207,7 +207,7 @@ class Mux:
         finally:
             self._task = None
             self._rx.close()  # wakes readers that wait for room; after a clean end there are none
-            self._budget.end()
+            self._budget.end(len(self.sources))
             self._tx.close()
             self._stop.request()
             end = time.monotonic() + GRACE
