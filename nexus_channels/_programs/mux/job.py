@@ -30,6 +30,7 @@ from .watch import PATIENCE, Stop, Watch
 __all__ = ["Label", "Mux", "Source"]
 
 LONG_LINES = 16  # of more than CHUNK bytes, that are on their way at once
+SHORT_LINES = 4096  # made ready to be sent at once
 BATCH = 1024  # lines received at once
 HEAD = struct.Struct("=II")  # of a message in bytes: the number of its label, how many lines end in it
 STACK = 1 << 19  # bytes for each reader's stack; the usual 8 MiB would be most of a limited address space
@@ -402,24 +403,28 @@ def batches(source: Source, text: bytes, whole: bool) -> Iterator[list[tuple[Lab
     del lines[-1]  # behind the last newline
     source.read += len(lines)
     label = source.whole
-    for start in range(0, len(lines), 4096):
-        yield [(label, line) for line in lines[start : start + 4096]]
+    if len(lines) <= SHORT_LINES:
+        yield [(label, line) for line in lines]
+        return
+    for start in range(0, len(lines), SHORT_LINES):
+        yield [(label, line) for line in lines[start : start + SHORT_LINES]]
 
 
 def emit_blocks(source: Source, tx: mpsc_bytes.Sender, text: bytes, whole: bool) -> None:
     if source.given_up:
         raise GivenUp
     label = source.whole if whole else source.part
-    if whole:
-        source.read += text.count(b"\n")
-    else:
+    if not whole:
         source.parts += 1
         text += b"\n"
     # A message as large as the ring would have to wait until it is empty, and then fill it alone.
     largest = min(tx.max_message_size, max(tx.capacity // 4, 64 - HEAD.size))
     text = tagged(text, label.prefix)
+    messages = list(cut(text, largest - HEAD.size))
+    if whole:
+        source.read += sum(lines for _, _, lines in messages)
     with memoryview(text) as view:
-        for start, end, lines in cut(text, largest - HEAD.size):
+        for start, end, lines in messages:
             size = HEAD.size + end - start
             try:
                 claim = tx.try_claim(size)

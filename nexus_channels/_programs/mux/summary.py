@@ -1,6 +1,5 @@
 """How it went, for people and for programs."""
 
-import json
 from typing import Any
 
 from .files import reason
@@ -63,4 +62,6 @@ def as_json(job: Mux) -> str:
         "exit_status": status(job),
         "sources": sources,
     }
+    import json  # not needed by most runs
+
     return json.dumps(whole)
