@@ -29,16 +29,18 @@ NUMPY = [] if FREE_THREADED else ["numpy>=1.26"]  # the same
 HYPOTHESIS = "hypothesis>=6.100,<6.140" if FREE_THREADED else "hypothesis>=6.100"  # later ones need a Rust build there
 MYPY = [] if FREE_THREADED else ["mypy>=1.13"]  # the same
 TQDM = "tqdm>=4.66"
+INOTIFY = "inotify-simple>=2; sys_platform == 'linux'"  # plain Python, for any build of it
 
 CYTHON = "cython>=3.0"
 
 EXTRAS = {
-    "mux": [TQDM],
+    "mux": [INOTIFY, TQDM],
     "native": [CYTHON],
     "test": [
         "build>=1.2",
         CYTHON,
         HYPOTHESIS,
+        INOTIFY,
         "pytest>=8.3",
         "pytest-benchmark>=5.1",
         "pytest-timeout>=2.3",

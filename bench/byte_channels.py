@@ -33,21 +33,18 @@ from bars import WHY, Bar
 from contenders import close_both, close_fds, zmq
 
 from nexus_channels import mpsc_bytes, spsc_bytes
-from nexus_channels._bench import (
-    CONTENDERS,
+from nexus_channels._programs.bench.contenders import CONTENDERS, Contender, Ends, contender
+from nexus_channels._programs.bench.scenarios import (
     RECORDERS,
     SCENARIOS,
-    Contender,
-    Ends,
     Items,
     LoopFactory,
     New,
     Scenario,
     Start,
-    contender,
-    line_up,
     on_loop,
 )
+from nexus_channels._programs.bench.threads import line_up
 
 __all__ = ["BARS", "ByteEnds", "ByteScenario"]
 

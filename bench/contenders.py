@@ -12,7 +12,7 @@ import os
 from functools import partial
 from typing import Any
 
-from nexus_channels._bench import (
+from nexus_channels._programs.bench.contenders import (
     CONTENDERS,
     NEXUS,
     STREAMS,

@@ -22,7 +22,7 @@ from typing import Any
 
 from threads import spawn
 
-from nexus_channels._bench import line_up
+from nexus_channels._programs.bench.threads import line_up
 
 __all__ = [
     "awaited_coroutines",

@@ -9,7 +9,7 @@ from typing import Any
 
 from scenarios import LoopFactory, Scenario
 
-from nexus_channels._bench import Result, measure
+from nexus_channels._programs.bench.clock import Result, measure
 
 __all__ = ["Latency", "Result", "latencies", "measure"]
 

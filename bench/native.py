@@ -31,19 +31,18 @@ from threads import burning
 
 import nexus_channels
 from nexus_channels import mpsc_bytes, spsc_bytes
-from nexus_channels._bench import (
+from nexus_channels._programs.bench.contenders import Ends, contender
+from nexus_channels._programs.bench.scenarios import (
     SCENARIOS,
-    Ends,
     Items,
     LoopFactory,
     New,
     Scenario,
     Start,
-    contender,
-    line_up,
     on_loop,
     scenario,
 )
+from nexus_channels._programs.bench.threads import line_up
 
 __all__ = ["BARS", "load"]
 

@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from measure import QUANTILES
 from run import all_bars, read
 
-from nexus_channels._bench import is_ours
+from nexus_channels._programs.bench.contenders import is_ours
 
 Record = dict[str, Any]
 Kind = tuple[str, str, bool]

@@ -26,8 +26,10 @@ from threads import burning
 
 import nexus_channels
 from nexus_channels import _core
-from nexus_channels._bench import MISSING, Result, is_ours, markdown
-from nexus_channels._bench import Bar as ProgressBar
+from nexus_channels._programs.bench.clock import Result
+from nexus_channels._programs.bench.command import Bar as ProgressBar
+from nexus_channels._programs.bench.command import markdown
+from nexus_channels._programs.bench.contenders import MISSING, is_ours
 
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 

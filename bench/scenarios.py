@@ -1,6 +1,6 @@
 """What is measured beside the short scenarios of the package's own `bench` command; all of them are in SCENARIOS.
 
-A module named in MORE adds its own when it lies here: it calls `nexus_channels._bench.scenario` and `.contender`, with
+A module named in MORE adds its own when it lies here: it calls `scenario` and `contender`, with
 a `family` of its own where its channels do not carry objects, and may have a list BARS (see bars.py).
 """
 
@@ -18,7 +18,7 @@ import floors
 from contenders import CONTENDERS, Contender, Ends
 from threads import spawn
 
-from nexus_channels._bench import (
+from nexus_channels._programs.bench.scenarios import (
     ITEM,
     ROUND_TRIP,
     SCENARIOS,
@@ -31,11 +31,11 @@ from nexus_channels._bench import (
     fan_in,
     feed,
     feed_blocking,
-    line_up,
     on_loop,
     pipeline,
     scenario,
 )
+from nexus_channels._programs.bench.threads import line_up
 
 __all__ = ["MORE", "SCENARIOS", "LoopFactory", "Scenario"]
 

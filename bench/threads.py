@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from nexus_channels._bench import spawn
+from nexus_channels._programs.bench.threads import spawn
 
 __all__ = ["burning", "spawn"]
 

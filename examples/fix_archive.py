@@ -27,11 +27,24 @@ from nexus_channels import Disconnected, Empty, RecvError, mpsc_bytes
 
 SEQUENCE = struct.Struct("<Q")
 BATCH = 1 << 16  # bytes handed to the system at once, if there are so many
-BEGIN = b"8=FIX.4.4\x019="
-HEADER = re.compile(rb"8=FIX\.4\.4\x019=(\d{1,6})\x01")
+BEGIN = re.compile(rb"8=FIX(?:\.4\.4|T\.1\.1)\x019=")  # FIX 5.0 and its service packs travel as FIXT.1.1
+HEADER = re.compile(BEGIN.pattern + rb"(\d{1,6})\x01")
 TRAILER = re.compile(rb"10=(\d{3})\x01")
 TRAILER_SIZE = len(b"10=123\x01")
-DATA = {b"90": b"91", b"93": b"89", b"95": b"96", b"354": b"355"}  # length field: the field that may hold any bytes
+
+# A data field may hold any bytes, separators too; a length field in front of it says how many. These are all pairs of
+# FIX 4.4, and of FIX 5.0 SP2 with its extension packs. The tag of most data fields is one more than that of the length:
+LENGTHS = """
+90 95 212 348 350 352 354 356 358 360 362 364 445 618 621 1184 1277 1280 1282 1397 1401 1403 1468 1578 1620 1664 1733
+1871 1874 2072 2074 2111 2179 2287 2351 2481 2637 2651 2665 2715 2718 2721 2797 2971 40004 40008 40978 40980 40982
+40984 40986 40988 41083 41101 41107 41256 41320 41324 41458 41476 41482 41653 41710 41806 41811 41873 41969 42025
+42171 42451 42652 42947
+"""
+DATA = {b"%d" % length: b"%d" % (length + 1) for length in map(int, LENGTHS.split())}
+DATA |= {b"93": b"89", b"1525": b"1527", b"1678": b"1697", b"2372": b"2371", b"2494": b"2493", b"2522": b"2521"}
+DATA |= {b"2802": b"2801", b"2809": b"2808", b"2815": b"2814"}
+DATA |= {b"43109": b"42684", b"43110": b"42486", b"43111": b"42982"}
+
 REQUIRED = {b"35", b"49", b"56", b"34", b"52"}
 
 
@@ -99,7 +112,8 @@ class Tape:
     def take(self) -> tuple[int, memoryview] | None:
         """The next message and its number, counted from 0; None at the end."""
         with self._lock:
-            while (start := self._content.find(BEGIN, self._at)) >= 0:
+            while (begin := BEGIN.search(self._content, self._at)) is not None:
+                start = begin.start()
                 number = self._sequence
                 self._sequence += 1
                 try:
@@ -210,7 +224,9 @@ def check(path: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, nargs="?", metavar="SESSION", help="FIX 4.4 messages, one after another")
+    parser.add_argument(
+        "source", type=Path, nargs="?", metavar="SESSION", help="FIX 4.4 or 5.0 messages, one after another"
+    )
     parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="what to append to")
     parser.add_argument("--check", action="store_true", help="read an archive, and tell how much of it is whole")
     parser.add_argument("--threads", type=int, default=4, metavar="N", help="parsers (%(default)s)")

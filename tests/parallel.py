@@ -65,6 +65,8 @@ ALONE = {
         "test_without_free_descriptors_waits_across_threads_still_work": CHILDREN,
     },
     "test_mux": CHILDREN,
+    "test_mux_hostile": CHILDREN,
+    "test_mux_storm": CHILDREN,
     "test_native": {"test_without_the_door_the_import_says_why": CHILDREN},
     "test_native_examples": CHILDREN,
     "test_native_exit": CHILDREN,

@@ -12,7 +12,10 @@ import termios
 import pytest
 from harness import SLOWNESS
 
-from nexus_channels import RecvError, __main__, _bench, mpsc
+from nexus_channels import RecvError, __main__, mpsc
+from nexus_channels._programs.bench import command as bench
+from nexus_channels._programs.bench.contenders import CONTENDERS, NEXUS, Ends
+from nexus_channels._programs.bench.threads import spawn
 
 pytestmark = [pytest.mark.timeout(120 * SLOWNESS), pytest.mark.watchdog(120 * SLOWNESS)]
 
@@ -21,7 +24,7 @@ STANDARD = ["queue.SimpleQueue", "queue.Queue", "asyncio.Queue"]
 
 @pytest.fixture
 def little(monkeypatch):
-    monkeypatch.setattr(_bench, "SHORT", ["try_pair", "pingpong_thread_loop"])
+    monkeypatch.setattr(bench, "SHORT", ["try_pair", "pingpong_thread_loop"])
 
 
 def test_it_prints_a_table_a_scenario(tmp_path):
@@ -36,8 +39,8 @@ def test_it_prints_a_table_a_scenario(tmp_path):
         stdin=subprocess.DEVNULL,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert all(f"\n{name}: " in done.stdout for name in _bench.SHORT)
-    assert all(f"\n{name} " in done.stdout for name in _bench.NEXUS + STANDARD)
+    assert all(f"\n{name}: " in done.stdout for name in bench.SHORT)
+    assert all(f"\n{name} " in done.stdout for name in NEXUS + STANDARD)
 
 
 def test_every_row_has_a_time_a_spread_and_a_ratio(little, capsys):
@@ -53,21 +56,21 @@ def test_every_row_has_a_time_a_spread_and_a_ratio(little, capsys):
 
 def test_progress_is_told_step_by_step(little):
     told = []
-    for _ in _bench.run(quick=True, progress=told.append):
+    for _ in bench.run(quick=True, progress=told.append):
         pass
     assert len(set(told)) == 1
     assert len(told) == told[0]
 
 
 def test_a_contender_that_fails_its_check_stops_it(little, monkeypatch):
-    deque = _bench.CONTENDERS["collections.deque"]
+    deque = CONTENDERS["collections.deque"]
     monkeypatch.setitem(
-        _bench.CONTENDERS,
+        CONTENDERS,
         deque.name,
-        deque._replace(ends=lambda d: _bench.Ends(try_send=d.append, try_recv=lambda: d[0])),
+        deque._replace(ends=lambda d: Ends(try_send=d.append, try_recv=lambda: d[0])),
     )
     with pytest.raises(AssertionError):
-        list(_bench.run(quick=True))
+        list(bench.run(quick=True))
 
 
 def test_what_a_thread_of_it_raises_is_raised():
@@ -75,13 +78,13 @@ def test_what_a_thread_of_it_raises_is_raised():
         raise LookupError("in the thread")
 
     with pytest.raises(LookupError, match="in the thread"):
-        _bench.spawn(fail).join()
-    assert _bench.spawn(divmod, 7, 2).join() == (3, 1)
+        spawn(fail).join()
+    assert spawn(divmod, 7, 2).join() == (3, 1)
 
 
 def test_a_thread_of_it_that_does_not_end_is_named():
     tx, rx = mpsc.channel(1)
-    thread = _bench.spawn(rx.recv_blocking)
+    thread = spawn(rx.recv_blocking)
     with pytest.raises(TimeoutError, match="recv_blocking still runs after 0 s"):
         thread.join(timeout=0)
     tx.close()
@@ -92,7 +95,8 @@ def test_a_thread_of_it_that_does_not_end_is_named():
 def test_a_terminal_sees_a_progress_bar(tmp_path):
     pytest.importorskip("tqdm")
     code = (
-        "import sys; from nexus_channels import __main__, _bench; _bench.SHORT[1:] = [];"
+        "import sys; from nexus_channels import __main__; from nexus_channels._programs.bench.scenarios import SHORT;"
+        "SHORT[1:] = [];"
         "sys.exit(__main__.main(['bench', '--quick']))"
     )
     outer, inner = pty.openpty()

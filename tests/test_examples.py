@@ -192,6 +192,39 @@ def test_a_damaged_message_is_rejected_and_no_other(tmp_path, reason):
     assert archived(tmp_path / "archive") == {n: sound[n] for n in sound if n not in (1, 2000, 3999)}
 
 
+# All of FIX 4.4, and those that FIX 5.0 SP2 was published with; 93 and 89 are the pair that is out of order.
+PAIRS_OF_4_4 = [(90, 91), (93, 89), (95, 96), (212, 213), (348, 349), (350, 351), (352, 353), (354, 355), (356, 357)]
+PAIRS_OF_4_4 += [(358, 359), (360, 361), (362, 363), (364, 365), (445, 446), (618, 619), (621, 622)]
+PAIRS_OF_5_0 = [(1184, 1185), (1277, 1278), (1280, 1281), (1282, 1283), (1397, 1398), (1401, 1402), (1403, 1404)]
+PAIRS_OF_5_0 += [(1468, 1469), (1525, 1527), (1678, 1697), (2372, 2371), (41101, 41102), (43109, 42684)]
+
+
+def message(begin, *fields):
+    head = [(35, b"B"), (34, b"7"), (49, b"GATEWAY"), (52, b"20261120-14:30:00"), (56, b"BROKER")]
+    body = b"".join(b"%d=%b\x01" % field for field in [*head, *fields])
+    return signed(b"8=%b\x019=%d\x01%b10=000\x01" % (begin, len(body), body))
+
+
+@pytest.mark.parametrize(
+    ("begin", "length", "data"),
+    [(begin, *pair) for begin in (b"FIX.4.4", b"FIXT.1.1") for pair in PAIRS_OF_4_4]
+    + [(b"FIXT.1.1", *pair) for pair in PAIRS_OF_5_0],
+)
+def test_a_data_field_may_hold_separators_and_whole_messages(tmp_path, begin, length, data):
+    inner = b"\x0110=000\x01 text " + message(b"FIX.4.4", (58, b"inner"))
+    outer = message(begin, (length, b"%d" % len(inner)), (data, inner), (58, b"after"))
+    following = message(begin, (58, b"the next"))
+    (tmp_path / "session").write_bytes(outer + b"\n" + following)
+    assert fix.archive(tmp_path / "session", tmp_path / "archive", threads=2, capacity=1 << 12) == (2, [])
+    assert archived(tmp_path / "archive") == {0: outer, 1: following}
+    assert fix.verify(memoryview(outer))[b"%d" % data] == inner
+
+
+def test_no_field_is_both_a_length_and_data():
+    assert len(fix.DATA) == len(set(fix.DATA.values())) == 84
+    assert not fix.DATA.keys() & set(fix.DATA.values())
+
+
 def test_an_archive_cut_anywhere_can_be_read_up_to_there(tmp_path):
     path = tmp_path / "archive"
     run("fix_archive", SESSION, path, "--threads", 2)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from harness import FREE_THREADED, GIL_ENABLED, run_child
 
 import nexus_channels
 from nexus_channels import __main__, _core
+from nexus_channels._programs import info as program
 
 
 def run(*arguments, code=0):
@@ -24,6 +26,16 @@ def run(*arguments, code=0):
 @pytest.fixture(scope="module")
 def info():
     return {line[:15].strip(): line[16:] for line in run("info").stdout.splitlines()}
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["--help"], ["mux", "--help"]])
+def test_a_reader_of_the_output_may_go_away(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-P", "-m", "nexus_channels", *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_version():
@@ -71,7 +83,7 @@ def test_importing_every_module_leaves_the_gil_off():
     script = """
 import importlib, pkgutil, sys
 import nexus_channels
-for module in pkgutil.iter_modules(nexus_channels.__path__, "nexus_channels."):
+for module in pkgutil.walk_packages(nexus_channels.__path__, "nexus_channels."):
     if module.name.rpartition(".")[2] not in ("__main__", "native"):  # the program; the door, which is not built
         importlib.import_module(module.name)
         assert not sys._is_gil_enabled(), module.name
@@ -100,7 +112,7 @@ def test_info_tells_what_is_missing(monkeypatch, capsys):
     assert rows["native door"].startswith("not built: ")
     for enabled, said in ((True, "yes, but the GIL was turned on"), (False, "yes, running without the GIL")):
         monkeypatch.setattr(sys, "_is_gil_enabled", lambda enabled=enabled: enabled, raising=False)
-        assert __main__._free_threaded(True) == said
+        assert program._free_threaded(True) == said
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["info", "too", "much"], ["mux"], ["mux", "a.log"]])

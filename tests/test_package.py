@@ -96,7 +96,7 @@ def run_installed(installed, code):
 
 
 def python_sources():
-    return {f"nexus_channels/{path.name}" for path in (TREE / "nexus_channels").glob("*.py")}
+    return {str(path.relative_to(TREE)) for path in (TREE / "nexus_channels").rglob("*.py")}
 
 
 def public_headers():

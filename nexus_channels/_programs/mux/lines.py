@@ -1,0 +1,72 @@
+"""Lines out of chunks: whole ones, and parts of those that are too long."""
+
+from collections.abc import Iterator
+
+__all__ = ["CHUNK", "LONGEST", "Lines", "cut", "tagged"]
+
+CHUNK = 1 << 16  # bytes read at once
+LONGEST = 1 << 20  # bytes of the longest line that is archived in one piece
+MANY = 1000  # pieces of an unfinished line that are kept apart: each costs more memory than the bytes in it
+
+
+class Lines:
+    """Puts the chunks of one file together to lines, and keeps the line that is not finished yet."""
+
+    def __init__(self, longest: int = LONGEST) -> None:
+        self._longest = longest
+        self._pieces: list[bytes] = []
+        self.begun = 0  # bytes of the unfinished line
+
+    def add(self, chunk: bytes) -> Iterator[tuple[bytes, bool]]:
+        """What the chunk finishes: (lines with their newlines, True), or (a part of a longer line, False)."""
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            first = chunk.find(b"\n")
+            if self.begun + first > self._longest:
+                yield from self._keep(chunk[:first])
+                chunk, end = chunk[first:], end - first
+            text = b"".join((*self._pieces, chunk[:end])) if self._pieces or end < len(chunk) else chunk
+            # Kept before the lines are handed on: nothing is forgotten if nobody takes them.
+            self._begin(chunk[end:])
+            yield text, True
+            chunk = b""
+        yield from self._keep(chunk)
+
+    def take(self) -> bytes:
+        """The unfinished line, which is forgotten."""
+        text = b"".join(self._pieces)
+        self._begin(b"")
+        return text
+
+    def _begin(self, piece: bytes) -> None:
+        self._pieces = [piece] if piece else []
+        self.begun = len(piece)
+
+    def _keep(self, piece: bytes) -> Iterator[tuple[bytes, bool]]:
+        if piece:
+            self._pieces.append(piece)
+            self.begun += len(piece)
+        if self.begun <= self._longest and len(self._pieces) < MANY:
+            return
+        text = self.take()
+        while len(text) > self._longest:
+            part, text = text[: self._longest], text[self._longest :]
+            self._begin(text)
+            yield part, False
+        self._begin(text)
+
+
+def tagged(text: bytes, prefix: bytes) -> bytes:
+    """Lines as they stand in the archive: each behind the prefix. `text` ends with a newline."""
+    return (prefix + text.replace(b"\n", b"\n" + prefix))[: -len(prefix)]
+
+
+def cut(text: bytes, limit: int) -> Iterator[tuple[int, int, int]]:
+    """The messages to send a text in, as (start, end, lines): each ends with a newline, or else has none in it."""
+    start = 0
+    while start < len(text):
+        end = text.rfind(b"\n", start, start + limit) + 1
+        lines = text.count(b"\n", start, end) if end else 0
+        end = end or min(start + limit, len(text))
+        yield start, end, lines
+        start = end
