@@ -303,14 +303,14 @@ def test_an_error_in_the_middle_of_reading_is_told(tmp_path):
 
 def test_what_was_read_before_an_error_is_kept(tmp_path, monkeypatch):
     (tmp_path / "a.log").write_bytes(b"one\ntwo")
-    pread = os.pread
+    real = reading.Input.read
 
-    def failing(fd, size, position):
-        if position == 7:
+    def failing(file):
+        if file.position:
             raise OSError(5, "Input/output error")
-        return pread(fd, size, position)
+        return real(file)
 
-    monkeypatch.setattr(os, "pread", failing)
+    monkeypatch.setattr(reading.Input, "read", failing)
     job = jobs.Mux([str(tmp_path / "a.log")], str(tmp_path / "archive"), capacity=1024, in_bytes=bool(mode))
     job.run()
     assert (tmp_path / "archive").read_bytes() == b"a.log\tone\na.log\\+\ttwo\n"
