@@ -132,23 +132,15 @@ static int raise_failure(Call *call)
 {
     PyObject *failure = call->failure;
     call->failure = NULL;
-    PyErr_Restore(Py_NewRef(Py_TYPE(failure)), failure, PyException_GetTraceback(failure));
+    core_give_error(failure);
     return -1;
 }
 
 /* The source has ended, by an exception that is set or not. */
 static void end_of_source(Call *call)
 {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (type != NULL) {
-        PyErr_NormalizeException(&type, &value, &traceback);
-        if (traceback != NULL)
-            PyException_SetTraceback(value, traceback);
-        call->failure = value;
-        Py_DECREF(type);
-        Py_XDECREF(traceback);
-    }
+    if (PyErr_Occurred())
+        call->failure = core_take_error();
     Py_CLEAR(call->source);
 }
 
@@ -250,8 +242,6 @@ PyObject *endpoint_send_many_blocking(PyObject *self, PyObject *const *args, Py_
     return result;
 }
 
-enum { BATCH = 64 }; /* taken at once from a source */
-
 /* As much from the call's source as there is room for: STEP_READY, or STEP_ERROR with an exception set; *sent counts.
  */
 static step try_send_source(Call *call, Py_ssize_t *sent)
@@ -260,7 +250,7 @@ static step try_send_source(Call *call, Py_ssize_t *sent)
     while (call->source != NULL || call->failure != NULL) {
         if (call->failure == NULL && room_left(c) < c->payload->least)
             break;
-        int more = call_refill(call, BATCH);
+        int more = call_refill(call, CALL_BATCH);
         if (more <= 0)
             return more < 0 ? STEP_ERROR : STEP_READY;
         step s = try_call(call, NULL);

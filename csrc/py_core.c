@@ -201,8 +201,7 @@ bool core_interrupted(void)
     return by_handler;
 }
 
-/* The current exception as an object, with its traceback. */
-static PyObject *take_error(void)
+PyObject *core_take_error(void)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -214,7 +213,7 @@ static PyObject *take_error(void)
     return value;
 }
 
-static void give_error(PyObject *error)
+void core_give_error(PyObject *error)
 {
     PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
 }
@@ -226,7 +225,7 @@ static _Atomic int postponed;
 static int raise_now(void *error)
 {
     atomic_fetch_sub_explicit(&postponed, 1, memory_order_relaxed); /* this thread's own */
-    give_error(error);
+    core_give_error(error);
     return -1;
 }
 
@@ -242,17 +241,17 @@ static void postpone(PyObject *error)
     if (Py_AddPendingCall(raise_now, error) == 0)
         return;
     atomic_fetch_sub_explicit(&postponed, 1, memory_order_relaxed); /* this thread's own */
-    give_error(error); /* too many wait to be raised already */
+    core_give_error(error); /* too many wait to be raised already */
     PyErr_WriteUnraisable(NULL);
 }
 
-void core_postpone(void) { postpone(take_error()); }
+void core_postpone(void) { postpone(core_take_error()); }
 
 bool core_try_again(interruptions *kept)
 {
     if (kept->n == INTERRUPTIONS || !core_interrupted())
         return false;
-    kept->of[kept->n++] = take_error();
+    kept->of[kept->n++] = core_take_error();
     return true;
 }
 

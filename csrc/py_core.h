@@ -167,6 +167,9 @@ bool core_parse_timeout(PyObject *arg, double *seconds);
  *
  * Is the current exception such an interruption? */
 bool core_interrupted(void);
+/* The current exception as an object, with its traceback: taken, and set again, which takes the object over. */
+PyObject *core_take_error(void);
+void core_give_error(PyObject *error);
 /* Hand the current exception on: this thread raises it at its next bytecode, or in a blocking call before it sleeps. */
 void core_postpone(void);
 /* To try once more what was interrupted.  What interrupted it is kept until the end, or it would do so again. */
@@ -326,6 +329,7 @@ void call_send_many_timed_out(Call *call);
 /* All that was taken from call->source is sent: take up to `most` more, as far as there is room, or one.  1: there is
  * something to send; 0: that was all; -1 with an exception set.  Runs Python code. */
 int call_refill(Call *call, Py_ssize_t most);
+enum { CALL_BATCH = 64 }; /* so many at once, where no loop has to go on meanwhile */
 /* Let go of what the call holds, but for its endpoint. */
 void call_clear(Call *call);
 /* The call has failed with the current exception: what its source has ended with becomes that one's context. */
@@ -573,8 +577,6 @@ void *loop_task(core_state *st);
 
 /* py_wait.c */
 int wait_add_types(PyObject *module, core_state *st);
-/* Ready awaits, or items of one call, that may pass before the task has to look whether it must yield. */
-Py_ssize_t wait_allowance(core_state *st);
 /* Tell those on `side` who can go on now; for when the gate's flag says that somebody wants to know. */
 void gate_notify(chan_block *b, int side, nc_box **kicks);
 /* Leave the line for good, and hand on what the waiter was called for but did not take: to the next in line,

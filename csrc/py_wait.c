@@ -291,7 +291,8 @@ __attribute__((noinline)) static bool pace_spent(core_state *st)
 /* One look at two integers, mostly. */
 static inline bool pace_due(core_state *st) { return pace_of(st)->left < 0 && pace_spent(st); }
 
-Py_ssize_t wait_allowance(core_state *st)
+/* Items of one call that may pass before the task has to look whether it must yield. */
+static Py_ssize_t pace_allowance(core_state *st)
 {
     int left = pace_of(st)->left;
     return left < 1 ? 1 : left;
@@ -530,7 +531,7 @@ static int awaitable_more(Awaitable *aw, PyObject **out, nc_box **kicks)
     core_state *st = aw->st;
     if (pace_due(st)) /* `value` is sent, so it may be filled at the next step as well as now */
         return awaitable_pause(aw, out);
-    int more = call_refill(&aw->call, wait_allowance(st)), s;
+    int more = call_refill(&aw->call, pace_allowance(st)), s;
     if (more > 0)
         pace_of(st)->left -= (int)PyList_GET_SIZE(aw->call.value);
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
@@ -1637,15 +1638,13 @@ static step run_blocking(Call *call, double deadline, PyObject **out)
     return park(call, left, out);
 }
 
-enum { BATCH = 64 }; /* what a call takes at once from its source */
-
 PyObject *wait_blocking(Call *call, double timeout)
 {
     PyObject *out = NULL;
     double deadline = timeout > 0 ? monotonic() + timeout : timeout;
     step s = run_blocking(call, deadline, &out);
     while (s == STEP_READY && has_more(call)) {
-        int more = call_refill(call, BATCH);
+        int more = call_refill(call, CALL_BATCH);
         if (more == 0)
             break;
         s = more < 0 ? STEP_ERROR : run_blocking(call, deadline, &out);
