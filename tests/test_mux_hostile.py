@@ -1,6 +1,7 @@
 """The log multiplexer among rotations, limits, closed streams and signals, as a service meets them."""
 
 import contextlib
+import ctypes
 import io
 import json
 import os
@@ -173,6 +174,27 @@ def test_a_stop_is_prompt_and_bounded_and_tells_what_was_not_read(tmp_path, told
     assert unread > size / 10
     assert took < DEADLINE / 4
     assert "every line that was read is in" in told.text()
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "tgkill"), reason="this system cannot signal one thread of another process"
+)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_that_another_thread_gets_ends_it_all_the_same(tmp_path, environment, number, code):
+    """Nothing would end the main thread's wait, in which alone a handler runs. The same holds for a signal that comes
+    when the main thread is just about to wait, but that moment cannot be hit on purpose."""
+    log = tmp_path / "a.log"
+    log.write_bytes(numbered(10))
+    with started(log, "-o", tmp_path / "archive", "-f", env=environment) as process:
+        archived(tmp_path / "archive", 10)
+        threads = pathlib.Path(f"/proc/{process.pid}/task")
+        main = threads / str(process.pid) / "stat"
+        until(lambda: main.read_text().rpartition(")")[2].split()[0] == "S", "the main thread waits")
+        other = next(int(thread.name) for thread in threads.iterdir() if int(thread.name) != process.pid)
+        assert ctypes.CDLL(None).tgkill(process.pid, other, number) == 0
+        _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == code, err
+    assert by_source(tmp_path / "archive")["a.log"] == lines_of(log)
 
 
 # ---- rotations -----------------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ the archive: copied into the ring by the reader, written to the archive out of t
 """
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import stat
 import struct
 import threading
@@ -183,12 +185,13 @@ class Mux:
         self._archive.open()  # a pipe waits here for its reader
         self._opening = False
         try:
-            check_descriptors(4)
+            check_descriptors(6)
             # The loop takes its descriptors before readers take all that there are.
             with asyncio.Runner() as runner:
                 self._loop = runner.get_loop()
                 try:
-                    runner.run(self._run(show_progress))
+                    with woken_by_signals(self._loop):
+                        runner.run(self._run(show_progress))
                 finally:
                     self._loop = None
         finally:
@@ -434,6 +437,28 @@ def emit_blocks(source: Source, tx: mpsc_bytes.Sender, text: bytes, whole: bool)
             with claim as room:
                 HEAD.pack_into(room, 0, label.number, lines)
                 room[HEAD.size :] = view[start:end]
+
+
+@contextlib.contextmanager
+def woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Have every signal end the loop's wait, so that its handler runs.
+
+    A signal may come when the loop is about to wait, or to another thread; its handler waits then, too.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run elsewhere
+        return
+    bell, hear = socket.socketpair()
+    with bell, hear:
+        bell.setblocking(False)
+        hear.setblocking(False)
+        loop.add_reader(hear, hear.recv, 4096)
+        before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(hear)
 
 
 def check_descriptors(count: int) -> None:
