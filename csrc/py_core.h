@@ -589,8 +589,11 @@ int line_up(chan_block *b, int side, nc_waiter *w, uint64_t least, uint64_t shar
 /* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
  * references, also when it fails. */
 PyObject *wait_new(const Call *call, double timeout);
-/* The same for one item, sent (a value) or received (NULL); takes references of its own. */
-PyObject *wait_new_one(const call_op *op, Endpoint *ep, PyObject *value, double timeout);
+/* The same for one item, sent or received; they take references of their own, and wait as long as it takes. */
+PyObject *wait_new_give(const call_op *op, Endpoint *ep, PyObject *value);
+PyObject *wait_new_take(const call_op *op, Endpoint *ep);
+/* Give a new one its timeout, if it has any (>= 0).  Passes it, or NULL, on. */
+PyObject *wait_within(PyObject *awaitable, double timeout);
 void wait_free_spares(core_state *st);
 int wait_traverse_spares(core_state *st, visitproc visit, void *arg);
 /* Look once, and again if that was in vain because of waiters who will never come.  The result as in look. */

@@ -399,7 +399,7 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n
     PyObject *held = checked_payload(ep->chan, args[0]);
     if (held == NULL)
         return NULL;
-    PyObject *awaitable = endpoint_idle(ep) ? wait_new_one(&send_op, ep, held, timeout) : NULL;
+    PyObject *awaitable = endpoint_idle(ep) ? wait_within(wait_new_give(&send_op, ep, held), timeout) : NULL;
     Py_DECREF(held);
     return awaitable;
 }
@@ -786,7 +786,7 @@ static PyObject *receive(PyObject *self, const call_op *op, PyObject *const *arg
     double timeout;
     if (!core_parse_none(ep->chan->st, op->name, args, n, kwnames, &timeout) || !endpoint_idle(ep))
         return NULL;
-    return wait_new_one(op, ep, NULL, timeout);
+    return wait_within(wait_new_take(op, ep), timeout);
 }
 
 __attribute__((noinline)) static PyObject *receive_blocking(Endpoint *ep, const call_op *op, double timeout)

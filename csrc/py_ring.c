@@ -215,13 +215,13 @@ __attribute__((noinline)) static PyObject *send_within(Endpoint *ep, PyObject *c
     double timeout;
     if (!core_parse_one(ep->chan->st, "send", args, n, kwnames, &timeout))
         return NULL;
-    return wait_new_one(&send_op, ep, args[0], timeout);
+    return wait_within(wait_new_give(&send_op, ep, args[0]), timeout);
 }
 
 static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     if (n == 1 && kwnames == NULL)
-        return wait_new_one(&send_op, (Endpoint *)self, args[0], -1);
+        return wait_new_give(&send_op, (Endpoint *)self, args[0]);
     return send_within((Endpoint *)self, args, n, kwnames);
 }
 
@@ -421,13 +421,13 @@ __attribute__((noinline)) static PyObject *recv_within(Endpoint *ep, PyObject *c
     double timeout;
     if (!core_parse_none(ep->chan->st, "recv", args, n, kwnames, &timeout))
         return NULL;
-    return wait_new_one(&recv_op, ep, NULL, timeout);
+    return wait_within(wait_new_take(&recv_op, ep), timeout);
 }
 
 static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     if (n == 0 && kwnames == NULL)
-        return wait_new_one(&recv_op, (Endpoint *)self, NULL, -1);
+        return wait_new_take(&recv_op, (Endpoint *)self);
     return recv_within((Endpoint *)self, args, n, kwnames);
 }
 
@@ -484,7 +484,7 @@ static PyObject *receiver_next(PyObject *self)
     return value != NULL ? value : recv_blocking_slowly((Endpoint *)self, &next_op, -1);
 }
 
-static PyObject *receiver_anext(PyObject *self) { return wait_new_one(&anext_op, (Endpoint *)self, NULL, -1); }
+static PyObject *receiver_anext(PyObject *self) { return wait_new_take(&anext_op, (Endpoint *)self); }
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 

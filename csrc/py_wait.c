@@ -144,7 +144,7 @@ int wait_traverse_line(nc_gate *g, visitproc visit, void *arg)
  *
  * tokio gives each task 128 operations between two yields, trio a checkpoint each. */
 #define TURN 1000000 /* ns */
-enum { CHECK = 32, MEASURE = 2 * CHECK, MEASURE_AGAIN = 8 * CHECK };
+enum { CHECK = 64, MEASURE = CHECK, MEASURE_AGAIN = 4 * CHECK, MOST = 16 * CHECK };
 enum { FIRST = 4 }; /* calls, after which somebody who may be new and slow is looked at */
 enum { LEAST = 8 }; /* calls, of a task that competes with others */
 
@@ -188,7 +188,7 @@ static void pace_share(pace *p, Endpoint *ep)
     if (rivals < 2)
         return;
     uint64_t all = c->ring != NULL ? c->ring->capacity : c->log->capacity / 64, even = all / rivals;
-    p->left = p->run = even < LEAST ? LEAST : even < CHECK * CHECK ? (int)even : CHECK * CHECK;
+    p->left = p->run = even < LEAST ? LEAST : even < MOST ? (int)even : MOST;
     p->shares = true;
 }
 
@@ -317,7 +317,7 @@ typedef struct Awaitable {
     bool expired; /* the timer went off */
     bool requeue; /* a part of it went: it goes to the end of the line */
     bool paused; /* it has yielded */
-    bool worn; /* more than op, ep, value, timeout and state is not as awaitable_reset() leaves it */
+    bool worn; /* more than op, ep, value and state is not as awaitable_reset() leaves it */
     bool running; /* inside a step: Python code that it runs cannot step it again */
 } Awaitable;
 
@@ -666,6 +666,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->origin == NULL) {
         aw->worn = aw->paused = aw->expired = aw->call.late = false; /* one item, gone: that is all there was */
         aw->call.least = aw->call.share = 1;
+        aw->timeout = -1;
     }
     Py_XDECREF(was);
     settle_soon(c, kicks);
@@ -710,11 +711,10 @@ __attribute__((noinline)) static Awaitable *awaitable_make(core_state *st, PyTyp
 static inline Awaitable *awaitable_kept(core_state *st, bool claims)
 {
     unsigned n = st->spare[claims].n;
-    PyObject *aw = n > 0 ? st->spare[claims].of[n - 1] : NULL;
-    if (aw == NULL || Py_REFCNT(aw) != 1)
+    if (n == 0 || Py_REFCNT(st->spare[claims].of[n - 1]) != 1)
         return NULL;
     st->spare[claims].n = n - 1;
-    return (Awaitable *)aw;
+    return (Awaitable *)st->spare[claims].of[n - 1];
 }
 
 /* Let go of the last one kept if a user has got hold of it: it is not to be used again. */
@@ -765,7 +765,7 @@ int wait_traverse_spares(core_state *st, visitproc visit, void *arg)
 }
 
 /* A new one, where none is kept or the next is a user's. */
-static Awaitable *awaitable_other(core_state *st, bool claims)
+__attribute__((noinline)) static Awaitable *awaitable_other(core_state *st, bool claims)
 {
     awaitable_give_away(st, claims);
     return awaitable_make(st, claims ? st->claim_awaitable_type : st->awaitable_type);
@@ -794,7 +794,7 @@ static PyObject *origin_here(int depth)
 }
 
 /* sys.set_coroutine_origin_tracking_depth() holds for us, too. */
-static inline int origin_depth(core_state *st)
+static int origin_depth(core_state *st)
 {
 #if PY_VERSION_HEX >= 0x030D0000
     (void)st;
@@ -802,6 +802,16 @@ static inline int origin_depth(core_state *st)
 #else
     const PyThreadState *now = st->tstate != NULL ? *st->tstate : _PyThreadState_UncheckedGet();
     return now->coroutine_origin_tracking_depth;
+#endif
+}
+
+/* True where it is known at once that nobody asks for it. */
+static inline bool origin_unasked(core_state *st)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return origin_depth(st) <= 0;
+#else
+    return st->tstate != NULL && (*st->tstate)->coroutine_origin_tracking_depth <= 0;
 #endif
 }
 
@@ -834,35 +844,74 @@ PyObject *wait_new(const Call *call, double timeout)
     return depth > 0 ? awaitable_from_here(aw, depth) : (PyObject *)aw;
 }
 
-static inline PyObject *awaitable_one(Awaitable *aw, const call_op *op, Endpoint *ep, PyObject *value, double timeout)
+__attribute__((noinline)) static PyObject *awaitable_and_origin(Awaitable *aw)
 {
-    aw->call.op = op;
-    aw->call.ep = (Endpoint *)Py_NewRef(ep);
-    aw->call.value = Py_XNewRef(value);
-    aw->timeout = timeout;
-    aw->state = CREATED;
-    int depth = origin_depth(aw->st); /* last: it may be a call, and there is little to be kept over it */
+    int depth = origin_depth(aw->st);
     return depth > 0 ? awaitable_from_here(aw, depth) : (PyObject *)aw;
 }
 
-__attribute__((noinline)) static PyObject *wait_new_one_slowly(const call_op *op, Endpoint *ep, PyObject *value,
-                                                               double timeout)
+/* For a call that moves one item: what a spare has already is not written, and what is done rarely is done at the very
+ * end, so that there is nothing to be kept over it. */
+static inline PyObject *awaitable_begins(Awaitable *aw, const call_op *op, Endpoint *ep)
+{
+    aw->call.op = op;
+    aw->call.ep = (Endpoint *)Py_NewRef(ep);
+    aw->state = CREATED;
+    return origin_unasked(aw->st) ? (PyObject *)aw : awaitable_and_origin(aw);
+}
+
+static inline PyObject *awaitable_gives(Awaitable *aw, const call_op *op, Endpoint *ep, PyObject *value)
+{
+    aw->call.value = Py_NewRef(value);
+    return awaitable_begins(aw, op, ep);
+}
+
+__attribute__((noinline)) static PyObject *wait_new_give_slowly(const call_op *op, Endpoint *ep, PyObject *value)
 {
     Awaitable *aw = awaitable_other(ep->chan->st, false);
-    return aw != NULL ? awaitable_one(aw, op, ep, value, timeout) : NULL;
+    return aw != NULL ? awaitable_gives(aw, op, ep, value) : NULL;
 }
 
-/* The same for a call that moves one item: what a spare has already is not written. */
-PyObject *wait_new_one(const call_op *op, Endpoint *ep, PyObject *value, double timeout)
+__attribute__((noinline)) static PyObject *wait_new_take_slowly(const call_op *op, Endpoint *ep)
+{
+    Awaitable *aw = awaitable_other(ep->chan->st, false);
+    return aw != NULL ? awaitable_begins(aw, op, ep) : NULL;
+}
+
+PyObject *wait_new_give(const call_op *op, Endpoint *ep, PyObject *value)
 {
     Awaitable *aw = awaitable_kept(ep->chan->st, false);
-    return aw != NULL ? awaitable_one(aw, op, ep, value, timeout) : wait_new_one_slowly(op, ep, value, timeout);
+    return aw != NULL ? awaitable_gives(aw, op, ep, value) : wait_new_give_slowly(op, ep, value);
 }
 
-/* At its first step: must it yield before it looks? */
+PyObject *wait_new_take(const call_op *op, Endpoint *ep)
+{
+    Awaitable *aw = awaitable_kept(ep->chan->st, false);
+    return aw != NULL ? awaitable_begins(aw, op, ep) : wait_new_take_slowly(op, ep);
+}
+
+PyObject *wait_within(PyObject *awaitable, double timeout)
+{
+    Awaitable *aw = (Awaitable *)awaitable;
+    if (aw != NULL && timeout >= 0) {
+        aw->timeout = timeout;
+        aw->worn = true;
+    }
+    return awaitable;
+}
+
+/* At its first step: must it yield before it looks?  With a GIL a collection may come in, and with it Python code that
+ * tries to step the same awaitable. */
 static bool awaitable_must_pause(Awaitable *aw, Endpoint *ep)
 {
-    return aw->call.op->paced && pace_due(aw->st) && !rivals_gone(ep);
+    if (!aw->call.op->paced || pace_of(aw->st)->left >= 0)
+        return false;
+    if (!NC_FREE_THREADED)
+        aw->running = true;
+    bool must = pace_spent(aw->st) && !rivals_gone(ep);
+    if (!NC_FREE_THREADED)
+        aw->running = false;
+    return must;
 }
 
 /* The first look of a new awaitable, with which most end: with a GIL nothing has to be held for it. */
@@ -938,29 +987,31 @@ static int awaitable_run(Awaitable *aw, PyObject **out)
 }
 
 /* Who takes no GIL, a native thread, may have lined up since the other side's flag was looked at. */
-__attribute__((noinline)) static PyObject *tell_native(Endpoint *ep, PyObject *result)
+__attribute__((noinline)) static void tell_native(Endpoint *ep)
 {
     int other = 1 - ep->side;
-    bool asked = nc_gate_flag(&ep->chan->gate[other], memory_order_seq_cst) != 0; /* W2 */
-    return asked ? call_tell(ep, other, result) : result;
+    if (nc_gate_flag(&ep->chan->gate[other], memory_order_seq_cst) != 0) /* W2 */
+        call_tell(ep, other, NULL);
 }
 
-/* The whole life of most awaitables: the result, a new reference, or NULL without an exception. */
-static inline PyObject *awaitable_at_once(Awaitable *aw)
+/* The whole life of most awaitables: STEP_READY, or STEP_PAUSE where it has to yield first, else STEP_BLOCKED.  `out`
+ * is written before the rest is done, so that there is little to keep in registers. */
+static inline int awaitable_at_once(Awaitable *aw, PyObject **out)
 {
     PyObject *(*at_once)(Call *) = aw->call.op->at_once;
-    if (NC_FREE_THREADED || aw->state != CREATED || at_once == NULL || --aw->st->pace.left < 0)
-        return NULL;
-    PyObject *result = at_once(&aw->call);
-    if (result == NULL)
-        return NULL;
+    if (NC_FREE_THREADED || aw->state != CREATED || at_once == NULL)
+        return STEP_BLOCKED;
+    if (--aw->st->pace.left < 0 && awaitable_must_pause(aw, aw->call.ep))
+        return awaitable_pause(aw, out);
+    if ((*out = at_once(&aw->call)) == NULL)
+        return STEP_BLOCKED;
     Endpoint *ep = aw->call.ep;
     aw->state = DONE;
     aw->call.ep = NULL;
     if (ep->chan->log != NULL)
-        result = tell_native(ep, result);
+        tell_native(ep);
     Py_DECREF(ep);
-    return result;
+    return STEP_READY;
 }
 
 __attribute__((noinline)) static PySendResult awaitable_am_send_slowly(PyObject *self, PyObject *arg, PyObject **out)
@@ -984,9 +1035,16 @@ __attribute__((noinline)) static PySendResult awaitable_am_send_slowly(PyObject 
 
 static PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **out)
 {
-    if (arg == Py_None && (*out = awaitable_at_once((Awaitable *)self)) != NULL)
+    if (arg != Py_None)
+        return awaitable_am_send_slowly(self, arg, out);
+    switch (awaitable_at_once((Awaitable *)self, out)) {
+    case STEP_READY:
         return PYGEN_RETURN;
-    return awaitable_am_send_slowly(self, arg, out);
+    case STEP_PAUSE:
+        return PYGEN_NEXT;
+    default:
+        return awaitable_am_send_slowly(self, Py_None, out);
+    }
 }
 
 /* Raise StopIteration(value), which may be a tuple or an exception itself.  Steals value. */
@@ -1059,12 +1117,17 @@ static PyObject *awaitable_iternext(PyObject *self)
     PyObject *out;
     if (!stop_put_by(st))
         return NULL;
-    if ((out = awaitable_at_once((Awaitable *)self)) != NULL) {
+    switch (awaitable_at_once((Awaitable *)self, &out)) {
+    case STEP_READY:
         if (out == Py_None)
             Py_DECREF(out);
         else
             hand_over(st, out);
         return NULL;
+    case STEP_PAUSE:
+        return out;
+    default:
+        break;
     }
     switch (awaitable_run((Awaitable *)self, &out)) {
     case STEP_SLEEP:

@@ -9,10 +9,8 @@ the archive: copied into the ring by the reader, written to the archive out of t
 """
 
 import asyncio
-import contextlib
 import os
 import signal
-import socket
 import stat
 import struct
 import threading
@@ -185,13 +183,13 @@ class Mux:
         self._archive.open()  # a pipe waits here for its reader
         self._opening = False
         try:
-            check_descriptors(6)
+            check_descriptors(4)
             # The loop takes its descriptors before readers take all that there are.
             with asyncio.Runner() as runner:
                 self._loop = runner.get_loop()
+                wake_by_signals(self._loop)
                 try:
-                    with woken_by_signals(self._loop):
-                        runner.run(self._run(show_progress))
+                    runner.run(self._run(show_progress))
                 finally:
                     self._loop = None
         finally:
@@ -439,26 +437,14 @@ def emit_blocks(source: Source, tx: mpsc_bytes.Sender, text: bytes, whole: bool)
                 room[HEAD.size :] = view[start:end]
 
 
-@contextlib.contextmanager
-def woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def wake_by_signals(loop: asyncio.AbstractEventLoop) -> None:
     """Have every signal end the loop's wait, so that its handler runs.
 
-    A signal may come when the loop is about to wait, or to another thread; its handler waits then, too.
+    A signal may come when the loop is about to wait, or to another thread; its handler waits then, too. Once a loop
+    handles any signal itself, all of them are written to the pipe that wakes it; no descriptor more is needed.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # handlers run elsewhere
-        return
-    bell, hear = socket.socketpair()
-    with bell, hear:
-        bell.setblocking(False)
-        hear.setblocking(False)
-        loop.add_reader(hear, hear.recv, 4096)
-        before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            loop.remove_reader(hear)
+    if threading.current_thread() is threading.main_thread():
+        loop.add_signal_handler(signal.SIGURG, lambda: None)  # it does nothing anyway
 
 
 def check_descriptors(count: int) -> None:
