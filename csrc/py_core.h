@@ -592,7 +592,7 @@ PyObject *wait_new(const Call *call, double timeout);
 /* The same for one item, sent or received; they take references of their own, and wait as long as it takes. */
 PyObject *wait_new_give(const call_op *op, Endpoint *ep, PyObject *value);
 PyObject *wait_new_take(const call_op *op, Endpoint *ep);
-/* Give a new one its timeout, if it has any (>= 0).  Passes it, or NULL, on. */
+/* Give a new one its timeout in seconds (< 0: none).  Passes it, or NULL, on. */
 PyObject *wait_within(PyObject *awaitable, double timeout);
 void wait_free_spares(core_state *st);
 int wait_traverse_spares(core_state *st, visitproc visit, void *arg);

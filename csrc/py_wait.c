@@ -136,11 +136,11 @@ int wait_traverse_line(nc_gate *g, visitproc visit, void *arg)
  * time-out, no cancellation and no Ctrl-C would get through.  Once a task has held its loop for about TURN by awaiting
  * what was ready, its next call yields once, before it sends or takes anything.
  *
- * A clock at each call would cost as much as half the call.  So what is counted is calls, and now and then it is
- * measured how many of them take a turn: a run of calls between two looks at the clock, paid for by the CHECK calls a
- * look that came before.  The larger count of the last two runs holds, as a run may have been stopped by whatever else
- * runs on the machine.  The count is the task's own.  What is not seen, that it waited for something else than a
- * channel in between, costs a turn of the loop in a millisecond.
+ * Reading a clock at each call would cost half as much as the call.  So calls are counted, and there is a look every
+ * CHECK calls.  Some of the runs between two looks are timed, so that it is known how many calls take a turn; the
+ * larger count of the last two such runs holds, as the machine may have stopped one of them for something else.  The
+ * count is the task's own.  A wait for something else than a channel is not seen; it costs at most one turn of the loop
+ * in a millisecond.
  *
  * tokio gives each task 128 operations between two yields, trio a checkpoint each. */
 #define TURN 1000000 /* ns */
@@ -317,7 +317,7 @@ typedef struct Awaitable {
     bool expired; /* the timer went off */
     bool requeue; /* a part of it went: it goes to the end of the line */
     bool paused; /* it has yielded */
-    bool worn; /* more than op, ep, value and state is not as awaitable_reset() leaves it */
+    bool worn; /* more than op, ep, value, timeout and state is not as awaitable_reset() leaves it */
     bool running; /* inside a step: Python code that it runs cannot step it again */
 } Awaitable;
 
@@ -666,7 +666,6 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->origin == NULL) {
         aw->worn = aw->paused = aw->expired = aw->call.late = false; /* one item, gone: that is all there was */
         aw->call.least = aw->call.share = 1;
-        aw->timeout = -1;
     }
     Py_XDECREF(was);
     settle_soon(c, kicks);
@@ -815,8 +814,12 @@ static inline bool origin_unasked(core_state *st)
 #endif
 }
 
-__attribute__((noinline)) static PyObject *awaitable_from_here(Awaitable *aw, int depth)
+/* Not inlined: rarely done, and at the very end, so that there is nothing to be kept over it. */
+__attribute__((noinline)) static PyObject *awaitable_with_origin(Awaitable *aw)
 {
+    int depth = origin_depth(aw->st);
+    if (depth <= 0)
+        return (PyObject *)aw;
     aw->worn = true;
     aw->origin = origin_here(depth);
     if (aw->origin != NULL)
@@ -826,11 +829,16 @@ __attribute__((noinline)) static PyObject *awaitable_from_here(Awaitable *aw, in
     return NULL;
 }
 
+/* It is made: hand it out. */
+static inline PyObject *awaitable_new(Awaitable *aw)
+{
+    return origin_unasked(aw->st) ? (PyObject *)aw : awaitable_with_origin(aw);
+}
+
 PyObject *wait_new(const Call *call, double timeout)
 {
     core_state *st = call->ep->chan->st;
     Awaitable *aw = awaitable_kept(st, call->op->claims);
-    int depth = origin_depth(st);
     if (aw == NULL && (aw = awaitable_other(st, call->op->claims)) == NULL) {
         Call held = *call;
         call_clear(&held);
@@ -841,23 +849,16 @@ PyObject *wait_new(const Call *call, double timeout)
     aw->timeout = timeout;
     aw->state = CREATED;
     aw->worn = true;
-    return depth > 0 ? awaitable_from_here(aw, depth) : (PyObject *)aw;
+    return awaitable_new(aw);
 }
 
-__attribute__((noinline)) static PyObject *awaitable_and_origin(Awaitable *aw)
-{
-    int depth = origin_depth(aw->st);
-    return depth > 0 ? awaitable_from_here(aw, depth) : (PyObject *)aw;
-}
-
-/* For a call that moves one item: what a spare has already is not written, and what is done rarely is done at the very
- * end, so that there is nothing to be kept over it. */
+/* For a call that moves one item: what a spare has already is not written. */
 static inline PyObject *awaitable_begins(Awaitable *aw, const call_op *op, Endpoint *ep)
 {
     aw->call.op = op;
     aw->call.ep = (Endpoint *)Py_NewRef(ep);
     aw->state = CREATED;
-    return origin_unasked(aw->st) ? (PyObject *)aw : awaitable_and_origin(aw);
+    return awaitable_new(aw);
 }
 
 static inline PyObject *awaitable_gives(Awaitable *aw, const call_op *op, Endpoint *ep, PyObject *value)
@@ -893,24 +894,26 @@ PyObject *wait_new_take(const call_op *op, Endpoint *ep)
 PyObject *wait_within(PyObject *awaitable, double timeout)
 {
     Awaitable *aw = (Awaitable *)awaitable;
-    if (aw != NULL && timeout >= 0) {
+    if (aw != NULL)
         aw->timeout = timeout;
-        aw->worn = true;
-    }
     return awaitable;
 }
 
-/* At its first step: must it yield before it looks?  With a GIL a collection may come in, and with it Python code that
- * tries to step the same awaitable. */
+/* At its first step: must it yield before it looks?  The look at the pace may start a collection, and with it Python
+ * code that steps the same awaitable; with a GIL nothing else keeps it out meanwhile. */
 static bool awaitable_must_pause(Awaitable *aw, Endpoint *ep)
 {
-    if (!aw->call.op->paced || pace_of(aw->st)->left >= 0)
+    if (!aw->call.op->paced)
         return false;
-    if (!NC_FREE_THREADED)
+    if (!NC_FREE_THREADED) {
+        aw->state = BEGUN;
         aw->running = true;
-    bool must = pace_spent(aw->st) && !rivals_gone(ep);
-    if (!NC_FREE_THREADED)
+    }
+    bool must = pace_due(aw->st) && !rivals_gone(ep);
+    if (!NC_FREE_THREADED) {
+        aw->state = CREATED;
         aw->running = false;
+    }
     return must;
 }
 
@@ -1117,24 +1120,17 @@ static PyObject *awaitable_iternext(PyObject *self)
     PyObject *out;
     if (!stop_put_by(st))
         return NULL;
-    switch (awaitable_at_once((Awaitable *)self, &out)) {
-    case STEP_READY:
-        if (out == Py_None)
-            Py_DECREF(out);
-        else
-            hand_over(st, out);
-        return NULL;
-    case STEP_PAUSE:
-        return out;
-    default:
-        break;
-    }
-    switch (awaitable_run((Awaitable *)self, &out)) {
+    int s = awaitable_at_once((Awaitable *)self, &out);
+    if (s == STEP_BLOCKED)
+        s = awaitable_run((Awaitable *)self, &out);
+    switch (s) {
     case STEP_SLEEP:
     case STEP_PAUSE:
         return out;
     case STEP_READY:
-        if (out != NULL) /* NULL without an exception stands for None */
+        if (out == Py_None) /* NULL without an exception stands for None */
+            Py_CLEAR(out);
+        if (out != NULL)
             hand_over(st, out);
         return NULL;
     default:
@@ -1420,7 +1416,9 @@ static void awaitable_dealloc(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
     bool plain = !aw->worn && aw->call.ep == NULL && aw->weakrefs == NULL; /* then it has ended, and holds nothing */
-    if (!plain || !awaitable_keep(aw->st, aw, false))
+    if (plain && awaitable_keep(aw->st, aw, false))
+        aw->timeout = -1;
+    else
         awaitable_dealloc_slowly(self);
 }
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib
+import sys
 import time
 
 import pytest
@@ -330,3 +332,39 @@ def test_a_consumer_of_native_messages_yields(driver, run):
 def test_the_modules_are_all_there():
     for name in ALL:
         assert importlib.import_module(f"nexus_channels.{name}")
+
+
+def test_a_collection_while_the_pace_is_looked_at_cannot_step_the_same_call(variant, run):
+    """The look makes a weak reference to a new task; up to 3.11 that may start a collection in the middle of a step."""
+    current, refused = None, 0
+    received = []
+
+    def step_again(phase, _info):
+        nonlocal refused
+        if phase == "start" and current is not None and current.cr_running:
+            with pytest.raises(RuntimeError, match="already being awaited"):
+                current.send(None)
+            refused += 1
+
+    async def exchange(tx, rx):
+        nonlocal current
+        for number in range(40):
+            current = tx.send(number)
+            await current
+            current = rx.recv()
+            received.append(await current)
+
+    async def main():
+        for _ in range(50):
+            await asyncio.create_task(exchange(*variant.channel(1)))
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(step_again)
+    gc.set_threshold(1)
+    try:
+        run(main())
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(step_again)
+    assert received == [*range(40)] * 50
+    assert refused or sys.version_info >= (3, 12)
