@@ -181,8 +181,8 @@ def test_a_stop_is_prompt_and_bounded_and_tells_what_was_not_read(tmp_path, told
 )
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_that_another_thread_gets_ends_it_all_the_same(tmp_path, environment, number, code):
-    """Nothing would end the main thread's wait, in which alone a handler runs. The same holds for a signal that comes
-    when the main thread is just about to wait, but that moment cannot be hit on purpose."""
+    """The handler runs in the main thread, and the signal itself does not end that thread's wait. A signal that comes
+    just before the wait has the same effect, but a test cannot hit that moment."""
     log = tmp_path / "a.log"
     log.write_bytes(numbered(10))
     with started(log, "-o", tmp_path / "archive", "-f", env=environment) as process:

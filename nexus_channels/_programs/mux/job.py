@@ -438,13 +438,14 @@ def emit_blocks(source: Source, tx: mpsc_bytes.Sender, text: bytes, whole: bool)
 
 
 def wake_by_signals(loop: asyncio.AbstractEventLoop) -> None:
-    """Have every signal end the loop's wait, so that its handler runs.
+    """Have every signal wake the loop.
 
-    A signal may come when the loop is about to wait, or to another thread; its handler waits then, too. Once a loop
-    handles any signal itself, all of them are written to the pipe that wakes it; no descriptor more is needed.
+    Python runs a handler in the main thread only. If the signal reaches another thread, or comes just before the loop
+    waits, nothing ends that wait. A loop that handles one signal itself has Python write all of them to the pipe that
+    wakes the loop, and this pipe is there already.
     """
     if threading.current_thread() is threading.main_thread():
-        loop.add_signal_handler(signal.SIGURG, lambda: None)  # it does nothing anyway
+        loop.add_signal_handler(signal.SIGURG, lambda: None)  # ignored by default, so nobody misses it
 
 
 def check_descriptors(count: int) -> None:
