@@ -704,7 +704,8 @@ __attribute__((noinline)) static Awaitable *awaitable_make(core_state *st, PyTyp
 
 /* Most awaitables live for one step, so those that ended are used again: a spare is a live object that the module's
  * state owns, still of its type and tracked by the collector, ended and without an endpoint.  The collector may show
- * it to a user like any other; then it is his. */
+ * it to a user like any other; then it is his.  Spares that gc.freeze() meets stay set aside: such a one that is then
+ * made part of a cycle and never waits is not collected, which comes to NC_SPARES of them at most. */
 #if NC_RECYCLES
 /* One that was kept, or NULL. */
 static inline Awaitable *awaitable_kept(core_state *st, bool claims)

@@ -851,22 +851,43 @@ static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, PyM
     core_postpone_all(&kept);
 }
 
+/* The same as mailbox_of_box() where there is no memory for a key. */
+static Mailbox *mailbox_among_all(core_state *st, loop_box *box)
+{
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    Mailbox *its = NULL;
+    Py_BEGIN_CRITICAL_SECTION(st->mailboxes);
+    while (its == NULL && PyDict_Next(st->mailboxes, &at, &key, &value))
+        if (((Mailbox *)value)->box == box)
+            its = (Mailbox *)Py_NewRef(value);
+    Py_END_CRITICAL_SECTION();
+    return its;
+}
+
+/* The mailbox that a box belongs to, a new reference, or NULL without an exception: its loop is gone. */
+static Mailbox *mailbox_of_box(core_state *st, loop_box *box)
+{
+    PyObject *key = PyLong_FromVoidPtr(box->loop);
+    if (key == NULL) {
+        PyErr_Clear();
+        return mailbox_among_all(st, box);
+    }
+    Mailbox *m = (Mailbox *)dict_find(st->mailboxes, key);
+    Py_DECREF(key);
+    if (m != NULL && m->box != box)
+        Py_CLEAR(m); /* of another loop, at the same address */
+    return m;
+}
+
 static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
 {
     int where = deliver_here(st, box, kicks);
     if (where == DELIVERED)
         return;
     int fd = atomic_load_explicit(&box->wake_fd, memory_order_acquire); /* F1 */
-    PyObject *key = PyLong_FromVoidPtr(box->loop);
-    if (key == NULL) { /* no memory: unknown whether it lives, which does not make it dead */
-        if (fd < 0 || !wake_fd_write(fd))
-            loop_box_put_back(box, NULL);
-        PyErr_Clear();
-        return;
-    }
-    Mailbox *m = (Mailbox *)dict_find(st->mailboxes, key);
-    Py_DECREF(key);
-    PyObject *loop = m != NULL && m->box == box ? mailbox_loop(m) : NULL;
+    Mailbox *m = mailbox_of_box(st, box);
+    PyObject *loop = m != NULL ? mailbox_loop(m) : NULL;
     bool written = false, dead = loop == NULL || loop_is_closed(st, loop);
     if (!dead && fd >= 0 && !(written = wake_fd_write(fd)))
         atomic_store_explicit(&box->wake_fd, NO_READER, memory_order_relaxed); /* not ours any more: never again */
@@ -881,14 +902,11 @@ static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
 
 static bool loop_box_dead(core_state *st, loop_box *box)
 {
-    PyObject *key = PyLong_FromVoidPtr(box->loop);
-    Mailbox *m = key != NULL ? (Mailbox *)dict_find(st->mailboxes, key) : NULL;
-    PyObject *loop = m != NULL && m->box == box ? mailbox_loop(m) : NULL;
-    bool dead = key != NULL && (loop == NULL || loop_is_closed(st, loop));
-    PyErr_Clear(); /* no memory for the key */
+    Mailbox *m = mailbox_of_box(st, box);
+    PyObject *loop = m != NULL ? mailbox_loop(m) : NULL;
+    bool dead = loop == NULL || loop_is_closed(st, loop);
     Py_XDECREF(loop);
     Py_XDECREF(m);
-    Py_XDECREF(key);
     return dead;
 }
 
@@ -1079,17 +1097,15 @@ static Py_ssize_t unreached_loops(nc_gate *g, nc_box ***boxes)
 static bool summon_loop(Chan *c, loop_box *box, nc_box **kicks)
 {
     core_state *st = c->st;
-    PyObject *key = PyLong_FromVoidPtr(box->loop);
-    Mailbox *m = key != NULL ? (Mailbox *)dict_find(st->mailboxes, key) : NULL;
-    PyObject *loop = m != NULL && m->box == box ? mailbox_loop(m) : NULL;
+    Mailbox *m = mailbox_of_box(st, box);
+    PyObject *loop = m != NULL ? mailbox_loop(m) : NULL;
     PyObject *self = loop != NULL ? PyTuple_Pack(2, m, c) : NULL;
     if (self != NULL)
         call_soon_threadsafe(st, m, loop, &chan_reach_def, self, kicks);
-    bool ok = self != NULL || (loop == NULL && key != NULL);
+    bool ok = self != NULL || loop == NULL;
     Py_XDECREF(self);
     Py_XDECREF(loop);
     Py_XDECREF(m);
-    Py_XDECREF(key);
     return ok;
 }
 

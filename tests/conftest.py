@@ -46,9 +46,22 @@ def pytest_collection_modifyitems(config, items):
             parallel.make_parallel(item)
 
 
-def pytest_collection_finish():
+def freeze():
+    """Set pytest's own objects aside, so that the many full collections of the tests take no time."""
     gc.collect()
-    gc.freeze()  # pytest's own objects, so that the many full collections of the tests take no time
+    gc.freeze()
+
+
+def pytest_collection_finish():
+    freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    ran = yield
+    if nextitem is not None and nextitem.path != item.path:
+        freeze()  # the reports of a file's tests, too
+    return ran
 
 
 def pytest_report_header():

@@ -1,7 +1,7 @@
 """Memory runs out: each allocation of every operation fails in turn. An exception or success, and nothing else.
 
 Nothing is lost or there twice, no reference is kept, nobody stands in line who does not wait, a wake-up that found no
-memory is told of and made up for by the next, and the channel goes on. The cases are in memory_faults.py.
+memory is given all the same, and the channel goes on. The cases are in memory_faults.py.
 """
 
 import os

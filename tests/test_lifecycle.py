@@ -633,12 +633,14 @@ def test_pitfall_29_a_cycle_with_an_open_end_outside_is_not_collected(variant):
 
 def test_pitfall_29_an_awaitable_in_a_cycle_with_its_value_is_collected(variant):
     tx, _rx = variant.channel(1)
+    others = [tx.send(0) for _ in range(100)]  # those kept for use again, which conftest.freeze() has set aside
     value = Item()
     value.sending = [tx.send(value), tx.send_many([value])]
     alive = weakref.ref(value)
     del value
     collect()
     assert alive() is None
+    assert len(others) == 100
 
 
 def test_pitfall_29_an_iterator_in_a_cycle_with_a_buffered_value_is_collected(variant):

@@ -600,11 +600,11 @@ def test_pitfall_22_arguments_that_run_code_meet_a_channel_in_order(variant):
     tx, rx = variant.channel(4)
     with pytest.raises(EndpointClosed):
         drive(tx.send_many(closing_iterable(tx)))
-    assert len(rx) == 0
+    # How many are taken from an iterator at once depends on the pace of earlier calls: one was sent before, or none.
+    assert len(rx) == rx.statistics().sent <= 1
     tx, rx = variant.channel(4)
     with pytest.raises(SendError) as raised:
         drive(tx.send_many(closing_iterable(rx)))
-    # How many are taken from an iterator at once depends on the pace of earlier calls; what was not sent comes back.
     assert raised.value.value == [1, 2][rx.statistics().sent :]
 
 
