@@ -63,10 +63,10 @@ def main() -> int:
     options = parser.parse_args()
     out = Path(options.output)
     out.mkdir(exist_ok=True)
-    results, memory = out / "benchmarks.json", out / "benchmarks-memory.json"
+    results, memory, beats = (out / f"benchmarks{what}.json" for what in ("", "-memory", "-heartbeat"))
     if options.afresh:
-        results.unlink(missing_ok=True)
-        memory.unlink(missing_ok=True)
+        for path in (results, memory, beats):
+            path.unlink(missing_ok=True)
     more = [
         word for name in ("seconds", "latency") if (value := getattr(options, name)) for word in (f"--{name}", value)
     ]
@@ -89,7 +89,9 @@ def main() -> int:
             run(python, *start, *more, *arguments, **env)
         if version == "3.11" and not memory.exists():
             run(python, str(HERE / "memory.py"), "--count", "20000", "--json", str(memory))
-    run(sys.executable, str(HERE / "report.py"), str(results), "--memory", str(memory), "-o", str(out))
+        run(python, str(HERE / "heartbeat.py"), "--json", str(beats), **env)
+    more_tables = ("--memory", str(memory), "--heartbeat", str(beats))
+    run(sys.executable, str(HERE / "report.py"), str(results), *more_tables, "-o", str(out))
     for command in failed:
         print("failed:", command, file=sys.stderr)
     return 1 if failed else 0

@@ -1,4 +1,6 @@
-"""Tables and plots of a file of results: `python bench/report.py RESULTS.json [--memory MEMORY.json] -o docs`.
+"""Tables and plots of files of results:
+
+    python bench/report.py RESULTS.json [--memory FILE] [--heartbeat FILE] -o docs
 
 Writes benchmarks.md, and its plots, each as PNG and SVG: bench-throughput, bench-latency, bench-fan-in, bench-bytes and
 bench-native.
@@ -59,10 +61,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results")
     parser.add_argument("--memory", help="what bench/memory.py --json wrote")
+    parser.add_argument("--heartbeat", help="what bench/heartbeat.py --json wrote")
     parser.add_argument("-o", "--output", default="docs")
     options = parser.parse_args()
     records = list(read(Path(options.results)).values())
     memory = json.loads(Path(options.memory).read_text()) if options.memory else []
+    beats = json.loads(Path(options.heartbeat).read_text()) if options.heartbeat else []
     out = Path(options.output)
     out.mkdir(exist_ok=True)
     by_kind: dict[Kind, dict[str, Record]] = {}
@@ -82,6 +86,7 @@ def main() -> int:
         *(f"![{plots[name][1]}]({name}.svg)\n" for name in drawn),
         *verdicts(records, memory),
         *memory_table(memory),
+        *heartbeat_table(beats),
         *long_tables(main_records),
         *wide_tables(records),
         *left_out(records),
@@ -159,6 +164,22 @@ def memory_table(memory: list[Record]) -> list[str]:
         return []
     lines = ["## Bytes of an idle channel\n", "| | capacity | bytes | resident |", "|---|--:|--:|--:|"]
     lines += [f"| {m['name']} | {m['capacity']:,} | {m['traced']:,.0f} | {m['resident']:,.0f} |" for m in memory]
+    return [*lines, ""]
+
+
+def heartbeat_table(beats: list[Record]) -> list[str]:
+    if not beats:
+        return []
+    lines = [
+        "## Beside a task that never has to wait\n",
+        "How late, in milliseconds, another task of the loop is that wants to run every 10 ms: the first works 10 µs",
+        "an item, of which two threads, or one in C, always have another there. `python bench/heartbeat.py`\n",
+        "| | CPython | loop | beats | median | 99 % | worst |",
+        "|---|---|---|--:|--:|--:|--:|",
+    ]
+    for b in beats:
+        late = " | ".join(f"{b[key]:.2f}" if key in b else "never" for key in ("median", "p99", "worst"))
+        lines.append(f"| {b['name']} | {b['python']} | {b['loop']} | {b['beats']:,} | {late} |")
     return [*lines, ""]
 
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(BENCH))
 
 import bars  # noqa: E402 - found by the line before
 import byte_channels  # noqa: E402
+import heartbeat  # noqa: E402
 import memory  # noqa: E402
 import run as runner  # noqa: E402
 from contenders import CONTENDERS, NEXUS  # noqa: E402
@@ -146,6 +147,15 @@ def test_every_round_trip_is_timed_alone():
 def test_percentiles_are_of_the_samples():
     latency = Latency("a", list(range(1, 1001)))
     assert [latency.at(q) for q in (0.5, 0.99, 0.999, 1.0)] == [500, 990, 999, 1000]
+
+
+@pytest.mark.parametrize("name", ["nexus_channels.mpsc", heartbeat.NATIVE])
+def test_a_heartbeat_is_measured_beside_a_task_that_never_has_to_wait(name):
+    if name == heartbeat.NATIVE and heartbeat.native.load() is None:
+        pytest.skip("no C compiler")
+    late = heartbeat.in_child(name, "asyncio", 0.3)
+    assert late
+    assert late[0] >= 0
 
 
 @pytest.mark.parametrize("capacity", memory.CAPACITIES)
