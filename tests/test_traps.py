@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from harness import SLOWNESS, run_child
@@ -26,6 +27,7 @@ EXPECTED = {
         "sender made at <string>:8 in produce",
         "receiver made at <string>:8 in produce",
     ],
+    "Hand a method to a framework, or mock an endpoint": ["True False", "by the function"],
 }
 NEEDS = {"Send a claim through pyzmq without a copy": "zmq", "gevent": "gevent"}
 
@@ -278,3 +280,16 @@ producing, consuming = gevent.spawn(produce), gevent.spawn(consume)
 assert consuming.get() == list(range(100))
 """
     run_child(source)
+
+
+# create_autospec
+
+
+def test_a_mock_of_a_method_in_c_cannot_be_awaited():
+    """Should this fail one day, the page has one trap less."""
+
+    async def main():
+        with pytest.raises(TypeError, match="await"):
+            await mock.create_autospec(spsc.Sender, instance=True).send(1)
+
+    asyncio.run(main())

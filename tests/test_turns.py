@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import importlib
 import sys
 import time
 
@@ -327,11 +326,6 @@ def test_a_consumer_of_native_messages_yields(driver, run):
     Spawned(producer.join).wait()
     assert len(late) > 5
     assert late[int(len(late) * 0.9)] < 0.1 * SLOWNESS, late
-
-
-def test_the_modules_are_all_there():
-    for name in ALL:
-        assert importlib.import_module(f"nexus_channels.{name}")
 
 
 def test_a_collection_while_the_pace_is_looked_at_cannot_step_the_same_call(variant, run):
