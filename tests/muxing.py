@@ -8,7 +8,12 @@ import resource
 import subprocess
 import sys
 
+from harness import FREE_THREADED
 from support import DEADLINE, until
+
+# Of address space: far less than the files of the tests hold. A free-threaded Python takes 1 GiB of it for its
+# allocator and more for each thread, and hangs in Thread.start() where a new thread finds none (3.13).
+FEW_BYTES = 1_300_000_000 if FREE_THREADED else 200_000_000
 
 mode = []  # the options that each test of a module runs with; see the fixture in it
 

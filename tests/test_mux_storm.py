@@ -7,8 +7,8 @@ import signal
 import time
 
 import pytest
-from harness import STRESS, seeded, size, takes_long
-from muxing import limited, mode, started
+from harness import FREE_THREADED, STRESS, seeded, size, takes_long
+from muxing import FEW_BYTES, limited, mode, started
 from support import DEADLINE, until
 
 FILES = 20
@@ -16,9 +16,11 @@ FILES = 20
 # changes needs some milliseconds, one that looks at intervals 0.2 s, and the machine may be busy.
 GRACE = 1.5
 
-# Each on its own in the full size, all at once in the short one.
-LIMITS = {"descriptors": {"NOFILE": 32}, "memory": {"AS": 200_000_000}, "archive": {}}
-TROUBLES = [(), ("descriptors",), ("memory",), ("archive",)] if STRESS else [(), tuple(LIMITS)]
+# Each on its own in the full size, all at once in the short one. Without a GIL each thread takes much address space.
+LIMITS = {"descriptors": {"NOFILE": 32}, "memory": {"AS": FEW_BYTES}, "archive": {}}
+if FREE_THREADED:
+    del LIMITS["memory"]
+TROUBLES = [(), *((name,) for name in LIMITS)] if STRESS else [(), tuple(LIMITS)]
 
 
 @pytest.fixture(autouse=True, params=[[], ["--bytes"]], ids=["objects", "bytes"])
