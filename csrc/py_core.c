@@ -434,10 +434,14 @@ static int intern_names(core_state *st)
         {&st->s_get_loop, "get_loop"},
         {&st->s_is_closed, "is_closed"},
         {&st->s_msg, "msg"},
+        {&st->s_ready, "_ready"},
         {&st->s_release, "release"},
         {&st->s_running, "__asyncio_running_event_loop__"},
+        {&st->s_scheduled, "_scheduled"},
         {&st->s_set_result, "set_result"},
+        {&st->s_time, "time"},
         {&st->s_timeout, "timeout"},
+        {&st->s_when, "_when"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if ((*names[i].where = PyUnicode_InternFromString(names[i].name)) == NULL)
@@ -544,10 +548,14 @@ static void core_free(void *module)
                           &st->s_get_loop,
                           &st->s_is_closed,
                           &st->s_msg,
+                          &st->s_ready,
                           &st->s_release,
                           &st->s_running,
+                          &st->s_scheduled,
                           &st->s_set_result,
-                          &st->s_timeout};
+                          &st->s_time,
+                          &st->s_timeout,
+                          &st->s_when};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         Py_CLEAR(*names[i]);
 }

@@ -86,6 +86,7 @@ typedef struct pace {
     int run;                      /* what `left` was set to */
     int credit;                   /* ready awaits that no look at a clock was paid with yet */
     int held;                     /* ready awaits of `task` in its turn, as far as it is known */
+    int turns;                    /* in a row that went on, as nobody else wanted the loop */
     void *task;                   /* whose turn it was at the last look; compared, never followed */
     PyObject *alive;              /* a weak reference to it; without a GIL NULL */
     bool over;                    /* somebody has yielded or waited since */
@@ -149,8 +150,8 @@ typedef struct core_state {
     PyObject *CancelledError;     /* asyncio's */
     PyObject *invalid_state;      /* asyncio.InvalidStateError */
     PyObject *s_add_done_callback, *s_add_reader, *s_blocking, *s_call_later, *s_call_soon, *s_call_soon_threadsafe,
-        *s_cancel, *s_context, *s_create_future, *s_done, *s_expire, *s_get_loop, *s_is_closed, *s_msg, *s_release,
-        *s_running, *s_set_result, *s_timeout;
+        *s_cancel, *s_context, *s_create_future, *s_done, *s_expire, *s_get_loop, *s_is_closed, *s_msg, *s_ready,
+        *s_release, *s_running, *s_scheduled, *s_set_result, *s_time, *s_timeout, *s_when;
 } core_state;
 
 /* Raise errors[which](message), or errors[which](message, value) where a value was not sent; NULL. */
@@ -574,6 +575,7 @@ PyObject *loop_future(core_state *st, PyObject *loop, PyObject *mailbox);
 PyObject *loop_timer(core_state *st, PyObject *loop, double seconds, PyObject *what);
 bool loop_wake(core_state *st, PyObject *future);
 void *loop_task(core_state *st);
+bool loop_wanted(core_state *st);
 
 /* py_wait.c */
 int wait_add_types(PyObject *module, core_state *st);

@@ -136,15 +136,20 @@ int wait_traverse_line(nc_gate *g, visitproc visit, void *arg)
  * time-out, no cancellation and no Ctrl-C would get through.  Once a task has held its loop for about TURN by awaiting
  * what was ready, its next call yields once, before it sends or takes anything.
  *
+ * A turn of a loop costs as much as hundreds of calls.  Where the loop shows that nobody waits for it, the task goes
+ * on, up to TURNS of its own: what only the kernel knows of, a descriptor that is ready, has to wait that long.
+ *
  * Reading a clock at each call would cost half as much as the call.  So calls are counted, and there is a look every
- * CHECK calls.  Some of the runs between two looks are timed, so that it is known how many calls take a turn; the
- * larger count of the last two such runs holds, as the machine may have stopped one of them for something else.  The
- * count is the task's own.  A wait for something else than a channel is not seen; it costs at most one turn of the loop
- * in a millisecond.
+ * CHECK calls, or every CHECK_FAST where at least FAST take a turn.  Some of the runs between two looks are timed, so
+ * that it is known how many calls take a turn; the larger count of the last two such runs holds, as the machine may
+ * have stopped one of them for something else.  The count is the task's own.  A wait for something else than a channel
+ * is not seen; it costs at most one turn of the loop too many.
  *
  * tokio gives each task 128 operations between two yields, trio a checkpoint each. */
-#define TURN 1000000 /* ns */
+#define TURN 500000 /* ns */
+enum { TURNS = 8 };
 enum { CHECK = 64, MEASURE = CHECK, MEASURE_AGAIN = 4 * CHECK, MOST = 16 * CHECK };
+enum { FAST = 32 * CHECK, CHECK_FAST = 4 * CHECK };
 enum { FIRST = 4 }; /* calls, after which somebody who may be new and slow is looked at */
 enum { LEAST = 8 }; /* calls, of a task that competes with others */
 
@@ -272,7 +277,13 @@ __attribute__((noinline)) static bool pace_spent(core_state *st)
         p->of[at].last = every;
     }
     p->shared = p->shares;
-    if (p->held >= p->of[at].every || p->shares) {
+    bool over = p->held >= p->of[at].every;
+    if (over && !p->shares && ++p->turns < TURNS && !loop_wanted(st)) {
+        p->held = 0;
+        over = false;
+    }
+    if (over || p->shares) {
+        p->turns = 0;
         p->over = true;
         p->shares = false;
         p->left = p->run = 0;
@@ -284,7 +295,8 @@ __attribute__((noinline)) static bool pace_spent(core_state *st)
         p->began = now_ns();
     }
     int rest = known ? p->of[at].every - p->held : p->began != 0 ? FIRST : CHECK;
-    p->left = p->run = rest < CHECK ? rest : CHECK;
+    int most = known && p->of[at].every >= FAST ? CHECK_FAST : CHECK;
+    p->left = p->run = rest < most ? rest : most;
     return false;
 }
 

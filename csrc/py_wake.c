@@ -755,6 +755,58 @@ void *loop_task(core_state *st)
     return task;
 }
 
+/* Is the first timer of asyncio's heap due?  Also where that cannot be told; then an exception is set. */
+static bool first_timer_due(core_state *st, PyObject *loop, PyObject *timers)
+{
+    if (!PyList_Check(timers))
+        return true;
+    PyObject *first = PySequence_GetItem(timers, 0), *when = NULL, *now = NULL;
+    if (first == NULL && PyErr_ExceptionMatches(PyExc_IndexError)) {
+        PyErr_Clear();
+        return false;
+    }
+    if (first != NULL && (when = PyObject_GetAttr(first, st->s_when)) != NULL)
+        now = PyObject_CallMethodNoArgs(loop, st->s_time);
+    bool later = now != NULL && PyObject_RichCompareBool(when, now, Py_GT) == 1;
+    Py_XDECREF(now);
+    Py_XDECREF(when);
+    Py_XDECREF(first);
+    return !later;
+}
+
+/* Is anything ready in a loop of asyncio's own, or due?  It keeps that under private names: where they are gone or mean
+ * something else the answer is yes. */
+static bool loop_has_work(core_state *st, PyObject *loop)
+{
+    PyObject *ready = PyObject_GetAttr(loop, st->s_ready);
+    bool has = ready == NULL || PyObject_Size(ready) != 0;
+    Py_XDECREF(ready);
+    if (has)
+        return true;
+    PyObject *timers = PyObject_GetAttr(loop, st->s_scheduled);
+    has = timers == NULL || first_timer_due(st, loop, timers);
+    Py_XDECREF(timers);
+    return has;
+}
+
+/* Does the loop that runs here know of anybody who waits for a turn of it?  A descriptor that is ready it has yet to
+ * ask the kernel for.  Yes where a loop of another make does not tell. */
+bool loop_wanted(core_state *st)
+{
+    PyObject *loop;
+    Mailbox *m;
+    bool wanted = true;
+    if (find_running(st, false, &loop, &m) && PyType_IsSubtype(Py_TYPE(loop), (PyTypeObject *)st->BaseEventLoop)) {
+        bool mail =
+            m != NULL && atomic_load_explicit(&m->box->base.box.mail, memory_order_relaxed) != NULL; /* a hint */
+        wanted = mail || loop_has_work(st, loop);
+    }
+    core_drop_error();
+    Py_XDECREF(m);
+    Py_XDECREF(loop);
+    return wanted;
+}
+
 enum { ELSEWHERE, ON_LOOP, DELIVERED };
 
 /* Is this thread running the box's loop?  Then, if in a task, deliver at once. */

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import socket
 import sys
 import time
 
@@ -165,6 +166,92 @@ def test_claims_and_iterations_of_bytes_yield_and_give_back_first(name):
         assert beats > 5
 
     asyncio.run(main())
+
+
+async def always_ready(seconds):
+    tx, rx = spsc.channel(4)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await tx.send(1)
+        await rx.recv()
+
+
+def test_a_loop_that_has_nothing_else_to_do_is_yielded_to_less_often():
+    class Counting(asyncio.SelectorEventLoop):
+        turns = 0
+
+        def _run_once(self):
+            self.turns += 1
+            super()._run_once()
+
+    async def main(others):
+        loop = asyncio.get_running_loop()
+        sleeping = [asyncio.create_task(spin() if others else asyncio.sleep(60))]
+        await asyncio.sleep(0)
+        before = loop.turns
+        await always_ready(0.2)
+        turns = loop.turns - before
+        for task in sleeping:
+            task.cancel()
+        return turns
+
+    async def spin():
+        while True:
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=Counting) as runner:
+        idle, busy = runner.run(main(False)), runner.run(main(True))
+    assert 2 < idle < busy / 3
+
+
+def test_what_only_the_kernel_knows_of_gets_through(run):
+    """No callback is ready and no timer due: but a descriptor is."""
+
+    async def main():
+        loop, late = asyncio.get_running_loop(), []
+        here, there = socket.socketpair()
+        with here, there:
+            here.setblocking(False)
+            loop.add_reader(here, lambda: late.append(time.monotonic() - float(here.recv(100))))
+
+            def write():
+                for _ in range(10):
+                    time.sleep(0.02)  # the pace of the writer
+                    there.send(str(time.monotonic()).encode())
+
+            writing = Spawned(write)
+            await always_ready(0.5)
+            loop.remove_reader(here)
+            writing.join()
+        return late
+
+    late = run(main())
+    assert len(late) > 3
+    assert sorted(late)[len(late) // 2] < 0.1 * SLOWNESS, late  # where it starves: none before the end
+
+
+@pytest.mark.parametrize("name", ["_ready", "_scheduled", "time"])
+def test_a_loop_that_keeps_its_work_otherwise_is_yielded_to_all_the_same(name):
+    """As another version of asyncio may."""
+
+    class Other(asyncio.SelectorEventLoop):
+        hidden = False
+
+        def __getattribute__(self, asked):
+            if asked == name and object.__getattribute__(self, "hidden"):
+                caller = sys._getframe(1).f_code
+                if caller.co_name == "always_ready":
+                    raise AttributeError(asked)
+            return object.__getattribute__(self, asked)
+
+    async def main():
+        asyncio.get_running_loop().hidden = True
+        return await beside_a_heartbeat(always_ready(0.5), 0.4)
+
+    with asyncio.Runner(loop_factory=Other) as runner:
+        late = runner.run(main())
+    assert len(late) > 5
+    assert late[len(late) // 2] < 0.1 * SLOWNESS, late
 
 
 def test_asyncio_timeout_gets_through_to_a_task_that_is_always_ready(run):
