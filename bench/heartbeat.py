@@ -28,7 +28,7 @@ from nexus_channels import mpsc_bytes
 
 __all__ = ["lateness"]
 
-CAPACITY = 256
+CAPACITY = 4096  # more than the task takes until a thread gets the GIL, after 5 ms: it never has to wait
 BEAT = 10_000_000  # ns
 WORK = 10_000  # ns an item
 FEEDERS = 2

@@ -74,7 +74,7 @@ def feed(tx):
 
 @pytest.mark.parametrize("how", CONSUMERS)
 def test_a_heartbeat_goes_on_beside_a_consumer_that_never_has_to_wait(run, spawn, how):
-    tx, rx = mpsc.channel(256)
+    tx, rx = mpsc.channel(4096)  # more than is taken until a thread gets the GIL, after 5 ms
     for _ in range(2):
         spawn(feed, tx.clone())
     tx.close()
@@ -404,6 +404,7 @@ def test_a_consumer_of_native_messages_yields(driver, run):
         async def read():
             while True:
                 await rx.recv_bytes()
+                work(10e-6)  # the producer is faster, so that there always is another
 
         return await beside_a_heartbeat(read(), 0.5)
 
