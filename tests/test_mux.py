@@ -305,10 +305,10 @@ def test_what_was_read_before_an_error_is_kept(tmp_path, monkeypatch):
     (tmp_path / "a.log").write_bytes(b"one\ntwo")
     real = reading.Input.read
 
-    def failing(file):
+    def failing(file, emit):
         if file.position:
             raise OSError(5, "Input/output error")
-        return real(file)
+        return real(file, emit)
 
     monkeypatch.setattr(reading.Input, "read", failing)
     job = jobs.Mux([str(tmp_path / "a.log")], str(tmp_path / "archive"), capacity=1024, in_bytes=bool(mode))

@@ -145,7 +145,7 @@ class Input:
         self.identity = (state.st_dev, state.st_ino)
         self.lines = Lines()
         self.position = 0
-        self.size = state.st_size  # as far as it is known
+        self.size = state.st_size  # when it was opened
         self.end = 0  # its size when it was read to its end
         self.grew = time.monotonic()  # when something was read last, or when it lost its name
         self.done = False  # everything of it was handed on
@@ -153,25 +153,25 @@ class Input:
         self.has_size = True
         self._seen = b""  # the last bytes in front of the position
 
-    def read(self) -> bytes:
-        """What comes next, b"" at the end; Cut or OSError."""
+    def read(self, emit: Emit) -> bool:
+        """Hand on what comes next; false at the end. Cut or OSError."""
         # One call for both: each lets go of the GIL, and with many readers that costs more than to copy.
         window = self._seen if self.has_size else b""
         data = os.pread(self.fd, len(window) + CHUNK, self.position - len(window))
-        chunk = data[len(window) :]
-        if len(chunk) == CHUNK and data.startswith(window):
-            size = max(self.size, self.position + CHUNK)
-        else:
+        count = max(0, len(data) - len(window))
+        if count < CHUNK or not data.startswith(window):
             size = os.fstat(self.fd).st_size
             self._check(size)
-        self.caught_up = self.caught_up or not chunk
-        if chunk:
-            self.position += len(chunk)
-            self._seen = chunk[-WINDOW:] if len(chunk) >= WINDOW else (self._seen + chunk)[-WINDOW:]
-            self.grew = time.monotonic()
-        else:
-            self.end = size
-        return chunk
+            if not count:
+                self.caught_up = True
+                self.end = size
+                return False
+        self.position += count
+        self._seen = data[-WINDOW:]
+        self.grew = time.monotonic()
+        for text, whole in self.lines.add(data, len(window)):
+            emit(text, whole)
+        return True
 
     def _check(self, size: int) -> None:
         """Cut, if what was read is not there any more. Looked at after the chunk was read: it was not cut before."""
@@ -273,13 +273,10 @@ def size_of(path: str) -> int:
 def _read_file(file: Input, account: Account, stop: Stop, emit: Emit) -> None:
     try:
         while not stop.requested:
-            chunk = file.read()
-            if not chunk:
+            if not file.read(emit):
                 _finish(file, emit)
                 file.done = True
                 return
-            for text, whole in file.lines.add(chunk):
-                emit(text, whole)
     except Cut:
         _flush_torn(file, emit)
         account.error(f"{account.path} was cut while it was read")
@@ -533,11 +530,9 @@ class Follower:
         grew = False
         try:
             for _ in range(IN_ONE_GO):
-                if self._stop.requested or not (chunk := file.read()):
+                if self._stop.requested or not file.read(self._emit):
                     break
                 grew = True
-                for text, whole in file.lines.add(chunk):
-                    self._emit(text, whole)
         except Cut:
             self._begin_again(file)
             return True
@@ -585,9 +580,8 @@ class Follower:
             try:
                 end = os.fstat(file.fd).st_size
                 if end - file.position <= LAST:
-                    while file.position < end and (chunk := file.read()):
-                        for text, whole in file.lines.add(chunk):
-                            self._emit(text, whole)
+                    while file.position < end and file.read(self._emit):
+                        pass
                     _flush_torn(file, self._emit)
                     continue
             except Cut:

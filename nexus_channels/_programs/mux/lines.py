@@ -17,20 +17,26 @@ class Lines:
         self._pieces: list[bytes] = []
         self.begun = 0  # bytes of the unfinished line
 
-    def add(self, chunk: bytes) -> Iterator[tuple[bytes, bool]]:
-        """What the chunk finishes: (lines with their newlines, True), or (a part of a longer line, False)."""
-        end = chunk.rfind(b"\n") + 1
-        if end:
-            first = chunk.find(b"\n")
-            if self.begun + first > self._longest:
-                yield from self._keep(chunk[:first])
-                chunk, end = chunk[first:], end - first
-            text = b"".join((*self._pieces, chunk[:end])) if self._pieces or end < len(chunk) else chunk
-            # Kept before the lines are handed on: nothing is forgotten if nobody takes them.
-            self._begin(chunk[end:])
-            yield text, True
-            chunk = b""
-        yield from self._keep(chunk)
+    def add(self, chunk: bytes, start: int = 0) -> Iterator[tuple[bytes, bool]]:
+        """What the chunk, from `start` on, finishes: (lines with their newlines, True), or (a part of a longer line,
+        False)."""
+        end = chunk.rfind(b"\n", start) + 1
+        if not end:
+            yield from self._keep(chunk[start:])
+            return
+        first = chunk.find(b"\n", start)
+        if self.begun + first - start > self._longest:
+            yield from self._keep(chunk[start:first])
+            start = first
+        if self._pieces or start or end < len(chunk):
+            with memoryview(chunk) as view, view[start:end] as lines:
+                text = b"".join((*self._pieces, lines))
+        else:
+            text = chunk
+        # Kept before the lines are handed on: nothing is forgotten if nobody takes them.
+        self._begin(chunk[end:])
+        yield text, True
+        yield from self._keep(b"")
 
     def take(self) -> bytes:
         """The unfinished line, which is forgotten."""
