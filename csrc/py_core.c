@@ -1,4 +1,5 @@
-/* py_core.c: the module nexus_channels._core: its state, its errors, its arguments. */
+/* py_core.c: what every file of the binding uses: errors, arguments, what signal handlers raise, forks.  Touches
+ * nothing but CPython. */
 #include "py_core.h"
 
 #include <frameobject.h>
@@ -10,24 +11,6 @@
 #endif
 
 /* ---- errors and arguments --------------------------------------------------------------------------- */
-
-static const char *const error_names[ERRORS] = {
-    [E_BUSY] = "BusyError",
-    [E_CLAIM_DISCONNECTED] = "ClaimDisconnected",
-    [E_CLAIM_FULL] = "ClaimFull",
-    [E_CLAIM_RELEASED] = "ClaimReleased",
-    [E_CLAIM_TIMEOUT] = "ClaimTimeout",
-    [E_CLAIM_TOO_LARGE] = "ClaimTooLarge",
-    [E_EMPTY] = "Empty",
-    [E_ENDPOINT_CLOSED] = "EndpointClosed",
-    [E_FULL] = "Full",
-    [E_RECV] = "RecvError",
-    [E_RECV_TIMEOUT] = "RecvTimeout",
-    [E_SEND] = "SendError",
-    [E_SEND_TIMEOUT] = "SendTimeout",
-    [E_WRONG_THREAD] = "WrongThreadError",
-    [E_ZERO_LENGTH] = "ZeroLengthClaim",
-};
 
 PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...)
 {
@@ -308,6 +291,14 @@ PyObject *core_new(PyTypeObject *type)
     return op;
 }
 
+PyObject *core_import(const char *module, const char *name)
+{
+    PyObject *m = PyImport_ImportModule(module);
+    PyObject *attr = m != NULL ? PyObject_GetAttrString(m, name) : NULL;
+    Py_XDECREF(m);
+    return attr;
+}
+
 PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *name)
 {
     PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
@@ -325,277 +316,4 @@ static void forked(void) { atomic_fetch_add_explicit(&core_forks, 1, memory_orde
 
 static void watch_forks_once(void) { pthread_atfork(NULL, NULL, forked); }
 
-/* ---- module ----------------------------------------------------------------------------------------- */
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZER "address"
-#elif defined(__SANITIZE_THREAD__)
-#define SANITIZER "thread"
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZER "address"
-#elif __has_feature(thread_sanitizer)
-#define SANITIZER "thread"
-#endif
-#endif
-#ifndef SANITIZER
-#define SANITIZER ""
-#endif
-#ifndef NC_BUILD_FLAGS
-#define NC_BUILD_FLAGS ""
-#endif
-
-/* build_info(): how this module was built. */
-static PyObject *build_info(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
-{
-    _Atomic uint64_t word = 0;
-#ifdef __linux__
-    const char *wake = "eventfd";
-#else
-    const char *wake = "pipe";
-#endif
-#ifdef NDEBUG
-    int debug = 0;
-#else
-    int debug = 1;
-#endif
-    return Py_BuildValue("{s:s,s:s,s:N,s:N,s:s,s:N,s:s,s:i}", "compiler", __VERSION__, "flags", NC_BUILD_FLAGS,
-                         "atomics_lock_free", PyBool_FromLong(atomic_is_lock_free(&word)), "free_threaded",
-                         PyBool_FromLong(NC_FREE_THREADED), "wake", wake, "debug", PyBool_FromLong(debug), "sanitizer",
-                         SANITIZER, "cache_line", NC_CACHE_LINE);
-}
-
-PyObject *core_import(const char *module, const char *name)
-{
-    PyObject *m = PyImport_ImportModule(module);
-    PyObject *attr = m != NULL ? PyObject_GetAttrString(m, name) : NULL;
-    Py_XDECREF(m);
-    return attr;
-}
-
-static int import_errors(core_state *st)
-{
-    for (int i = 0; i < ERRORS; i++)
-        if ((st->errors[i] = core_import("nexus_channels.errors", error_names[i])) == NULL)
-            return -1;
-    return 0;
-}
-
-/* asyncio's dict of running tasks where there is one, else its function: either tells who runs on a loop. */
-static PyObject *import_current_tasks(void)
-{
-    PyObject *tasks = core_import("_asyncio", "_current_tasks");
-    if (tasks != NULL && PyDict_Check(tasks))
-        return tasks;
-    Py_XDECREF(tasks);
-    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_ImportError) && !PyErr_ExceptionMatches(PyExc_AttributeError))
-        return NULL;
-    PyErr_Clear();
-    return core_import("asyncio", "current_task");
-}
-
-static int import_others(core_state *st)
-{
-    if ((st->Statistics = core_import("nexus_channels._types", "Statistics")) == NULL ||
-        (st->OpenEnd = core_import("nexus_channels._types", "OpenEnd")) == NULL ||
-        (st->get_running_loop = core_import("asyncio", "_get_running_loop")) == NULL ||
-        (st->BaseEventLoop = core_import("asyncio", "BaseEventLoop")) == NULL ||
-        (st->Future = core_import("asyncio", "Future")) == NULL ||
-        (st->Future_set_result = PyObject_GetAttrString(st->Future, "set_result")) == NULL ||
-        (st->Future_blocking = PyObject_GetAttrString(st->Future, "_asyncio_future_blocking")) == NULL ||
-        (st->Task = core_import("asyncio", "Task")) == NULL ||
-        (st->CancelledError = core_import("asyncio", "CancelledError")) == NULL ||
-        (st->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL ||
-        (st->context_keyword = Py_BuildValue("(s)", "context")) == NULL ||
-        (st->current_tasks = import_current_tasks()) == NULL ||
-        (st->invalid_state = core_import("asyncio", "InvalidStateError")) == NULL ||
-        (st->mailboxes = PyDict_New()) == NULL)
-        return -1;
-    return 0;
-}
-
-static int intern_names(core_state *st)
-{
-    struct {
-        PyObject **where;
-        const char *name;
-    } names[] = {
-        {&st->s_add_done_callback, "add_done_callback"},
-        {&st->s_add_reader, "add_reader"},
-        {&st->s_blocking, "_asyncio_future_blocking"},
-        {&st->s_call_later, "call_later"},
-        {&st->s_call_soon, "call_soon"},
-        {&st->s_call_soon_threadsafe, "call_soon_threadsafe"},
-        {&st->s_cancel, "cancel"},
-        {&st->s_context, "context"},
-        {&st->s_create_future, "create_future"},
-        {&st->s_done, "done"},
-        {&st->s_expire, "_expire"},
-        {&st->s_get_loop, "get_loop"},
-        {&st->s_is_closed, "is_closed"},
-        {&st->s_msg, "msg"},
-        {&st->s_ready, "_ready"},
-        {&st->s_release, "release"},
-        {&st->s_running, "__asyncio_running_event_loop__"},
-        {&st->s_scheduled, "_scheduled"},
-        {&st->s_set_result, "set_result"},
-        {&st->s_time, "time"},
-        {&st->s_timeout, "timeout"},
-        {&st->s_when, "_when"},
-    };
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if ((*names[i].where = PyUnicode_InternFromString(names[i].name)) == NULL)
-            return -1;
-    return 0;
-}
-
-static int core_exec(PyObject *module)
-{
-    core_state *st = PyModule_GetState(module);
-    st->module = module;
-    ends_read_environment(st);
-    pthread_once(&watch_forks, watch_forks_once);
-    if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
-        ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || claim_add_types(module, st) < 0 ||
-        wake_add_types(module, st) < 0 || future_add_types(module, st) < 0 || wait_add_types(module, st) < 0 ||
-        native_add_types(module, st) < 0)
-        return -1;
-    static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
-    for (int kind = 0; kind < KINDS; kind++)
-        if (PyModule_AddIntConstant(module, kinds[kind], kind) < 0)
-            return -1;
-    return 0;
-}
-
-/* Everything the state refers to, in turn. */
-#define VISIT_STATE(st, VISIT)                                \
-    do {                                                      \
-        for (int i = 0; i < ERRORS; i++)                      \
-            VISIT((st)->errors[i]);                           \
-        for (int i = 0; i < KINDS * SIDES; i++)               \
-            VISIT((st)->endpoint_type[i / SIDES][i % SIDES]); \
-        VISIT((st)->Statistics);                              \
-        VISIT((st)->OpenEnd);                                 \
-        VISIT((st)->chan_type);                               \
-        VISIT((st)->awaitable_type);                          \
-        VISIT((st)->claim_awaitable_type);                    \
-        VISIT((st)->claim_type[TX]);                          \
-        VISIT((st)->claim_type[RX]);                          \
-        VISIT((st)->claim_iterator_type);                     \
-        VISIT((st)->native_type[TX]);                         \
-        VISIT((st)->native_type[RX]);                         \
-        VISIT((st)->future_type);                             \
-        VISIT((st)->mailbox_type);                            \
-        VISIT((st)->mailboxes);                               \
-        VISIT((st)->recent);                                  \
-        VISIT((st)->get_running_loop);                        \
-        VISIT((st)->BaseEventLoop);                           \
-        VISIT((st)->Future);                                  \
-        VISIT((st)->Future_set_result);                       \
-        VISIT((st)->Future_blocking);                         \
-        VISIT((st)->Task);                                    \
-        VISIT((st)->woken);                                   \
-        VISIT((st)->CancelledError);                          \
-        VISIT((st)->loop_keyword);                            \
-        VISIT((st)->context_keyword);                         \
-        VISIT((st)->context_names);                           \
-        VISIT((st)->current_tasks);                           \
-        VISIT((st)->invalid_state);                           \
-    } while (0)
-
-static int core_traverse(PyObject *module, visitproc visit, void *arg)
-{
-    core_state *st = PyModule_GetState(module);
-    if (st == NULL)
-        return 0;
-    VISIT_STATE(st, Py_VISIT);
-    return wait_traverse_spares(st, visit, arg);
-}
-
-/* Only what can close a cycle through a user's objects: channels may outlive this and still need the rest,
- * which goes with the state itself. */
-static int core_clear(PyObject *module)
-{
-    core_state *st = PyModule_GetState(module);
-    if (st != NULL && st->mailboxes != NULL)
-        PyDict_Clear(st->mailboxes);
-    if (st != NULL) {
-        Py_CLEAR(st->recent);
-        wait_free_spares(st);
-    }
-    return 0;
-}
-
-static void core_free(void *module)
-{
-    core_state *st = PyModule_GetState(module); /* without one, CPython does not come here */
-    wait_free_spares(st);
-    wake_free_spares(st);
-    future_free_spares(st);
-    claim_free_spares(st);
-    VISIT_STATE(st, Py_CLEAR);
-    PyObject **names[] = {&st->s_add_done_callback,
-                          &st->s_add_reader,
-                          &st->s_blocking,
-                          &st->s_call_later,
-                          &st->s_call_soon,
-                          &st->s_call_soon_threadsafe,
-                          &st->s_cancel,
-                          &st->s_context,
-                          &st->s_create_future,
-                          &st->s_done,
-                          &st->s_expire,
-                          &st->s_get_loop,
-                          &st->s_is_closed,
-                          &st->s_msg,
-                          &st->s_ready,
-                          &st->s_release,
-                          &st->s_running,
-                          &st->s_scheduled,
-                          &st->s_set_result,
-                          &st->s_time,
-                          &st->s_timeout,
-                          &st->s_when};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        Py_CLEAR(*names[i]);
-}
-
-static const char set_debug_ends_doc[] =
-    "set_debug_ends($module, on, /)\n--\n\n"
-    "Have endpoints remember where they are made, to find out what keeps a channel open; or stop that.\n\n"
-    "Each endpoint, clone() and native() end made from now on is listed by open_ends() with the lines of the program "
-    "that\n"
-    "made it, and its repr() names the first of them.  Off at first, unless the environment says\n"
-    "NEXUS_CHANNELS_DEBUG_ENDS=1 when the package is imported.  Safe from any thread.";
-
-static PyMethodDef core_methods[] = {
-    {"open", (PyCFunction)(void (*)(void))chan_open, METH_FASTCALL, "open(kind, capacity) -> (sender, receiver)"},
-    {"set_debug_ends", ends_set_debug, METH_O, set_debug_ends_doc},
-    {"build_info", build_info, METH_NOARGS, "How this module was built, as a dict."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyModuleDef_Slot core_slots[] = {
-    {Py_mod_exec, core_exec},
-#if PY_VERSION_HEX >= 0x030C0000
-    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
-#endif
-#if PY_VERSION_HEX >= 0x030D0000
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
-#endif
-    {0, NULL},
-};
-
-static struct PyModuleDef core_module = {
-    .m_base = PyModuleDef_HEAD_INIT,
-    .m_name = "nexus_channels._core",
-    .m_doc = "The channels themselves; use nexus_channels and its modules.",
-    .m_size = sizeof(core_state),
-    .m_methods = core_methods,
-    .m_slots = core_slots,
-    .m_traverse = core_traverse,
-    .m_clear = core_clear,
-    .m_free = core_free,
-};
-
-PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&core_module); }
+void core_watch_forks(void) { pthread_once(&watch_forks, watch_forks_once); }

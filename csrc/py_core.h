@@ -59,7 +59,7 @@ static inline unsigned long this_thread(void)
 
 /* ---- module state ---------------------------------------------------------------------------------- */
 
-enum { /* index into core_state.errors; names in py_core.c */
+enum { /* index into core_state.errors; names in py_module.c */
        E_BUSY,
        E_CLAIM_DISCONNECTED,
        E_CLAIM_FULL,
@@ -105,23 +105,74 @@ typedef struct spares {
     PyObject *of[NC_SPARES];
 } spares;
 
+/* What the state refers to, each listed once: X(field).  Made in py_module.c, visited and cleared there by this list.
+ */
+#define CORE_TYPES(X)                                                                        \
+    X(chan_type)            /* a channel's shared part; not visible from Python */           \
+    X(awaitable_type)                                                                        \
+    X(claim_awaitable_type) /* what Sender.claim() returns: also an async context manager */ \
+    X(claim_iterator_type)                                                                   \
+    X(future_type)          /* what tasks wait on */                                         \
+    X(mailbox_type)         /* one a loop that was waited on; not visible from Python */
+
+#define CORE_OBJECTS(X)                                                                     \
+    X(Statistics)           /* nexus_channels._types.Statistics, and OpenEnd of the same */ \
+    X(OpenEnd)                                                                              \
+    X(mailboxes)            /* dict: id of a loop -> its mailbox */                         \
+    X(recent)               /* GIL builds: the mailbox used last, or NULL */                \
+    X(get_running_loop)     /* asyncio._get_running_loop */                                 \
+    X(BaseEventLoop)        /* asyncio's */                                                 \
+    X(Future)               /* asyncio.Future */                                            \
+    X(Future_set_result)    /* its method */                                                \
+    X(Future_blocking)      /* its descriptor of _asyncio_future_blocking */                \
+    X(Task)                 /* asyncio.Task */                                              \
+    X(woken)                /* an asyncio.Future that is done: what woken tasks are told */ \
+    X(loop_keyword)         /* ('loop',) */                                                 \
+    X(context_keyword)      /* ('context',) */                                              \
+    X(context_names)        /* the same, as tasks have it */                                \
+    X(current_tasks)        /* dict loop -> task (up to 3.13), or asyncio.current_task() */ \
+    X(CancelledError)       /* asyncio's */                                                 \
+    X(invalid_state)        /* asyncio.InvalidStateError */
+
+/* Interned: X(field, text). */
+#define CORE_NAMES(X)                                 \
+    X(s_add_done_callback, "add_done_callback")       \
+    X(s_add_reader, "add_reader")                     \
+    X(s_blocking, "_asyncio_future_blocking")         \
+    X(s_call_later, "call_later")                     \
+    X(s_call_soon, "call_soon")                       \
+    X(s_call_soon_threadsafe, "call_soon_threadsafe") \
+    X(s_cancel, "cancel")                             \
+    X(s_context, "context")                           \
+    X(s_create_future, "create_future")               \
+    X(s_done, "done")                                 \
+    X(s_expire, "_expire")                            \
+    X(s_get_loop, "get_loop")                         \
+    X(s_is_closed, "is_closed")                       \
+    X(s_msg, "msg")                                   \
+    X(s_ready, "_ready")                              \
+    X(s_release, "release")                           \
+    X(s_running, "__asyncio_running_event_loop__")    \
+    X(s_scheduled, "_scheduled")                      \
+    X(s_set_result, "set_result")                     \
+    X(s_time, "time")                                 \
+    X(s_timeout, "timeout")                           \
+    X(s_when, "_when")
+
+#define CORE_TYPE_FIELD(field) PyTypeObject *field;
+#define CORE_OBJECT_FIELD(field) PyObject *field;
+#define CORE_NAME_FIELD(field, text) PyObject *field;
+
 typedef struct core_state {
     PyObject *module;             /* borrowed: this is its state */
     PyObject *errors[ERRORS];
-    PyObject *Statistics;         /* nexus_channels._types.Statistics, and OpenEnd of the same */
-    PyObject *OpenEnd;
-    _Atomic bool debug_ends;      /* remember where ends are made; relaxed */
-    PyTypeObject *chan_type;      /* a channel's shared part; not visible from Python */
     PyTypeObject *endpoint_type[KINDS][SIDES];
-    PyTypeObject *awaitable_type;
-    PyTypeObject *claim_awaitable_type; /* what Sender.claim() returns: also an async context manager */
-    PyTypeObject *claim_type[SIDES];    /* WriteClaim, ReadClaim */
-    PyTypeObject *claim_iterator_type;
-    PyTypeObject *native_type[SIDES];   /* NativeSender, NativeReceiver */
-    PyTypeObject *future_type;    /* what tasks wait on */
-    PyTypeObject *mailbox_type;   /* one a loop that was waited on; not visible from Python */
-    PyObject *mailboxes;          /* dict: id of a loop -> its mailbox */
-    PyObject *recent;             /* GIL builds: the mailbox used last, or NULL */
+    PyTypeObject *claim_type[SIDES];  /* WriteClaim, ReadClaim */
+    PyTypeObject *native_type[SIDES]; /* NativeSender, NativeReceiver */
+    CORE_TYPES(CORE_TYPE_FIELD)
+    CORE_OBJECTS(CORE_OBJECT_FIELD)
+    CORE_NAMES(CORE_NAME_FIELD)
+    _Atomic bool debug_ends;      /* remember where ends are made; relaxed */
     pace pace;
     PyThreadState *const *tstate; /* 3.11: where CPython keeps the current thread state; NULL: ask it by a call */
     spares spare[2];              /* awaitables, those of claims apart */
@@ -133,29 +184,16 @@ typedef struct core_state {
     PyObject *_Atomic stop;       /* a StopIteration for when there is no memory to hand a result over; relaxed */
     void *spare_claim;            /* the same of dead claims */
     unsigned spare_claims;
-    PyObject *get_running_loop;   /* asyncio._get_running_loop */
-    PyObject *BaseEventLoop;      /* asyncio.BaseEventLoop */
-    PyObject *Future;             /* asyncio.Future; its set_result, and the descriptor of _asyncio_future_blocking */
-    PyObject *Future_set_result, *Future_blocking;
-    PyObject *Task;               /* asyncio.Task */
-    PyObject *woken;              /* an asyncio.Future that is done: what tasks are told that were woken */
-    PyObject *loop_keyword;       /* ('loop',) */
-    PyObject *context_keyword;    /* ('context',) */
-    PyObject *context_names;      /* the same, as tasks have it */
     PyTypeObject *holder_type;    /* 3.11: see running_loop(); this and the next three */
     void *holder;
     uint64_t holder_seen;
     uint32_t holder_born;
-    PyObject *current_tasks;      /* dict loop -> task (up to 3.13), or the function asyncio.current_task */
-    PyObject *CancelledError;     /* asyncio's */
-    PyObject *invalid_state;      /* asyncio.InvalidStateError */
-    PyObject *s_add_done_callback, *s_add_reader, *s_blocking, *s_call_later, *s_call_soon, *s_call_soon_threadsafe,
-        *s_cancel, *s_context, *s_create_future, *s_done, *s_expire, *s_get_loop, *s_is_closed, *s_msg, *s_ready,
-        *s_release, *s_running, *s_scheduled, *s_set_result, *s_time, *s_timeout, *s_when;
 } core_state;
 
 /* Raise errors[which](message), or errors[which](message, value) where a value was not sent; NULL. */
 PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...);
+/* Count the forks of this process from now on. */
+void core_watch_forks(void);
 /* A new type, added to the module under `name`; a reference, or NULL with an exception set. */
 PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *name);
 /* An attribute of a module, which is imported; a new reference, or NULL with an exception set. */

@@ -74,7 +74,7 @@ def test_each_file_keeps_to_its_own_headers(file, others):
 
 
 def test_asyncio_is_imported_in_one_place():
-    assert [path.name for path in sources("*.[ch]") if '"asyncio"' in code(path)] == ["py_core.c"]
+    assert [path.name for path in sources("*.[ch]") if '"asyncio"' in code(path)] == ["py_module.c"]
 
 
 def test_the_core_uses_no_fences_and_no_volatile_data():

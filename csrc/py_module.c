@@ -1,0 +1,230 @@
+/* py_module.c: the module nexus_channels._core: making, visiting and freeing its state.  It knows every other file of
+ * the binding; none knows it. */
+#include "py_core.h"
+
+/* ---- how it was built ----------------------------------------------------------------------------------------- */
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZER "address"
+#elif defined(__SANITIZE_THREAD__)
+#define SANITIZER "thread"
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZER "address"
+#elif __has_feature(thread_sanitizer)
+#define SANITIZER "thread"
+#endif
+#endif
+#ifndef SANITIZER
+#define SANITIZER ""
+#endif
+#ifndef NC_BUILD_FLAGS
+#define NC_BUILD_FLAGS ""
+#endif
+
+/* build_info(): how this module was built. */
+static PyObject *build_info(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    _Atomic uint64_t word = 0;
+#ifdef __linux__
+    const char *wake = "eventfd";
+#else
+    const char *wake = "pipe";
+#endif
+#ifdef NDEBUG
+    int debug = 0;
+#else
+    int debug = 1;
+#endif
+    return Py_BuildValue("{s:s,s:s,s:N,s:N,s:s,s:N,s:s,s:i}", "compiler", __VERSION__, "flags", NC_BUILD_FLAGS,
+                         "atomics_lock_free", PyBool_FromLong(atomic_is_lock_free(&word)), "free_threaded",
+                         PyBool_FromLong(NC_FREE_THREADED), "wake", wake, "debug", PyBool_FromLong(debug), "sanitizer",
+                         SANITIZER, "cache_line", NC_CACHE_LINE);
+}
+
+/* ---- its state ---------------------------------------------------------------------------------------- */
+
+static const char *const error_names[ERRORS] = {
+    [E_BUSY] = "BusyError",
+    [E_CLAIM_DISCONNECTED] = "ClaimDisconnected",
+    [E_CLAIM_FULL] = "ClaimFull",
+    [E_CLAIM_RELEASED] = "ClaimReleased",
+    [E_CLAIM_TIMEOUT] = "ClaimTimeout",
+    [E_CLAIM_TOO_LARGE] = "ClaimTooLarge",
+    [E_EMPTY] = "Empty",
+    [E_ENDPOINT_CLOSED] = "EndpointClosed",
+    [E_FULL] = "Full",
+    [E_RECV] = "RecvError",
+    [E_RECV_TIMEOUT] = "RecvTimeout",
+    [E_SEND] = "SendError",
+    [E_SEND_TIMEOUT] = "SendTimeout",
+    [E_WRONG_THREAD] = "WrongThreadError",
+    [E_ZERO_LENGTH] = "ZeroLengthClaim",
+};
+
+static int import_errors(core_state *st)
+{
+    for (int i = 0; i < ERRORS; i++)
+        if ((st->errors[i] = core_import("nexus_channels.errors", error_names[i])) == NULL)
+            return -1;
+    return 0;
+}
+
+/* asyncio's dict of running tasks where there is one, else its function: either tells who runs on a loop. */
+static PyObject *import_current_tasks(void)
+{
+    PyObject *tasks = core_import("_asyncio", "_current_tasks");
+    if (tasks != NULL && PyDict_Check(tasks))
+        return tasks;
+    Py_XDECREF(tasks);
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_ImportError) && !PyErr_ExceptionMatches(PyExc_AttributeError))
+        return NULL;
+    PyErr_Clear();
+    return core_import("asyncio", "current_task");
+}
+
+static int import_others(core_state *st)
+{
+    if ((st->Statistics = core_import("nexus_channels._types", "Statistics")) == NULL ||
+        (st->OpenEnd = core_import("nexus_channels._types", "OpenEnd")) == NULL ||
+        (st->get_running_loop = core_import("asyncio", "_get_running_loop")) == NULL ||
+        (st->BaseEventLoop = core_import("asyncio", "BaseEventLoop")) == NULL ||
+        (st->Future = core_import("asyncio", "Future")) == NULL ||
+        (st->Future_set_result = PyObject_GetAttrString(st->Future, "set_result")) == NULL ||
+        (st->Future_blocking = PyObject_GetAttrString(st->Future, "_asyncio_future_blocking")) == NULL ||
+        (st->Task = core_import("asyncio", "Task")) == NULL ||
+        (st->CancelledError = core_import("asyncio", "CancelledError")) == NULL ||
+        (st->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL ||
+        (st->context_keyword = Py_BuildValue("(s)", "context")) == NULL ||
+        (st->current_tasks = import_current_tasks()) == NULL ||
+        (st->invalid_state = core_import("asyncio", "InvalidStateError")) == NULL ||
+        (st->mailboxes = PyDict_New()) == NULL)
+        return -1;
+    return 0;
+}
+
+static int intern_names(core_state *st)
+{
+#define INTERN(field, text)                                     \
+    if ((st->field = PyUnicode_InternFromString(text)) == NULL) \
+        return -1;
+    CORE_NAMES(INTERN)
+    return 0;
+}
+
+static int core_exec(PyObject *module)
+{
+    core_state *st = PyModule_GetState(module);
+    st->module = module;
+    ends_read_environment(st);
+    core_watch_forks();
+    if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
+        ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || claim_add_types(module, st) < 0 ||
+        wake_add_types(module, st) < 0 || future_add_types(module, st) < 0 || wait_add_types(module, st) < 0 ||
+        native_add_types(module, st) < 0)
+        return -1;
+    static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
+    for (int kind = 0; kind < KINDS; kind++)
+        if (PyModule_AddIntConstant(module, kinds[kind], kind) < 0)
+            return -1;
+    return 0;
+}
+
+#define VISIT(field) Py_VISIT(st->field);
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    core_state *st = PyModule_GetState(module);
+    if (st == NULL)
+        return 0;
+    for (int i = 0; i < ERRORS; i++)
+        Py_VISIT(st->errors[i]);
+    for (int i = 0; i < KINDS * SIDES; i++)
+        Py_VISIT(st->endpoint_type[i / SIDES][i % SIDES]);
+    for (int side = 0; side < SIDES; side++) {
+        Py_VISIT(st->claim_type[side]);
+        Py_VISIT(st->native_type[side]);
+    }
+    CORE_TYPES(VISIT)
+    CORE_OBJECTS(VISIT)
+    return wait_traverse_spares(st, visit, arg);
+}
+
+/* Only what can close a cycle through a user's objects: channels may outlive this and still need the rest,
+ * which goes with the state itself. */
+static int core_clear(PyObject *module)
+{
+    core_state *st = PyModule_GetState(module);
+    if (st != NULL && st->mailboxes != NULL)
+        PyDict_Clear(st->mailboxes);
+    if (st != NULL) {
+        Py_CLEAR(st->recent);
+        wait_free_spares(st);
+    }
+    return 0;
+}
+
+#define CLEAR(field) Py_CLEAR(st->field);
+#define CLEAR_NAME(field, text) Py_CLEAR(st->field);
+
+static void core_free(void *module)
+{
+    core_state *st = PyModule_GetState(module); /* without one, CPython does not come here */
+    wait_free_spares(st);
+    wake_free_spares(st);
+    future_free_spares(st);
+    claim_free_spares(st);
+    for (int i = 0; i < ERRORS; i++)
+        Py_CLEAR(st->errors[i]);
+    for (int i = 0; i < KINDS * SIDES; i++)
+        Py_CLEAR(st->endpoint_type[i / SIDES][i % SIDES]);
+    for (int side = 0; side < SIDES; side++) {
+        Py_CLEAR(st->claim_type[side]);
+        Py_CLEAR(st->native_type[side]);
+    }
+    CORE_TYPES(CLEAR)
+    CORE_OBJECTS(CLEAR)
+    CORE_NAMES(CLEAR_NAME)
+}
+
+/* ---- what Python sees --------------------------------------------------------------------------------- */
+
+static const char set_debug_ends_doc[] =
+    "set_debug_ends($module, on, /)\n--\n\n"
+    "Have endpoints remember where they are made, to find out what keeps a channel open; or stop that.\n\n"
+    "Each endpoint, clone() and native() end made from now on is listed by open_ends() with the lines of the program "
+    "that\n"
+    "made it, and its repr() names the first of them.  Off at first, unless the environment says\n"
+    "NEXUS_CHANNELS_DEBUG_ENDS=1 when the package is imported.  Safe from any thread.";
+
+static PyMethodDef core_methods[] = {
+    {"open", (PyCFunction)(void (*)(void))chan_open, METH_FASTCALL, "open(kind, capacity) -> (sender, receiver)"},
+    {"set_debug_ends", ends_set_debug, METH_O, set_debug_ends_doc},
+    {"build_info", build_info, METH_NOARGS, "How this module was built, as a dict."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef core_module = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "nexus_channels._core",
+    .m_doc = "The channels themselves; use nexus_channels and its modules.",
+    .m_size = sizeof(core_state),
+    .m_methods = core_methods,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&core_module); }
