@@ -24,6 +24,7 @@ BYTES = "-DCHAN_OF_BYTES"
 MODELS = {
     "nc_ring.h": ["ring.c", "gate.c"],
     "nc_log.h": ["log.c", f"gate.c {BYTES}"],
+    "nc_log_reader.h": ["log.c"],
     "nc_gate.h": ["gate.c", f"gate.c {BYTES}"],
     "nc_end.h": ["end.c"],
     "chan.h": [f"gate.c {BYTES}"],  # the channel that a binding would build: C3
@@ -31,6 +32,7 @@ MODELS = {
 STRESS = {
     "nc_ring.h": ["stress_ring.c", "stress_gate.c"],
     "nc_log.h": ["stress_log.c", f"stress_gate.c {BYTES}"],
+    "nc_log_reader.h": [],
     "nc_gate.h": ["stress_gate.c", f"stress_gate.c {BYTES}"],
     "nc_end.h": [],
     "chan.h": [],

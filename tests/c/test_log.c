@@ -5,7 +5,7 @@
 
 static void step(const char *name);
 #define NC_STEP(name) step(name)
-#include "nc_log.h"
+#include "nc_log_reader.h"
 
 #include "test.h"
 #include "twin.h"

@@ -21,6 +21,7 @@ static void check(int ok, const char *text, int line)
     abort();
 }
 
+#include "nc_log_reader.h"
 #include "twin.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

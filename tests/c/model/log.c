@@ -2,7 +2,7 @@
  *
  * A payload is written and read as plain memory, so that a race is seen, and as words of the ring, so that a stale one
  * is what a header that is read in its place would be.  Its words look like the headers of records. */
-#include "nc_log.h"
+#include "nc_log_reader.h"
 
 #define START (-(uint64_t)16) /* the positions wrap on the way */
 

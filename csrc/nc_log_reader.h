@@ -1,0 +1,91 @@
+/* nc_log_reader.h: a consumer of a byte ring that others may write as they please, at any time.
+ *
+ * What is checked is kept here, in its own memory, or read from the block once.  Whatever the block holds, open_sc,
+ * look_sc and pass_sc read and write nothing outside of it, and what look_sc shows lies within it; each look ends, and
+ * looks go on at most from head to tail.  They do not promise that a record is what an honest producer sent, nor that
+ * its bytes stay as they are while they are read: copy first, then parse.  The functions of nc_log.h check nothing, and
+ * need not where the block is private. */
+#ifndef NC_LOG_READER_H
+#define NC_LOG_READER_H
+
+#include "nc_log.h"
+
+typedef struct nc_log_reader {
+    nc_log *log;
+    uint64_t capacity, many; /* the block holds this */
+    uint64_t head;           /* the true one; the block's is for producers */
+} nc_log_reader;
+
+/* `block` has `size` bytes: NC_OK, or NC_BAD.  Reads once what is plain in the block, hence the builtins. */
+static inline nc_result nc_log_open_sc(nc_log_reader *r, void *block, uint64_t size)
+{
+    nc_log *log = (nc_log *)block;
+    if ((uintptr_t)block % NC_CACHE_LINE != 0 || size < nc_log_block_size(NC_LOG_LEAST, false))
+        return NC_BAD;
+    uint64_t capacity = __atomic_load_n(&log->capacity, __ATOMIC_RELAXED);
+    uint64_t many = __atomic_load_n(&log->many, __ATOMIC_RELAXED);
+    uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* no other consumer moves it */
+    *r = (nc_log_reader){log, capacity, many, head};
+    bool known = log->magic == NC_LOG_MAGIC && log->layout == NC_LOG_LAYOUT && many <= 1;
+    bool fits = capacity == nc_log_round(capacity) && nc_log_block_size(capacity, many) <= size;
+    return known && fits && head % 8 == 0 ? NC_OK : NC_BAD;
+}
+
+/* As nc_log_header() and nc_log_mark() of nc_log.h, which believe what the block says of its capacity. */
+static inline _Atomic uint64_t *nc_log_word_at(nc_log_reader *r, uint64_t pos)
+{
+    return nc_log_word_in(r->log, r->capacity, pos);
+}
+
+static inline nc_mark *nc_log_mark_at(nc_log_reader *r, uint64_t pos)
+{
+    return nc_log_mark_in(r->log, r->capacity, pos);
+}
+
+/* The header at `pos`, not before the head: NC_OK and how far it is to the next; NC_EMPTY, there is none yet; NC_BAD.
+ */
+static inline nc_result nc_log_look_at(nc_log_reader *r, uint64_t pos, uint64_t *header, uint64_t *extent)
+{
+    uint64_t tail = atomic_load_explicit(&r->log->tail, memory_order_acquire); /* L1 */
+    uint64_t there = tail - pos, passed = pos - r->head;
+    if (tail - r->head > r->capacity || passed > tail - r->head)
+        return NC_BAD;
+    if (there == 0 || (r->many && atomic_load_explicit(nc_log_mark_at(r, pos), memory_order_acquire) == 0)) /* L2 */
+        return NC_EMPTY;
+    *header = atomic_load_explicit(nc_log_word_at(r, pos), memory_order_relaxed); /* after L1, L2 */
+    uint64_t n = *header & ~NC_SKIP;
+    bool skip = *header != n;
+    if (skip ? n < 8 || n % 8 != 0 : n == 0)
+        return NC_BAD;
+    *extent = skip ? n : nc_log_extent(n); /* below 2^63, so it does not overflow */
+    return *extent <= there ? NC_OK : NC_BAD;
+}
+
+/* Give back what lies between the head and `extent` bytes further: as nc_log_advance_sc(). */
+static inline void nc_log_pass_sc(nc_log_reader *r, uint64_t extent, memory_order publish)
+{
+    if (r->many) /* relaxed: L3 publishes it */
+        atomic_store_explicit(nc_log_mark_at(r, r->head), 0, memory_order_relaxed);
+    r->head += extent;
+    atomic_store_explicit(&r->log->head, r->head, publish); /* L3 */
+}
+
+/* As nc_log_peek_sc(), or NC_BAD, after which there is nothing to be had from this block. */
+static inline nc_result nc_log_look_sc(nc_log_reader *r, nc_record *record, bool *freed, memory_order publish)
+{
+    uint64_t header, extent, before = r->head;
+    nc_result result;
+    *freed = false;
+    while ((result = nc_log_look_at(r, r->head, &header, &extent)) == NC_OK && (header & NC_SKIP)) {
+        nc_log_pass_sc(r, extent, publish);
+        NC_STEP("look_sc: passed a skip");
+        *freed = true;
+        if (r->head - before > r->capacity)
+            return NC_BAD; /* skips put in faster than they are passed */
+    }
+    if (result == NC_OK)
+        *record = (nc_record){r->head, header, (unsigned char *)(nc_log_word_at(r, r->head) + 1)};
+    return result;
+}
+
+#endif
