@@ -4,6 +4,7 @@
  * in it and the awaitables that wait in its lines.  Endpoints refer to it; it never refers to them.
  */
 #include "py_core.h"
+#include "py_line.h"
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
 
@@ -451,7 +452,7 @@ static int chan_traverse(PyObject *self, visitproc visit, void *arg)
     for (; pos != tail; pos = nc_ring_advance(c->ring, pos, 1))
         Py_VISIT(atomic_load_explicit(&c->ring->slots[nc_ring_index(c->ring, pos)], memory_order_relaxed));
     for (int side = 0; side < SIDES; side++) {
-        int stop = wait_traverse_line(&c->gate[side], visit, arg);
+        int stop = line_traverse(&c->gate[side], visit, arg);
         if (stop != 0)
             return stop;
     }

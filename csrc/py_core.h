@@ -1,7 +1,7 @@
 /* py_core.h: what the py_*.c files share: the module's state, channels, endpoints and calls.
  *
  * A message on its way: Sender method (py_ring.c, py_log.c; of a batch py_call.c) -> Call -> its look -> nc_ring.h or
- * nc_log.h; what has to wait goes through py_wait.c, which knows calls only by their `look`.
+ * nc_log.h; what has to wait goes through py_wait.c and py_park.c, which know calls only by their `look`.
  *
  * Locks, outermost first: the critical section of an awaitable and of its endpoint (free-threaded builds;
  * elsewhere the GIL is both), then a gate's lock.  No Python code runs and nothing is released while a
@@ -13,6 +13,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <structmember.h>
+#include <time.h>
 
 #include "nc_gate.h"
 #include "nc_log.h"
@@ -57,6 +58,13 @@ static inline unsigned long this_thread(void)
 #endif
 }
 
+static inline int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
 /* ---- module state ---------------------------------------------------------------------------------- */
 
 enum { /* index into core_state.errors; names in py_module.c */
@@ -78,7 +86,7 @@ enum { /* index into core_state.errors; names in py_module.c */
        ERRORS,
 };
 
-/* How long the tasks of a thread hold its loop by awaiting what was ready: see py_wait.c.  Of the module with a GIL, of
+/* How long the tasks of a thread hold its loop by awaiting what was ready: see py_pace.c.  Of the module with a GIL, of
  * the thread without. */
 enum { PACE_TASKS = 64 };
 typedef struct pace {
@@ -371,6 +379,8 @@ int call_refill(Call *call, Py_ssize_t most);
 enum { CALL_BATCH = 64 }; /* so many at once, where no loop has to go on meanwhile */
 /* Let go of what the call holds, but for its endpoint. */
 void call_clear(Call *call);
+/* What it was given is more than it has taken up so far, or has failed. */
+static inline bool has_more(const Call *call) { return call->source != NULL || call->failure != NULL; }
 /* The call has failed with the current exception: what its source has ended with becomes that one's context. */
 void call_chain_failure(Call *call);
 /* The end of the stream as an error, unless another is set. */
@@ -615,17 +625,19 @@ bool loop_wake(core_state *st, PyObject *future);
 void *loop_task(core_state *st);
 bool loop_wanted(core_state *st);
 
-/* py_wait.c */
-int wait_add_types(PyObject *module, core_state *st);
+/* py_line.c */
 /* Tell those on `side` who can go on now; for when the gate's flag says that somebody wants to know. */
 void gate_notify(chan_block *b, int side, nc_box **kicks);
-/* Leave the line for good, and hand on what the waiter was called for but did not take: to the next in line,
- * and to the next who was put off for a claim.  Idempotent; holding the endpoint. */
-void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks);
-/* Take a place in line, or keep the one held, and look once more.  `requeue`: it got part of what it wants and goes to
- * the end, so that a long batch starves nobody. */
-enum { LINE_SLEEP, LINE_TURN, LINE_UNREACHED /* native code could not wake it: not in line */ };
-int line_up(chan_block *b, int side, nc_waiter *w, uint64_t least, uint64_t share, bool requeue, nc_box **kicks);
+
+/* py_park.c */
+void park_init(void);
+/* Look once, and again if that was in vain because of waiters who will never come.  The result as in look. */
+step try_call(Call *call, PyObject **out);
+/* Run the call to its end in this thread, asleep without the GIL in between. */
+PyObject *wait_blocking(Call *call, double timeout);
+
+/* py_wait.c */
+int wait_add_types(PyObject *module, core_state *st);
 /* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
  * references, also when it fails. */
 PyObject *wait_new(const Call *call, double timeout);
@@ -636,12 +648,7 @@ PyObject *wait_new_take(const call_op *op, Endpoint *ep);
 PyObject *wait_within(PyObject *awaitable, double timeout);
 void wait_free_spares(core_state *st);
 int wait_traverse_spares(core_state *st, visitproc visit, void *arg);
-/* Look once, and again if that was in vain because of waiters who will never come.  The result as in look. */
-step try_call(Call *call, PyObject **out);
-/* Run the call to its end in this thread, asleep without the GIL in between. */
-PyObject *wait_blocking(Call *call, double timeout);
 /* What a gate's line refers to, for the garbage collector. */
-int wait_traverse_line(nc_gate *g, visitproc visit, void *arg);
 
 static inline uint64_t chan_have(Chan *c, int side) { return block_have(c->block, side); }
 

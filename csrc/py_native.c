@@ -10,11 +10,10 @@
  */
 #include "py_log.h"
 
-#include <time.h>
-
 #include "nc_end.h"
 #include "nexus_channels.h"
 #include "py_claim.h"
+#include "py_line.h"
 
 typedef struct native_end {
     nexus_end face;               /* what the address points to; read-only, as is this paragraph */
@@ -150,14 +149,7 @@ typedef struct Want {
     uint32_t after;               /* the state that success leaves the end in */
 } Want;
 
-static int64_t monotonic_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
-
-enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses, as in py_wait.c */
+enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses, as in py_park.c */
 
 /* Asleep until called, closed or the deadline (< 0: none), at first awake for a blink; false when time is up. */
 static bool nap(native_end *e, int64_t deadline)
@@ -167,7 +159,7 @@ static bool nap(native_end *e, int64_t deadline)
     unsigned spins = 0;
     nc_end_doze(&e->life);
     if (deadline >= 0) {
-        int64_t left = deadline - monotonic_ns(), hour = INT64_C(3600000000);
+        int64_t left = deadline - now_ns(), hour = INT64_C(3600000000);
         us = left <= 0 ? 0 : left / 1000 >= hour ? hour : left / 1000 + 1; /* it is asked again */
     }
     while (spins < e->spin && !nc_post_waits(&p->waiter))
@@ -178,14 +170,14 @@ static bool nap(native_end *e, int64_t deadline)
     } else
         e->spin = e->spin * 2 < SPIN_MOST ? e->spin * 2 : SPIN_MOST;
     nc_end_awake(&e->life);
-    return nc_post_waits(&p->waiter) || deadline < 0 || monotonic_ns() < deadline;
+    return nc_post_waits(&p->waiter) || deadline < 0 || now_ns() < deadline;
 }
 
 /* Stand in line until the look finds what it wants: STEP_READY, STEP_ERROR, or STEP_BLOCKED when time is up. */
 static step park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
 {
     nc_waiter *w = &e->parker->waiter;
-    int64_t now = timeout < 0 ? 0 : monotonic_ns();
+    int64_t now = timeout < 0 ? 0 : now_ns();
     int64_t deadline = timeout < 0 ? -1 : timeout < INT64_MAX - now ? now + timeout : INT64_MAX;
     step s = STEP_BLOCKED;
     for (;;) {

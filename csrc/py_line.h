@@ -1,0 +1,26 @@
+/* py_line.h: a waiter's place in line; see py_line.c. */
+#ifndef PY_LINE_H
+#define PY_LINE_H
+
+#include "py_core.h"
+
+/* Leave the line for good, and hand on what the waiter was called for but did not take: to the next in line,
+ * and to the next who was put off for a claim.  Idempotent; holding the endpoint. */
+void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks);
+/* Take a place in line, or keep the one held, and look once more.  `requeue`: it got part of what it wants and goes to
+ * the end, so that a long batch starves nobody. */
+enum { LINE_SLEEP, LINE_TURN, LINE_UNREACHED /* native code could not wake it: not in line */ };
+int line_up(chan_block *b, int side, nc_waiter *w, uint64_t least, uint64_t share, bool requeue, nc_box **kicks);
+/* The same for a call of Python's. */
+int line_up_for(Call *call, nc_waiter *w, bool requeue, nc_box **kicks);
+/* It is w's turn, but its endpoint is lent to a claim: sleep on until that ends.  Holding the endpoint. */
+void line_defer(Call *call, nc_waiter *w);
+/* Was w put off, and not called again since?  Also under the gate's lock, as those who take others out of the line
+ * may call it without the endpoint.  Holding that. */
+bool line_deferred(Call *call, nc_waiter *w);
+/* About to sleep: not behind somebody who will never come.  Runs Python code. */
+void line_look_ahead(Chan *c, int side, nc_box **kicks);
+/* For tp_traverse: what the tasks in line wait on. */
+int line_traverse(nc_gate *g, visitproc visit, void *arg);
+
+#endif

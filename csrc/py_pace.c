@@ -1,0 +1,148 @@
+/* py_pace.c: how long a task holds its loop by awaiting what is ready, and when it yields.  Knows loops by py_wake.c.
+ *
+ * A call that is ready does not wait, so a task whose calls are always ready would keep its loop for ever: no timer, no
+ * time-out, no cancellation and no Ctrl-C would get through.  Once a task has held its loop for about TURN by awaiting
+ * what was ready, its next call yields once, before it sends or takes anything.
+ *
+ * A turn of a loop costs as much as hundreds of calls.  Where the loop shows that nobody waits for it, the task goes
+ * on, up to TURNS of its own: what only the kernel knows of, a descriptor that is ready, has to wait that long.
+ *
+ * Reading a clock at each call would cost half as much as the call.  So calls are counted, and there is a look every
+ * CHECK calls, or every CHECK_FAST where at least FAST take a turn.  Some of the runs between two looks are timed, so
+ * that it is known how many calls take a turn; the larger count of the last two such runs holds, as the machine may
+ * have stopped one of them for something else.  The count is the task's own.  A wait for something else than a channel
+ * is not seen; it costs at most one turn of the loop too many.
+ *
+ * tokio gives each task 128 operations between two yields, trio a checkpoint each. */
+#include "py_pace.h"
+
+#include <limits.h>
+
+#define TURN 500000 /* ns */
+enum { TURNS = 8 };
+enum { CHECK = 64, MEASURE = CHECK, MEASURE_AGAIN = 4 * CHECK, MOST = 16 * CHECK };
+enum { FAST = 32 * CHECK, CHECK_FAST = 4 * CHECK };
+enum { LEAST = 8 }; /* calls, of a task that competes with others */
+
+#if NC_FREE_THREADED
+_Thread_local pace pace_of_thread;
+#endif
+
+/* How many calls of a run, which has just ended, take a turn. */
+static int pace_measured(pace *p, int run)
+{
+    int64_t took = now_ns() - p->began, every = took > 0 ? (int64_t)run * TURN / took : INT_MAX;
+    p->began = 0;
+    return every < 1 ? 1 : every < INT_MAX ? (int)every : INT_MAX;
+}
+
+void pace_share(pace *p, Endpoint *ep)
+{
+    Chan *c = ep->chan;
+    unsigned rivals = atomic_load_explicit(&c->rivals[ep->side], memory_order_relaxed); /* a hint */
+    if (rivals < 2)
+        return;
+    uint64_t all = c->ring != NULL ? c->ring->capacity : c->log->capacity / 64, even = all / rivals;
+    p->left = p->run = even < LEAST ? LEAST : even < MOST ? (int)even : MOST;
+    p->shares = true;
+}
+
+bool pace_rivals_gone(Endpoint *ep)
+{
+    Chan *c = ep->chan;
+    pace *p = pace_of(c->st);
+    if (!p->shared)
+        return false;
+    p->shared = false;
+    if (nc_gate_crowd(&c->gate[ep->side]) >= NC_HEAD)
+        return false;
+    unsigned rivals = atomic_load_explicit(&c->rivals[ep->side], memory_order_relaxed); /* a hint */
+    if (rivals > 1)
+        atomic_store_explicit(&c->rivals[ep->side], rivals - 1, memory_order_relaxed); /* a hint */
+    pace_share(p, ep);
+    return rivals < 2;
+}
+
+#if !NC_FREE_THREADED
+static bool refers_to(PyObject *weak, PyObject *object)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *target;
+    PyWeakref_GetRef(weak, &target);
+    Py_XDECREF(target); /* not the last: compared only, or the running task */
+    return target == object;
+#else
+    return PyWeakref_GET_OBJECT(weak) == object;
+#endif
+}
+#endif
+
+/* Is it another task than at the last look?  Also where it lies at the address of one that is gone. */
+static bool pace_other_task(pace *p, PyObject *task)
+{
+    bool other = task != p->task;
+#if !NC_FREE_THREADED
+    if (task != NULL && (other || p->alive == NULL || !refers_to(p->alive, task))) {
+        other = true;
+        Py_XSETREF(p->alive, PyWeakref_NewRef(task, NULL)); /* what all share who want no callback */
+        if (p->alive == NULL)
+            PyErr_Clear();
+    }
+#endif
+    return other;
+}
+
+bool pace_spent(core_state *st)
+{
+    pace *p = pace_of(st);
+    int run = p->run - p->left; /* a batch may have taken more than it was allowed */
+    void *task = loop_task(st);
+    bool fresh = p->over || pace_other_task(p, task);
+    p->shared = false;
+    p->credit = p->credit + run < 2 * MEASURE_AGAIN ? p->credit + run : 2 * MEASURE_AGAIN;
+    p->left = p->run = CHECK;
+    p->task = task;
+    p->over = false;
+    if (task == NULL) {
+        p->shares = false;
+        return false;
+    }
+    size_t at = ((uintptr_t)task >> 4) % PACE_TASKS; /* another task may take its place, which is measured then */
+    if (p->of[at].task != task) {
+        p->of[at].task = task;
+        p->of[at].every = INT_MAX;
+        p->of[at].last = 0;
+    }
+    if (fresh) {
+        p->held = 0;
+        p->began = 0;
+    } else
+        p->held += run;
+    if (p->began != 0) {
+        int every = pace_measured(p, run), last = p->of[at].last;
+        p->of[at].every = last == 0 ? INT_MAX : every > last ? every : last;
+        p->of[at].last = every;
+    }
+    p->shared = p->shares;
+    bool over = p->held >= p->of[at].every;
+    if (over && !p->shares && ++p->turns < TURNS && !loop_wanted(st)) {
+        p->held = 0;
+        over = false;
+    }
+    if (over || p->shares) {
+        p->turns = 0;
+        p->over = true;
+        p->shares = false;
+        p->left = p->run = 0;
+        return true;
+    }
+    bool known = p->of[at].every < INT_MAX;
+    if (p->credit >= (known ? MEASURE_AGAIN : MEASURE)) {
+        p->credit -= MEASURE;
+        p->began = now_ns();
+    }
+    int rest = known ? p->of[at].every - p->held : p->began != 0 ? PACE_FIRST : CHECK;
+    int most = known && p->of[at].every >= FAST ? CHECK_FAST : CHECK;
+    p->left = p->run = rest < most ? rest : most;
+    return false;
+}

@@ -1,0 +1,200 @@
+/* py_park.c: a thread of Python's that waits: in line, awake for a moment, then asleep on its lock.  Touches nc_gate.h;
+ * knows calls by their `look` alone.  How native threads wait is py_native.c's. */
+#include "py_line.h"
+
+#include <math.h>
+#include <unistd.h>
+
+static double monotonic(void) { return (double)now_ns() * 1e-9; }
+
+/* A wait that took less than this would have been spun through, and is next time: falling asleep and waking up takes as
+ * long.  So whoever waits seldom or long spends next to nothing on it. */
+#define SPIN_WORTH 100e-6 /* seconds */
+enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; the most takes about as long */
+enum { NAP = 1000 }; /* microseconds of the main thread's first sleep */
+enum { LOOKS_EVERY = 24 }; /* pauses, in which whoever fills or empties a ring moves at least once */
+enum { ENOUGH = 64, ENOUGH_BYTES = 4096 }; /* items, or bytes of messages, that are worth coming for without a GIL */
+
+/* Alone on one processor there is nobody to wait for awake. */
+static _Atomic unsigned spin_most = SPIN_MOST; /* relaxed: written when the module is made, always the same */
+
+/* Called, and whoever called is likely to be still at it: stay awake a moment longer, as long as there is ever more.
+ * With a GIL it holds that, and asking for it now means to sleep until it ends, which takes longer than filling or
+ * emptying the ring.  Without, both would fight for each cache line, item by item; which is also why the ring is looked
+ * at but now and then. */
+static void parker_linger(chan_block *b, int side, unsigned most)
+{
+    uint64_t before = 0, now, enough = !NC_FREE_THREADED ? UINT64_MAX : b->log != NULL ? ENOUGH_BYTES : ENOUGH;
+    unsigned spins = 0;
+    while (spins < most && (now = block_filled(b, side)) != before && now < enough) {
+        before = now;
+        for (unsigned next = spins + LOOKS_EVERY; spins < next;)
+            nc_relax(&spins);
+    }
+}
+
+/* Until a kick, a signal or the deadline (< 0: none), at first awake; without the GIL.  `doze`: not for long, as if a
+ * signal had come then.  *woken tells when that was, before the GIL had to be waited for. */
+static PyLockStatus parker_sleep(parker *p, chan_block *b, int side, double deadline, unsigned spin, bool doze,
+                                 double *woken)
+{
+    PyLockStatus slept = PY_LOCK_ACQUIRED;
+    PY_TIMEOUT_T us = -1, nap = spin > SPIN_MAIN ? 0 : NAP; /* who was awake for long has given signals their time */
+    if (deadline >= 0) {
+        double left = deadline - monotonic();
+        if (left <= 0)
+            return PY_LOCK_FAILURE;
+        us = left > 3600 ? (PY_TIMEOUT_T)3600000000 : (PY_TIMEOUT_T)ceil(left * 1e6); /* it is asked again */
+    }
+    unsigned spins = 0;
+    Py_BEGIN_ALLOW_THREADS;
+    while (spins < spin && !nc_post_waits(&p->waiter))
+        nc_relax(&spins);
+    bool posted = nc_post_waits(&p->waiter);
+    if (!posted)
+        slept = PyThread_acquire_lock_timed(p->lock, doze && (us < 0 || us > nap) ? nap : us, 1);
+    if (doze && slept == PY_LOCK_FAILURE)
+        slept = PY_LOCK_INTR;
+    *woken = monotonic();
+    if (posted)
+        parker_linger(b, side, spin);
+    Py_END_ALLOW_THREADS;
+    return slept == PY_LOCK_FAILURE && us > 0 && deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
+}
+
+/* One round: look if it is our turn, line up if there was nothing.  *turn: look again at once.  Holding the
+ * endpoint. */
+static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box **kicks)
+{
+    step s = STEP_BLOCKED;
+    parker_receive(p);
+    uint32_t place = nc_waiter_state_of(&p->waiter);
+    *turn = false;
+    if (place == NC_CALLED && line_deferred(call, &p->waiter))
+        s = STEP_BUSY;
+    else if (place != NC_WAITING) /* before lining up too: the endpoint was let go of since the first look */
+        s = call->op->look(call, place == NC_CALLED, out, kicks);
+    if (s == STEP_READY || s == STEP_ERROR)
+        return s;
+    if (s == STEP_BUSY && place == NC_CALLED) {
+        line_defer(call, &p->waiter);
+        return STEP_BLOCKED;
+    }
+    if (p->base.born != core_generation())
+        p->base.born = core_generation(); /* a signal handler has forked us */
+    *turn = line_up_for(call, &p->waiter, s == STEP_PARTIAL, kicks) == LINE_TURN;
+    return STEP_BLOCKED;
+}
+
+/* Sleep until called: STEP_BLOCKED, or STEP_ERROR when a signal handler raised or the time is up.  A signal that comes
+ * between the last look for signals and the sleep is not heard before the next wake-up, as with CPython's own locks.
+ * So the one thread that runs Python's signal handlers begins by a doze (*fresh), and looks for signals once more: what
+ * came while it lined up is heard. */
+static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bool *fresh, double *woken)
+{
+    Endpoint *ep = call->ep;
+    bool main = core_main_thread(), doze = main && *fresh;
+    if (spin > SPIN_MAIN && main && !doze)
+        spin = SPIN_MAIN;
+    *fresh = false;
+    PyLockStatus slept = parker_sleep(p, ep->chan->block, ep->side, deadline, spin, doze, woken);
+    if (slept == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
+        return STEP_ERROR;
+    if (slept == PY_LOCK_FAILURE && !nc_post_waits(&p->waiter)) {
+        call->op->timed_out(call);
+        return STEP_ERROR;
+    }
+    return STEP_BLOCKED;
+}
+
+/* Having found nothing: line up and sleep until the call is done.  The result as in look. */
+static step park(Call *call, double timeout, PyObject **out)
+{
+    Endpoint *ep = call->ep;
+    Chan *c = ep->chan;
+    double began = monotonic(), woken = began, deadline = timeout < 0 ? -1 : began + timeout;
+    unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint: what suited the last one here */
+    nc_box *kicks = NULL;
+    bool turn, fresh = true;
+    step s;
+    parker *p = parker_new(ep);
+    if (p == NULL) {
+        PyErr_NoMemory();
+        return STEP_ERROR;
+    }
+    call->late = true;
+    do {
+        Py_BEGIN_CRITICAL_SECTION(ep);
+        s = park_look(call, p, out, &turn, &kicks);
+        Py_END_CRITICAL_SECTION();
+        if (s == STEP_BLOCKED && !turn)
+            line_look_ahead(c, ep->side, &kicks);
+        settle(c->st, c, kicks);
+        kicks = NULL;
+        if (s == STEP_BLOCKED && core_raise_postponed()) /* a signal handler's, on the way here */
+            s = STEP_ERROR;
+        if (s == STEP_BLOCKED && !turn)
+            s = park_sleep(call, p, deadline, spin, &fresh, &woken);
+    } while (s == STEP_BLOCKED);
+    unsigned most = atomic_load_explicit(&spin_most, memory_order_relaxed);
+    spin = woken - began < SPIN_WORTH ? most : spin / 2 > SPIN_LEAST ? spin / 2 : SPIN_LEAST;
+    atomic_store_explicit(&ep->spin, spin, memory_order_relaxed);
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    line_leave(c, ep->side, &p->waiter, &kicks);
+    Py_END_CRITICAL_SECTION();
+    wake_box_unref(&p->base.box);
+    settle(c->st, c, kicks);
+    return s;
+}
+
+step try_call(Call *call, PyObject **out)
+{
+    Endpoint *ep = call->ep;
+    nc_box *kicks = NULL;
+    step s;
+    do {
+        Py_BEGIN_CRITICAL_SECTION(ep);
+        s = call->op->look(call, false, out, &kicks);
+        Py_END_CRITICAL_SECTION();
+    } while (s == STEP_BLOCKED && line_reap(ep->chan, ep->side, &kicks));
+    settle_soon(ep->chan, kicks);
+    return s;
+}
+
+/* One look, and a wait if that was in vain; `deadline` < 0: none, 0: do not wait.  The result as in look. */
+static step run_blocking(Call *call, double deadline, PyObject **out)
+{
+    step s = try_call(call, out);
+    if (s != STEP_BLOCKED && s != STEP_PARTIAL)
+        return s;
+    double left = deadline > 0 ? deadline - monotonic() : deadline;
+    if (deadline >= 0 && left <= 0) {
+        call->op->timed_out(call);
+        return STEP_ERROR;
+    }
+    return park(call, left, out);
+}
+
+PyObject *wait_blocking(Call *call, double timeout)
+{
+    PyObject *out = NULL;
+    double deadline = timeout > 0 ? monotonic() + timeout : timeout;
+    step s = run_blocking(call, deadline, &out);
+    while (s == STEP_READY && has_more(call)) {
+        int more = call_refill(call, CALL_BATCH);
+        if (more == 0)
+            break;
+        s = more < 0 ? STEP_ERROR : run_blocking(call, deadline, &out);
+    }
+    if (s == STEP_ERROR) {
+        call_chain_failure(call);
+        return NULL;
+    }
+    return out != NULL ? out : Py_NewRef(Py_None);
+}
+
+void park_init(void)
+{
+    if (sysconf(_SC_NPROCESSORS_ONLN) == 1)
+        atomic_store_explicit(&spin_most, SPIN_LEAST, memory_order_relaxed);
+}
