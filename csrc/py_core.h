@@ -65,6 +65,24 @@ static inline int64_t now_ns(void)
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
+void core_drop_error(void);
+
+/* A new reference, or NULL without an exception. */
+static inline PyObject *dict_find(PyObject *dict, PyObject *key)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *value;
+    if (PyDict_GetItemRef(dict, key, &value) < 0)
+        core_drop_error();
+    return value;
+#else
+    PyObject *value = PyDict_GetItemWithError(dict, key);
+    if (value == NULL)
+        core_drop_error();
+    return Py_XNewRef(value);
+#endif
+}
+
 /* ---- module state ---------------------------------------------------------------------------------- */
 
 enum { /* index into core_state.errors; names in py_module.c */
@@ -553,15 +571,27 @@ int future_add_types(PyObject *module, core_state *st);
 void future_free_spares(core_state *st);
 /* A future of the loop that a task may wait on, a new reference; get_loop is a function that returns the loop. */
 PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop);
-/* Have its task run, unless it is done already.  On its loop's thread; runs Python code; -1 with an exception set. */
-int future_wake(PyObject *future);
+/* Wake the task that waits on a future, ours or a loop's own: 0, or -1 with an exception set, that of no signal
+ * handler.  On its loop's thread; runs Python code. */
+int future_resolve(core_state *st, PyObject *future);
 
 /* py_wake.c */
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
+/* What differs between those who are reached through a box: a loop, a blocked thread. */
+struct wake_box;
+typedef struct box_kind {
+    bool of_tasks; /* what stands in line with it is a sleeper */
+    void (*kick)(core_state *, struct wake_box *, nc_box **kicks); /* may run Python code, and find others to kick */
+    void (*kick_without_gil)(struct wake_box *); /* by whatever thread */
+    bool (*reached)(struct wake_box *); /* would that wake it? */
+    bool (*dead)(core_state *, struct wake_box *); /* will those in line with it never run?  Runs Python code */
+    void (*drop)(struct wake_box *); /* what it holds, before its memory is freed */
+} box_kind;
+
 typedef struct wake_box {
     nc_box box;
-    bool is_loop; /* else a parker */
+    const box_kind *kind;
     uint32_t born; /* core_generation when made; a forked child leaves it alone */
 } wake_box;
 
@@ -580,7 +610,7 @@ typedef struct sleeper {
                              in, so relaxed is enough for the rest but the hand-over: S1 */
 } sleeper;
 
-int wake_add_types(PyObject *module, core_state *st);
+int loop_add_types(PyObject *module, core_state *st);
 void wake_free_spares(core_state *st);
 /* Give every box of the chain its kick and release values that nobody can receive any more.  Runs Python
  * code; keeps the current exception. */
@@ -608,8 +638,6 @@ void wake_boxes(nc_box *kicks);
 bool wake_reach_all(Chan *c);
 /* Could native code kick this box? */
 bool wake_reached(nc_box *box);
-/* See to it, on the thread of the loop whose box it is; false with an exception set. */
-bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who);
 void wake_box_unref(nc_box *box);
 sleeper *sleeper_new(nc_box *box, Endpoint *owner);
 void sleeper_free(sleeper *sl);
@@ -617,13 +645,9 @@ void sleeper_free(sleeper *sl);
  * the awaitable. */
 void sleeper_leave(sleeper *sl);
 void sleeper_set_future(sleeper *sl, PyObject *future);
-PyObject *loop_here(core_state *st, const char *who, PyObject **mailbox);
-nc_box *mailbox_box(PyObject *mailbox);
-PyObject *loop_future(core_state *st, PyObject *loop, PyObject *mailbox);
-PyObject *loop_timer(core_state *st, PyObject *loop, double seconds, PyObject *what);
-bool loop_wake(core_state *st, PyObject *future);
-void *loop_task(core_state *st);
-bool loop_wanted(core_state *st);
+/* Put a future in, or NULL, and take out what was there; hands the references over.  With a GIL, which every caller
+ * holds, this needs no atomicity. */
+PyObject *sleeper_swap_future(sleeper *sl, PyObject *future);
 
 /* py_line.c */
 /* Tell those on `side` who can go on now; for when the gate's flag says that somebody wants to know. */

@@ -193,7 +193,7 @@ static int future_finish(Future *f, future_state state)
     return 0;
 }
 
-int future_wake(PyObject *self)
+static int future_wake(PyObject *self)
 {
     Future *f = (Future *)self;
     if (state_of(f) != PENDING)
@@ -238,6 +238,32 @@ static PyObject *future_deliver(Future *f)
         core_report_error((PyObject *)f);
     Py_XDECREF(result);
     return future_pass_on(f) ? Py_NewRef(Py_None) : NULL;
+}
+
+/* A future of a loop that makes its own. */
+static int foreign_resolve(core_state *st, PyObject *future)
+{
+    PyObject *args[] = {future, Py_None};
+    PyObject *done = PyObject_VectorcallMethod(st->s_set_result, args, 2, NULL);
+    Py_XDECREF(done);
+    if (done == NULL && PyErr_ExceptionMatches(st->invalid_state)) {
+        PyErr_Clear(); /* cancelled in the same tick: the cancellation leaves the line and hands the turn on */
+        return 0;
+    }
+    return done != NULL ? 0 : -1;
+}
+
+int future_resolve(core_state *st, PyObject *future)
+{
+    if (Py_IS_TYPE(future, st->future_type))
+        return future_wake(future);
+    interruptions kept = {0};
+    int failed;
+    do
+        failed = foreign_resolve(st, future);
+    while (failed && core_try_again(&kept));
+    core_postpone_all(&kept);
+    return failed;
 }
 
 /* ---- what asyncio asks ------------------------------------------------------------------------------- */

@@ -1,6 +1,13 @@
-/* py_line.c: a waiter's place in line, whoever waits: taking and leaving it, and being put off for a claim.  Touches
- * nc_gate.h; runs no Python code, but for line_look_ahead(). */
+/* py_line.c: a waiter's place in line, whoever waits: taking and leaving it, and being put off for a claim; taking out
+ * those who will never run, and bringing loops within reach of native code.  Touches nc_gate.h; the last two run Python
+ * code. */
 #include "py_line.h"
+
+#include "py_loop.h"
+
+static wake_box *box_of(nc_box *box) { return container_of(box, wake_box, box); }
+
+/* ---- no Python code runs ---------------------------------------------------------------------------- */
 
 void gate_notify(chan_block *b, int side, nc_box **kicks)
 {
@@ -64,12 +71,6 @@ bool line_deferred(Call *call, nc_waiter *w)
     return deferred;
 }
 
-void line_look_ahead(Chan *c, int side, nc_box **kicks)
-{
-    if (nc_gate_crowd(&c->gate[side]) >= 2 * NC_HEAD)
-        line_reap(c, side, kicks);
-}
-
 /* How many tasks and threads want the same: as many as ever waited with one that left the line, until that is seen to
  * be no longer so (rivals_gone).  Under the gate's lock. */
 static void count_rivals(Chan *c, int side)
@@ -106,9 +107,117 @@ int line_traverse(nc_gate *g, visitproc visit, void *arg)
     if (shared)
         nc_lock_enter(&g->lock);
     for (nc_waiter *w = g->first; w != NULL && stop == 0; w = w->next)
-        if (container_of(w->box, wake_box, box)->is_loop)
+        if (box_of(w->box)->kind->of_tasks)
             stop = visit_future(container_of(w, sleeper, waiter), visit, arg);
     if (shared)
         nc_lock_exit(&g->lock);
     return stop;
+}
+
+/* ---- those who will never run ------------------------------------------------------------------------ */
+
+/* The boxes of loops on which somebody in line was called, each with a reference; how many. */
+static int called_loops(nc_gate *g, nc_box **boxes, int most)
+{
+    int n = 0;
+    nc_gate_enter(g, core_generation());
+    for (nc_waiter *w = g->called > 0 ? g->first : NULL; w != NULL && n < most; w = w->next) {
+        bool known = nc_waiter_state_of(w) != NC_CALLED || !box_of(w->box)->kind->of_tasks;
+        for (int i = 0; i < n && !known; i++)
+            known = boxes[i] == w->box;
+        if (!known) {
+            nc_box_ref(w->box);
+            boxes[n++] = w->box;
+        }
+    }
+    nc_gate_exit(g);
+    return n;
+}
+
+/* A sleeper that is taken out stays its awaitable's, which can leave the line once more. */
+static void line_leave_loop(Chan *c, int side, nc_box *box, nc_box **kicks)
+{
+    nc_gate *g = &c->gate[side];
+    nc_gate_enter(g, core_generation());
+    for (nc_waiter *w = g->first, *next; w != NULL; w = next) {
+        next = w->next;
+        if (w->box != box)
+            continue;
+        nc_gate_leave(g, w);
+        nc_gate_resume(g, w->owner, kicks); /* too often at worst */
+    }
+    nc_gate_call_all(g, chan_have(c, side), kicks);
+    nc_gate_exit(g);
+}
+
+bool line_reap(Chan *c, int side, nc_box **kicks)
+{
+    nc_box *boxes[8];
+    bool any = false;
+    if (nc_gate_crowd(&c->gate[side]) < NC_HEAD)
+        return false;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    for (int n = called_loops(&c->gate[side], boxes, 8); n > 0; n--) {
+        if (box_of(boxes[n - 1])->kind->dead(c->st, box_of(boxes[n - 1]))) {
+            line_leave_loop(c, side, boxes[n - 1], kicks);
+            any = true;
+        }
+        wake_box_unref(boxes[n - 1]);
+    }
+    PyErr_Restore(type, value, traceback);
+    return any;
+}
+
+void line_look_ahead(Chan *c, int side, nc_box **kicks)
+{
+    if (nc_gate_crowd(&c->gate[side]) >= 2 * NC_HEAD)
+        line_reap(c, side, kicks);
+}
+
+/* ---- within reach of native code --------------------------------------------------------------------- */
+
+/* The loops of a line that native code could not kick, each with a reference, in an array to be freed; how many, or
+ * -1 with an exception set. */
+static Py_ssize_t unreached_loops(nc_gate *g, nc_box ***boxes)
+{
+    size_t room = 0, n = 0, waiters;
+    *boxes = NULL;
+    while ((waiters = nc_gate_crowd(g) / NC_HEAD) > room) {
+        PyMem_Free(*boxes);
+        *boxes = PyMem_New(nc_box *, room = waiters);
+        if (*boxes == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+    }
+    nc_gate_enter(g, core_generation()); /* whoever lines up from here on sees that native code may come */
+    for (nc_waiter *w = g->first; w != NULL && n < room; w = w->next) {
+        bool known = wake_reached(w->box);
+        for (size_t i = 0; i < n && !known; i++)
+            known = (*boxes)[i] == w->box;
+        if (!known) {
+            nc_box_ref(w->box);
+            (*boxes)[n++] = w->box;
+        }
+    }
+    nc_gate_exit(g);
+    return (Py_ssize_t)n;
+}
+
+bool wake_reach_all(Chan *c)
+{
+    nc_box *kicks = NULL, **boxes;
+    bool ok = true;
+    for (int side = 0; side < SIDES && ok; side++) {
+        Py_ssize_t n = unreached_loops(&c->gate[side], &boxes);
+        ok = n >= 0;
+        for (Py_ssize_t i = 0; i < n; i++) {
+            ok = loop_summon(c, boxes[i], &kicks) && ok;
+            wake_box_unref(boxes[i]);
+        }
+        PyMem_Free(boxes);
+    }
+    settle(c->st, c, kicks);
+    return ok;
 }

@@ -1,4 +1,4 @@
-/* py_pace.c: how long a task holds its loop by awaiting what is ready, and when it yields.  Knows loops by py_wake.c.
+/* py_pace.c: how long a task holds its loop by awaiting what is ready, and when it yields.  Knows loops by py_loop.h.
  *
  * A call that is ready does not wait, so a task whose calls are always ready would keep its loop for ever: no timer, no
  * time-out, no cancellation and no Ctrl-C would get through.  Once a task has held its loop for about TURN by awaiting
@@ -15,6 +15,8 @@
  *
  * tokio gives each task 128 operations between two yields, trio a checkpoint each. */
 #include "py_pace.h"
+
+#include "py_loop.h"
 
 #include <limits.h>
 

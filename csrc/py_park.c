@@ -5,6 +5,52 @@
 #include <math.h>
 #include <unistd.h>
 
+/* ---- its box ---------------------------------------------------------------------------------------- */
+
+static void parker_kick_without_gil(wake_box *b) { PyThread_release_lock(((parker *)b)->lock); }
+
+static void parker_kick(core_state *Py_UNUSED(st), wake_box *b, nc_box **Py_UNUSED(kicks))
+{
+    parker_kick_without_gil(b);
+}
+
+static bool parker_reached(wake_box *Py_UNUSED(b)) { return true; }
+
+static bool parker_dead(core_state *Py_UNUSED(st), wake_box *Py_UNUSED(b)) { return false; }
+
+static void parker_drop(wake_box *b) { PyThread_free_lock(((parker *)b)->lock); }
+
+static const box_kind parker_kind = {
+    .kick = parker_kick,
+    .kick_without_gil = parker_kick_without_gil,
+    .reached = parker_reached,
+    .dead = parker_dead,
+    .drop = parker_drop,
+};
+
+/* Not on the blocked thread's stack: a daemon thread may die there while the line still knows its waiter. */
+parker *parker_new(void *owner)
+{
+    parker *p = PyMem_RawCalloc(1, sizeof *p);
+    if (p == NULL)
+        return NULL;
+    nc_box_init(&p->base.box);
+    p->base.box.guarded = !NC_FREE_THREADED;
+    p->base.kind = &parker_kind;
+    p->base.born = core_generation();
+    p->waiter.box = &p->base.box;
+    p->waiter.owner = owner;
+    p->lock = PyThread_allocate_lock();
+    if (p->lock == NULL) {
+        PyMem_RawFree(p);
+        return NULL;
+    }
+    PyThread_acquire_lock(p->lock, NOWAIT_LOCK);
+    return p;
+}
+
+/* ---- its sleep -------------------------------------------------------------------------------------- */
+
 static double monotonic(void) { return (double)now_ns() * 1e-9; }
 
 /* A wait that took less than this would have been spun through, and is next time: falling asleep and waking up takes as

@@ -1,11 +1,12 @@
 /* py_wait.c: how a task waits: the awaitable that async calls return.  Touches nc_gate.h; knows calls by their `look`
- * alone, and loops by py_wake.c.
+ * alone, and loops by py_loop.h.
  *
  * A wake-up says "look again" and nothing else.  What a waiter was called for stays in the ring until its
  * own `look` takes it, so cancelling it at any moment loses nothing: it leaves the line, and the gate calls
  * the next.
  */
 #include "py_line.h"
+#include "py_loop.h"
 #include "py_pace.h"
 
 #include <frameobject.h>

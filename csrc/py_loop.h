@@ -1,0 +1,28 @@
+/* py_loop.h: what a wait wants of an event loop. */
+#ifndef PY_LOOP_H
+#define PY_LOOP_H
+
+#include "py_core.h"
+
+/* The running loop and its mailbox, new references; NULL with an exception set, which names `who` has to wait. */
+PyObject *loop_here(core_state *st, const char *who, PyObject **mailbox);
+nc_box *mailbox_box(PyObject *mailbox);
+/* A future of the loop that a task may wait on, a new reference: our own, unless the loop has one of another kind. */
+PyObject *loop_future(core_state *st, PyObject *loop, PyObject *mailbox);
+/* A timer that calls what->_expire() in `seconds`, a new reference. */
+PyObject *loop_timer(core_state *st, PyObject *loop, double seconds, PyObject *what);
+/* The timer of a wait went off: have its task look once more.  False if that cannot be done now: then post its waiter,
+ * so that it is tried again with the mail.  On the loop's thread; runs Python code. */
+bool loop_wake(core_state *st, PyObject *future);
+/* Which task this thread runs: an address to be compared, or NULL. */
+void *loop_task(core_state *st);
+/* Does the loop that runs here know of anybody who waits for a turn of it?  A descriptor that is ready it has yet to
+ * ask the kernel for.  Yes where a loop of another make does not tell. */
+bool loop_wanted(core_state *st);
+/* See to it that native code can kick the loop's box, on the loop's thread; false with an exception set. */
+bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who);
+/* Send for the loop of the box: its thread is to see to that, and tell the tasks that wait on this channel there if it
+ * cannot.  A closed one is buried.  False with an exception set. */
+bool loop_summon(Chan *c, nc_box *box, nc_box **kicks);
+
+#endif

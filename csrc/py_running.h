@@ -1,0 +1,16 @@
+/* py_running.h: which loop and task of asyncio this thread runs; see py_running.c. */
+#ifndef PY_RUNNING_H
+#define PY_RUNNING_H
+
+#include "py_core.h"
+
+/* The running loop, or None where none runs, a new reference; NULL with an exception set. */
+PyObject *running_loop(core_state *st);
+/* Does this thread run a task of `loop` right now?  Inside a bare callback the answer is no, as it is inside a signal
+ * handler that interrupted the loop's select(): there only a wake-up call helps. */
+bool running_task_of(core_state *st, PyObject *loop);
+/* Is anything ready in a loop of asyncio's own, or due?  It keeps that under private names: where they are gone or mean
+ * something else the answer is yes.  An exception may be set. */
+bool running_has_work(core_state *st, PyObject *loop);
+
+#endif

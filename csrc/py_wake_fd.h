@@ -1,0 +1,50 @@
+/* py_wake_fd.h: the descriptor that an event loop waits on, by which it is woken from wherever: an eventfd, or a pipe.
+ * Needs no GIL and no Python; not of the core, as it makes system calls. */
+#ifndef PY_WAKE_FD_H
+#define PY_WAKE_FD_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/eventfd.h>
+#endif
+
+/* fds[0] to read from, fds[1] to write to; both are the same where one will do.  False with errno set. */
+static inline bool wake_fd_open(int fds[2])
+{
+#ifdef __linux__
+    fds[0] = fds[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return fds[0] >= 0;
+#else
+    if (pipe(fds) != 0)
+        return false;
+    for (int i = 0; i < 2; i++) {
+        fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+        fcntl(fds[i], F_SETFL, O_NONBLOCK);
+    }
+    return true;
+#endif
+}
+
+/* One write a burst.  A full pipe is as good as a written one: the reader has yet to come by.  False if the
+ * descriptor is not ours any more: somebody closed it. */
+static inline bool wake_fd_write(int fd)
+{
+    static const uint64_t one = 1;
+    ssize_t n;
+    while ((n = write(fd, &one, sizeof one)) < 0 && errno == EINTR)
+        ;
+    return n >= 0 || errno == EAGAIN;
+}
+
+static inline void wake_fd_clear(int fd)
+{
+    uint64_t buffer[8];
+    while (read(fd, buffer, sizeof buffer) == (ssize_t)sizeof buffer)
+        ; /* an eventfd answers 8 bytes, once; a pipe until it is empty */
+}
+
+#endif
