@@ -1,7 +1,7 @@
 /* py_core.h: what the py_*.c files share: the module's state, channels, endpoints and calls.
  *
  * A message on its way: Sender method (py_ring.c, py_log.c; of a batch py_call.c) -> Call -> its look -> nc_ring.h or
- * nc_log.h; what has to wait goes through py_wait.c and py_park.c, which know calls only by their `look`.
+ * nc_log.h; what has to wait goes through py_await.c and py_park.c, which know calls only by their `look`.
  *
  * Locks, outermost first: the critical section of an awaitable and of its endpoint (free-threaded builds;
  * elsewhere the GIL is both), then a gate's lock.  No Python code runs and nothing is released while a
@@ -660,7 +660,7 @@ step try_call(Call *call, PyObject **out);
 /* Run the call to its end in this thread, asleep without the GIL in between. */
 PyObject *wait_blocking(Call *call, double timeout);
 
-/* py_wait.c */
+/* py_await.c */
 int wait_add_types(PyObject *module, core_state *st);
 /* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
  * references, also when it fails. */

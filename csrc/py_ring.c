@@ -1,7 +1,7 @@
 /* py_ring.c: the endpoints that carry objects: send and recv, one and many, on nc_ring.h.
  *
  * Each operation is one `look` function: try once, tell the other side.  Waiting, timeouts and
- * cancellation are py_wait.c's and py_park.c's, and the same for all.  Senders first, receivers second, types last.
+ * cancellation are py_await.c's and py_park.c's, and the same for all.  Senders first, receivers second, types last.
  */
 #include "py_core.h"
 

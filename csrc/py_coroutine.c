@@ -1,0 +1,406 @@
+/* py_coroutine.c: an awaitable as a coroutine: send, throw, close, what inspect and debuggers ask, the warning when it
+ * was forgotten; and the types.
+ */
+#include "py_await.h"
+#include "py_loop.h"
+
+#include <frameobject.h>
+
+/* ---- where it was made ------------------------------------------------------------------------------ */
+
+/* Where the running code is: ((file, line, function), ...), innermost first, as deep as the thread asks for; a new
+ * reference, or NULL with an exception set. */
+static PyObject *origin_here(int depth)
+{
+    PyFrameObject *frame = PyEval_GetFrame();
+    PyObject *list = PyList_New(0);
+    Py_XINCREF(frame);
+    while (frame != NULL && list != NULL && PyList_GET_SIZE(list) < depth) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        PyObject *place = Py_BuildValue("(OiO)", code->co_filename, PyFrame_GetLineNumber(frame), code->co_name);
+        if (place == NULL || PyList_Append(list, place) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(place);
+        Py_DECREF(code);
+        Py_SETREF(frame, PyFrame_GetBack(frame));
+    }
+    Py_XDECREF(frame);
+    PyObject *origin = list != NULL ? PyList_AsTuple(list) : NULL;
+    Py_XDECREF(list);
+    return origin;
+}
+
+int origin_depth(core_state *st)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    (void)st;
+    return PyThreadState_GetUnchecked()->coroutine_origin_tracking_depth;
+#else
+    const PyThreadState *now = st->tstate != NULL ? *st->tstate : _PyThreadState_UncheckedGet();
+    return now->coroutine_origin_tracking_depth;
+#endif
+}
+
+PyObject *awaitable_with_origin(Awaitable *aw)
+{
+    int depth = origin_depth(aw->st);
+    if (depth <= 0)
+        return (PyObject *)aw;
+    aw->worn = true;
+    aw->origin = origin_here(depth);
+    if (aw->origin != NULL)
+        return (PyObject *)aw;
+    aw->state = DONE; /* it was never handed out */
+    Py_DECREF(aw);
+    return NULL;
+}
+
+/* ---- its methods ------------------------------------------------------------------------------------ */
+
+void awaitable_raise_reused(Awaitable *aw)
+{
+    PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", aw->call.op->qualname);
+}
+
+static PyObject *awaitable_send(PyObject *self, PyObject *arg)
+{
+    PyObject *out;
+    switch (awaitable_am_send(self, arg, &out)) {
+    case PYGEN_NEXT:
+        return out;
+    case PYGEN_RETURN:
+        raise_stop_iteration(out);
+        return NULL;
+    default:
+        return NULL;
+    }
+}
+
+/* End it before its time, unless it has ended; false with an exception set if it cannot be. */
+static bool awaitable_abort(Awaitable *aw, bool *was_done)
+{
+    nc_box *kicks = NULL;
+    bool running;
+    *was_done = true;
+    Endpoint *ep = awaitable_endpoint(aw);
+    if (ep == NULL)
+        return true;
+    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
+    running = aw->running;
+    *was_done = aw->state == DONE;
+    if (!running)
+        awaitable_end(aw, &kicks);
+    Py_END_CRITICAL_SECTION2();
+    if (running) {
+        PyErr_Format(PyExc_RuntimeError, "%s() is already being awaited", aw->call.op->qualname);
+        Py_DECREF(ep);
+        return false;
+    }
+    awaitable_release(aw);
+    settle_soon(ep->chan, kicks);
+    Py_DECREF(ep);
+    return true;
+}
+
+/* throw(exception), or the older throw(type[, value[, traceback]]). */
+static PyObject *awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    Awaitable *aw = (Awaitable *)self;
+    if (n < 1 || n > 3) {
+        PyErr_SetString(PyExc_TypeError, "throw() takes 1 to 3 arguments");
+        return NULL;
+    }
+    PyObject *type = args[0], *value = n > 1 ? args[1] : NULL, *traceback = n > 2 ? args[2] : NULL;
+    if (traceback == Py_None)
+        traceback = NULL;
+    if (PyExceptionInstance_Check(type)) {
+        value = type;
+        type = (PyObject *)Py_TYPE(type);
+        if (traceback == NULL)
+            traceback = PyException_GetTraceback(value);
+        else
+            Py_INCREF(traceback);
+    } else if (PyExceptionClass_Check(type) && (traceback == NULL || PyTraceBack_Check(traceback)))
+        Py_XINCREF(traceback);
+    else {
+        PyErr_Format(PyExc_TypeError, "exceptions must be classes or instances deriving from BaseException, not %.200s",
+                     Py_TYPE(type)->tp_name);
+        return NULL;
+    }
+    bool was_done;
+    if (!awaitable_abort(aw, &was_done) || was_done) {
+        Py_XDECREF(traceback);
+        if (was_done)
+            awaitable_raise_reused(aw);
+        return NULL;
+    }
+    PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), traceback);
+    return NULL;
+}
+
+static PyObject *awaitable_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    bool was_done;
+    if (!awaitable_abort((Awaitable *)self, &was_done))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* The timer went off: wake the task, which will look a last time if it was called meanwhile. */
+static PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Awaitable *aw = (Awaitable *)self;
+    PyObject *future;
+    Py_BEGIN_CRITICAL_SECTION(aw);
+    if (aw->state != DONE)
+        aw->expired = aw->worn = true;
+    future = Py_XNewRef(aw->future);
+    Py_END_CRITICAL_SECTION();
+    if (future != NULL && !loop_wake(aw->st, future)) {
+        nc_box *kicks = NULL;
+        Py_BEGIN_CRITICAL_SECTION(aw);
+        if (aw->sleeper != NULL)
+            nc_box_post(&aw->sleeper->waiter, &kicks);
+        Py_END_CRITICAL_SECTION();
+        settle(aw->st, NULL, kicks);
+    }
+    Py_XDECREF(future);
+    Py_RETURN_NONE;
+}
+
+static PyObject *awaitable_repr(PyObject *self)
+{
+    static const char *const states[] = {
+        [CREATED] = "created", [PAUSED] = "waiting", [BEGUN] = "running", [PARKED] = "waiting", [DONE] = "done"};
+    Awaitable *aw = (Awaitable *)self;
+    return PyUnicode_FromFormat("<%s() %s at %p>", aw->call.op->qualname, states[awaitable_state(self)], self);
+}
+
+static PyObject *awaitable_name(PyObject *self, void *qualified)
+{
+    const call_op *op = ((Awaitable *)self)->call.op;
+    return PyUnicode_FromString(qualified ? op->qualname : op->name);
+}
+
+static PyObject *awaitable_cr_running(PyObject *self, void *Py_UNUSED(ignored))
+{
+    bool running;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    running = ((Awaitable *)self)->running;
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(running);
+}
+
+static PyObject *awaitable_cr_await(PyObject *self, void *Py_UNUSED(ignored))
+{
+    PyObject *future;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    future = Py_NewRef(((Awaitable *)self)->future != NULL ? ((Awaitable *)self)->future : Py_None);
+    Py_END_CRITICAL_SECTION();
+    return future;
+}
+
+static PyObject *awaitable_cr_suspended(PyObject *self, void *Py_UNUSED(ignored))
+{
+    bool suspended;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    Awaitable *aw = (Awaitable *)self;
+    suspended = !aw->running && (aw->state == PAUSED || aw->state == PARKED);
+    Py_END_CRITICAL_SECTION();
+    return PyBool_FromLong(suspended);
+}
+
+/* What inspect.getcoroutinestate() tells a coroutine by that was not started.  It has no frame of its own: this one
+ * shows its name. */
+static PyObject *awaitable_cr_frame(PyObject *self, void *Py_UNUSED(ignored))
+{
+    if (awaitable_state(self) == DONE)
+        Py_RETURN_NONE;
+    PyCodeObject *code = PyCode_NewEmpty("nexus_channels", ((Awaitable *)self)->call.op->name, 1);
+    PyObject *globals = code != NULL ? PyDict_New() : NULL, *frame = NULL;
+    if (globals != NULL)
+        frame = (PyObject *)PyFrame_New(PyThreadState_Get(), code, globals, NULL);
+    Py_XDECREF(code);
+    Py_XDECREF(globals);
+    return frame;
+}
+
+static PyObject *awaitable_cr_origin(PyObject *self, void *Py_UNUSED(ignored))
+{
+    PyObject *origin = ((Awaitable *)self)->origin; /* from the start */
+    return Py_NewRef(origin != NULL ? origin : Py_None);
+}
+
+/* ---- its life --------------------------------------------------------------------------------------- */
+
+static int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Awaitable *aw = (Awaitable *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(aw->call.ep);
+    Py_VISIT(aw->call.value);
+    Py_VISIT(aw->call.entered);
+    Py_VISIT(aw->call.source);
+    Py_VISIT(aw->call.failure);
+    Py_VISIT(aw->future);
+    Py_VISIT(aw->timer);
+    if (aw->sleeper != NULL) {
+        Py_VISIT(aw->sleeper->chan);
+        if (nc_waiter_state_of(&aw->sleeper->waiter) == NC_OUTSIDE) /* else its future is the line's to visit */
+            Py_VISIT(atomic_load_explicit(&aw->sleeper->future, memory_order_relaxed));
+    }
+    return 0;
+}
+
+/* Unreachable: leave the line, which breaks the cycle through it.  The timer, if any, is garbage as well. */
+static int awaitable_clear(PyObject *self)
+{
+    Awaitable *aw = (Awaitable *)self;
+    Endpoint *ep = awaitable_endpoint(aw);
+    nc_box *kicks = NULL;
+    Py_CLEAR(aw->call.entered);
+    if (ep == NULL)
+        return 0;
+    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
+    awaitable_end(aw, &kicks);
+    Py_END_CRITICAL_SECTION2();
+    Py_CLEAR(aw->timer);
+    awaitable_release(aw);
+    settle_soon(ep->chan, kicks);
+    Py_DECREF(ep);
+    return 0;
+}
+
+/* Warn as of a coroutine: a forgotten `await` is a message that is not sent. */
+static void awaitable_finalize(PyObject *self)
+{
+    Awaitable *aw = (Awaitable *)self;
+    PyObject *type, *value, *traceback, *name, *done = NULL;
+    aw->worn = true; /* the collector may have come here first */
+    if (aw->state != CREATED)
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    name = PyUnicode_FromString("warnings");
+    PyObject *warnings = name != NULL ? PyImport_GetModule(name) : NULL; /* not while the interpreter goes down */
+    if (warnings != NULL)
+        done = PyObject_CallMethod(warnings, "_warn_unawaited_coroutine", "O", self);
+    if (done == NULL && (warnings == NULL || PyErr_ExceptionMatches(PyExc_AttributeError))) {
+        PyErr_Clear();
+        if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", aw->call.op->qualname) == 0)
+            done = Py_NewRef(Py_None);
+    }
+    if (done == NULL)
+        core_report_error(self);
+    Py_XDECREF(done);
+    Py_XDECREF(warnings);
+    Py_XDECREF(name);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* ---- as a claim -------------------------------------------------------------------------------------- */
+
+/* async with tx.claim(n) as view: awaiting it enters the claim */
+static PyObject *awaitable_aenter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Awaitable *aw = (Awaitable *)self;
+    bool fresh;
+    Py_BEGIN_CRITICAL_SECTION(aw);
+    fresh = aw->state == CREATED;
+    if (fresh)
+        claim_aenter(&aw->call);
+    Py_END_CRITICAL_SECTION();
+    if (fresh)
+        return Py_NewRef(self);
+    awaitable_raise_reused(aw);
+    return NULL;
+}
+
+/* and leaving it commits or aborts, at once; there is nothing left to wait for */
+static PyObject *awaitable_aexit(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    Awaitable *aw = (Awaitable *)self;
+    PyObject *entered;
+    Endpoint *ep = awaitable_endpoint(aw);
+    if (ep == NULL) {
+        awaitable_raise_reused(aw);
+        return NULL;
+    }
+    Py_BEGIN_CRITICAL_SECTION(aw);
+    entered = aw->call.entered;
+    aw->call.entered = NULL;
+    Py_END_CRITICAL_SECTION();
+    bool ok = entered == NULL || claim_aexit(entered, n > 0 && args[0] != Py_None);
+    Py_XDECREF(entered);
+    PyObject *nothing = ok ? wait_new(&(Call){.op = &nothing_op, .ep = (Endpoint *)Py_NewRef(ep)}, -1) : NULL;
+    if (awaitable_state(self) == DONE)
+        awaitable_release(aw);
+    Py_DECREF(ep);
+    return nothing;
+}
+
+/* ---- the types -------------------------------------------------------------------------------------- */
+
+#define AWAITABLE_METHODS                                                                          \
+    {"send", awaitable_send, METH_O, NULL}, {"throw", FAST(awaitable_throw), METH_FASTCALL, NULL}, \
+        {"close", awaitable_close, METH_NOARGS, NULL},                                             \
+    {                                                                                              \
+        "_expire", awaitable_expire, METH_NOARGS, NULL                                             \
+    }
+
+static PyMethodDef awaitable_methods[] = {AWAITABLE_METHODS, END_OF_METHODS};
+static PyMethodDef claim_awaitable_methods[] = {AWAITABLE_METHODS,
+                                                {"__aenter__", awaitable_aenter, METH_NOARGS, NULL},
+                                                {"__aexit__", FAST(awaitable_aexit), METH_FASTCALL, NULL},
+                                                END_OF_METHODS};
+
+static PyGetSetDef awaitable_getset[] = {
+    {"__name__", awaitable_name, NULL, NULL, NULL},         {"__qualname__", awaitable_name, NULL, NULL, (void *)1},
+    {"cr_running", awaitable_cr_running, NULL, NULL, NULL}, {"cr_await", awaitable_cr_await, NULL, NULL, NULL},
+    {"cr_frame", awaitable_cr_frame, NULL, NULL, NULL},     {"cr_suspended", awaitable_cr_suspended, NULL, NULL, NULL},
+    {"cr_origin", awaitable_cr_origin, NULL, NULL, NULL},   {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef awaitable_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Awaitable, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+/* tp_iter, so that `yield from x.__await__()` works */
+#define AWAITABLE_SLOTS                                                                                              \
+    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_traverse, awaitable_traverse}, {Py_tp_clear, awaitable_clear},        \
+        {Py_tp_repr, awaitable_repr}, {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},             \
+        {Py_am_send, awaitable_am_send}, {Py_tp_iternext, awaitable_iternext}, {Py_tp_finalize, awaitable_finalize}, \
+        {Py_tp_members, awaitable_members},                                                                          \
+    {                                                                                                                \
+        Py_tp_getset, awaitable_getset                                                                               \
+    }
+
+static PyType_Slot awaitable_slots[] = {AWAITABLE_SLOTS, {Py_tp_methods, awaitable_methods}, {0, NULL}};
+
+static PyType_Spec awaitable_spec = {
+    .name = "nexus_channels._core.Awaitable",
+    .basicsize = sizeof(Awaitable),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = awaitable_slots,
+};
+
+static PyType_Slot claim_awaitable_slots[] = {AWAITABLE_SLOTS, {Py_tp_methods, claim_awaitable_methods}, {0, NULL}};
+
+static PyType_Spec claim_awaitable_spec = {
+    .name = "nexus_channels._core.ClaimAwaitable",
+    .basicsize = sizeof(Awaitable),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = claim_awaitable_slots,
+};
+
+/* ---- module ----------------------------------------------------------------------------------------- */
+
+int wait_add_types(PyObject *module, core_state *st)
+{
+    st->spares_most = NC_SPARES;
+    st->tstate = inside_tstate();
+    park_init();
+    st->awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);
+    st->claim_awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &claim_awaitable_spec, NULL);
+    return st->awaitable_type != NULL && st->claim_awaitable_type != NULL ? 0 : -1;
+}
