@@ -50,4 +50,11 @@ bool claim_check_size(Chan *c, uint64_t n);
 /* A size to claim, 0 with an exception set. */
 Py_ssize_t claim_parse_size(Chan *c, PyObject *arg);
 
+/* What iterates over claims: py_claim_await.c. */
+typedef struct ClaimIterator {
+    PyObject_HEAD
+    Endpoint *ep;                 /* strong, NULL once it has come to its end; in the iterator's critical section */
+    Claim *last;                  /* strong; in the endpoint's critical section */
+} ClaimIterator;
+
 #endif

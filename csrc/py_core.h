@@ -531,9 +531,14 @@ bool endpoint_idle(Endpoint *ep);
 int log_add_types(PyObject *module, core_state *st);
 /* Step over everything committed; holding gate[RX]'s lock, which stands for the consumer then. */
 void log_discard_held(chan_block *b);
-/* async with tx.claim(n): what the awaitable's methods __aenter__ and __aexit__ do. */
-void claim_aenter(Call *call);
-bool claim_aexit(PyObject *entered, bool failed);
+/* Looks of py_log.c: for room to claim, and for the first record: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR,
+ * without an exception at the end. */
+step log_claim_look(Call *call, bool called, PyObject **out, nc_box **kicks);
+void log_claim_timed_out(Call *call);
+step log_look_first(Call *call, bool called, nc_record *record, nc_box **kicks);
+
+/* py_claim_await.c */
+int claim_await_add_types(PyObject *module, core_state *st);
 
 /* py_native.c */
 int native_add_types(PyObject *module, core_state *st);

@@ -62,7 +62,7 @@ void awaitable_raise_reused(Awaitable *aw)
     PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", aw->call.op->qualname);
 }
 
-static PyObject *awaitable_send(PyObject *self, PyObject *arg)
+PyObject *awaitable_send(PyObject *self, PyObject *arg)
 {
     PyObject *out;
     switch (awaitable_am_send(self, arg, &out)) {
@@ -103,7 +103,7 @@ static bool awaitable_abort(Awaitable *aw, bool *was_done)
 }
 
 /* throw(exception), or the older throw(type[, value[, traceback]]). */
-static PyObject *awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize_t n)
+PyObject *awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     Awaitable *aw = (Awaitable *)self;
     if (n < 1 || n > 3) {
@@ -138,7 +138,7 @@ static PyObject *awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize
     return NULL;
 }
 
-static PyObject *awaitable_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+PyObject *awaitable_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     bool was_done;
     if (!awaitable_abort((Awaitable *)self, &was_done))
@@ -147,7 +147,7 @@ static PyObject *awaitable_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 /* The timer went off: wake the task, which will look a last time if it was called meanwhile. */
-static PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
+PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Awaitable *aw = (Awaitable *)self;
     PyObject *future;
@@ -168,7 +168,7 @@ static PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static PyObject *awaitable_repr(PyObject *self)
+PyObject *awaitable_repr(PyObject *self)
 {
     static const char *const states[] = {
         [CREATED] = "created", [PAUSED] = "waiting", [BEGUN] = "running", [PARKED] = "waiting", [DONE] = "done"};
@@ -233,7 +233,7 @@ static PyObject *awaitable_cr_origin(PyObject *self, void *Py_UNUSED(ignored))
 
 /* ---- its life --------------------------------------------------------------------------------------- */
 
-static int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
+int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Awaitable *aw = (Awaitable *)self;
     Py_VISIT(Py_TYPE(self));
@@ -253,7 +253,7 @@ static int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
 }
 
 /* Unreachable: leave the line, which breaks the cycle through it.  The timer, if any, is garbage as well. */
-static int awaitable_clear(PyObject *self)
+int awaitable_clear(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
     Endpoint *ep = awaitable_endpoint(aw);
@@ -272,7 +272,7 @@ static int awaitable_clear(PyObject *self)
 }
 
 /* Warn as of a coroutine: a forgotten `await` is a message that is not sent. */
-static void awaitable_finalize(PyObject *self)
+void awaitable_finalize(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
     PyObject *type, *value, *traceback, *name, *done = NULL;
@@ -297,83 +297,20 @@ static void awaitable_finalize(PyObject *self)
     PyErr_Restore(type, value, traceback);
 }
 
-/* ---- as a claim -------------------------------------------------------------------------------------- */
-
-/* async with tx.claim(n) as view: awaiting it enters the claim */
-static PyObject *awaitable_aenter(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    Awaitable *aw = (Awaitable *)self;
-    bool fresh;
-    Py_BEGIN_CRITICAL_SECTION(aw);
-    fresh = aw->state == CREATED;
-    if (fresh)
-        claim_aenter(&aw->call);
-    Py_END_CRITICAL_SECTION();
-    if (fresh)
-        return Py_NewRef(self);
-    awaitable_raise_reused(aw);
-    return NULL;
-}
-
-/* and leaving it commits or aborts, at once; there is nothing left to wait for */
-static PyObject *awaitable_aexit(PyObject *self, PyObject *const *args, Py_ssize_t n)
-{
-    Awaitable *aw = (Awaitable *)self;
-    PyObject *entered;
-    Endpoint *ep = awaitable_endpoint(aw);
-    if (ep == NULL) {
-        awaitable_raise_reused(aw);
-        return NULL;
-    }
-    Py_BEGIN_CRITICAL_SECTION(aw);
-    entered = aw->call.entered;
-    aw->call.entered = NULL;
-    Py_END_CRITICAL_SECTION();
-    bool ok = entered == NULL || claim_aexit(entered, n > 0 && args[0] != Py_None);
-    Py_XDECREF(entered);
-    PyObject *nothing = ok ? wait_new(&(Call){.op = &nothing_op, .ep = (Endpoint *)Py_NewRef(ep)}, -1) : NULL;
-    if (awaitable_state(self) == DONE)
-        awaitable_release(aw);
-    Py_DECREF(ep);
-    return nothing;
-}
-
 /* ---- the types -------------------------------------------------------------------------------------- */
 
-#define AWAITABLE_METHODS                                                                          \
-    {"send", awaitable_send, METH_O, NULL}, {"throw", FAST(awaitable_throw), METH_FASTCALL, NULL}, \
-        {"close", awaitable_close, METH_NOARGS, NULL},                                             \
-    {                                                                                              \
-        "_expire", awaitable_expire, METH_NOARGS, NULL                                             \
-    }
-
 static PyMethodDef awaitable_methods[] = {AWAITABLE_METHODS, END_OF_METHODS};
-static PyMethodDef claim_awaitable_methods[] = {AWAITABLE_METHODS,
-                                                {"__aenter__", awaitable_aenter, METH_NOARGS, NULL},
-                                                {"__aexit__", FAST(awaitable_aexit), METH_FASTCALL, NULL},
-                                                END_OF_METHODS};
-
-static PyGetSetDef awaitable_getset[] = {
+PyGetSetDef awaitable_getset[] = {
     {"__name__", awaitable_name, NULL, NULL, NULL},         {"__qualname__", awaitable_name, NULL, NULL, (void *)1},
     {"cr_running", awaitable_cr_running, NULL, NULL, NULL}, {"cr_await", awaitable_cr_await, NULL, NULL, NULL},
     {"cr_frame", awaitable_cr_frame, NULL, NULL, NULL},     {"cr_suspended", awaitable_cr_suspended, NULL, NULL, NULL},
     {"cr_origin", awaitable_cr_origin, NULL, NULL, NULL},   {NULL, NULL, NULL, NULL, NULL},
 };
 
-static PyMemberDef awaitable_members[] = {
+PyMemberDef awaitable_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Awaitable, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
-
-/* tp_iter, so that `yield from x.__await__()` works */
-#define AWAITABLE_SLOTS                                                                                              \
-    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_traverse, awaitable_traverse}, {Py_tp_clear, awaitable_clear},        \
-        {Py_tp_repr, awaitable_repr}, {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},             \
-        {Py_am_send, awaitable_am_send}, {Py_tp_iternext, awaitable_iternext}, {Py_tp_finalize, awaitable_finalize}, \
-        {Py_tp_members, awaitable_members},                                                                          \
-    {                                                                                                                \
-        Py_tp_getset, awaitable_getset                                                                               \
-    }
 
 static PyType_Slot awaitable_slots[] = {AWAITABLE_SLOTS, {Py_tp_methods, awaitable_methods}, {0, NULL}};
 
@@ -384,15 +321,6 @@ static PyType_Spec awaitable_spec = {
     .slots = awaitable_slots,
 };
 
-static PyType_Slot claim_awaitable_slots[] = {AWAITABLE_SLOTS, {Py_tp_methods, claim_awaitable_methods}, {0, NULL}};
-
-static PyType_Spec claim_awaitable_spec = {
-    .name = "nexus_channels._core.ClaimAwaitable",
-    .basicsize = sizeof(Awaitable),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = claim_awaitable_slots,
-};
-
 /* ---- module ----------------------------------------------------------------------------------------- */
 
 int wait_add_types(PyObject *module, core_state *st)
@@ -401,6 +329,5 @@ int wait_add_types(PyObject *module, core_state *st)
     st->tstate = inside_tstate();
     park_init();
     st->awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);
-    st->claim_awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &claim_awaitable_spec, NULL);
-    return st->awaitable_type != NULL && st->claim_awaitable_type != NULL ? 0 : -1;
+    return st->awaitable_type != NULL ? 0 : -1;
 }

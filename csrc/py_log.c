@@ -9,11 +9,6 @@
 
 /* What `for claim in rx` runs on: the claim handed out last is released when the next is asked for, or when the
  * iterator is dropped, as it is however the loop is left. */
-typedef struct ClaimIterator {
-    PyObject_HEAD
-    Endpoint *ep;                 /* strong, NULL once it has come to its end; in the iterator's critical section */
-    Claim *last;                  /* strong; in the endpoint's critical section */
-} ClaimIterator;
 
 /* ---- the plain case --------------------------------------------------------------------------------- */
 
@@ -128,7 +123,7 @@ static step reserve(Call *call, uint64_t n, bool called, nc_record *record)
 /* What waits for n bytes needs all of them. */
 static void call_needs(Call *call, uint64_t n) { call->least = call->share = nc_log_extent(n); }
 
-static step claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+step log_claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     Endpoint *ep = call->ep;
     nc_record record;
@@ -148,7 +143,7 @@ static step claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return s;
 }
 
-static void claim_timed_out(Call *call)
+void log_claim_timed_out(Call *call)
 {
     core_raise(call->ep->chan->st, E_CLAIM_TIMEOUT, NULL, "no room for %zd bytes within the timeout (capacity %llu)",
                call->n, (unsigned long long)call->ep->chan->log->capacity);
@@ -185,7 +180,7 @@ static inline step put_bytes(Call *call, const char *bytes, uint64_t n, bool cal
 static inline step send_one(Call *call, PyObject *value, const char *bytes, uint64_t n, bool called, nc_box **kicks)
 {
     step s = put_bytes(call, bytes, n, called);
-    if (s == STEP_READY || s == STEP_BLOCKED) /* see claim_look */
+    if (s == STEP_READY || s == STEP_BLOCKED) /* see log_claim_look */
         block_tell(call->ep->chan->block, RX, kicks);
     else if (s == STEP_ERROR && !PyErr_Occurred())
         core_raise(call->ep->chan->st, E_SEND, value, "the receiver is gone");
@@ -257,7 +252,7 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
         if ((s = put_bytes(call, bytes, n, called)) == STEP_READY)
             call->n++;
     }
-    if (call->n > before || s == STEP_BLOCKED) /* see claim_look */
+    if (call->n > before || s == STEP_BLOCKED) /* see log_claim_look */
         block_tell(c->block, RX, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred())
         call_raise_unsent(call, E_SEND, "the receiver is gone");
@@ -271,12 +266,14 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
 
 static const call_op claim_op = {.name = "claim",
                                  .qualname = "Sender.claim",
-                                 .look = claim_look,
-                                 .timed_out = claim_timed_out,
+                                 .look = log_claim_look,
+                                 .timed_out = log_claim_timed_out,
                                  .claims = true,
                                  .paced = true};
-static const call_op claim_blocking_op = {
-    .name = "claim_blocking", .qualname = "Sender.claim_blocking", .look = claim_look, .timed_out = claim_timed_out};
+static const call_op claim_blocking_op = {.name = "claim_blocking",
+                                          .qualname = "Sender.claim_blocking",
+                                          .look = log_claim_look,
+                                          .timed_out = log_claim_timed_out};
 static const call_op send_op = {.name = "send",
                                 .qualname = "Sender.send",
                                 .look = send_look,
@@ -454,37 +451,10 @@ static uint64_t room_for(PyObject *held)
     return nc_log_extent(n);
 }
 
-/* ---- senders: async with tx.claim(n) as view ------------------------------------------------------------- */
-
-static step claim_aenter_look(Call *call, bool called, PyObject **out, nc_box **kicks)
-{
-    step s = claim_look(call, called, out, kicks);
-    if (s != STEP_READY)
-        return s;
-    call->entered = *out;
-    *out = claim_enter(call->entered, NULL);
-    if (*out != NULL)
-        return STEP_READY;
-    claim_finish_held(call->ep, (Claim *)call->entered, FINISH_ABORT, 0, kicks);
-    claim_let_go((Claim *)call->entered);
-    return STEP_ERROR;
-}
-
-static const call_op claim_aenter_op = {.name = "claim",
-                                        .qualname = "Sender.claim",
-                                        .look = claim_aenter_look,
-                                        .timed_out = claim_timed_out,
-                                        .claims = true,
-                                        .paced = true};
-
-void claim_aenter(Call *call) { call->op = &claim_aenter_op; }
-
-bool claim_aexit(PyObject *entered, bool failed) { return claim_leave((Claim *)entered, failed); }
-
 /* ---- receivers: look -------------------------------------------------------------------------------- */
 
 /* The first record: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR, without an exception at the end. */
-static step show(Call *call, bool called, nc_record *record, nc_box **kicks)
+step log_look_first(Call *call, bool called, nc_record *record, nc_box **kicks)
 {
     Endpoint *ep = call->ep;
     if (ep->closed)
@@ -497,7 +467,7 @@ static step show(Call *call, bool called, nc_record *record, nc_box **kicks)
 /* For those to whom the end is an error. */
 static step show_or_raise(Call *call, bool called, nc_record *record, nc_box **kicks)
 {
-    step s = show(call, called, record, kicks);
+    step s = log_look_first(call, called, record, kicks);
     if (s == STEP_ERROR)
         call_raise_end(call);
     return s;
@@ -506,7 +476,7 @@ static step show_or_raise(Call *call, bool called, nc_record *record, nc_box **k
 static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
-    Claim *claim = claim_make(call->ep); /* first, as in claim_look */
+    Claim *claim = claim_make(call->ep); /* first, as in log_claim_look */
     if (claim == NULL)
         return STEP_ERROR;
     step s = show_or_raise(call, called, &record, kicks);
@@ -656,68 +626,6 @@ static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kic
     return s;
 }
 
-/* The claim handed out last goes before the next is looked for; false with BufferError set.  Holding the endpoint,
- * which others may use meanwhile: see claim_let_go(). */
-static bool iterator_pass_on(ClaimIterator *it, Endpoint *ep, nc_box **kicks)
-{
-    Claim *last = it->last;
-    if (last == NULL)
-        return true;
-    if (claim_is_open(last) && claim_finish_held(ep, last, FINISH_COMMIT, 0, kicks) == CLAIM_KEPT)
-        return false;
-    it->last = NULL;
-    claim_let_go(last);
-    Py_DECREF(last);
-    return true;
-}
-
-/* It has come to its end, and lets go of the endpoint. */
-static void iterator_end(ClaimIterator *it)
-{
-    Endpoint *ep;
-    Py_BEGIN_CRITICAL_SECTION(it);
-    ep = it->ep;
-    it->ep = NULL;
-    Py_END_CRITICAL_SECTION();
-    Py_XDECREF(ep);
-}
-
-/* Iteration (call->value).  The end is no error. */
-static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
-{
-    ClaimIterator *it = (ClaimIterator *)call->value;
-    nc_record record;
-    Claim *claim = claim_make(call->ep); /* first, as in claim_look */
-    if (claim == NULL)
-        return STEP_ERROR;
-    step s = iterator_pass_on(it, call->ep, kicks) ? show(call, called, &record, kicks) : STEP_ERROR;
-    if (s != STEP_READY) {
-        Py_DECREF(claim);
-        return s;
-    }
-    *out = Py_NewRef(claim_start(claim, &record));
-    Py_XSETREF(it->last, claim); /* of another thread, if any, and ended */
-    call->ep->chan->block->reading = true;
-    return STEP_READY;
-}
-
-static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
-{
-    step s = next_look(call, called, out, kicks);
-    if (s == STEP_ERROR && !PyErr_Occurred()) {
-        iterator_end((ClaimIterator *)call->value); /* the call has a reference of its own */
-        PyErr_SetNone(PyExc_StopAsyncIteration);
-    }
-    return s;
-}
-
-static step anext_past_end(Call *Py_UNUSED(call), bool Py_UNUSED(called), PyObject **Py_UNUSED(out),
-                           nc_box **Py_UNUSED(kicks))
-{
-    PyErr_SetNone(PyExc_StopAsyncIteration);
-    return STEP_ERROR;
-}
-
 static const call_op recv_op = {.name = "recv",
                                 .qualname = "Receiver.recv",
                                 .look = recv_look,
@@ -745,16 +653,6 @@ static const call_op recv_into_blocking_op = {.name = "recv_into_blocking",
                                               .qualname = "Receiver.recv_into_blocking",
                                               .look = recv_into_look,
                                               .timed_out = call_recv_timed_out};
-static const call_op next_op = {
-    .name = "__next__", .qualname = "Receiver.__next__", .look = next_look, .timed_out = call_recv_timed_out};
-static const call_op anext_op = {.name = "__anext__",
-                                 .qualname = "Receiver.__anext__",
-                                 .look = anext_look,
-                                 .timed_out = call_recv_timed_out,
-                                 .paced = true}; /* the last claim was given back by the call itself */
-static const call_op anext_past_end_op = {
-    .name = "__anext__", .qualname = "Receiver.__anext__", .look = anext_past_end};
-
 const payload_kind log_payload = {
     .checked = checked_payload,
     .as_passed = original,
@@ -903,81 +801,6 @@ static PyObject *receiver_iter(PyObject *self)
     return (PyObject *)it;
 }
 
-/* The endpoint, a new reference; NULL without an exception if the iterator has come to its end. */
-static Endpoint *iterator_endpoint(PyObject *self)
-{
-    Endpoint *ep;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    ep = (Endpoint *)Py_XNewRef(((ClaimIterator *)self)->ep);
-    Py_END_CRITICAL_SECTION();
-    return ep;
-}
-
-/* Blocks; NULL without an exception is the end. */
-static PyObject *iterator_next(PyObject *self)
-{
-    Endpoint *ep = iterator_endpoint(self);
-    if (ep == NULL)
-        return NULL;
-    PyObject *claim =
-        wait_blocking(&(Call){.op = &next_op, .ep = ep, .value = self, .n = 1, .least = 1, .share = 1}, -1);
-    if (claim == NULL && !PyErr_Occurred())
-        iterator_end((ClaimIterator *)self);
-    Py_DECREF(ep);
-    return claim;
-}
-
-/* The next is asked for now, whenever it is awaited: so the last one goes now. */
-static PyObject *iterator_anext(PyObject *self)
-{
-    Endpoint *ep = iterator_endpoint(self);
-    nc_box *kicks = NULL;
-    bool ok;
-    if (ep == NULL) { /* the endpoint is gone, and an awaitable has one */
-        PyObject *module = PyType_GetModule(Py_TYPE(self));
-        ep = module != NULL ? chan_lone_receiver(module) : NULL;
-        return ep != NULL ? wait_new(&(Call){.op = &anext_past_end_op, .ep = ep}, -1) : NULL;
-    }
-    Py_BEGIN_CRITICAL_SECTION(ep);
-    ok = iterator_pass_on((ClaimIterator *)self, ep, &kicks);
-    Py_END_CRITICAL_SECTION();
-    settle_soon(ep->chan, kicks);
-    if (ok)
-        return wait_new(&(Call){.op = &anext_op, .ep = ep, .value = Py_NewRef(self), .n = 1, .least = 1, .share = 1},
-                        -1);
-    Py_DECREF(ep);
-    return NULL;
-}
-
-static int iterator_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((ClaimIterator *)self)->ep);
-    Py_VISIT(((ClaimIterator *)self)->last);
-    return 0;
-}
-
-/* Unreachable or dropped: the loop was left. */
-static int iterator_clear(PyObject *self)
-{
-    Claim *last = ((ClaimIterator *)self)->last;
-    ((ClaimIterator *)self)->last = NULL;
-    if (last != NULL)
-        claim_leave_behind(last);
-    Py_XDECREF(last);
-    return 0;
-}
-
-static void iterator_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    iterator_clear(self);
-    Py_XDECREF(((ClaimIterator *)self)->ep);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
 static PyObject *get_max_message_size(PyObject *self, void *Py_UNUSED(ignored))
 {
     return PyLong_FromUnsignedLongLong(nc_log_largest(((Endpoint *)self)->chan->log));
@@ -1005,16 +828,6 @@ static PyObject *endpoint_dump(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 /* ---- types ------------------------------------------------------------------------------------------ */
-
-static PyType_Slot iterator_slots[] = {{Py_tp_dealloc, iterator_dealloc}, {Py_tp_traverse, iterator_traverse},
-                                       {Py_tp_clear, iterator_clear},     {Py_tp_iter, PyObject_SelfIter},
-                                       {Py_tp_iternext, iterator_next},   {Py_am_aiter, PyObject_SelfIter},
-                                       {Py_am_anext, iterator_anext},     {0, NULL}};
-
-static PyType_Spec iterator_spec = {.name = "nexus_channels._core.ClaimIterator",
-                                    .basicsize = sizeof(ClaimIterator),
-                                    .flags = ENDPOINT_FLAGS,
-                                    .slots = iterator_slots};
 
 #define CANCEL_SEND "Cancelled or timed out, it did not send.  Safe from any thread."
 #define CANCEL_RECV "Cancelled or timed out, it took nothing.  Safe from any thread."
@@ -1210,6 +1023,5 @@ int log_add_types(PyObject *module, core_state *st)
             if (st->endpoint_type[kind][side] == NULL)
                 return -1;
         }
-    st->claim_iterator_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &iterator_spec, NULL);
-    return st->claim_iterator_type != NULL ? 0 : -1;
+    return 0;
 }
