@@ -7,7 +7,6 @@ each loop in a process of its own. Exits 1 if ours is later than it may be.
 
 import argparse
 import asyncio
-import importlib
 import importlib.util
 import json
 import math
@@ -23,6 +22,7 @@ from typing import Any
 import bars
 import native
 from contenders import CONTENDERS
+from run import loop_factory
 
 from nexus_channels import mpsc_bytes
 
@@ -88,11 +88,6 @@ async def lateness(name: str, seconds: float) -> list[float]:
         late.append((wall_ns() - began - BEAT) / 1e6)
     consuming.cancel()
     return sorted(late)
-
-
-def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(name).new_event_loop
-    return factory
 
 
 def measure_here(name: str, loop: str, seconds: float) -> None:

@@ -66,20 +66,7 @@ typedef struct Mailbox {
     _Atomic unsigned failures; /* wake-ups that could not be given, since the last that could; relaxed, a hint */
 } Mailbox;
 
-/* What a weak reference refers to, a new reference, or NULL without an exception when it is gone. */
-static inline PyObject *followed(PyObject *weak)
-{
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *target;
-    PyWeakref_GetRef(weak, &target);
-    return target;
-#else
-    PyObject *target = PyWeakref_GET_OBJECT(weak);
-    return target == Py_None ? NULL : Py_NewRef(target);
-#endif
-}
-
-static PyObject *mailbox_loop(Mailbox *m) { return followed(m->loop); }
+static PyObject *mailbox_loop(Mailbox *m) { return core_weak_target(m->loop); }
 
 static void mailbox_try_again(Mailbox *m, PyObject *loop, nc_box **kicks);
 static const box_kind loop_kind;
@@ -353,7 +340,7 @@ static int makes_futures(core_state *st, PyObject *loop)
 /* get_loop() of a future: self is a weak reference. */
 static PyObject *future_get_loop(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *loop = followed(self);
+    PyObject *loop = core_weak_target(self);
     return loop != NULL ? loop : Py_NewRef(Py_None);
 }
 
@@ -422,7 +409,7 @@ static Mailbox *mailbox_searched(core_state *st, PyObject *loop, bool create)
     PyObject *key = PyLong_FromVoidPtr(loop);
     if (key == NULL)
         return NULL;
-    Mailbox *m = (Mailbox *)dict_find(st->mailboxes, key);
+    Mailbox *m = (Mailbox *)core_dict_find(st->mailboxes, key);
     if (m != NULL && m->box->base.born != core_generation())
         Py_CLEAR(m); /* the parent process's */
     if (m == NULL && create)
@@ -473,7 +460,7 @@ static int deliver_here(core_state *st, loop_box *box, nc_box **kicks)
     return where;
 }
 
-static void kick_loop(core_state *st, loop_box *box, nc_box **kicks);
+static void loop_kick(core_state *st, wake_box *base, nc_box **kicks);
 
 /* A pending call: CPython runs it in the main thread between two bytecodes.  Takes over a reference. */
 static int kick_again(void *arg)
@@ -481,7 +468,7 @@ static int kick_again(void *arg)
     Mailbox *m = arg;
     nc_box *kicks = NULL;
     if (m->box->base.born == core_generation())
-        kick_loop(m->st, m->box, &kicks);
+        loop_kick(m->st, &m->box->base, &kicks);
     settle(m->st, NULL, kicks);
     Py_DECREF(m);
     return 0;
@@ -571,15 +558,16 @@ static Mailbox *mailbox_of_box(core_state *st, loop_box *box)
         PyErr_Clear();
         return mailbox_among_all(st, box);
     }
-    Mailbox *m = (Mailbox *)dict_find(st->mailboxes, key);
+    Mailbox *m = (Mailbox *)core_dict_find(st->mailboxes, key);
     Py_DECREF(key);
     if (m != NULL && m->box != box)
         Py_CLEAR(m); /* of another loop, at the same address */
     return m;
 }
 
-static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
+static void loop_kick(core_state *st, wake_box *base, nc_box **kicks)
 {
+    loop_box *box = (loop_box *)base;
     int where = deliver_here(st, box, kicks);
     if (where == DELIVERED)
         return;
@@ -599,8 +587,6 @@ static void kick_loop(core_state *st, loop_box *box, nc_box **kicks)
 }
 
 /* ---- its box ---------------------------------------------------------------------------------------- */
-
-static void loop_kick(core_state *st, wake_box *b, nc_box **kicks) { kick_loop(st, (loop_box *)b, kicks); }
 
 /* A loop that has no wake fd yet is having it opened, after which its mail is looked through: F1. */
 static void loop_kick_without_gil(wake_box *b)

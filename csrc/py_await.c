@@ -10,7 +10,7 @@
 #include "py_loop.h"
 #include "py_pace.h"
 
-/* ---- awaitables: one step --------------------------------------------------------------------------- */
+/* ---- one step --------------------------------------------------------------------------- */
 
 static uint32_t awaitable_place(Awaitable *aw)
 {
@@ -47,7 +47,7 @@ static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box 
         step s = STEP_BLOCKED;
         if (place != NC_WAITING && !(looked && place == NC_OUTSIDE && !call->ep->closed)) {
             s = call->op->look(call, place == NC_CALLED, out, kicks);
-            if (s == STEP_READY && has_more(call)) {
+            if (s == STEP_READY && call_has_more(call)) {
                 awaitable_leave_line(aw, kicks);
                 return STEP_MORE;
             }
@@ -302,7 +302,6 @@ static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
     return s;
 }
 
-/* Its endpoint, a new reference, or NULL once it has ended: another thread may end it at any time. */
 Endpoint *awaitable_endpoint(Awaitable *aw)
 {
     Endpoint *ep;
@@ -332,7 +331,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     begun = s != STEP_ERROR;
     if (s == STEP_READY)
         s = awaitable_finish(aw,
-                             has_more(&aw->call) && aw->call.n == PyList_GET_SIZE(aw->call.value)
+                             call_has_more(&aw->call) && aw->call.n == PyList_GET_SIZE(aw->call.value)
                                  ? STEP_MORE
                                  : awaitable_advance(aw, false, out, &kicks),
                              out);
@@ -356,7 +355,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     return s;
 }
 
-/* ---- awaitables: the type --------------------------------------------------------------------------- */
+/* ---- making one --------------------------------------------------------------------------- */
 
 static step nothing_look(Call *Py_UNUSED(call), bool Py_UNUSED(called), PyObject **Py_UNUSED(out),
                          nc_box **Py_UNUSED(kicks))
@@ -527,7 +526,7 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
     aw->state = BEGUN;
     aw->running = true;
     s = aw->call.op->look(&aw->call, false, out, &kicks);
-    if (s == STEP_READY && has_more(&aw->call))
+    if (s == STEP_READY && call_has_more(&aw->call))
         s = awaitable_wait(aw, STEP_MORE, out, &kicks);
     else if (s == STEP_READY || s == STEP_ERROR) {
         aw->running = false;

@@ -31,7 +31,8 @@ extern const call_op nothing_op;
 void awaitable_end(Awaitable *aw, nc_box **kicks);
 /* It has ended: let go of all that it holds. */
 void awaitable_release(Awaitable *aw);
-/* A new reference, or NULL without an exception: it has ended. */
+/* Its endpoint, a new reference, or NULL without an exception once it has ended: another thread may end it at any
+ * time. */
 Endpoint *awaitable_endpoint(Awaitable *aw);
 int awaitable_state(PyObject *self);
 PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **out);

@@ -3,7 +3,6 @@
  * Chan is a garbage-collected object of its own, hidden from Python: it owns the ring's memory, the values
  * in it and the awaitables that wait in its lines.  Endpoints refer to it; it never refers to them.
  */
-#include "py_core.h"
 #include "py_line.h"
 
 /* ---- opening ---------------------------------------------------------------------------------------- */

@@ -65,24 +65,6 @@ static inline int64_t now_ns(void)
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
-void core_drop_error(void);
-
-/* A new reference, or NULL without an exception. */
-static inline PyObject *dict_find(PyObject *dict, PyObject *key)
-{
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *value;
-    if (PyDict_GetItemRef(dict, key, &value) < 0)
-        core_drop_error();
-    return value;
-#else
-    PyObject *value = PyDict_GetItemWithError(dict, key);
-    if (value == NULL)
-        core_drop_error();
-    return Py_XNewRef(value);
-#endif
-}
-
 /* ---- module state ---------------------------------------------------------------------------------- */
 
 enum { /* index into core_state.errors; names in py_module.c */
@@ -257,6 +239,34 @@ void core_report_error(PyObject *about);
 bool core_handles_signals(void);
 /* Is this the main thread of the process? */
 bool core_main_thread(void);
+/* A new reference, or NULL without an exception. */
+static inline PyObject *core_dict_find(PyObject *dict, PyObject *key)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *value;
+    if (PyDict_GetItemRef(dict, key, &value) < 0)
+        core_drop_error();
+    return value;
+#else
+    PyObject *value = PyDict_GetItemWithError(dict, key);
+    if (value == NULL)
+        core_drop_error();
+    return Py_XNewRef(value);
+#endif
+}
+
+/* What a weak reference refers to, a new reference, or NULL without an exception when it is gone. */
+static inline PyObject *core_weak_target(PyObject *weak)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *target;
+    PyWeakref_GetRef(weak, &target);
+    return target;
+#else
+    PyObject *target = PyWeakref_GET_OBJECT(weak);
+    return target == Py_None ? NULL : Py_NewRef(target);
+#endif
+}
 /* How many times this process was forked off, counting along: what was born elsewhere must not be woken. */
 extern _Atomic uint32_t core_forks;
 static inline uint32_t core_generation(void)
@@ -397,8 +407,8 @@ int call_refill(Call *call, Py_ssize_t most);
 enum { CALL_BATCH = 64 }; /* so many at once, where no loop has to go on meanwhile */
 /* Let go of what the call holds, but for its endpoint. */
 void call_clear(Call *call);
-/* What it was given is more than it has taken up so far, or has failed. */
-static inline bool has_more(const Call *call) { return call->source != NULL || call->failure != NULL; }
+/* Is there more in its source than was taken from it, or has the source failed? */
+static inline bool call_has_more(const Call *call) { return call->source != NULL || call->failure != NULL; }
 /* The call has failed with the current exception: what its source has ended with becomes that one's context. */
 void call_chain_failure(Call *call);
 /* The end of the stream as an error, unless another is set. */
@@ -615,7 +625,6 @@ typedef struct sleeper {
                              in, so relaxed is enough for the rest but the hand-over: S1 */
 } sleeper;
 
-int loop_add_types(PyObject *module, core_state *st);
 void wake_free_spares(core_state *st);
 /* Give every box of the chain its kick and release values that nobody can receive any more.  Runs Python
  * code; keeps the current exception. */
@@ -626,21 +635,8 @@ static inline void settle_soon(Chan *c, nc_box *kicks)
     if (kicks != NULL || nc_gate_flag(&c->gate[RX], memory_order_relaxed) & NC_GONE)
         settle(c->st, c, kicks);
 }
-/* Take those out of a line who were called and will never run, as their loop is closed, and call the next
- * instead; true if there were any.  Runs Python code. */
-bool line_reap(Chan *c, int side, nc_box **kicks);
-parker *parker_new(void *owner);
-/* Take the mail off, so that the next post finds the box empty and kicks.  On every round: a post may land after the
- * state that it tells of was seen, and acted on. */
-static inline void parker_receive(parker *p)
-{
-    if (nc_box_take(&p->base.box) != NULL)
-        nc_post_receive(&p->waiter);
-}
 /* Give every box of the chain its kick, from a thread that need not be one of Python's. */
 void wake_boxes(nc_box *kicks);
-/* Native code comes to this channel: bring the loops on which somebody waits here within its reach. */
-bool wake_reach_all(Chan *c);
 /* Could native code kick this box? */
 bool wake_reached(nc_box *box);
 void wake_box_unref(nc_box *box);
@@ -658,15 +654,29 @@ PyObject *sleeper_swap_future(sleeper *sl, PyObject *future);
 /* Tell those on `side` who can go on now; for when the gate's flag says that somebody wants to know. */
 void gate_notify(chan_block *b, int side, nc_box **kicks);
 
+/* py_asyncio.c; all else of it is in py_loop.h */
+int loop_add_types(PyObject *module, core_state *st);
+
 /* py_park.c */
+/* Of the process: once there is a module. */
 void park_init(void);
+parker *parker_new(void *owner);
+/* Take the mail off, so that the next post finds the box empty and kicks.  On every round: a post may land after the
+ * state that it tells of was seen, and acted on. */
+static inline void parker_receive(parker *p)
+{
+    if (nc_box_take(&p->base.box) != NULL)
+        nc_post_receive(&p->waiter);
+}
 /* Look once, and again if that was in vain because of waiters who will never come.  The result as in look. */
 step try_call(Call *call, PyObject **out);
 /* Run the call to its end in this thread, asleep without the GIL in between. */
 PyObject *wait_blocking(Call *call, double timeout);
 
+/* py_coroutine.c */
+int await_add_types(PyObject *module, core_state *st);
+
 /* py_await.c */
-int wait_add_types(PyObject *module, core_state *st);
 /* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
  * references, also when it fails. */
 PyObject *wait_new(const Call *call, double timeout);
@@ -677,7 +687,6 @@ PyObject *wait_new_take(const call_op *op, Endpoint *ep);
 PyObject *wait_within(PyObject *awaitable, double timeout);
 void wait_free_spares(core_state *st);
 int wait_traverse_spares(core_state *st, visitproc visit, void *arg);
-/* What a gate's line refers to, for the garbage collector. */
 
 static inline uint64_t chan_have(Chan *c, int side) { return block_have(c->block, side); }
 

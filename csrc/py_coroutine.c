@@ -300,6 +300,7 @@ void awaitable_finalize(PyObject *self)
 /* ---- the types -------------------------------------------------------------------------------------- */
 
 static PyMethodDef awaitable_methods[] = {AWAITABLE_METHODS, END_OF_METHODS};
+
 PyGetSetDef awaitable_getset[] = {
     {"__name__", awaitable_name, NULL, NULL, NULL},         {"__qualname__", awaitable_name, NULL, NULL, (void *)1},
     {"cr_running", awaitable_cr_running, NULL, NULL, NULL}, {"cr_await", awaitable_cr_await, NULL, NULL, NULL},
@@ -323,11 +324,10 @@ static PyType_Spec awaitable_spec = {
 
 /* ---- module ----------------------------------------------------------------------------------------- */
 
-int wait_add_types(PyObject *module, core_state *st)
+int await_add_types(PyObject *module, core_state *st)
 {
     st->spares_most = NC_SPARES;
     st->tstate = inside_tstate();
-    park_init();
     st->awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);
     return st->awaitable_type != NULL ? 0 : -1;
 }

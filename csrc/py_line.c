@@ -205,7 +205,7 @@ static Py_ssize_t unreached_loops(nc_gate *g, nc_box ***boxes)
     return (Py_ssize_t)n;
 }
 
-bool wake_reach_all(Chan *c)
+bool line_reach_all(Chan *c)
 {
     nc_box *kicks = NULL, **boxes;
     bool ok = true;

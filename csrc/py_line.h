@@ -20,6 +20,12 @@ void line_defer(Call *call, nc_waiter *w);
 bool line_deferred(Call *call, nc_waiter *w);
 /* About to sleep: not behind somebody who will never come.  Runs Python code. */
 void line_look_ahead(Chan *c, int side, nc_box **kicks);
+/* Take those out of a line who were called and will never run, as their loop is closed, and call the next
+ * instead; true if there were any.  Runs Python code. */
+bool line_reap(Chan *c, int side, nc_box **kicks);
+/* Native code comes to this channel: bring the loops on which somebody waits here within its reach.  False with an
+ * exception set; runs Python code. */
+bool line_reach_all(Chan *c);
 /* For tp_traverse: what the tasks in line wait on. */
 int line_traverse(nc_gate *g, visitproc visit, void *arg);
 

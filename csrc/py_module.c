@@ -118,9 +118,10 @@ static int core_exec(PyObject *module)
     st->module = module;
     ends_read_environment(st);
     core_watch_forks();
+    park_init();
     if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
         ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || claim_add_types(module, st) < 0 ||
-        loop_add_types(module, st) < 0 || future_add_types(module, st) < 0 || wait_add_types(module, st) < 0 ||
+        loop_add_types(module, st) < 0 || future_add_types(module, st) < 0 || await_add_types(module, st) < 0 ||
         native_add_types(module, st) < 0 || claim_await_add_types(module, st) < 0)
         return -1;
     static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
@@ -130,23 +131,29 @@ static int core_exec(PyObject *module)
     return 0;
 }
 
+/* Everything the state refers to but its names, in turn. */
+#define REFERENCES(X)                          \
+    for (int i = 0; i < ERRORS; i++)           \
+        X(errors[i])                           \
+    for (int i = 0; i < KINDS * SIDES; i++)    \
+        X(endpoint_type[i / SIDES][i % SIDES]) \
+    for (int side = 0; side < SIDES; side++) { \
+        X(claim_type[side])                    \
+        X(native_type[side])                   \
+    }                                          \
+    CORE_TYPES(X)                              \
+    CORE_OBJECTS(X)
+
 #define VISIT(field) Py_VISIT(st->field);
+#define CLEAR(field) Py_CLEAR(st->field);
+#define CLEAR_NAME(field, text) CLEAR(field)
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg)
 {
     core_state *st = PyModule_GetState(module);
     if (st == NULL)
         return 0;
-    for (int i = 0; i < ERRORS; i++)
-        Py_VISIT(st->errors[i]);
-    for (int i = 0; i < KINDS * SIDES; i++)
-        Py_VISIT(st->endpoint_type[i / SIDES][i % SIDES]);
-    for (int side = 0; side < SIDES; side++) {
-        Py_VISIT(st->claim_type[side]);
-        Py_VISIT(st->native_type[side]);
-    }
-    CORE_TYPES(VISIT)
-    CORE_OBJECTS(VISIT)
+    REFERENCES(VISIT)
     return wait_traverse_spares(st, visit, arg);
 }
 
@@ -164,9 +171,6 @@ static int core_clear(PyObject *module)
     return 0;
 }
 
-#define CLEAR(field) Py_CLEAR(st->field);
-#define CLEAR_NAME(field, text) Py_CLEAR(st->field);
-
 static void core_free(void *module)
 {
     core_state *st = PyModule_GetState(module); /* without one, CPython does not come here */
@@ -174,16 +178,7 @@ static void core_free(void *module)
     wake_free_spares(st);
     future_free_spares(st);
     claim_free_spares(st);
-    for (int i = 0; i < ERRORS; i++)
-        Py_CLEAR(st->errors[i]);
-    for (int i = 0; i < KINDS * SIDES; i++)
-        Py_CLEAR(st->endpoint_type[i / SIDES][i % SIDES]);
-    for (int side = 0; side < SIDES; side++) {
-        Py_CLEAR(st->claim_type[side]);
-        Py_CLEAR(st->native_type[side]);
-    }
-    CORE_TYPES(CLEAR)
-    CORE_OBJECTS(CLEAR)
+    REFERENCES(CLEAR)
     CORE_NAMES(CLEAR_NAME)
 }
 

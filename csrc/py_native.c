@@ -539,7 +539,7 @@ PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
     bool made = native->end != NULL;
     if (made && debug_ends(st))
         made = (native->birth = birth_note(ep->chan, ep->side, native->end)) != NULL;
-    if (made && wake_reach_all(ep->chan))
+    if (made && line_reach_all(ep->chan))
         return (PyObject *)native;
     Py_DECREF(native);
     return NULL;

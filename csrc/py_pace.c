@@ -6,6 +6,8 @@
  *
  * A turn of a loop costs as much as hundreds of calls.  Where the loop shows that nobody waits for it, the task goes
  * on, up to TURNS of its own: what only the kernel knows of, a descriptor that is ready, has to wait that long.
+ * Together they are longer than the 5 ms after which a thread that waits for the GIL asks for it: each turn of the loop
+ * lets go of the GIL for a moment that is too short to take it, and has that thread begin to wait anew.
  *
  * Reading a clock at each call would cost half as much as the call.  So calls are counted, and there is a look every
  * CHECK calls, or every CHECK_FAST where at least FAST take a turn.  Some of the runs between two looks are timed, so
@@ -68,14 +70,9 @@ bool pace_rivals_gone(Endpoint *ep)
 #if !NC_FREE_THREADED
 static bool refers_to(PyObject *weak, PyObject *object)
 {
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *target;
-    PyWeakref_GetRef(weak, &target);
+    PyObject *target = core_weak_target(weak);
     Py_XDECREF(target); /* not the last: compared only, or the running task */
     return target == object;
-#else
-    return PyWeakref_GET_OBJECT(weak) == object;
-#endif
 }
 #endif
 
@@ -117,6 +114,7 @@ bool pace_spent(core_state *st)
     }
     if (fresh) {
         p->held = 0;
+        p->turns = 0;
         p->began = 0;
     } else
         p->held += run;
@@ -132,7 +130,6 @@ bool pace_spent(core_state *st)
         over = false;
     }
     if (over || p->shares) {
-        p->turns = 0;
         p->over = true;
         p->shares = false;
         p->left = p->run = 0;

@@ -226,7 +226,7 @@ PyObject *wait_blocking(Call *call, double timeout)
     PyObject *out = NULL;
     double deadline = timeout > 0 ? monotonic() + timeout : timeout;
     step s = run_blocking(call, deadline, &out);
-    while (s == STEP_READY && has_more(call)) {
+    while (s == STEP_READY && call_has_more(call)) {
         int more = call_refill(call, CALL_BATCH);
         if (more == 0)
             break;

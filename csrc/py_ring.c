@@ -3,7 +3,7 @@
  * Each operation is one `look` function: try once, tell the other side.  Waiting, timeouts and
  * cancellation are py_await.c's and py_park.c's, and the same for all.  Senders first, receivers second, types last.
  */
-#include "py_core.h"
+#include "py_line.h"
 
 /* ---- the ring, as a side may use it ------------------------------------------------------------------ */
 

@@ -50,7 +50,7 @@ static PyObject *task_of(core_state *st, PyObject *loop)
         PyDict_Next(st->current_tasks, &at, &key, &value) && key == loop)
         return value != Py_None ? Py_NewRef(value) : NULL; /* as nearly always: one loop, found without hashing */
 #endif
-    PyObject *task = PyDict_Check(st->current_tasks) ? dict_find(st->current_tasks, loop)
+    PyObject *task = PyDict_Check(st->current_tasks) ? core_dict_find(st->current_tasks, loop)
                                                      : PyObject_CallOneArg(st->current_tasks, loop);
     if (task == NULL)
         core_drop_error();

@@ -2,7 +2,7 @@
 
 from harness import SLOWNESS, STRESS, run_child, seeded, size, takes_long
 
-SECONDS = size(6, 3600)
+SECONDS = size(12, 3600)
 
 
 @takes_long(short=120, full=3 * 3600)

@@ -106,7 +106,7 @@ def can_wait_in_subinterpreters():
 def test_import_use_and_destroy():
     run_interpreters(
         f"""
-for number in range({size(40, 1000)}):
+for number in range({size(100, 1000)}):
     interpreter = create()
     run(interpreter, USE)
     if number % 10 == 0:
