@@ -23,7 +23,7 @@
 #include <limits.h>
 
 #define TURN 500000 /* ns */
-enum { TURNS = 8 };
+enum { TURNS = 16 };
 enum { CHECK = 64, MEASURE = CHECK, MEASURE_AGAIN = 4 * CHECK, MOST = 16 * CHECK };
 enum { FAST = 32 * CHECK, CHECK_FAST = 4 * CHECK };
 enum { LEAST = 8 }; /* calls, of a task that competes with others */
