@@ -97,17 +97,6 @@ static void mailbox_come_by(Mailbox *m)
     settle(m->st, NULL, kicks);
 }
 
-/* Take a waiter out of the line whose awaitable, and endpoint, may be gone already; then call the next. */
-static void line_drop(Chan *c, int side, nc_waiter *w, nc_box **kicks)
-{
-    nc_gate *g = &c->gate[side];
-    nc_gate_enter(g, core_generation());
-    nc_gate_leave(g, w);
-    nc_gate_resume(g, w->owner, kicks); /* compared, not followed; too often at worst */
-    nc_gate_call_all(g, chan_have(c, side), kicks);
-    nc_gate_exit(g);
-}
-
 /* The loop is closed or gone: nobody will ever run there.  Whoever was called gives its turn to the next. */
 static void loop_box_bury(loop_box *box, nc_box **kicks)
 {
@@ -116,7 +105,7 @@ static void loop_box_bury(loop_box *box, nc_box **kicks)
         nc_waiter *next = w->mail_next;
         sleeper *sl = container_of(w, sleeper, waiter);
         if (sl->chan != NULL)
-            line_drop(sl->chan, sl->side, w, kicks);
+            nc_chan_leave_line(sl->chan->block, sl->side, w, true, core_generation(), kicks);
         bool gone;
         Py_XDECREF(sleeper_receive(w, &gone));
         w = next;
@@ -145,13 +134,7 @@ static void loop_box_put_back(loop_box *box, PyObject *about)
             continue;
         }
         Chan *c = (Chan *)Py_NewRef(sl->chan);
-        nc_gate *g = &c->gate[sl->side];
-        nc_gate_enter(g, core_generation());
-        if (nc_waiter_state_of(w) == NC_CALLED && w->born == g->born)
-            nc_gate_rejoin(g, w);
-        bool gone = !nc_post_receive(w); /* in the gate: nobody can call it in between */
-        nc_gate_exit(g);
-        if (gone)
+        if (!nc_chan_uncall(c->block, sl->side, w, core_generation()))
             sleeper_free(sl);
         Py_DECREF(c);
     }
@@ -651,17 +634,6 @@ bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who)
     return wake_reached(box);
 }
 
-/* Everyone in line who is reached through the box is to look again, and to see that he must not sleep like this. */
-static void line_call_box(Chan *c, int side, nc_box *box, nc_box **kicks)
-{
-    nc_gate *g = &c->gate[side];
-    nc_gate_enter(g, core_generation());
-    for (nc_waiter *w = g->first; w != NULL; w = w->next)
-        if (w->box == box && nc_waiter_state_of(w) == NC_WAITING)
-            nc_gate_call(g, w, kicks);
-    nc_gate_exit(g);
-}
-
 /* Open the wake fd on the loop's thread; self is (mailbox, channel).  If that cannot be done, the tasks that wait
  * there are woken and raise. */
 static PyObject *chan_reach(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -670,9 +642,9 @@ static PyObject *chan_reach(PyObject *self, PyObject *Py_UNUSED(ignored))
     Chan *c = (Chan *)PyTuple_GET_ITEM(self, 1);
     nc_box *kicks = NULL;
     Py_XDECREF(mailbox_arm((PyObject *)m, NULL));
-    if (!wake_reached(&m->box->base.box) && block_native(c->block))
+    if (!wake_reached(&m->box->base.box) && nc_chan_shared(c->block))
         for (int side = 0; side < SIDES; side++)
-            line_call_box(c, side, &m->box->base.box, &kicks);
+            nc_chan_call_all_of(c->block, side, &m->box->base.box, core_generation(), &kicks);
     settle(c->st, c, kicks);
     Py_RETURN_NONE;
 }

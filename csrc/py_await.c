@@ -69,11 +69,11 @@ static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box 
         if (s == STEP_BUSY && place == NC_CALLED)
             line_defer(call, &aw->sleeper->waiter);
         else {
-            int turn = line_up_for(call, &aw->sleeper->waiter, aw->requeue, kicks);
-            if (turn == LINE_UNREACHED)
+            nc_place now = line_up(call, &aw->sleeper->waiter, aw->requeue, kicks);
+            if (now == NC_UNREACHED)
                 return STEP_PREPARE;
             aw->requeue = false;
-            if (turn == LINE_TURN)
+            if (now == NC_TURN)
                 continue;
         }
         aw->state = PARKED;
@@ -142,7 +142,7 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
         PyErr_NoMemory();
     else if ((*sl)->waiter.box != box)
         PyErr_Format(PyExc_RuntimeError, "%s() was first awaited on another event loop", aw->call.op->qualname);
-    else if (block_native(aw->call.ep->chan->block) && !loop_reach(st, loop, box, aw->call.op->qualname))
+    else if (nc_chan_shared(aw->call.ep->chan->block) && !loop_reach(st, loop, box, aw->call.op->qualname))
         ;
     else if (aw->timeout > 0 && aw->timer == NULL &&
              (aw->timer = loop_timer(st, loop, aw->timeout, (PyObject *)aw)) == NULL)

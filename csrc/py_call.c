@@ -18,7 +18,7 @@ PyObject *call_tell(Endpoint *ep, int side, PyObject *result)
 {
     nc_box *kicks = NULL;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    gate_notify(ep->chan->block, side, &kicks);
+    nc_chan_notify(ep->chan->block, side, core_generation(), &kicks);
     Py_END_CRITICAL_SECTION();
     settle_soon(ep->chan, kicks);
     return result;
@@ -114,19 +114,6 @@ static bool send_many_call(Call *call, Endpoint *ep, int form, PyObject *iterabl
     return call->value != NULL;
 }
 
-/* Room that is not owed to those in line, in items or bytes. */
-static uint64_t room_left(Chan *c)
-{
-    nc_gate *g = &c->gate[TX];
-    uint64_t have = chan_have(c, TX), owed = 0;
-    if (nc_gate_crowd(g) >= NC_HEAD) {
-        nc_gate_enter(g, core_generation());
-        owed = g->owed;
-        nc_gate_exit(g);
-    }
-    return have > owed ? have - owed : 0;
-}
-
 /* Raise what the source has ended with. */
 static int raise_failure(Call *call)
 {
@@ -162,7 +149,7 @@ static bool can_send(Call *call)
 int call_refill(Call *call, Py_ssize_t most)
 {
     Chan *c = call->ep->chan;
-    uint64_t room = room_left(c), taken = 0;
+    uint64_t room = nc_chan_room(c->block, core_generation()), taken = 0;
     PyObject *batch = call->failure == NULL ? PyList_New(0) : NULL;
     if (call->failure != NULL)
         return raise_failure(call);
@@ -248,7 +235,7 @@ static step try_send_source(Call *call, Py_ssize_t *sent)
 {
     Chan *c = call->ep->chan;
     while (call->source != NULL || call->failure != NULL) {
-        if (call->failure == NULL && room_left(c) < c->payload->least)
+        if (call->failure == NULL && nc_chan_room(c->block, core_generation()) < c->payload->least)
             break;
         int more = call_refill(call, CALL_BATCH);
         if (more <= 0)

@@ -13,7 +13,7 @@ static bool has_bytes(chan_kind kind) { return kind == SPSC_BYTES || kind == MPS
  * memory is not. */
 static bool chan_allocate(Chan *c, uint64_t capacity)
 {
-    size_t top = nc_align_up(sizeof(chan_block), NC_CACHE_LINE);
+    size_t top = nc_align_up(sizeof(nc_chan), NC_CACHE_LINE);
     size_t gates = nc_align_up(SIDES * sizeof(nc_gate), NC_CACHE_LINE);
     size_t fixed = top + gates + sizeof(nc_ring) + NC_CACHE_LINE;
     if (has_bytes(c->kind) && (capacity = nc_log_round(capacity)) == 0)
@@ -26,14 +26,10 @@ static bool chan_allocate(Chan *c, uint64_t capacity)
     if (memory == NULL)
         return false;
     char *base = (char *)nc_align_up((uintptr_t)memory, NC_CACHE_LINE);
-    chan_block *b = c->block = (chan_block *)base;
+    nc_chan *b = c->block = (nc_chan *)base;
     b->memory = memory;
     b->gate = c->gate = (nc_gate *)(base + top);
-    atomic_store_explicit(&b->refs, 1, memory_order_relaxed); /* nobody else knows it yet */
-    for (int side = 0; side < SIDES; side++) {
-        nc_gate_init(&b->gate[side], core_generation());
-        b->gate[side].guarded = !NC_FREE_THREADED && !has_bytes(c->kind); /* native code takes no GIL */
-    }
+    nc_chan_init(b, core_generation(), !NC_FREE_THREADED && !has_bytes(c->kind)); /* native code takes no GIL */
     if (has_bytes(c->kind)) {
         b->log = c->log = (nc_log *)(base + top + gates);
         nc_log_init(c->log, capacity, c->kind == MPSC_BYTES, 0);
@@ -42,15 +38,6 @@ static bool chan_allocate(Chan *c, uint64_t capacity)
         nc_ring_init(c->ring, (void *_Atomic *)(base + top + gates + sizeof(nc_ring)), capacity, 0);
     }
     return true;
-}
-
-void block_unref(chan_block *b)
-{
-    if (atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1) /* B1 -> B1 */
-        return;
-    for (int side = 0; side < SIDES; side++)
-        nc_lock_destroy(&b->gate[side].lock);
-    PyMem_RawFree(b->memory);
 }
 
 static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
@@ -73,8 +60,6 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     return c;
 }
 
-static uint64_t chan_len(Chan *c) { return c->log != NULL ? nc_log_used(c->log) : nc_ring_len(c->ring); }
-
 static Endpoint *endpoint_new(Chan *c, int side)
 {
     PyTypeObject *type = c->st->endpoint_type[c->kind][side];
@@ -83,8 +68,7 @@ static Endpoint *endpoint_new(Chan *c, int side)
         return NULL;
     ep->chan = (Chan *)Py_NewRef(c);
     ep->side = (uint8_t)side;
-    /* relaxed: whoever opens an endpoint holds one, or is the first */
-    atomic_fetch_add_explicit(&c->block->open[side], 1, memory_order_relaxed);
+    nc_chan_join(c->block, side);
     if (debug_ends(c->st) && (ep->birth = birth_note(c, side, NULL)) == NULL)
         Py_CLEAR(ep);
     return ep;
@@ -152,20 +136,6 @@ PyObject *endpoint_clone(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- inspecting ------------------------------------------------------------------------------------- */
 
-uint64_t block_have(chan_block *b, int side)
-{
-    if (side == RX) /* a record is counted once: the next waiter is called when it was taken */
-        return b->log != NULL ? nc_log_ready(b->log) : nc_ring_len(b->ring);
-    if (nc_gate_over(&b->gate[TX])) /* nobody there: all may look */
-        return UINT64_MAX;
-    return b->log != NULL ? b->log->capacity - nc_log_used(b->log) : b->ring->capacity - nc_ring_len(b->ring);
-}
-
-uint64_t block_filled(chan_block *b, int side)
-{
-    return side == RX && b->log != NULL ? nc_log_used(b->log) : block_have(b, side);
-}
-
 static bool off_thread(Chan *c)
 {
     if (c->thread == 0 || c->thread == PyThread_get_thread_ident())
@@ -201,10 +171,10 @@ PyObject *endpoint_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
 
 PyObject *endpoint_capacity(PyObject *self, void *Py_UNUSED(ignored))
 {
-    return PyLong_FromUnsignedLongLong(chan_capacity(((Endpoint *)self)->chan));
+    return PyLong_FromUnsignedLongLong(nc_chan_capacity(((Endpoint *)self)->chan->block));
 }
 
-Py_ssize_t endpoint_length(PyObject *self) { return (Py_ssize_t)chan_len(((Endpoint *)self)->chan); }
+Py_ssize_t endpoint_length(PyObject *self) { return (Py_ssize_t)nc_chan_used(((Endpoint *)self)->chan->block); }
 
 int endpoint_bool(PyObject *Py_UNUSED(self)) { return 1; }
 
@@ -240,8 +210,8 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
         head = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->head, memory_order_relaxed));
         tail = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->tail, memory_order_relaxed));
     }
-    return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)chan_capacity(c),
-                                 (unsigned long long)chan_len(c),
+    return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)nc_chan_capacity(c->block),
+                                 (unsigned long long)nc_chan_used(c->block),
                                  atomic_load_explicit(&c->block->open[TX], memory_order_relaxed),
                                  atomic_load_explicit(&c->block->open[RX], memory_order_relaxed), waiting[TX],
                                  waiting[RX], (unsigned long long)tail, (unsigned long long)(head - discarded));
@@ -271,53 +241,19 @@ PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
 
 /* ---- closing ---------------------------------------------------------------------------------------- */
 
-void block_discard_orphans(chan_block *b)
-{
-    nc_gate_enter(&b->gate[RX], core_generation());
-    log_discard_held(b);
-    nc_gate_exit(&b->gate[RX]);
-}
-
-/* Take values off the ring, the receiver being gone; whoever gets here has the consumer's part for as long
- * as it holds the gate. */
 void chan_discard_orphans(Chan *c)
 {
     PyObject *values[8]; /* few: this may nest as deep as channels hold channels */
     uint64_t n;
     if (c->log != NULL) {
-        block_discard_orphans(c->block);
+        nc_chan_discard_bytes(c->block, core_generation());
         return;
     }
     do {
-        nc_gate *g = &c->gate[RX];
-        nc_gate_enter(g, core_generation());
-        n = chan_have(c, RX) > 0 ? nc_ring_pop_sc(c->ring, (void **)values, 8, NC_PUBLISH) : 0; /* W3, after C2 */
-        c->block->discarded += n;
-        nc_gate_exit(g);
+        n = nc_chan_discard(c->block, (void **)values, 8, chan_way(c), core_generation());
         for (uint64_t i = 0; i < n; i++)
             Py_DECREF(values[i]);
     } while (n > 0);
-}
-
-/* Everything about a side that has just lost its last endpoint. */
-static void block_leave_side(chan_block *b, int side, nc_box **kicks)
-{
-    nc_gate *mine = &b->gate[side], *theirs = &b->gate[1 - side];
-    nc_gate_enter(theirs, core_generation());
-    nc_gate_end(theirs); /* C1: first, or others would go on sending to nobody for as long as we are held up here */
-    nc_gate_call_all(theirs, block_have(b, 1 - side), kicks);
-    nc_gate_resume_all(theirs, kicks);
-    nc_gate_exit(theirs);
-    nc_gate_enter(mine, core_generation());
-    nc_gate_abandon(mine); /* C2: before the ring is emptied */
-    nc_gate_exit(mine);
-}
-
-void block_leave(chan_block *b, int side, nc_box **kicks)
-{
-    /* C3: the last one to go has seen what all the others sent */
-    if (atomic_fetch_sub_explicit(&b->open[side], 1, memory_order_acq_rel) == 1)
-        block_leave_side(b, side, kicks);
 }
 
 /* Holding the endpoint, or with the last reference to it. */
@@ -327,10 +263,7 @@ static void endpoint_close_held(Endpoint *ep, nc_box **kicks)
     if (ep->closed)
         return;
     ep->closed = true;
-    nc_gate *g = &c->gate[ep->side];
-    nc_gate_enter(g, core_generation());
-    nc_gate_call_owner(g, ep, kicks);
-    nc_gate_exit(g);
+    nc_chan_call_owner(c->block, ep->side, ep, core_generation(), kicks);
     if (ep->side == RX || ep->claim == NULL) /* else an open write claim may still be committed: its end leaves */
         endpoint_leave(ep, kicks);
 }

@@ -292,28 +292,18 @@ static Py_ssize_t claim_shut_unviewed(Claim *claim)
 }
 
 /* The record's fate, once the claim is DONE and nothing is exported. */
-static inline void claim_settle_record(Endpoint *ep, Claim *claim, int how, uint64_t n, nc_box **kicks)
+static inline void claim_finish_record(Endpoint *ep, Claim *claim, int how, uint64_t n, nc_box **kicks)
 {
-    Chan *c = ep->chan;
+    nc_chan *b = ep->chan->block;
     if (ep->side == RX) {
-        nc_gate *g = &c->gate[RX];
-        if (ep->closed) /* then whoever holds the gate is the consumer */
-            nc_gate_enter(g, core_generation());
-        log_take(c->block, &claim->record);
-        c->block->reading = false;
-        if (ep->closed) {
-            c->block->discarded += nc_log_extent(claim->record.size);
-            log_discard_held(c->block);
-            nc_gate_exit(g);
-        }
-        block_tell(c->block, TX, kicks);
-        return;
+        nc_chan_end_read(b, &claim->record, ep->closed, core_generation());
+        bytes_tell(b, TX, kicks);
+    } else if (how == FINISH_COMMIT) {
+        bytes_commit(b, &claim->record, n);
+        bytes_tell(b, RX, kicks);
+    } else {
+        bytes_tell(b, nc_chan_abort(b, &claim->record), kicks);
     }
-    if (how == FINISH_COMMIT)
-        log_commit(c->block, &claim->record, n);
-    else
-        log_abort(c->block, &claim->record);
-    block_tell(c->block, how == FINISH_COMMIT ? RX : log_freed_by_abort(c->block), kicks);
 }
 
 /* All that comes of its end, once the claim is DONE and nothing is exported: CLAIM_ENDED or CLAIM_LOST.  Holding the
@@ -323,14 +313,10 @@ __attribute__((always_inline)) static inline claim_fate claim_end_held(Endpoint 
 {
     Chan *c = ep->chan;
     bool gone = ep->side == TX && how == FINISH_COMMIT && nc_gate_over_seen(&c->gate[TX]);
-    claim_settle_record(ep, claim, gone ? FINISH_ABORT : how, n, kicks);
+    claim_finish_record(ep, claim, gone ? FINISH_ABORT : how, n, kicks);
     ep->claim = NULL;
-    if (ep->deferred) {
-        nc_gate *g = &c->gate[ep->side];
-        nc_gate_enter(g, core_generation());
-        ep->deferred = nc_gate_resume(g, ep, kicks);
-        nc_gate_exit(g);
-    }
+    if (ep->deferred)
+        ep->deferred = nc_chan_resume(c->block, ep->side, ep, core_generation(), kicks);
     if (ep->closed && ep->side == TX)
         endpoint_leave(ep, kicks);
     if (gone)

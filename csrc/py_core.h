@@ -15,9 +15,7 @@
 #include <structmember.h>
 #include <time.h>
 
-#include "nc_gate.h"
-#include "nc_log.h"
-#include "nc_ring.h"
+#include "nc_chan.h"
 
 #if PY_VERSION_HEX < 0x030D0000 /* the GIL is the critical section */
 #define Py_BEGIN_CRITICAL_SECTION(op) {
@@ -32,12 +30,11 @@
 #define NC_FREE_THREADED 0
 #endif
 
-/* Objects are only sent and received with the GIL held.  Where there is one, it orders both sides of a
- * gate and all producers of a ring, so that the costly orders are not needed. */
+/* What chan_way() gives, for the shortest ways. */
 #define NC_PUBLISH (NC_FREE_THREADED ? memory_order_seq_cst : memory_order_release)
 #define NC_GLANCE (NC_FREE_THREADED ? memory_order_seq_cst : memory_order_relaxed)
 
-enum { TX, RX, SIDES };
+enum { TX = NC_TX, RX = NC_RX, SIDES = NC_SIDES };
 typedef enum { LOCAL, SPSC, MPSC, SPSC_BYTES, MPSC_BYTES, KINDS } chan_kind;
 
 /* Where references are traced, or threads run at once, an object that ended is freed. */
@@ -276,18 +273,15 @@ static inline uint32_t core_generation(void)
 
 /* ---- channels and endpoints ------------------------------------------------------------------------ */
 
-/* The part of a channel that is no Python object: one allocation, with gates and ring behind it.  Native code may
- * hold on to it when all else is gone; whoever drops the last reference frees it, with or without a GIL. */
-typedef struct chan_block {
-    void *memory;                 /* what to free */
-    nc_gate *gate;                /* [SIDES]: gate[TX] is where senders wait */
-    nc_ring *ring;                /* of objects; or */
-    nc_log *log;                  /* of bytes */
-    bool reading;                 /* bytes: a read claim is open; under gate[RX]'s lock once the receiver is closed */
-    _Atomic uint32_t refs;        /* the Chan's, and one each native end: see block_native() */
-    _Atomic uint32_t open[SIDES]; /* endpoints, and native ends; relaxed but for the last one's C3 */
-    uint64_t discarded;           /* items, or bytes, that rx.close() threw away; under gate[RX]'s lock */
-} chan_block;
+/* The part of a channel that is no Python object, its block: one allocation, with gates and ring behind it.  Native
+ * code may hold on to it when all else is gone; whoever drops the last reference frees it, with or without a GIL. */
+static inline void block_unref(nc_chan *block)
+{
+    if (!nc_chan_unref(block))
+        return;
+    nc_chan_destroy(block);
+    PyMem_RawFree(block->memory);
+}
 
 typedef struct birth birth;
 
@@ -295,7 +289,7 @@ typedef struct Chan {
     PyObject_HEAD
     PyObject *module;             /* keeps `st` alive, whatever the collector clears first */
     core_state *st;
-    chan_block *block;            /* a reference; the next three are its own */
+    nc_chan *block;               /* a reference; the next three are copies of its pointers, for the shortest way */
     nc_ring *ring;
     nc_log *log;
     nc_gate *gate;
@@ -322,9 +316,9 @@ typedef struct Endpoint {
 /* ---- calls: one send or receive, however it waits --------------------------------------------------- */
 
 typedef enum {
-    STEP_READY, /* done; the result is in *out (NULL stands for None) */
-    STEP_ERROR, /* an exception is set; nothing was sent or taken */
-    STEP_BLOCKED, /* not now */
+    STEP_READY = NC_DONE, /* the result is in *out (NULL stands for None) */
+    STEP_ERROR = NC_DISCONNECTED, /* for this reason or another: an exception is set; nothing was sent or taken */
+    STEP_BLOCKED = NC_BLOCKED, /* not now */
     STEP_PARTIAL, /* some of a batch went; not the rest now */
     STEP_BUSY, /* it is this call's turn, but a claim holds the endpoint */
 } step;
@@ -426,29 +420,24 @@ int chan_add_types(PyObject *module, core_state *st);
 PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
 /* The receiver of a channel of bytes of its own, for a call that has no endpoint any more; a new reference. */
 Endpoint *chan_lone_receiver(PyObject *module);
-static inline uint64_t chan_have(Chan *c, int side);
 /* Drop what is buffered, now that the receiver is gone.  Runs Python code. */
 void chan_discard_orphans(Chan *c);
 /* A new object of a type whose last reference may be dropped by any thread, with an effect that somebody waits
  * for: NULL with an exception set. */
 PyObject *core_new(PyTypeObject *type);
-/* An endpoint counts no longer among those of its side.  Needs no GIL, like all that takes a chan_block. */
-void block_leave(chan_block *b, int side, nc_box **kicks);
-void block_unref(chan_block *b);
-/* May native code come here?  Relaxed: whoever asks holds the gate that native() goes through, or asks again. */
-static inline bool block_native(chan_block *b) { return atomic_load_explicit(&b->refs, memory_order_relaxed) > 1; }
-/* What a gate is asked for: items for receivers, room for senders. */
-uint64_t block_have(chan_block *b, int side);
-/* The same, to see it grow: all messages count. */
-uint64_t block_filled(chan_block *b, int side);
-/* Drop what is buffered, now that the receiver is gone; bytes only. */
-void block_discard_orphans(chan_block *b);
+/* How the sides of a channel of objects meet.  Objects are only moved with the GIL held.  Where there is one, it orders
+ * both sides, and all producers.  Where there is none one producer, too, takes the way of many: the consumer can then
+ * do without the tail (pop_one_claimed_sc). */
+static inline nc_way chan_way(const Chan *c)
+{
+    bool many = NC_FREE_THREADED && c->kind != LOCAL; /* of `local` one thread has both sides */
+    return (nc_way){.many = many, .publish = many ? memory_order_seq_cst : memory_order_release, .glance = NC_GLANCE};
+}
 /* After something was published: does anybody on the other side want to know? */
 static inline void tell(Chan *c, int side, nc_box **kicks);
 /* Can the endpoint be used at all?  STEP_READY, or STEP_ERROR with an exception set. */
 step endpoint_check(Endpoint *ep);
 
-static inline uint64_t chan_capacity(Chan *c) { return c->log != NULL ? c->log->capacity : c->ring->capacity; }
 /* The endpoint counts no longer among those of its side. */
 static inline void endpoint_leave(Endpoint *ep, nc_box **kicks);
 
@@ -539,8 +528,6 @@ bool endpoint_idle(Endpoint *ep);
 
 /* py_log.c */
 int log_add_types(PyObject *module, core_state *st);
-/* Step over everything committed; holding gate[RX]'s lock, which stands for the consumer then. */
-void log_discard_held(chan_block *b);
 /* Looks of py_log.c: for room to claim, and for the first record: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR,
  * without an exception at the end. */
 step log_claim_look(Call *call, bool called, PyObject **out, nc_box **kicks);
@@ -632,7 +619,7 @@ void settle(core_state *st, Chan *c, nc_box *kicks);
 static inline void settle_soon(Chan *c, nc_box *kicks)
 {
     /* relaxed: tell() has just looked, in an order that counts, or there was nothing to tell */
-    if (kicks != NULL || nc_gate_flag(&c->gate[RX], memory_order_relaxed) & NC_GONE)
+    if (kicks != NULL || nc_chan_orphaned(c->block))
         settle(c->st, c, kicks);
 }
 /* Give every box of the chain its kick, from a thread that need not be one of Python's. */
@@ -649,10 +636,6 @@ void sleeper_set_future(sleeper *sl, PyObject *future);
 /* Put a future in, or NULL, and take out what was there; hands the references over.  With a GIL, which every caller
  * holds, this needs no atomicity. */
 PyObject *sleeper_swap_future(sleeper *sl, PyObject *future);
-
-/* py_line.c */
-/* Tell those on `side` who can go on now; for when the gate's flag says that somebody wants to know. */
-void gate_notify(chan_block *b, int side, nc_box **kicks);
 
 /* py_asyncio.c; all else of it is in py_loop.h */
 int loop_add_types(PyObject *module, core_state *st);
@@ -688,19 +671,16 @@ PyObject *wait_within(PyObject *awaitable, double timeout);
 void wait_free_spares(core_state *st);
 int wait_traverse_spares(core_state *st, visitproc visit, void *arg);
 
-static inline uint64_t chan_have(Chan *c, int side) { return block_have(c->block, side); }
-
 static inline void endpoint_leave(Endpoint *ep, nc_box **kicks)
 {
     if (ep->birth != NULL)
         birth_left(ep->birth);
-    block_leave(ep->chan->block, ep->side, kicks);
+    nc_chan_leave(ep->chan->block, ep->side, core_generation(), kicks);
 }
 
 static inline void tell(Chan *c, int side, nc_box **kicks)
 {
-    if (nc_gate_flag(&c->gate[side], NC_GLANCE) != 0) /* W2 */
-        gate_notify(c->block, side, kicks);
+    nc_chan_tell(c->block, side, NC_GLANCE, core_generation(), kicks);
 }
 
 #endif

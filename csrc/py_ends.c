@@ -255,7 +255,7 @@ PyObject *endpoint_repr(PyObject *self)
     PyObject *senders = senders_text(c), *receiver = receiver_text(c), *made = birth_text(ep->birth), *repr = NULL;
     if (senders != NULL && receiver != NULL && made != NULL)
         repr = PyUnicode_FromFormat("<%s %s%zd/%llu %sbuffered, %U, %U%U, at %p>", Py_TYPE(self)->tp_name, state,
-                                    endpoint_length(self), (unsigned long long)chan_capacity(c),
+                                    endpoint_length(self), (unsigned long long)nc_chan_capacity(c->block),
                                     c->log != NULL ? "bytes " : "", senders, receiver, made, self);
     Py_XDECREF(senders);
     Py_XDECREF(receiver);

@@ -9,89 +9,40 @@ static wake_box *box_of(nc_box *box) { return container_of(box, wake_box, box); 
 
 /* ---- no Python code runs ---------------------------------------------------------------------------- */
 
-void gate_notify(chan_block *b, int side, nc_box **kicks)
+nc_place line_up(Call *call, nc_waiter *w, bool requeue, nc_box **kicks)
 {
-    nc_gate *g = &b->gate[side];
-    nc_gate_enter(g, core_generation());
-    if (g->waiting > 0)
-        nc_gate_call_all(g, block_have(b, side), kicks);
-    nc_gate_exit(g);
-}
-
-int line_up(chan_block *b, int side, nc_waiter *w, uint64_t least, uint64_t share, bool requeue, nc_box **kicks)
-{
-    nc_gate *g = &b->gate[side];
-    nc_gate_enter(g, core_generation());
-    if (block_native(b) && !wake_reached(w->box)) {
-        nc_gate_exit(g);
-        return LINE_UNREACHED;
-    }
-    uint32_t state = nc_waiter_state_of(w);
-    if (state != NC_OUTSIDE && (requeue || w->born != g->born)) {
-        nc_gate_leave(g, w);
-        state = NC_OUTSIDE;
-    }
-    if (state == NC_OUTSIDE) {
-        w->least = least;
-        w->share = share;
-        nc_gate_enrol(g, w);
-    } else if (state == NC_CALLED)
-        nc_gate_rejoin(g, w);
-    NC_STEP("line_up: enrolled, not looked again");
-    uint64_t have = block_have(b, side); /* W3 */
-    bool turn = nc_gate_my_turn(g, w, have);
-    if (turn || g->waiting > 1) /* else it waits alone, in vain */
-        nc_gate_call_all(g, have, kicks);
-    nc_gate_exit(g);
-    return turn || nc_waiter_state_of(w) == NC_CALLED ? LINE_TURN : LINE_SLEEP;
-}
-
-int line_up_for(Call *call, nc_waiter *w, bool requeue, nc_box **kicks)
-{
-    return line_up(call->ep->chan->block, call->ep->side, w, call->least, call->share, requeue, kicks);
+    return nc_chan_line_up(call->ep->chan->block, call->ep->side, w, (nc_need){call->least, call->share}, requeue,
+                           wake_reached(w->box), core_generation(), kicks);
 }
 
 void line_defer(Call *call, nc_waiter *w)
 {
-    nc_gate *g = &call->ep->chan->gate[call->ep->side];
-    nc_gate_enter(g, core_generation());
-    nc_gate_defer(w);
-    nc_gate_exit(g);
+    nc_chan_defer(call->ep->chan->block, call->ep->side, w, core_generation());
     call->ep->deferred = true;
 }
 
 bool line_deferred(Call *call, nc_waiter *w)
 {
-    if (!call->ep->deferred)
-        return false;
-    nc_gate *g = &call->ep->chan->gate[call->ep->side];
-    nc_gate_enter(g, core_generation());
-    bool deferred = w->deferred;
-    nc_gate_exit(g);
-    return deferred;
+    return call->ep->deferred && nc_chan_deferred(call->ep->chan->block, call->ep->side, w, core_generation());
 }
 
 /* How many tasks and threads want the same: as many as ever waited with one that left the line, until that is seen to
- * be no longer so (rivals_gone).  Under the gate's lock. */
+ * be no longer so (pace_rivals_gone).  A hint, relaxed: another may write it at the same time. */
 static void count_rivals(Chan *c, int side)
 {
     unsigned now = nc_gate_crowd(&c->gate[side]) / NC_HEAD + 1;
-    if (now > atomic_load_explicit(&c->rivals[side], memory_order_relaxed))       /* under the lock */
-        atomic_store_explicit(&c->rivals[side], now, memory_order_relaxed);       /* under the lock */
+    if (now > atomic_load_explicit(&c->rivals[side], memory_order_relaxed)) /* a hint */
+        atomic_store_explicit(&c->rivals[side], now, memory_order_relaxed); /* a hint */
 }
 
 void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks)
 {
-    nc_gate *g = &c->gate[side];
     Endpoint *ep = w->owner;
-    nc_gate_enter(g, core_generation());
-    nc_gate_leave(g, w);
-    if (ep->deferred && ep->claim == NULL)
-        ep->deferred = nc_gate_resume(g, ep, kicks);
-    if (g->waiting > 0)
-        nc_gate_call_all(g, chan_have(c, side), kicks);
+    bool resume = ep->deferred && ep->claim == NULL;
+    bool resumed = nc_chan_leave_line(c->block, side, w, resume, core_generation(), kicks);
+    if (resume)
+        ep->deferred = resumed;
     count_rivals(c, side);
-    nc_gate_exit(g);
 }
 
 static int visit_future(sleeper *sl, visitproc visit, void *arg)
@@ -134,22 +85,6 @@ static int called_loops(nc_gate *g, nc_box **boxes, int most)
     return n;
 }
 
-/* A sleeper that is taken out stays its awaitable's, which can leave the line once more. */
-static void line_leave_loop(Chan *c, int side, nc_box *box, nc_box **kicks)
-{
-    nc_gate *g = &c->gate[side];
-    nc_gate_enter(g, core_generation());
-    for (nc_waiter *w = g->first, *next; w != NULL; w = next) {
-        next = w->next;
-        if (w->box != box)
-            continue;
-        nc_gate_leave(g, w);
-        nc_gate_resume(g, w->owner, kicks); /* too often at worst */
-    }
-    nc_gate_call_all(g, chan_have(c, side), kicks);
-    nc_gate_exit(g);
-}
-
 bool line_reap(Chan *c, int side, nc_box **kicks)
 {
     nc_box *boxes[8];
@@ -160,7 +95,7 @@ bool line_reap(Chan *c, int side, nc_box **kicks)
     PyErr_Fetch(&type, &value, &traceback);
     for (int n = called_loops(&c->gate[side], boxes, 8); n > 0; n--) {
         if (box_of(boxes[n - 1])->kind->dead(c->st, box_of(boxes[n - 1]))) {
-            line_leave_loop(c, side, boxes[n - 1], kicks);
+            nc_chan_leave_lines_of(c->block, side, boxes[n - 1], core_generation(), kicks);
             any = true;
         }
         wake_box_unref(boxes[n - 1]);

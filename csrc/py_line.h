@@ -7,12 +7,8 @@
 /* Leave the line for good, and hand on what the waiter was called for but did not take: to the next in line,
  * and to the next who was put off for a claim.  Idempotent; holding the endpoint. */
 void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks);
-/* Take a place in line, or keep the one held, and look once more.  `requeue`: it got part of what it wants and goes to
- * the end, so that a long batch starves nobody. */
-enum { LINE_SLEEP, LINE_TURN, LINE_UNREACHED /* native code could not wake it: not in line */ };
-int line_up(chan_block *b, int side, nc_waiter *w, uint64_t least, uint64_t share, bool requeue, nc_box **kicks);
-/* The same for a call of Python's. */
-int line_up_for(Call *call, nc_waiter *w, bool requeue, nc_box **kicks);
+/* nc_chan_line_up() for a call. */
+nc_place line_up(Call *call, nc_waiter *w, bool requeue, nc_box **kicks);
 /* It is w's turn, but its endpoint is lent to a claim: sleep on until that ends.  Holding the endpoint. */
 void line_defer(Call *call, nc_waiter *w);
 /* Was w put off, and not called again since?  Also under the gate's lock, as those who take others out of the line

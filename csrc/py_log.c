@@ -37,7 +37,7 @@ static inline const char *plain_bytes(PyObject *data, uint64_t *n)
 /* Copy a message into the ring, and tell nobody. */
 static inline bool put_plainly(Endpoint *ep, PyObject *data)
 {
-    chan_block *b = ep->chan->block;
+    nc_chan *b = ep->chan->block;
     nc_record record;
     uint64_t n;
     const char *bytes = plain_bytes(data, &n);
@@ -45,9 +45,9 @@ static inline bool put_plainly(Endpoint *ep, PyObject *data)
     if (n == 0 || n > nc_log_largest(b->log))
         return false;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    if (plain(ep, 1) && log_claim(b, n, &record) == NC_OK) {
+    if (plain(ep, 1) && nc_chan_reserve(b, n, &record) == NC_OK) {
         memcpy(record.data, bytes, n);
-        log_commit(b, &record, n);
+        bytes_commit(b, &record, n);
         put = true;
     }
     Py_END_CRITICAL_SECTION();
@@ -57,15 +57,15 @@ static inline bool put_plainly(Endpoint *ep, PyObject *data)
 /* Copy one out, and tell nobody: a new reference, or NULL without an exception.  *freed: skips were stepped over. */
 static inline PyObject *take_plainly(Endpoint *ep, bool *freed)
 {
-    chan_block *b = ep->chan->block;
+    nc_chan *b = ep->chan->block;
     nc_record record;
     PyObject *bytes = NULL;
     *freed = false;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    if (plain(ep, NC_HEAD) && nc_log_peek_sc(b->log, &record, freed, LOG_PUBLISH) == NC_OK) {
+    if (plain(ep, NC_HEAD) && nc_log_peek_sc(b->log, &record, freed, memory_order_seq_cst) == NC_OK) {
         bytes = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
         if (bytes != NULL)
-            log_take_read(b, &record);
+            bytes_take(b, &record);
         else
             PyErr_Clear(); /* the long way runs into it again */
     }
@@ -117,7 +117,7 @@ static step reserve(Call *call, uint64_t n, bool called, nc_record *record)
         return STEP_ERROR;
     if (claim_lent(ep))
         return claim_busy(ep, called || call->late);
-    return log_reserve(c->block, n, called, record);
+    return bytes_claim(c->block, n, called, record);
 }
 
 /* What waits for n bytes needs all of them. */
@@ -137,7 +137,7 @@ step log_claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     }
     Py_DECREF(claim);
     if (s == STEP_BLOCKED)
-        block_tell(ep->chan->block, RX, kicks); /* who reads may wait for a wake-up that could not be given */
+        bytes_tell(ep->chan->block, RX, kicks); /* who reads may wait for a wake-up that could not be given */
     if (s == STEP_ERROR && !PyErr_Occurred())
         core_raise(ep->chan->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
     return s;
@@ -171,7 +171,7 @@ static inline step put_bytes(Call *call, const char *bytes, uint64_t n, bool cal
     step s = reserve(call, n, called, &record);
     if (s == STEP_READY) {
         memcpy(record.data, bytes, n);
-        log_commit(call->ep->chan->block, &record, n);
+        bytes_commit(call->ep->chan->block, &record, n);
     }
     return s;
 }
@@ -181,7 +181,7 @@ static inline step send_one(Call *call, PyObject *value, const char *bytes, uint
 {
     step s = put_bytes(call, bytes, n, called);
     if (s == STEP_READY || s == STEP_BLOCKED) /* see log_claim_look */
-        block_tell(call->ep->chan->block, RX, kicks);
+        bytes_tell(call->ep->chan->block, RX, kicks);
     else if (s == STEP_ERROR && !PyErr_Occurred())
         core_raise(call->ep->chan->st, E_SEND, value, "the receiver is gone");
     return s;
@@ -253,7 +253,7 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
             call->n++;
     }
     if (call->n > before || s == STEP_BLOCKED) /* see log_claim_look */
-        block_tell(c->block, RX, kicks);
+        bytes_tell(c->block, RX, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred())
         call_raise_unsent(call, E_SEND, "the receiver is gone");
     if (s == STEP_BLOCKED) {
@@ -461,7 +461,7 @@ step log_look_first(Call *call, bool called, nc_record *record, nc_box **kicks)
         return endpoint_check(ep);
     if (claim_lent(ep))
         return claim_busy(ep, called || call->late);
-    return log_show(ep->chan->block, called, record, kicks);
+    return bytes_show(ep->chan->block, called, record, kicks);
 }
 
 /* For those to whom the end is an error. */
@@ -492,13 +492,13 @@ static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 static PyObject *recv_at_once(Call *call)
 {
     Endpoint *ep = call->ep;
-    chan_block *b = ep->chan->block;
+    nc_chan *b = ep->chan->block;
     nc_record record;
     bool freed;
     Claim *claim = nobody_asks(ep, TX) && plain(ep, NC_HEAD) ? claim_spare(ep) : NULL;
     if (claim == NULL)
         return NULL;
-    if (nc_log_peek_sc(b->log, &record, &freed, LOG_PUBLISH) == NC_OK) {
+    if (nc_log_peek_sc(b->log, &record, &freed, memory_order_seq_cst) == NC_OK) {
         b->reading = true;
         return claim_start(claim, &record);
     }
@@ -515,8 +515,8 @@ static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **ki
     *out = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
     if (*out == NULL)
         return STEP_ERROR; /* the record stays */
-    log_take_read(call->ep->chan->block, &record);
-    block_tell(call->ep->chan->block, TX, kicks);
+    bytes_take(call->ep->chan->block, &record);
+    bytes_tell(call->ep->chan->block, TX, kicks);
     return STEP_READY;
 }
 
@@ -547,8 +547,8 @@ static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kic
     if (*out == NULL)
         return STEP_ERROR;
     memcpy(target->buf, record.data, record.size);
-    log_take_read(call->ep->chan->block, &record);
-    block_tell(call->ep->chan->block, TX, kicks);
+    bytes_take(call->ep->chan->block, &record);
+    bytes_tell(call->ep->chan->block, TX, kicks);
     return STEP_READY;
 }
 
@@ -568,7 +568,7 @@ static inline bool list_add(PyObject *list, Py_ssize_t got, Py_ssize_t room, PyO
 
 /* A list of 0 items with place for some of the n at most that will be taken, of which the first is as large as
  * `record`; *room says for how many.  NULL with an exception set.  May begin a collection: look again then. */
-static PyObject *list_for(chan_block *b, const nc_record *record, Py_ssize_t n, Py_ssize_t *room)
+static PyObject *list_for(nc_chan *b, const nc_record *record, Py_ssize_t n, Py_ssize_t *room)
 {
     uint64_t alike = nc_log_used(b->log) / nc_log_extent(record->size); /* so many, if all are as long as the first */
     *room = n < LIST_AT_ONCE ? n : LIST_AT_ONCE;
@@ -583,7 +583,7 @@ static PyObject *list_for(chan_block *b, const nc_record *record, Py_ssize_t n, 
 
 /* Take up to n messages, of which `record` is the first, into the list; false with an exception set if not even that
  * one.  What there is no memory for stays in the ring. */
-static bool take_many(chan_block *b, nc_record *record, PyObject *list, Py_ssize_t room, Py_ssize_t n, nc_box **kicks)
+static bool take_many(nc_chan *b, nc_record *record, PyObject *list, Py_ssize_t room, Py_ssize_t n, nc_box **kicks)
 {
     Py_ssize_t got = 0;
     bool freed;
@@ -593,21 +593,21 @@ static bool take_many(chan_block *b, nc_record *record, PyObject *list, Py_ssize
             break;
         got++;
         nc_log_touch_sc(record);
-        nc_log_release_sc(b->log, record, LOG_BATCH);
-    } while (got < n && nc_log_peek_sc(b->log, record, &freed, LOG_BATCH) == NC_OK);
+        nc_log_release_sc(b->log, record, memory_order_release);
+    } while (got < n && nc_log_peek_sc(b->log, record, &freed, memory_order_release) == NC_OK);
     if (got == 0)
         return false;
     Py_SET_SIZE((PyVarObject *)list, got);
     PyErr_Clear();
     nc_log_settle_head(b->log);
-    block_tell(b, TX, kicks);
+    bytes_tell(b, TX, kicks);
     return true;
 }
 
 /* At least one, at most call->n. */
 static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    chan_block *b = call->ep->chan->block;
+    nc_chan *b = call->ep->chan->block;
     Py_ssize_t room;
     nc_record record;
     step s = show_or_raise(call, called, &record, kicks);
@@ -661,19 +661,6 @@ const payload_kind log_payload = {
     .send_many = SEND_MANY_OPS(send_many_look),
     .recv_many = RECV_MANY_OPS(recv_many_look),
 };
-
-void log_discard_held(chan_block *b)
-{
-    nc_record record;
-    bool freed;
-    if (b->reading) /* the claim's end comes back here */
-        return;
-    uint64_t before = atomic_load_explicit(&b->log->head, memory_order_relaxed); /* under the lock */
-    while (block_have(b, RX) > 0) /* W3, after C2; peek alone, behind a skip, may miss what W3 would see */
-        if (nc_log_peek_sc(b->log, &record, &freed, LOG_PUBLISH) == NC_OK)
-            nc_log_release_sc(b->log, &record, LOG_PUBLISH);
-    b->discarded += atomic_load_explicit(&b->log->head, memory_order_relaxed) - before;
-}
 
 /* ---- receivers: methods ----------------------------------------------------------------------------- */
 

@@ -17,7 +17,7 @@
 
 typedef struct native_end {
     nexus_end face;               /* what the address points to; read-only, as is this paragraph */
-    chan_block *block;            /* a reference */
+    nc_chan *block;            /* a reference */
     parker *parker;               /* a reference; where the thread sleeps */
     int side;
     uint32_t born;                /* core_generation when made: a forked child leaves it alone */
@@ -58,11 +58,11 @@ static void end_ref(native_end *e)
 static bool end_foreign(const native_end *e) { return e->born != core_generation(); }
 
 /* Receivers are to know what was published.  If there is none any more, drop it: C2. */
-static void tell_receivers(chan_block *b, nc_box **kicks)
+static void tell_receivers(nc_chan *b, nc_box **kicks)
 {
-    block_tell(b, RX, kicks);
-    if (nc_gate_flag(&b->gate[RX], memory_order_relaxed) & NC_GONE) /* block_tell has just looked, in order */
-        block_discard_orphans(b);
+    bytes_tell(b, RX, kicks);
+    if (nc_chan_orphaned(b))
+        nc_chan_discard_bytes(b, core_generation());
 }
 
 static void announce(native_end *e, nc_box **kicks)
@@ -78,30 +78,27 @@ static void end_depart(native_end *e, nc_box **kicks)
 {
     if (!nc_end_depart(&e->life))
         return;
-    block_leave(e->block, e->side, kicks);
-    if (e->side == RX && nc_gate_flag(&e->block->gate[RX], memory_order_relaxed) & NC_GONE)
-        block_discard_orphans(e->block);
+    nc_chan_leave(e->block, e->side, core_generation(), kicks);
+    if (e->side == RX && nc_chan_orphaned(e->block))
+        nc_chan_discard_bytes(e->block, core_generation());
 }
 
 /* Leave the line, if it stands there, and hand on what it was called for but did not take. */
 static void end_leave_line(native_end *e, nc_box **kicks)
 {
-    nc_gate *g = &e->block->gate[e->side];
-    nc_gate_enter(g, core_generation());
-    nc_gate_leave(g, &e->parker->waiter);
-    nc_gate_call_all(g, block_have(e->block, e->side), kicks);
-    nc_gate_exit(g);
+    nc_chan_leave_line(e->block, e->side, &e->parker->waiter, false, core_generation(), kicks);
 }
 
 /* Give the open claim up. */
 static void claim_drop(native_end *e, nc_box **kicks)
 {
-    chan_block *b = e->block;
+    nc_chan *b = e->block;
+    int freed = TX;
     if (e->side == TX)
-        log_abort(b, &e->record);
+        freed = nc_chan_abort(b, &e->record);
     else
-        log_take(b, &e->record);
-    block_tell(b, e->side == TX ? log_freed_by_abort(b) : TX, kicks);
+        nc_chan_release(b, &e->record);
+    bytes_tell(b, freed, kicks);
 }
 
 /* ---- the frame of every call ------------------------------------------------------------------------ */
@@ -189,7 +186,9 @@ static step park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
             s = place == NC_WAITING ? STEP_BLOCKED : want->look(e, want, place == NC_CALLED, kicks);
         if (s == STEP_READY || s == STEP_ERROR)
             break;
-        bool turn = line_up(e->block, e->side, w, want->least, want->least, s == STEP_PARTIAL, kicks) == LINE_TURN;
+        nc_need need = {want->least, want->least};
+        bool turn =
+            nc_chan_line_up(e->block, e->side, w, need, s == STEP_PARTIAL, true, core_generation(), kicks) == NC_TURN;
         wake_boxes(*kicks);
         *kicks = NULL;
         s = STEP_BLOCKED;
@@ -265,7 +264,7 @@ static int check_size(const native_end *e, size_t n)
 
 static step claim_look(native_end *e, Want *want, bool called, nc_box **Py_UNUSED(kicks))
 {
-    return log_reserve(e->block, want->size, called, &e->record);
+    return bytes_claim(e->block, want->size, called, &e->record);
 }
 
 static int call_claim(nexus_end *face, size_t n, int64_t timeout, void **place)
@@ -295,7 +294,7 @@ static int call_commit(nexus_end *face, size_t n, int quiet)
         claim_drop(e, &kicks);
         result = NEXUS_DISCONNECTED;
     } else {
-        (quiet ? log_commit_quiet : log_commit)(e->block, &e->record, n);
+        (quiet ? bytes_commit_quiet : bytes_commit)(e->block, &e->record, n);
         e->untold |= quiet;
     }
     if (!quiet || nc_end_closed(&e->life)) /* there may be no next call */
@@ -327,10 +326,10 @@ static step send_look(native_end *e, Want *want, bool called, nc_box **kicks)
         if ((want->result = check_size(e, message->size)) != NEXUS_OK)
             break;
         want->least = nc_log_extent(message->size);
-        if ((s = log_reserve(e->block, message->size, called, &record)) != STEP_READY)
+        if ((s = bytes_claim(e->block, message->size, called, &record)) != STEP_READY)
             break;
         memcpy(record.data, message->data, message->size);
-        log_commit_quiet(e->block, &record, message->size);
+        bytes_commit_quiet(e->block, &record, message->size);
         e->untold = true;
     }
     if (want->sent > before)
@@ -374,7 +373,7 @@ static int call_flush(nexus_end *face)
 
 static step peek_look(native_end *e, Want *Py_UNUSED(want), bool called, nc_box **kicks)
 {
-    return log_show(e->block, called, &e->record, kicks);
+    return bytes_show(e->block, called, &e->record, kicks);
 }
 
 static int call_peek(nexus_end *face, const void **data, size_t *n, int64_t timeout)
@@ -392,7 +391,7 @@ static int call_release(nexus_end *face) { return call_abort(face); /* of what w
 static step recv_look(native_end *e, Want *want, bool called, nc_box **kicks)
 {
     nc_record record;
-    step s = log_show(e->block, called, &record, kicks);
+    step s = bytes_show(e->block, called, &record, kicks);
     if (s != STEP_READY)
         return s;
     want->result = record.size > want->size ? NEXUS_TOO_LARGE : NEXUS_OK;
@@ -400,8 +399,8 @@ static step recv_look(native_end *e, Want *want, bool called, nc_box **kicks)
     if (want->result != NEXUS_OK)
         return STEP_READY;
     memcpy(want->buffer, record.data, record.size);
-    log_take_read(e->block, &record);
-    block_tell(e->block, TX, kicks);
+    bytes_take(e->block, &record);
+    bytes_tell(e->block, TX, kicks);
     return STEP_READY;
 }
 
@@ -468,9 +467,8 @@ static native_end *end_new(Chan *c, int side)
     e->spin = SPIN_LEAST;
     nc_end_init(&e->life);
     atomic_store_explicit(&e->refs, 1, memory_order_relaxed); /* nobody else knows it yet */
-    /* relaxed, both: the caller holds a reference and an open endpoint */
-    atomic_fetch_add_explicit(&c->block->refs, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&c->block->open[side], 1, memory_order_relaxed);
+    nc_chan_ref(c->block);
+    nc_chan_join(c->block, side);
     return e;
 }
 
@@ -564,12 +562,9 @@ static bool end_bury(native_end *e, nc_box **kicks)
 
 static void end_close(native_end *e, bool abandon, nc_box **kicks)
 {
-    chan_block *b = e->block;
-    nc_gate *g = &b->gate[e->side];
+    nc_chan *b = e->block;
     nc_end_close(&e->life);
-    nc_gate_enter(g, core_generation());
-    nc_gate_call_owner(g, e, kicks);
-    nc_gate_exit(g);
+    nc_chan_call_owner(b, e->side, e, core_generation(), kicks);
     if (end_foreign(e)) { /* its thread stayed in the parent process */
         end_depart(e, kicks);
         return;

@@ -68,11 +68,11 @@ static _Atomic unsigned spin_most = SPIN_MOST; /* relaxed: written when the modu
  * With a GIL it holds that, and asking for it now means to sleep until it ends, which takes longer than filling or
  * emptying the ring.  Without, both would fight for each cache line, item by item; which is also why the ring is looked
  * at but now and then. */
-static void parker_linger(chan_block *b, int side, unsigned most)
+static void parker_linger(nc_chan *b, int side, unsigned most)
 {
     uint64_t before = 0, now, enough = !NC_FREE_THREADED ? UINT64_MAX : b->log != NULL ? ENOUGH_BYTES : ENOUGH;
     unsigned spins = 0;
-    while (spins < most && (now = block_filled(b, side)) != before && now < enough) {
+    while (spins < most && (now = nc_chan_filled(b, side)) != before && now < enough) {
         before = now;
         for (unsigned next = spins + LOOKS_EVERY; spins < next;)
             nc_relax(&spins);
@@ -81,7 +81,7 @@ static void parker_linger(chan_block *b, int side, unsigned most)
 
 /* Until a kick, a signal or the deadline (< 0: none), at first awake; without the GIL.  `doze`: not for long, as if a
  * signal had come then.  *woken tells when that was, before the GIL had to be waited for. */
-static PyLockStatus parker_sleep(parker *p, chan_block *b, int side, double deadline, unsigned spin, bool doze,
+static PyLockStatus parker_sleep(parker *p, nc_chan *b, int side, double deadline, unsigned spin, bool doze,
                                  double *woken)
 {
     PyLockStatus slept = PY_LOCK_ACQUIRED;
@@ -128,7 +128,7 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
     }
     if (p->base.born != core_generation())
         p->base.born = core_generation(); /* a signal handler has forked us */
-    *turn = line_up_for(call, &p->waiter, s == STEP_PARTIAL, kicks) == LINE_TURN;
+    *turn = line_up(call, &p->waiter, s == STEP_PARTIAL, kicks) == NC_TURN;
     return STEP_BLOCKED;
 }
 

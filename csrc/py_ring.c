@@ -7,56 +7,6 @@
 
 /* ---- the ring, as a side may use it ------------------------------------------------------------------ */
 
-/* Move up to `n` references into the ring.  With a GIL there is one producer at a time anyway.  Without, also one
- * producer takes the way of many: the consumer can then do without the tail (pop_one_claimed_sc). */
-static inline uint64_t ring_put(Chan *c, PyObject *const *values, uint64_t n)
-{
-#if NC_FREE_THREADED
-    if (c->kind != LOCAL)
-        return nc_ring_push_mp(c->ring, (void *const *)values, n);
-    return nc_ring_push_sp(c->ring, (void *const *)values, n, memory_order_release);
-#else
-    return nc_ring_push_sp(c->ring, (void *const *)values, n, NC_PUBLISH);
-#endif
-}
-
-/* Move up to `n` references out of it. */
-static inline uint64_t ring_take(Chan *c, PyObject **values, uint64_t n)
-{
-#if NC_FREE_THREADED
-    if (c->kind == LOCAL)
-        return nc_ring_pop_sc(c->ring, (void **)values, n, memory_order_release);
-#endif
-    return nc_ring_pop_sc(c->ring, (void **)values, n, NC_PUBLISH);
-}
-
-/* With others in line: only what is left over when each of them has had its share. */
-static uint64_t ring_put_behind(Chan *c, PyObject *const *values, uint64_t n)
-{
-    nc_gate *g = &c->gate[TX];
-    nc_gate_enter(g, core_generation());
-    uint64_t have = chan_have(c, TX), spare = have > g->owed ? have - g->owed : 0;
-    if (n > spare)
-        n = spare;
-    if (n > 0)
-        n = ring_put(c, values, n);
-    nc_gate_exit(g);
-    return n;
-}
-
-static uint64_t ring_take_behind(Chan *c, PyObject **values, uint64_t n)
-{
-    nc_gate *g = &c->gate[RX];
-    nc_gate_enter(g, core_generation());
-    uint64_t have = chan_have(c, RX), spare = have > g->owed ? have - g->owed : 0;
-    if (n > spare)
-        n = spare;
-    if (n > 0)
-        n = ring_take(c, values, n);
-    nc_gate_exit(g);
-    return n;
-}
-
 /* The plain case, for which every instruction counts: one item, nobody in line or its turn (`called`), nobody to tell.
  * Where it is not so, the long way says why. */
 static inline bool plain(Endpoint *ep)
@@ -72,7 +22,7 @@ static inline bool put_one(Endpoint *ep, bool called, PyObject *value)
     if (!plain(ep) || (called ? crowd & NC_OVER : crowd))
         return false;
 #if NC_FREE_THREADED
-    return ring_put(c, &value, 1) == 1;
+    return nc_chan_push(c->block, (void *const *)&value, 1, chan_way(c)) == 1;
 #else
     return nc_ring_push_one_sp(c->ring, value, NC_PUBLISH);
 #endif
@@ -132,15 +82,10 @@ static inline step put_some(Endpoint *ep, PyObject *const *values, uint64_t n, u
         if (s != STEP_READY)
             return s;
     }
-    uint32_t crowd = nc_gate_crowd(&c->gate[TX]);
-    if (crowd & NC_OVER) {
-        if (unsent != NULL)
-            core_raise(c->st, E_SEND, unsent, "the receiver is gone");
-        return STEP_ERROR;
-    }
-    *put = crowd == 0 || called ? ring_put(c, values, n) : ring_put_behind(c, values, n);
-    tell(c, RX, kicks); /* also when it is full: those who take may wait for a wake-up that could not be given */
-    return *put == 0 ? STEP_BLOCKED : STEP_READY;
+    step s = (step)nc_chan_put(c->block, (void *const *)values, n, called, chan_way(c), core_generation(), put, kicks);
+    if (s == STEP_ERROR && unsent != NULL)
+        core_raise(c->st, E_SEND, unsent, "the receiver is gone");
+    return s;
 }
 
 __attribute__((noinline)) static step send_look_slowly(Call *call, bool called, nc_box **kicks)
@@ -277,26 +222,13 @@ static PyObject *sender_try_send(PyObject *self, PyObject *value)
 static inline step take_some(Endpoint *ep, PyObject **values, uint64_t n, uint64_t *taken, bool called, nc_box **kicks)
 {
     Chan *c = ep->chan;
-    nc_gate *g = &c->gate[RX];
     *taken = 0;
     if (ep->closed || c->thread != 0) {
         step s = endpoint_check(ep);
         if (s != STEP_READY)
             return s;
     }
-    bool first = called || nc_gate_crowd(g) < NC_HEAD;
-    *taken = first ? ring_take(c, values, n) : ring_take_behind(c, values, n);
-    if (*taken == 0) {
-        if (!nc_gate_over_seen(g)) { /* C1, before the last look: what came before the end is there by now */
-            tell(c, TX, kicks);      /* see put_some */
-            return STEP_BLOCKED;
-        }
-        *taken = first ? ring_take(c, values, n) : ring_take_behind(c, values, n);
-        if (*taken == 0)
-            return nc_ring_len(c->ring) == 0 ? STEP_ERROR : STEP_BLOCKED; /* or is owed to those in line */
-    }
-    tell(c, TX, kicks);
-    return STEP_READY;
+    return (step)nc_chan_take(c->block, (void **)values, n, called, chan_way(c), core_generation(), taken, kicks);
 }
 
 /* The plain case of a look. */

@@ -24,7 +24,7 @@ void wake_box_unref(nc_box *box)
 
 void settle(core_state *st, Chan *c, nc_box *kicks)
 {
-    bool orphans = c != NULL && nc_gate_flag(&c->gate[RX], memory_order_relaxed) & NC_GONE; /* W2 was before */
+    bool orphans = c != NULL && nc_chan_orphaned(c->block);
     if (kicks == NULL && !orphans)
         return;
     PyObject *type = NULL, *value = NULL, *traceback = NULL;

@@ -1,35 +1,25 @@
-/* chan.h: a channel as a binding builds one from nc_gate.h and nc_ring.h, or with CHAN_OF_BYTES nc_log.h: who calls
- * what, in which order.
+/* chan.h: what the stress programs and the models put around nc_chan.h: endpoints, values, threads that wait.
  *
  * Receivers share one endpoint and so one lock; so do the senders of a channel with one producer; the senders of
- * one with many have an endpoint each.  Waiting threads sleep on a semaphore.  Used by the stress
- * programs, and by the models, which bring their own semaphore and parkers.
+ * one with many have an endpoint each.  Waiting threads sleep on a semaphore.  With CHAN_OF_BYTES the channel is one of
+ * bytes.  The stress programs and the models bring their own semaphore and parkers.
  */
 #ifndef CHAN_H
 #define CHAN_H
 
-#include "nc_gate.h"
-#ifdef CHAN_OF_BYTES
-#include "nc_log.h"
-#else
-#include "nc_ring.h"
-#endif
+#include "nc_chan.h"
 
-enum { TX, RX, SIDES };
-
-typedef enum { CHAN_DONE, CHAN_BLOCKED, CHAN_OVER, CHAN_GAVE_UP } chan_step;
+enum { TX = NC_TX, RX = NC_RX, SIDES = NC_SIDES };
+enum { CHAN_DONE = NC_DONE, CHAN_OVER = NC_DISCONNECTED, CHAN_BLOCKED = NC_BLOCKED, CHAN_GAVE_UP };
+typedef int chan_step;
 
 typedef struct chan {
-#ifdef CHAN_OF_BYTES
-    nc_log *log;
-#else
-    nc_ring ring;
-#endif
+    nc_chan in;
     nc_gate gate[SIDES];
-    nc_lock user[SIDES];    /* the endpoint's; user[TX] only with one producer */
+    nc_ring ring;               /* of objects */
+    nc_lock user[SIDES];        /* the endpoint's; user[TX] only with one producer */
     bool many;
-    _Atomic uint32_t senders;
-    uint64_t discarded;     /* under gate[RX]'s lock, once the receiver has left */
+    _Atomic uint64_t discarded; /* messages, once the receiver has left */
 } chan;
 
 /* What is sent and received. */
@@ -39,11 +29,17 @@ typedef struct chan_value {
     uint64_t number;  /* the user's */
     bool claim;       /* not copied in or out: it stays open until chan_commit, chan_abort or chan_release */
 } chan_value;
+
+/* The user of this header defines: write a record that was claimed, all of it or less, and say how much; read one. */
+static uint64_t chan_write(chan_value *value);
+static void chan_read(chan_value *value);
 #else
 typedef void *chan_value;
 #endif
 
-typedef struct parker { /* a thread that waits, and how it sleeps */
+/* ---- a thread that waits ------------------------------------------------------------------------------ */
+
+typedef struct parker {
     nc_box box;
     nc_waiter waiter;
     struct parker_bed *bed;
@@ -82,24 +78,43 @@ static inline void parker_receive(parker *p)
     }
 }
 
-/* With the ring set up already. */
-static inline void chan_init_gates(chan *c, bool many)
+/* ---- endpoints ---------------------------------------------------------------------------------------- */
+
+static inline void chan_start(chan *c, bool many)
 {
-    for (int side = 0; side < SIDES; side++) {
-        nc_gate_init(&c->gate[side], 0);
-        nc_lock_init(&c->user[side]);
-    }
+    c->in.gate = c->gate;
+    nc_chan_init(&c->in, 0, false);
     c->many = many;
-    c->discarded = 0;
-    atomic_store_explicit(&c->senders, 1, memory_order_relaxed); /* nobody else knows it yet */
+    atomic_store_explicit(&c->discarded, 0, memory_order_relaxed); /* nobody else knows it yet */
+    for (int side = 0; side < SIDES; side++) {
+        nc_lock_init(&c->user[side]);
+        nc_chan_join(&c->in, side);
+    }
 }
+
+#ifdef CHAN_OF_BYTES
+static inline void chan_init(chan *c, nc_log *log, uint64_t capacity, uint64_t start, bool many)
+{
+    nc_log_init(log, capacity, many, start);
+    c->in.ring = NULL;
+    c->in.log = log;
+    chan_start(c, many);
+}
+#else
+static inline void chan_init(chan *c, void *_Atomic *slots, uint64_t capacity, uint64_t start, bool many)
+{
+    nc_ring_init(&c->ring, slots, capacity, start);
+    c->in.ring = &c->ring;
+    c->in.log = NULL;
+    chan_start(c, many);
+}
+#endif
 
 static inline void chan_destroy(chan *c)
 {
-    for (int side = 0; side < SIDES; side++) {
-        nc_lock_destroy(&c->gate[side].lock);
+    nc_chan_destroy(&c->in);
+    for (int side = 0; side < SIDES; side++)
         nc_lock_destroy(&c->user[side]);
-    }
 }
 
 static inline void chan_enter(chan *c, int side)
@@ -114,161 +129,53 @@ static inline void chan_exit(chan *c, int side)
         nc_lock_exit(&c->user[side]);
 }
 
-static inline uint64_t chan_have(chan *c, int side);
-
-/* Tell those on `side` who can go on now, if the flag says that somebody wants to know. */
 static inline void chan_tell(chan *c, int side, nc_box **kicks)
 {
-    NC_STEP("tell: published, flag not seen");
-    nc_gate *g = &c->gate[side];
-    if (!(nc_gate_flag(g, memory_order_seq_cst) & NC_WATCHED)) /* W2 */
-        return;
-    NC_STEP("tell: flag seen, gate not entered");
-    nc_gate_enter(g, 0);
-    nc_gate_call_all(g, chan_have(c, side), kicks);
-    nc_gate_exit(g);
+    nc_chan_tell(&c->in, side, memory_order_seq_cst, 0, kicks);
 }
 
-/* ---- of objects, or of bytes ------------------------------------------------------------------------------ */
+/* ---- one try ------------------------------------------------------------------------------------------ */
 
+static inline nc_way chan_way(const chan *c) { return (nc_way){c->many, memory_order_seq_cst, memory_order_seq_cst}; }
+
+/* As the binding's looks do it.  `called`: it is the caller's turn; else it goes behind those who wait. */
 #ifndef CHAN_OF_BYTES
-
-static inline void chan_init(chan *c, void *_Atomic *slots, uint64_t capacity, uint64_t start, bool many)
-{
-    nc_ring_init(&c->ring, slots, capacity, start);
-    chan_init_gates(c, many);
-}
-
-static inline uint64_t chan_have(chan *c, int side)
-{
-    uint64_t len = nc_ring_len(&c->ring);
-    if (side == RX)
-        return len;
-    return nc_gate_over(&c->gate[TX]) ? UINT64_MAX : c->ring.capacity - len;
-}
-
-static inline bool chan_is_empty(chan *c) { return nc_ring_len(&c->ring) == 0; }
-
-/* Put a value in, or take one out, and tell the other side. */
-static inline bool chan_move(chan *c, int side, chan_value *value, nc_box **kicks)
-{
-    uint64_t n = side == RX ? nc_ring_pop_sc(&c->ring, value, 1, memory_order_seq_cst)
-                 : c->many  ? nc_ring_push_mp(&c->ring, value, 1)
-                            : nc_ring_push_sp(&c->ring, value, 1, memory_order_seq_cst);
-    if (n > 0)
-        chan_tell(c, 1 - side, kicks);
-    return n > 0;
-}
-
-static inline bool chan_drop_one(chan *c)
-{
-    void *value;
-    return nc_ring_pop_sc(&c->ring, &value, 1, memory_order_seq_cst) == 1;
-}
-
-#else
-
-/* The user of this header defines: write a record that was claimed, all of it or less, and say how much; read one. */
-static uint64_t chan_write(chan_value *value);
-static void chan_read(chan_value *value);
-
-static inline void chan_init(chan *c, nc_log *log, uint64_t capacity, uint64_t start, bool many)
-{
-    c->log = log;
-    nc_log_init(log, capacity, many, start);
-    chan_init_gates(c, many);
-}
-
-static inline uint64_t chan_have(chan *c, int side)
-{
-    if (side == RX)
-        return nc_log_ready(c->log);
-    return nc_gate_over(&c->gate[TX]) ? UINT64_MAX : c->log->capacity - nc_log_used(c->log);
-}
-
-static inline bool chan_is_empty(chan *c) { return nc_log_used(c->log) == 0; }
-
-static inline void chan_publish(chan *c, const nc_record *record, uint64_t n, nc_box **kicks)
-{
-    if (c->many)
-        nc_log_commit_mp(c->log, record, n, memory_order_seq_cst);
-    else
-        nc_log_commit_sp(c->log, record, n, memory_order_seq_cst);
-    chan_tell(c, RX, kicks);
-}
-
-/* The consumer has a skip to step over; or, with one producer, what was claimed is simply free again. */
-static inline void chan_give_up(chan *c, const nc_record *record, nc_box **kicks)
-{
-    if (c->many)
-        nc_log_abort_mp(c->log, record, memory_order_seq_cst);
-    chan_tell(c, c->many ? RX : TX, kicks);
-}
-
-static inline void chan_give_back(chan *c, const nc_record *record, nc_box **kicks)
-{
-    nc_log_release_sc(c->log, record, memory_order_seq_cst);
-    chan_tell(c, TX, kicks);
-}
-
-static inline bool chan_move(chan *c, int side, chan_value *value, nc_box **kicks)
-{
-    nc_record *record = &value->record;
-    nc_result result;
-    if (side == TX) {
-        uint64_t n = record->size;
-        result = c->many ? nc_log_claim_mp(c->log, n, record) : nc_log_claim_sp(c->log, n, record);
-        if (result == NC_OK && !value->claim)
-            chan_publish(c, record, chan_write(value), kicks);
-        return result == NC_OK;
-    }
-    bool freed;
-    result = nc_log_peek_sc(c->log, record, &freed, memory_order_seq_cst);
-    if (freed)
-        chan_tell(c, TX, kicks);
-    if (result == NC_OK && !value->claim) {
-        chan_read(value);
-        chan_give_back(c, record, kicks);
-    }
-    return result == NC_OK;
-}
-
-static inline bool chan_drop_one(chan *c)
-{
-    nc_record record;
-    bool freed;
-    if (nc_log_peek_sc(c->log, &record, &freed, memory_order_seq_cst) != NC_OK)
-        return false;
-    nc_log_release_sc(c->log, &record, memory_order_seq_cst);
-    return true;
-}
-
-#endif
-
-/* ---- one call ----------------------------------------------------------------------------------------------- */
-
-/* Try once.  `called`: it is the caller's turn; else it must go behind those who wait. */
 static inline chan_step chan_look(chan *c, int side, bool called, chan_value *value, nc_box **kicks)
 {
-    bool over = nc_gate_over_seen(&c->gate[side]); /* before the last look */
-    if (side == TX && over)
-        return CHAN_OVER;
-    if (!called && nc_gate_crowd(&c->gate[side]) >= NC_HEAD)
-        return CHAN_BLOCKED;
-    if (chan_move(c, side, value, kicks))
-        return CHAN_DONE;
-    return over ? CHAN_OVER : CHAN_BLOCKED;
+    uint64_t n;
+    if (side == TX)
+        return (chan_step)nc_chan_put(&c->in, value, 1, called, chan_way(c), 0, &n, kicks);
+    return (chan_step)nc_chan_take(&c->in, value, 1, called, chan_way(c), 0, &n, kicks);
 }
-
-/* Take values off the ring, the receiver being gone: who holds the gate has the consumer's part. */
-static inline void chan_discard(chan *c)
+#else
+static inline chan_step chan_look(chan *c, int side, bool called, chan_value *value, nc_box **kicks)
 {
-    nc_gate_enter(&c->gate[RX], 0);
-    while (chan_have(c, RX) > 0) /* W3, after C2: what a look behind a skip does not see is asked for again */
-        c->discarded += chan_drop_one(c);
-    nc_gate_exit(&c->gate[RX]);
+    nc_record *record = &value->record;
+    chan_step step = side == TX ? (chan_step)nc_chan_claim(&c->in, record->size, called, 0, record)
+                                : (chan_step)nc_chan_show(&c->in, called, 0, record, kicks);
+    bool copied = step == CHAN_DONE && !value->claim;
+    if (side == TX) {
+        if (copied)
+            nc_chan_commit(&c->in, record, chan_write(value), memory_order_seq_cst);
+        if (copied || step == CHAN_BLOCKED)
+            chan_tell(c, RX, kicks);
+    } else if (copied) {
+        chan_read(value);
+        nc_chan_release(&c->in, record);
+        chan_tell(c, TX, kicks);
+    } else if (step == CHAN_DONE) {
+        c->in.reading = true;
+    }
+    return step;
+}
+#endif
+
+static inline void chan_count(chan *c, uint64_t messages)
+{
+    atomic_fetch_add_explicit(&c->discarded, messages, memory_order_relaxed); /* looked at when all have ended */
 }
 
+/* What the binding does when its hands are free: kick, and discard what nobody will receive. */
 static inline void chan_settle(chan *c, nc_box *kicks)
 {
     while (kicks != NULL) {
@@ -277,41 +184,44 @@ static inline void chan_settle(chan *c, nc_box *kicks)
         parker_kick(p);
         parker_unref(p);
     }
-    if (nc_gate_flag(&c->gate[RX], memory_order_relaxed) & NC_GONE) /* W2 was before */
-        chan_discard(c);
+    if (!nc_chan_orphaned(&c->in))
+        return;
+#ifdef CHAN_OF_BYTES
+    chan_count(c, nc_chan_discard_bytes(&c->in, 0));
+#else
+    void *value;
+    while (nc_chan_discard(&c->in, &value, 1, chan_way(c), 0) > 0)
+        chan_count(c, 1);
+#endif
 }
 
-/* Take a place in line or keep the one held, and look again: true if it is the waiter's turn after all. */
-static inline bool chan_line_up(chan *c, int side, nc_waiter *w, bool enrolled, nc_box **kicks)
+static inline chan_step chan_try(chan *c, int side, chan_value *value)
 {
-    nc_gate *g = &c->gate[side];
-    nc_gate_enter(g, 0);
-    if (!enrolled)
-        nc_gate_enrol(g, w);
-    else if (nc_waiter_state_of(w) == NC_CALLED)
-        nc_gate_rejoin(g, w);
-    NC_STEP("line_up: enrolled, not looked again");
-    uint64_t have = chan_have(c, side); /* W3 */
-    bool turn = nc_gate_my_turn(g, w, have);
-    nc_gate_call_all(g, have, kicks);
-    nc_gate_exit(g);
-    return turn || nc_waiter_state_of(w) == NC_CALLED;
+    nc_box *kicks = NULL;
+    chan_enter(c, side);
+    chan_step step = chan_look(c, side, false, value, &kicks);
+    chan_exit(c, side);
+    chan_settle(c, kicks);
+    return step;
+}
+
+/* ---- in line ------------------------------------------------------------------------------------------ */
+
+/* Take a place in line or keep the one held, and look again: true if it is the waiter's turn after all. */
+static inline bool chan_line_up(chan *c, int side, nc_waiter *w, nc_box **kicks)
+{
+    return nc_chan_line_up(&c->in, side, w, (nc_need){w->least, w->share}, false, true, 0, kicks) == NC_TURN;
 }
 
 static inline void chan_line_leave(chan *c, int side, nc_waiter *w, nc_box **kicks)
 {
-    nc_gate *g = &c->gate[side];
-    nc_gate_enter(g, 0);
-    nc_gate_leave(g, w);
-    nc_gate_call_all(g, chan_have(c, side), kicks);
-    nc_gate_exit(g);
+    nc_chan_leave_line(&c->in, side, w, false, 0, kicks);
 }
 
 /* Wait in line with a parker that was set up for this, until done, over, or out of patience. */
 static inline chan_step chan_park(chan *c, int side, chan_value *value, parker *p, double patience)
 {
-    bool enrolled = false;
-    for (;;) {
+    for (bool enrolled = false;; enrolled = true) {
         chan_step step = CHAN_BLOCKED;
         nc_box *kicks = NULL;
         bool turn = false;
@@ -320,8 +230,7 @@ static inline chan_step chan_park(chan *c, int side, chan_value *value, parker *
         if (enrolled && nc_waiter_state_of(&p->waiter) == NC_CALLED)
             step = chan_look(c, side, true, value, &kicks);
         if (step == CHAN_BLOCKED)
-            turn = chan_line_up(c, side, &p->waiter, enrolled, &kicks);
-        enrolled = true;
+            turn = chan_line_up(c, side, &p->waiter, &kicks);
         chan_exit(c, side);
         chan_settle(c, kicks);
         if (step == CHAN_BLOCKED && !turn && !parker_sleep(p, patience) && !nc_post_waits(&p->waiter))
@@ -337,69 +246,56 @@ static inline chan_step chan_park(chan *c, int side, chan_value *value, parker *
     }
 }
 
-static inline chan_step chan_try(chan *c, int side, chan_value *value)
-{
-    nc_box *kicks = NULL;
-    chan_enter(c, side);
-    chan_step step = chan_look(c, side, false, value, &kicks);
-    chan_exit(c, side);
-    chan_settle(c, kicks);
-    return step;
-}
+/* ---- the ends of claims, which have lent themselves the endpoint -------------------------------------- */
 
 #ifdef CHAN_OF_BYTES
-/* The ends of claims, which have lent themselves the endpoint. */
-static inline chan_step chan_commit(chan *c, const nc_record *record, uint64_t n)
-{
-    nc_box *kicks = NULL;
-    bool gone = nc_gate_over_seen(&c->gate[TX]);
-    if (gone)
-        chan_give_up(c, record, &kicks);
-    else
-        chan_publish(c, record, n, &kicks);
-    chan_settle(c, kicks);
-    return gone ? CHAN_OVER : CHAN_DONE;
-}
-
 static inline void chan_abort(chan *c, const nc_record *record)
 {
     nc_box *kicks = NULL;
-    chan_give_up(c, record, &kicks);
+    chan_tell(c, nc_chan_abort(&c->in, record), &kicks);
     chan_settle(c, kicks);
 }
 
-static inline void chan_release(chan *c, const nc_record *record)
+static inline chan_step chan_commit(chan *c, const nc_record *record, uint64_t n)
 {
     nc_box *kicks = NULL;
-    chan_give_back(c, record, &kicks);
+    if (nc_gate_over_seen(&c->gate[TX])) {
+        chan_abort(c, record);
+        return CHAN_OVER;
+    }
+    nc_chan_commit(&c->in, record, n, memory_order_seq_cst);
+    chan_tell(c, RX, &kicks);
+    chan_settle(c, kicks);
+    return CHAN_DONE;
+}
+
+/* `left`: the receiver has left meanwhile. */
+static inline void chan_release(chan *c, const nc_record *record, bool left)
+{
+    nc_box *kicks = NULL;
+    chan_count(c, nc_chan_end_read(&c->in, record, left, 0));
+    chan_tell(c, TX, &kicks);
     chan_settle(c, kicks);
 }
 #endif
 
-/* The last endpoint of a side goes. */
-static inline void chan_leave(chan *c, int side)
+/* ---- leaving ------------------------------------------------------------------------------------------ */
+
+/* One of several senders goes, on whose endpoint nobody waits. */
+static inline void chan_close_sender(chan *c)
 {
     nc_box *kicks = NULL;
-    nc_gate *mine = &c->gate[side], *theirs = &c->gate[1 - side];
-    nc_gate_enter(mine, 0);
-    nc_gate_call_owner(mine, c, &kicks);
-    nc_gate_exit(mine);
-    nc_gate_enter(theirs, 0);
-    nc_gate_end(theirs); /* C1 */
-    nc_gate_call_all(theirs, chan_have(c, 1 - side), &kicks);
-    nc_gate_exit(theirs);
-    NC_STEP("leave: the other side is told, not gone yet");
-    nc_gate_enter(mine, 0);
-    nc_gate_abandon(mine); /* C2: before the ring is emptied */
-    nc_gate_exit(mine);
+    nc_chan_leave(&c->in, TX, 0, &kicks);
     chan_settle(c, kicks);
 }
 
-/* One of several senders goes. */
-static inline void chan_close_sender(chan *c)
+/* The one endpoint of a side goes. */
+static inline void chan_leave(chan *c, int side)
 {
-    if (atomic_fetch_sub_explicit(&c->senders, 1, memory_order_acq_rel) == 1) /* C3 */
-        chan_leave(c, TX);
+    nc_box *kicks = NULL;
+    nc_chan_call_owner(&c->in, side, c, 0, &kicks);
+    nc_chan_leave(&c->in, side, 0, &kicks);
+    chan_settle(c, kicks);
 }
 
 #endif

@@ -27,7 +27,7 @@ MODELS = {
     "nc_log_reader.h": ["log.c"],
     "nc_gate.h": ["gate.c", f"gate.c {BYTES}"],
     "nc_end.h": ["end.c"],
-    "chan.h": [f"gate.c {BYTES}"],  # the channel that a binding would build: C3
+    "nc_chan.h": ["gate.c", f"gate.c {BYTES}"],
 }
 STRESS = {
     "nc_ring.h": ["stress_ring.c", "stress_gate.c"],
@@ -35,7 +35,7 @@ STRESS = {
     "nc_log_reader.h": [],
     "nc_gate.h": ["stress_gate.c", f"stress_gate.c {BYTES}"],
     "nc_end.h": [],
-    "chan.h": [],
+    "nc_chan.h": [],
 }
 CFLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
 
@@ -151,7 +151,7 @@ class Lab:
         self.folder, self.cc = Path(folder), cc
         self.csrc = self.folder / "csrc"
         self.csrc.mkdir()
-        for header in [*CSRC.glob("nc_*.h"), CSRC / "chan.h"]:
+        for header in CSRC.glob("nc_*.h"):
             shutil.copy(header, self.csrc)
         self.engine = self.folder / "model.o"
         self.run([cc, "-O2", "-std=gnu11", "-c", HERE / "model/model.c", "-o", self.engine], check=True)
@@ -162,7 +162,6 @@ class Lab:
         global HERE, CSRC
         HERE = Path(shutil.copytree(HERE, Path(folder) / "tests"))
         CSRC = Path(shutil.copytree(CSRC, Path(folder) / "pristine"))
-        shutil.copy(HERE / "chan.h", CSRC)
 
     def run(self, command, check=False, timeout=300, env=None):
         command, env = [str(part) for part in command], {**os.environ, **(env or {})}

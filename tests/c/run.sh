@@ -106,7 +106,7 @@ for cc in $compilers; do
             continue
         fi
         if wants unit; then
-            for test in test_ring test_gate test_log; do
+            for test in test_ring test_gate test_log test_chan; do
                 build "$cc" "$flags" $test.c "$out/$test" && run "$cc, $mode: $test" "$out/$test"
             done
         fi
@@ -149,8 +149,8 @@ if wants delay; then
     done <<END
 stress_ring ../../csrc/nc_ring.h
 stress_log ../../csrc/nc_log.h
-stress_gate ../../csrc/nc_ring.h ../../csrc/nc_gate.h chan.h
-stress_bytes ../../csrc/nc_log.h ../../csrc/nc_gate.h chan.h stress_gate.c
+stress_gate ../../csrc/nc_ring.h ../../csrc/nc_gate.h ../../csrc/nc_chan.h chan.h
+stress_bytes ../../csrc/nc_log.h ../../csrc/nc_gate.h ../../csrc/nc_chan.h chan.h stress_gate.c
 END
 fi
 

@@ -255,7 +255,7 @@ static chan_step native_park(int side, chan_value *value, parker *p)
             step = chan_look(&ch, side, true, value, &kicks);
         if (step != CHAN_BLOCKED)
             break;
-        bool turn = chan_line_up(&ch, side, &p->waiter, enrolled, &kicks);
+        bool turn = chan_line_up(&ch, side, &p->waiter, &kicks);
         enrolled = true;
         chan_settle(&ch, kicks);
         kicks = NULL;
@@ -289,9 +289,7 @@ static void native_close(int side)
 {
     nc_box *kicks = NULL;
     nc_end_close(&end);
-    nc_gate_enter(&ch.gate[side], 0);
-    nc_gate_call_owner(&ch.gate[side], &end, &kicks);
-    nc_gate_exit(&ch.gate[side]);
+    nc_chan_call_owner(&ch.in, side, &end, 0, &kicks);
     chan_settle(&ch, kicks);
     if (nc_end_await(&end) == NC_END_CLAIMED)
         return;
@@ -323,7 +321,7 @@ static void waited_for_and_left(void)
         nc_gate *g = &ch.gate[side];
         CHECK(g->first == NULL && g->waiting == 0 && g->owed == 0 && g->called == 0);
     }
-    CHECK(nc_log_used(ch.log) == EXTENT * ((uint32_t)model_arg - get(&went)));
+    CHECK(nc_log_used(ch.in.log) == EXTENT * ((uint32_t)model_arg - get(&went)));
 }
 
 /* What a native sender was told went is received before the end is seen. */
@@ -351,7 +349,7 @@ static void all_received(void)
 {
     left_once();
     CHECK(get(&ended) == get(&went));
-    CHECK(nc_log_used(ch.log) == 0);
+    CHECK(nc_log_used(ch.in.log) == 0);
 }
 
 static const model models[] = {

@@ -35,6 +35,7 @@ static bool parker_sleep(parker *p, double patience)
 }
 
 static uint32_t get(_Atomic uint32_t *p) { return atomic_load_explicit(p, memory_order_relaxed); }
+static uint64_t get64(_Atomic uint64_t *p) { return atomic_load_explicit(p, memory_order_relaxed); }
 static void set(_Atomic uint32_t *p, uint32_t value) { atomic_store_explicit(p, value, memory_order_relaxed); }
 
 /* ---- what is sent ---------------------------------------------------------------------------------- */
@@ -93,13 +94,13 @@ static void chan_read(chan_value *value)
 static chan_value pack(int number) { return (chan_value){.record.size = 8, .number = (uint64_t)number + 100}; }
 static uint32_t *unpack(const chan_value *value) { return &payload[value->number - 100]; }
 static uint64_t needs(const chan_value *value) { return value->record.size > 0 ? EXTENT : 1; }
-static uint64_t held(void) { return nc_log_used(ch.log) / EXTENT; }
+static uint64_t held(void) { return nc_log_used(ch.in.log) / EXTENT; }
 
 static void push_quietly(int number)
 {
     chan_value value = pack(number);
-    CHECK((ch.many ? nc_log_claim_mp : nc_log_claim_sp)(ch.log, 8, &value.record) == NC_OK);
-    (ch.many ? nc_log_commit_mp : nc_log_commit_sp)(ch.log, &value.record, chan_write(&value), memory_order_release);
+    CHECK((ch.many ? nc_log_claim_mp : nc_log_claim_sp)(ch.in.log, 8, &value.record) == NC_OK);
+    (ch.many ? nc_log_commit_mp : nc_log_commit_sp)(ch.in.log, &value.record, chan_write(&value), memory_order_release);
 }
 #endif
 
@@ -193,7 +194,7 @@ static bool gates_at_rest(void)
 static void at_rest(void)
 {
     CHECK(gates_at_rest());
-    CHECK(chan_is_empty(&ch));
+    CHECK(nc_chan_used(&ch.in) == 0);
 }
 
 /* Both sides park: neither misses the other, whatever is full or empty. */
@@ -498,6 +499,43 @@ static void both_told(void)
 
 #endif
 
+/* Somebody who takes no GIL comes to the channel while a task lines up whose loop it could not wake: either the task
+ * sees that it has come, or it finds the task in line. */
+static void comes_to_share(int id)
+{
+    nc_box *kicks = NULL;
+    if (id == 1) {
+        set(&told[0],
+            nc_chan_line_up(&ch.in, RX, &waiter[0], (nc_need){1, 1}, false, false, 0, &kicks) == NC_UNREACHED);
+        return;
+    }
+    nc_chan_ref(&ch.in);
+    nc_gate_enter(gate, 0);
+    set(&told[1], gate->first == &waiter[0]);
+    nc_gate_exit(gate);
+}
+
+static void setup_shared(void)
+{
+    start(false);
+    nc_chan_ref(&ch.in);
+}
+
+/* Whoever drops the last reference frees what all have used. */
+static void last_reference(int id)
+{
+    payload[id] = 1;
+    if (nc_chan_unref(&ch.in)) {
+        CHECK(payload[1] == 1 && payload[2] == 1);
+        model_free(payload, sizeof payload);
+        set(&went, get(&went) + 1);
+    }
+}
+
+static void freed_once(void) { CHECK(get(&went) == 1); }
+
+static void one_saw_the_other(void) { CHECK(get(&told[0]) + get(&told[1]) >= 1); }
+
 /* ---- calling --------------------------------------------------------------------------------------- */
 
 /* Who sees itself called, or its post in the mail, without a lock, sees what it was called for. */
@@ -540,15 +578,15 @@ static void close_against_send(int id)
 static void all_discarded(void)
 {
     CHECK(gates_at_rest());
-    CHECK(chan_is_empty(&ch));
-    CHECK(get(&went) == seen[1] + seen[2] + ch.discarded);
+    CHECK(nc_chan_used(&ch.in) == 0);
+    CHECK(get(&went) == seen[1] + seen[2] + get64(&ch.discarded));
 }
 
 static void all_discarded_full(void)
 {
     CHECK(gates_at_rest());
-    CHECK(chan_is_empty(&ch));
-    CHECK(get(&went) + model_arg == seen[0] + seen[1] + seen[2] + ch.discarded);
+    CHECK(nc_chan_used(&ch.in) == 0);
+    CHECK(get(&went) + model_arg == seen[0] + seen[1] + seen[2] + get64(&ch.discarded));
 }
 
 /* The last sender leaves: everything sent is received first. */
@@ -582,7 +620,7 @@ static void try_after_close(int id)
 static void setup_two_senders(void)
 {
     start(true);
-    set(&ch.senders, 2);
+    set(&ch.in.open[TX], 2);
 }
 
 static void two_close_against_recv(int id)
@@ -713,8 +751,10 @@ static void shrinking_makes_room(int id)
 static void empty_but_for_a_skip(void)
 {
     CHECK(gates_at_rest());
-    CHECK(!chan_drop_one(&ch));
-    CHECK(chan_is_empty(&ch));
+    nc_record record;
+    bool freed;
+    CHECK(nc_log_peek_sc(ch.in.log, &record, &freed, memory_order_seq_cst) == NC_EMPTY);
+    CHECK(nc_chan_used(&ch.in) == 0);
 }
 
 /* A batch is published by release stores, settled, and told of once; the receiver's likewise. */
@@ -726,7 +766,7 @@ static void batch(int id)
         payload[1] = payload[2] = 1;
         push_quietly(1);
         push_quietly(2);
-        nc_log_settle_tail(ch.log);
+        nc_log_settle_tail(ch.in.log);
         chan_tell(&ch, RX, &kicks);
         chan_settle(&ch, kicks);
         return;
@@ -745,11 +785,11 @@ static void batch_taken(int id)
     for (int i = 0; i < model_arg; i++) {
         chan_value value = nothing();
         bool freed;
-        CHECK(nc_log_peek_sc(ch.log, &value.record, &freed, memory_order_release) == NC_OK);
+        CHECK(nc_log_peek_sc(ch.in.log, &value.record, &freed, memory_order_release) == NC_OK);
         chan_read(&value);
-        nc_log_release_sc(ch.log, &value.record, memory_order_release);
+        nc_log_release_sc(ch.in.log, &value.record, memory_order_release);
     }
-    nc_log_settle_head(ch.log);
+    nc_log_settle_head(ch.in.log);
     chan_tell(&ch, TX, &kicks);
     chan_settle(&ch, kicks);
 }
@@ -777,6 +817,26 @@ static void close_against_claim(int id)
     else if (step == CHAN_DONE && (step = chan_commit(&ch, &value.record, chan_write(&value))) == CHAN_DONE)
         atomic_fetch_add_explicit(&went, 1, memory_order_relaxed);
     CHECK(step == CHAN_DONE || step == CHAN_OVER);
+}
+
+/* The receiver leaves with a message still borrowed: what comes behind that is discarded when it is given back. */
+static void close_with_a_claim_open(int id)
+{
+    chan_value value = nothing();
+    if (id > 1) {
+        chan_step step = send(id, id - 1, 0);
+        CHECK(step == CHAN_DONE || step == CHAN_OVER);
+        if (step == CHAN_DONE)
+            atomic_fetch_add_explicit(&went, 1, memory_order_relaxed);
+        return;
+    }
+    value.claim = true;
+    bool borrowed = chan_try(&ch, RX, &value) == CHAN_DONE;
+    chan_leave(&ch, RX);
+    if (borrowed) {
+        chan_read(&value);
+        chan_release(&ch, &value.record, true);
+    }
 }
 
 /* The last thing a sender does is to give a claim up: the end is seen all the same. */
@@ -813,6 +873,8 @@ static const model models[] = {
     {"a way opened against two posts", setup_no_way, opens_the_way, both_told, 3, 3, 2, 2, NULL},
     {"abandon against receive", setup_enrolled, abandoned, ended_once, 3, 3, 2, 1, NULL},
 #endif
+    {"come to share against lining up", setup, comes_to_share, one_saw_the_other, 2, 3, 2, 1, NULL},
+    {"the last reference to a channel", setup_shared, last_reference, freed_once, 2, 3, 2, 1, NULL},
     {"spinner", setup_enrolled, spinner, NULL, 3, 3, 2, 1, NULL},
     {"close against send", setup, close_against_send, all_discarded, 2, 3, 2, 1, NULL},
     {"close against two sends", setup_many, close_against_send, all_discarded, 3, 1, 1, 1, NULL},
@@ -833,6 +895,8 @@ static const model models[] = {
     {"close against a claim, one producer", setup, close_against_claim, all_discarded, 2, 3, 1, 1, NULL},
     {"close against a claim, many", setup_many, close_against_claim, all_discarded, 2, 3, 1, 1, NULL},
     {"close against two claims", setup_many, close_against_claim, all_discarded, 3, 1, 1, 2, NULL},
+    {"close with a claim open", setup, close_with_a_claim_open, all_discarded, 2, 3, 2, 1, NULL},
+    {"close with a claim open, two senders", setup_many, close_with_a_claim_open, all_discarded, 3, 2, 0, 2, NULL},
     {"an abort before the end", setup_many, abort_before_the_end, at_rest, 2, 2, 1, 1, NULL},
 #endif
 };

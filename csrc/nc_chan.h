@@ -1,0 +1,505 @@
+/* nc_chan.h: a channel, whoever uses it: a ring of objects or of bytes, a gate for each side, and who is still there.
+ * Touches nc_gate.h, nc_ring.h and nc_log.h.
+ *
+ *      put, claim and commit                              take, show and release
+ *      --------------------->   nc_ring or nc_log   --------------------------->
+ *      then tell NC_RX                                              then tell NC_TX
+ *
+ *      gate[NC_TX]: senders in line, for room             gate[NC_RX]: receivers in line, for what was sent
+ *
+ * The binding does all this with Python's threads and with native ones, the models and the stress programs of tests/c
+ * with their own: what they prove is this file.  It calls nobody but its own kind, allocates nothing and needs no GIL.
+ *
+ * What all functions want: `now`, the process (nc_gate_enter), and `kicks`, a chain to which they add the boxes that
+ * are to be kicked once no gate is held.  Whoever moves something holds the endpoint that it uses; a side of one
+ * producer or consumer has one.  Units are items, or bytes of the ring.
+ */
+#ifndef NC_CHAN_H
+#define NC_CHAN_H
+
+#include "nc_gate.h"
+#include "nc_log.h"
+#include "nc_ring.h"
+
+enum { NC_TX, NC_RX, NC_SIDES };
+
+typedef struct nc_chan {
+    nc_gate *gate;                   /* [NC_SIDES] */
+    nc_ring *ring;                   /* of objects; or */
+    nc_log *log;                     /* of bytes */
+    bool reading; /* bytes: a read claim is open; under gate[NC_RX]'s lock once the receiver left */
+    _Atomic uint32_t refs; /* whoever drops the last frees all of it; B1 */
+    _Atomic uint32_t open[NC_SIDES]; /* endpoints that have not left; relaxed but for the last one's C3 */
+    uint64_t discarded; /* units that the receiver left behind; under gate[NC_RX]'s lock */
+    void *memory; /* the owner's: what to free */
+} nc_chan;
+
+/* What came of a try. */
+typedef enum nc_outcome {
+    NC_DONE,
+    NC_DISCONNECTED, /* the other side has left, and nothing is left that could be taken */
+    NC_BLOCKED, /* not now, or it is owed to those in line */
+} nc_outcome;
+
+/* How the sides of a channel of objects meet.  Where one lock, the GIL, orders both, the costly orders are given away.
+ */
+typedef struct nc_way {
+    bool many; /* several producers may push at once */
+    memory_order publish; /* of positions: seq_cst (W2 and W3 need it), or release */
+    memory_order glance; /* at the flag: seq_cst (W2), or relaxed */
+} nc_way;
+
+/* With ring or log set, and one reference. */
+static inline void nc_chan_init(nc_chan *ch, uint32_t now, bool guarded)
+{
+    for (int side = 0; side < NC_SIDES; side++) {
+        nc_gate_init(&ch->gate[side], now);
+        ch->gate[side].guarded = guarded;
+        atomic_store_explicit(&ch->open[side], 0, memory_order_relaxed); /* nobody else knows it yet */
+    }
+    ch->reading = false;
+    ch->discarded = 0;
+    atomic_store_explicit(&ch->refs, 1, memory_order_relaxed); /* nor this */
+}
+
+static inline void nc_chan_destroy(nc_chan *ch)
+{
+    for (int side = 0; side < NC_SIDES; side++)
+        nc_lock_destroy(&ch->gate[side].lock);
+}
+
+static inline void nc_chan_ref(nc_chan *ch)
+{
+    atomic_fetch_add_explicit(&ch->refs, 1, memory_order_relaxed); /* the caller holds one already */
+}
+
+/* True when that was the last reference: the caller destroys and frees it. */
+static inline bool nc_chan_unref(nc_chan *ch)
+{
+    return atomic_fetch_sub_explicit(&ch->refs, 1, memory_order_acq_rel) == 1; /* B1 -> B1 */
+}
+
+/* Are there others who may come without the lock that guards the rest?  Relaxed: whoever asks holds the gate that they
+ * go through, or asks again. */
+static inline bool nc_chan_shared(nc_chan *ch) { return atomic_load_explicit(&ch->refs, memory_order_relaxed) > 1; }
+
+/* ---- how much there is -------------------------------------------------------------------------------- */
+
+static inline uint64_t nc_chan_capacity(const nc_chan *ch)
+{
+    return ch->log != NULL ? ch->log->capacity : ch->ring->capacity;
+}
+
+/* What is in use. */
+static inline uint64_t nc_chan_used(nc_chan *ch)
+{
+    return ch->log != NULL ? nc_log_used(ch->log) : nc_ring_len(ch->ring);
+}
+
+/* What a gate is asked for: items for receivers, room for senders.  Of bytes a record is counted once: the next waiter
+ * is called when it was taken. */
+static inline uint64_t nc_chan_have(nc_chan *ch, int side)
+{
+    if (side == NC_RX)
+        return ch->log != NULL ? nc_log_ready(ch->log) : nc_ring_len(ch->ring);
+    return nc_gate_over(&ch->gate[NC_TX]) ? UINT64_MAX
+                                          : nc_chan_capacity(ch) - nc_chan_used(ch); /* gone: all may look */
+}
+
+/* The same, to see it grow: all messages count. */
+static inline uint64_t nc_chan_filled(nc_chan *ch, int side)
+{
+    return side == NC_RX ? nc_chan_used(ch) : nc_chan_have(ch, NC_TX);
+}
+
+/* What of it is not owed to those in line.  Within the gate. */
+static inline uint64_t nc_chan_spare(nc_chan *ch, int side)
+{
+    uint64_t have = nc_chan_have(ch, side), owed = ch->gate[side].owed;
+    return have > owed ? have - owed : 0;
+}
+
+/* Room for who does not stand in line. */
+static inline uint64_t nc_chan_room(nc_chan *ch, uint32_t now)
+{
+    nc_gate *g = &ch->gate[NC_TX];
+    if (nc_gate_crowd(g) < NC_HEAD)
+        return nc_chan_have(ch, NC_TX);
+    nc_gate_enter(g, now);
+    uint64_t room = nc_chan_spare(ch, NC_TX);
+    nc_gate_exit(g);
+    return room;
+}
+
+/* ---- telling the other side --------------------------------------------------------------------------- */
+
+/* Call those on `side` who can go on now; for when the gate's flag says that somebody wants to know.  Not inlined: it
+ * is mostly down. */
+static __attribute__((noinline, unused)) void nc_chan_notify(nc_chan *ch, int side, uint32_t now, nc_box **kicks)
+{
+    nc_gate *g = &ch->gate[side];
+    NC_STEP("notify: flag seen, gate not entered");
+    nc_gate_enter(g, now);
+    if (g->waiting > 0)
+        nc_gate_call_all(g, nc_chan_have(ch, side), kicks);
+    nc_gate_exit(g);
+}
+
+/* After something was published, or was found and could not be: does anybody on `side` want to know? */
+static inline void nc_chan_tell(nc_chan *ch, int side, memory_order glance, uint32_t now, nc_box **kicks)
+{
+    NC_STEP("tell: published, flag not seen");
+    if (nc_gate_flag(&ch->gate[side], glance) != 0) /* W2 */
+        nc_chan_notify(ch, side, now, kicks);
+}
+
+/* ---- the line ----------------------------------------------------------------------------------------- */
+
+typedef enum nc_place {
+    NC_SLEEP, /* in line: sleep until called */
+    NC_TURN, /* it is this waiter's turn: look again */
+    NC_UNREACHED, /* not in line: those who share the channel could not wake it */
+} nc_place;
+
+/* What a waiter needs to go on, and what it will take at most. */
+typedef struct nc_need {
+    uint64_t least, share;
+} nc_need;
+
+/* Take a place in line, or keep the one held, and look once more.  `requeue`: it got part of what it wants and goes to
+ * the end, so that a long batch starves nobody.  `reachable`: whoever shares the channel can kick the waiter's box. */
+static inline nc_place nc_chan_line_up(nc_chan *ch, int side, nc_waiter *w, nc_need need, bool requeue, bool reachable,
+                                       uint32_t now, nc_box **kicks)
+{
+    nc_gate *g = &ch->gate[side];
+    nc_gate_enter(g, now);
+    if (nc_chan_shared(ch) && !reachable) {
+        nc_gate_exit(g);
+        return NC_UNREACHED;
+    }
+    uint32_t state = nc_waiter_state_of(w);
+    if (state != NC_OUTSIDE && (requeue || w->born != g->born)) {
+        nc_gate_leave(g, w);
+        state = NC_OUTSIDE;
+    }
+    if (state == NC_OUTSIDE) {
+        w->least = need.least;
+        w->share = need.share;
+        nc_gate_enrol(g, w);
+    } else if (state == NC_CALLED)
+        nc_gate_rejoin(g, w);
+    NC_STEP("line_up: enrolled, not looked again");
+    uint64_t have = nc_chan_have(ch, side); /* W3 */
+    bool turn = nc_gate_my_turn(g, w, have);
+    if (turn || g->waiting > 1) /* else it waits alone, in vain */
+        nc_gate_call_all(g, have, kicks);
+    nc_gate_exit(g);
+    return turn || nc_waiter_state_of(w) == NC_CALLED ? NC_TURN : NC_SLEEP;
+}
+
+/* Leave the line for good, and hand on what the waiter was called for and did not take; idempotent.  `resume`: its
+ * endpoint may have been given back meanwhile, and the first who was put off for it goes on; true if there was one. */
+static inline bool nc_chan_leave_line(nc_chan *ch, int side, nc_waiter *w, bool resume, uint32_t now, nc_box **kicks)
+{
+    nc_gate *g = &ch->gate[side];
+    nc_gate_enter(g, now);
+    nc_gate_leave(g, w);
+    bool resumed = resume && nc_gate_resume(g, w->owner, kicks); /* the owner is compared, not followed */
+    if (g->waiting > 0)
+        nc_gate_call_all(g, nc_chan_have(ch, side), kicks);
+    nc_gate_exit(g);
+    return resumed;
+}
+
+/* The same for all who are reached through one box, whose thread will never run again.  Each can leave once more. */
+static inline void nc_chan_leave_lines_of(nc_chan *ch, int side, const nc_box *box, uint32_t now, nc_box **kicks)
+{
+    nc_gate *g = &ch->gate[side];
+    nc_gate_enter(g, now);
+    for (nc_waiter *w = g->first, *next; w != NULL; w = next) {
+        next = w->next;
+        if (w->box != box)
+            continue;
+        nc_gate_leave(g, w);
+        nc_gate_resume(g, w->owner, kicks); /* too often at worst */
+    }
+    nc_gate_call_all(g, nc_chan_have(ch, side), kicks);
+    nc_gate_exit(g);
+}
+
+/* A waiter that was taken off the mail could not be told: it waits on in its old place, as if it had not been called.
+ * False if it was abandoned meanwhile.  Both in the gate: nobody can call it in between. */
+static inline bool nc_chan_uncall(nc_chan *ch, int side, nc_waiter *w, uint32_t now)
+{
+    nc_gate *g = &ch->gate[side];
+    nc_gate_enter(g, now);
+    if (nc_waiter_state_of(w) == NC_CALLED && w->born == g->born)
+        nc_gate_rejoin(g, w);
+    bool stands = nc_post_receive(w);
+    nc_gate_exit(g);
+    return stands;
+}
+
+/* All who are reached through one box are to look again: they must not sleep like this. */
+static inline void nc_chan_call_all_of(nc_chan *ch, int side, const nc_box *box, uint32_t now, nc_box **kicks)
+{
+    nc_gate *g = &ch->gate[side];
+    nc_gate_enter(g, now);
+    for (nc_waiter *w = g->first; w != NULL; w = w->next)
+        if (w->box == box && nc_waiter_state_of(w) == NC_WAITING)
+            nc_gate_call(g, w, kicks);
+    nc_gate_exit(g);
+}
+
+/* It is w's turn, but its endpoint is lent to a claim: it sleeps on until that ends.  Holding the endpoint. */
+static inline void nc_chan_defer(nc_chan *ch, int side, nc_waiter *w, uint32_t now)
+{
+    nc_gate_enter(&ch->gate[side], now);
+    nc_gate_defer(w);
+    nc_gate_exit(&ch->gate[side]);
+}
+
+/* Was w put off, and not called again since?  Under the lock, as those who take others out of the line may call it
+ * without the endpoint. */
+static inline bool nc_chan_deferred(nc_chan *ch, int side, nc_waiter *w, uint32_t now)
+{
+    nc_gate_enter(&ch->gate[side], now);
+    bool deferred = w->deferred;
+    nc_gate_exit(&ch->gate[side]);
+    return deferred;
+}
+
+/* The claim on `owner` has ended: the first who was put off for it goes on; true if there was one. */
+static inline bool nc_chan_resume(nc_chan *ch, int side, void *owner, uint32_t now, nc_box **kicks)
+{
+    nc_gate_enter(&ch->gate[side], now);
+    bool resumed = nc_gate_resume(&ch->gate[side], owner, kicks);
+    nc_gate_exit(&ch->gate[side]);
+    return resumed;
+}
+
+/* Everybody who waits on `owner` is called: it was closed. */
+static inline void nc_chan_call_owner(nc_chan *ch, int side, void *owner, uint32_t now, nc_box **kicks)
+{
+    nc_gate_enter(&ch->gate[side], now);
+    nc_gate_call_owner(&ch->gate[side], owner, kicks);
+    nc_gate_exit(&ch->gate[side]);
+}
+
+/* ---- objects: moving them ----------------------------------------------------------------------------- */
+
+static inline uint64_t nc_chan_push(nc_chan *ch, void *const *values, uint64_t n, nc_way way)
+{
+    return way.many ? nc_ring_push_mp(ch->ring, values, n) : nc_ring_push_sp(ch->ring, values, n, way.publish);
+}
+
+/* With others in line: only what is left over when each of them has had its share. */
+static inline uint64_t nc_chan_push_behind(nc_chan *ch, void *const *values, uint64_t n, nc_way way, uint32_t now)
+{
+    nc_gate_enter(&ch->gate[NC_TX], now);
+    uint64_t spare = nc_chan_spare(ch, NC_TX), most = n < spare ? n : spare;
+    uint64_t pushed = most > 0 ? nc_chan_push(ch, values, most, way) : 0;
+    nc_gate_exit(&ch->gate[NC_TX]);
+    return pushed;
+}
+
+static inline uint64_t nc_chan_pop_behind(nc_chan *ch, void **values, uint64_t n, nc_way way, uint32_t now)
+{
+    nc_gate_enter(&ch->gate[NC_RX], now);
+    uint64_t spare = nc_chan_spare(ch, NC_RX), most = n < spare ? n : spare;
+    uint64_t popped = most > 0 ? nc_ring_pop_sc(ch->ring, values, most, way.publish) : 0;
+    nc_gate_exit(&ch->gate[NC_RX]);
+    return popped;
+}
+
+/* Put up to n values, *put of them.  `called`: it is the caller's turn; else it goes behind those in line.  The other
+ * side is told also when there is no room: somebody there may wait for a wake-up that could not be given. */
+static inline nc_outcome nc_chan_put(nc_chan *ch, void *const *values, uint64_t n, bool called, nc_way way,
+                                     uint32_t now, uint64_t *put, nc_box **kicks)
+{
+    uint32_t crowd = nc_gate_crowd(&ch->gate[NC_TX]);
+    *put = 0;
+    if (crowd & NC_OVER)
+        return NC_DISCONNECTED;
+    *put = crowd == 0 || called ? nc_chan_push(ch, values, n, way) : nc_chan_push_behind(ch, values, n, way, now);
+    nc_chan_tell(ch, NC_RX, way.glance, now, kicks);
+    return *put > 0 ? NC_DONE : NC_BLOCKED;
+}
+
+/* Take up to n values, *taken of them; likewise. */
+static inline nc_outcome nc_chan_take(nc_chan *ch, void **values, uint64_t n, bool called, nc_way way, uint32_t now,
+                                      uint64_t *taken, nc_box **kicks)
+{
+    nc_gate *g = &ch->gate[NC_RX];
+    bool first = called || nc_gate_crowd(g) < NC_HEAD, over = false;
+    for (;;) {
+        *taken = first ? nc_ring_pop_sc(ch->ring, values, n, way.publish) : nc_chan_pop_behind(ch, values, n, way, now);
+        if (*taken > 0 || over)
+            break;
+        if (!(over = nc_gate_over_seen(g))) /* C1, before the last look: what came before the end is there by now */
+            break;
+    }
+    if (*taken == 0 && over)
+        return nc_ring_len(ch->ring) == 0 ? NC_DISCONNECTED : NC_BLOCKED; /* or is owed to those in line */
+    nc_chan_tell(ch, NC_TX, way.glance, now, kicks);
+    return *taken > 0 ? NC_DONE : NC_BLOCKED;
+}
+
+/* ---- bytes: claiming, and what becomes of it ----------------------------------------------------------- */
+
+/* Those who move bytes may be native threads, which no lock of others orders: all orders are the strong ones. */
+static inline nc_result nc_chan_reserve(nc_chan *ch, uint64_t n, nc_record *record)
+{
+    return ch->log->many ? nc_log_claim_mp(ch->log, n, record) : nc_log_claim_sp(ch->log, n, record);
+}
+
+/* Claim room for n bytes.  `called`: as in nc_chan_put. */
+static inline nc_outcome nc_chan_claim(nc_chan *ch, uint64_t n, bool called, uint32_t now, nc_record *record)
+{
+    nc_gate *g = &ch->gate[NC_TX];
+    uint32_t crowd = nc_gate_crowd(g);
+    if (crowd & NC_OVER)
+        return NC_DISCONNECTED;
+    if (crowd == 0 || called)
+        return nc_chan_reserve(ch, n, record) == NC_OK ? NC_DONE : NC_BLOCKED;
+    nc_gate_enter(g, now);
+    bool got = nc_chan_spare(ch, NC_TX) >= nc_log_extent(n) && nc_chan_reserve(ch, n, record) == NC_OK;
+    nc_gate_exit(g);
+    return got ? NC_DONE : NC_BLOCKED;
+}
+
+/* Then tell NC_RX.  `publish`: release within a batch, which nc_log_settle_tail() ends. */
+static inline void nc_chan_commit(nc_chan *ch, const nc_record *record, uint64_t n, memory_order publish)
+{
+    if (ch->log->many)
+        nc_log_commit_mp(ch->log, record, n, publish);
+    else
+        nc_log_commit_sp(ch->log, record, n, publish);
+}
+
+/* Then tell the side that it returns.  Many producers: the consumer has a skip to step over.  One has shared nothing
+ * yet: what it claimed is simply free again. */
+static inline int nc_chan_abort(nc_chan *ch, const nc_record *record)
+{
+    if (!ch->log->many)
+        return NC_TX;
+    nc_log_abort_mp(ch->log, record, memory_order_seq_cst);
+    return NC_RX;
+}
+
+/* The first record, which stays.  It is owed to the first in line, whatever lies behind it; only the end is for all. */
+static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc_record *record, nc_box **kicks)
+{
+    nc_gate *g = &ch->gate[NC_RX];
+    bool freed, first = called || nc_gate_crowd(g) < NC_HEAD;
+    for (int last = 0; last < 2; last++) {
+        if (first) {
+            nc_result r = nc_log_peek_sc(ch->log, record, &freed, memory_order_seq_cst);
+            if (freed)
+                nc_chan_tell(ch, NC_TX, memory_order_seq_cst, now, kicks);
+            if (r == NC_OK)
+                return NC_DONE;
+        }
+        if (last == 0 && !nc_gate_over_seen(g)) { /* C1, before the last look */
+            nc_chan_tell(ch, NC_TX, memory_order_seq_cst, now, kicks); /* as in nc_chan_put */
+            return NC_BLOCKED;
+        }
+    }
+    return nc_log_used(ch->log) == 0 ? NC_DISCONNECTED : NC_BLOCKED;
+}
+
+/* Then tell NC_TX. */
+static inline void nc_chan_release(nc_chan *ch, const nc_record *record)
+{
+    nc_log_release_sc(ch->log, record, memory_order_seq_cst);
+}
+
+/* ---- leaving ------------------------------------------------------------------------------------------- */
+
+/* The receivers are gone for good: what is in the ring is nobody's.  Relaxed: whoever asks has looked at the flag after
+ * it published (W2), or has just left. */
+static inline bool nc_chan_orphaned(nc_chan *ch)
+{
+    return nc_gate_flag(&ch->gate[NC_RX], memory_order_relaxed) & NC_GONE;
+}
+
+/* Then take up to n objects off the ring, for the caller to drop; how many.  Whoever is in the gate is the consumer.
+ * W3, after C2: one of the two, the sender or the receiver that left, sees what the other did. */
+static inline uint64_t nc_chan_discard(nc_chan *ch, void **values, uint64_t n, nc_way way, uint32_t now)
+{
+    nc_gate_enter(&ch->gate[NC_RX], now);
+    uint64_t taken = nc_chan_have(ch, NC_RX) > 0 ? nc_ring_pop_sc(ch->ring, values, n, way.publish) : 0; /* W3 */
+    ch->discarded += taken;
+    nc_gate_exit(&ch->gate[NC_RX]);
+    return taken;
+}
+
+/* The same of bytes, all that is committed, within the gate; how many messages.  An open read claim keeps them: its end
+ * comes back here. */
+static inline uint64_t nc_chan_discard_bytes_held(nc_chan *ch)
+{
+    nc_record record;
+    bool freed;
+    uint64_t messages = 0;
+    if (ch->reading)
+        return 0;
+    uint64_t before = atomic_load_explicit(&ch->log->head, memory_order_relaxed); /* under the lock */
+    while (nc_chan_have(ch, NC_RX) > 0) /* W3; peek alone, behind a skip, may miss what W3 would see */
+        if (nc_log_peek_sc(ch->log, &record, &freed, memory_order_seq_cst) == NC_OK) {
+            nc_log_release_sc(ch->log, &record, memory_order_seq_cst);
+            messages++;
+        }
+    ch->discarded += atomic_load_explicit(&ch->log->head, memory_order_relaxed) - before; /* as above */
+    return messages;
+}
+
+static inline uint64_t nc_chan_discard_bytes(nc_chan *ch, uint32_t now)
+{
+    nc_gate_enter(&ch->gate[NC_RX], now);
+    uint64_t messages = nc_chan_discard_bytes_held(ch);
+    nc_gate_exit(&ch->gate[NC_RX]);
+    return messages;
+}
+
+/* A read claim, for which `reading` was raised, ends; then tell NC_TX.  `left`: its receiver left meanwhile.  Then
+ * whoever is in the gate is the consumer, and what lies behind the record goes, too: how many messages, with this. */
+static inline uint64_t nc_chan_end_read(nc_chan *ch, const nc_record *record, bool left, uint32_t now)
+{
+    uint64_t discarded = 0;
+    if (left)
+        nc_gate_enter(&ch->gate[NC_RX], now);
+    nc_chan_release(ch, record);
+    ch->reading = false;
+    if (left) {
+        ch->discarded += nc_log_extent(record->size);
+        discarded = 1 + nc_chan_discard_bytes_held(ch);
+        nc_gate_exit(&ch->gate[NC_RX]);
+    }
+    return discarded;
+}
+
+static inline void nc_chan_join(nc_chan *ch, int side)
+{
+    /* relaxed: whoever adds an endpoint holds one, or is the first */
+    atomic_fetch_add_explicit(&ch->open[side], 1, memory_order_relaxed);
+}
+
+/* An endpoint leaves its side.  With the last one the side is gone; then, if nc_chan_orphaned(), discard. */
+static inline void nc_chan_leave(nc_chan *ch, int side, uint32_t now, nc_box **kicks)
+{
+    nc_gate *mine = &ch->gate[side], *theirs = &ch->gate[1 - side];
+    /* C3: the last one to go has seen what all the others sent */
+    if (atomic_fetch_sub_explicit(&ch->open[side], 1, memory_order_acq_rel) != 1)
+        return;
+    nc_gate_enter(theirs, now);
+    nc_gate_end(theirs); /* C1: first, or others would go on sending to nobody for as long as we are held up here */
+    nc_gate_call_all(theirs, nc_chan_have(ch, 1 - side), kicks);
+    nc_gate_resume_all(theirs, kicks);
+    nc_gate_exit(theirs);
+    NC_STEP("leave: the other side is told, not gone yet");
+    nc_gate_enter(mine, now);
+    nc_gate_abandon(mine); /* C2: before the ring is emptied */
+    nc_gate_exit(mine);
+}
+
+#endif
