@@ -118,11 +118,6 @@ PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n)
     return pair;
 }
 
-const char endpoint_clone_doc[] =
-    "clone($self)\n--\n\n"
-    "Another sender of the same channel; the receiver sees the end when all of them are gone.\n\n"
-    "Raises EndpointClosed if this one is closed.  Safe from any thread (local: its own only).";
-
 PyObject *endpoint_clone(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Endpoint *ep = (Endpoint *)self;
@@ -183,13 +178,6 @@ PyMemberDef endpoint_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-const char endpoint_statistics_doc[] =
-    "statistics($self)\n--\n\n"
-    "A snapshot: capacity, buffered, open_senders, open_receivers, waiting_senders, waiting_receivers, and\n"
-    "the totals sent and received, all in items, or in bytes of the ring where bytes are carried.  Each number is "
-    "right by itself; together they are right\n"
-    "while nobody sends or receives.  Never raises for a closed endpoint; safe from any thread.";
-
 PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Chan *c = ((Endpoint *)self)->chan;
@@ -216,9 +204,6 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
                                  atomic_load_explicit(&c->block->open[RX], memory_order_relaxed), waiting[TX],
                                  waiting[RX], (unsigned long long)tail, (unsigned long long)(head - discarded));
 }
-
-const char endpoint_same_channel_doc[] =
-    "same_channel($self, other, /)\n--\n\nTrue if `other` is an endpoint, of either side, of this very channel.";
 
 PyObject *endpoint_same_channel(PyObject *self, PyObject *other)
 {
@@ -278,13 +263,6 @@ static void endpoint_close_now(Endpoint *ep)
     line_reap(c, 1 - ep->side, &kicks);
     settle(c->st, c, kicks);
 }
-
-const char endpoint_close_doc[] =
-    "close($self)\n--\n\n"
-    "Give up this endpoint.  Whoever waits on it raises EndpointClosed.  Closing the last sender lets the\n"
-    "receiver drain what was sent and then see the end; closing the receiver discards what is buffered, and\n"
-    "senders get SendError with their value.\n\n"
-    "Idempotent; dropping the last reference does the same.  Safe from any thread (local: its own only).";
 
 PyObject *endpoint_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {

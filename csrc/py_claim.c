@@ -16,6 +16,7 @@
  * A claim that has ended lets go of its endpoint, so keeping it does not hold the channel open.
  */
 #include "py_claim.h"
+#include "py_doc.h"
 #include "py_log.h"
 
 struct Claim {
@@ -678,41 +679,12 @@ static void claim_dealloc(PyObject *self)
         Py_bf_releasebuffer, claim_releasebuffer                                                    \
     }
 
-static const char write_claim_doc[] =
-    "A place in the ring for one message of len() bytes: a writable buffer.\n\n"
-    "Write through memoryview(claim), claim[...], numpy.frombuffer, readinto and the like, then commit().  As a\n"
-    "context manager it gives a memoryview, commits at the end and aborts on an exception.  Dropped, it is aborted.\n"
-    "While a view of it exists, commit() and abort() raise BufferError.  It borrows its sender: another claim or send\n"
-    "raises BusyError.  It may be committed after its sender was closed.  Safe from any thread; its views are not.";
-static const char read_claim_doc[] =
-    "A message in the ring, borrowed: a read-only buffer of len() bytes.\n\n"
-    "Read it through memoryview(claim), claim[...] or bytes(claim), then release() it.  As a context manager it gives "
-    "a\n"
-    "memoryview and releases at the end.  Dropped, it is released.  A claim of an iteration is valid until the next "
-    "one\n"
-    "is asked for or the loop is left, however the loop is left.  While a view of it exists, release() raises\n"
-    "BufferError.  It borrows its receiver: another receive raises BusyError.  It stays readable after its receiver\n"
-    "was closed.  Safe from any thread; its views are not.";
-static const char commit_doc[] =
-    "commit($self, n=None, /)\n--\n\n"
-    "Send the message, or its first n bytes.  Raises ClaimReleased if it was ended already, BufferError while a view\n"
-    "exists (nothing changes), ClaimTooLarge or ZeroLengthClaim for a bad n, ClaimDisconnected if the receiver is "
-    "gone.\n"
-    "In an asyncio.BufferedProtocol call it by call_soon(): the loop holds the view until buffer_updated() returns.";
-static const char abort_doc[] =
-    "abort($self)\n--\n\n"
-    "Give the place back.  Raises ClaimReleased if it was ended already, BufferError while a view exists.";
-static const char release_doc[] =
-    "release($self)\n--\n\n"
-    "Done with the message.  Raises ClaimReleased if it was released already, BufferError while a view exists.\n"
-    "Not while pyzmq sends it with copy=False, unless that was given memoryview(claim): pyzmq holds no buffer of it.";
-
-static PyMethodDef write_claim_methods[] = {{"commit", FAST(claim_commit), METH_FASTCALL, commit_doc},
-                                            {"abort", claim_abort, METH_NOARGS, abort_doc},
+static PyMethodDef write_claim_methods[] = {{"commit", FAST(claim_commit), METH_FASTCALL, claim_commit_doc},
+                                            {"abort", claim_abort, METH_NOARGS, claim_abort_doc},
                                             CLAIM_METHODS,
                                             END_OF_METHODS};
 static PyMethodDef read_claim_methods[] = {
-    {"release", claim_abort, METH_NOARGS, release_doc}, CLAIM_METHODS, END_OF_METHODS};
+    {"release", claim_abort, METH_NOARGS, claim_release_doc}, CLAIM_METHODS, END_OF_METHODS};
 
 static PyType_Slot write_claim_slots[] = {{Py_tp_methods, write_claim_methods},
                                           {Py_tp_doc, (void *)write_claim_doc},

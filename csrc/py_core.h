@@ -455,7 +455,7 @@ void birth_forget(Chan *c, birth *b);
 /* It counts no longer as open. */
 void birth_left(birth *b);
 
-/* What all endpoints have, to be listed among a type's slots and methods. */
+/* What all endpoints have, to be listed among a type's slots and methods; the texts are py_doc.h's. */
 #define ENDPOINT_METHODS                                                                 \
     {"close", endpoint_close, METH_NOARGS, endpoint_close_doc},                          \
         {"statistics", endpoint_statistics, METH_NOARGS, endpoint_statistics_doc},       \
@@ -498,8 +498,6 @@ PyObject *endpoint_capacity(PyObject *, void *);
 PyObject *endpoint_is_closed(PyObject *, void *);
 PyObject *endpoint_is_disconnected(PyObject *, void *);
 extern PyMemberDef endpoint_members[];
-extern const char endpoint_close_doc[], endpoint_statistics_doc[], endpoint_open_ends_doc[],
-    endpoint_same_channel_doc[], endpoint_clone_doc[];
 PyObject *endpoint_close(PyObject *, PyObject *);
 PyObject *endpoint_clone(PyObject *, PyObject *);
 PyObject *endpoint_statistics(PyObject *, PyObject *);
@@ -539,7 +537,6 @@ int claim_await_add_types(PyObject *module, core_state *st);
 
 /* py_native.c */
 int native_add_types(PyObject *module, core_state *st);
-extern const char endpoint_native_doc[];
 PyObject *endpoint_native(PyObject *, PyObject *);
 /* Has a native end still borrowed the endpoint, whose `lent` is set?  Else it is given back.  Holding the endpoint. */
 bool native_holds(Endpoint *ep);

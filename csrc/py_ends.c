@@ -175,13 +175,6 @@ static bool add_end(Chan *c, PyObject *list, int side, bool native, PyObject *wh
     return added;
 }
 
-const char endpoint_open_ends_doc[] =
-    "open_ends($self)\n--\n\n"
-    "Which senders and receivers keep this channel open: a list of OpenEnd(kind, where).\n\n"
-    "`where` is a tuple of 'file:line in function' strings, the line that made the end first and its callers after.\n"
-    "It is empty for an end that was made while debug mode was off: see nexus_channels.set_debug_ends().\n"
-    "A snapshot.  Never raises for a closed endpoint; safe from any thread.";
-
 PyObject *endpoint_open_ends(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Chan *c = ((Endpoint *)self)->chan;

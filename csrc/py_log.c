@@ -6,6 +6,7 @@
 #include "py_log.h"
 
 #include "py_claim.h"
+#include "py_doc.h"
 
 /* What `for claim in rx` runs on: the claim handed out last is released when the next is asked for, or when the
  * iterator is dropped, as it is however the loop is left. */
@@ -816,143 +817,37 @@ static PyObject *endpoint_dump(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
-#define CANCEL_SEND "Cancelled or timed out, it did not send.  Safe from any thread."
-#define CANCEL_RECV "Cancelled or timed out, it took nothing.  Safe from any thread."
-#define TX_ERRORS "ClaimTooLarge or ZeroLengthClaim at the call, BusyError while a claim is open"
-
-static const char claim_doc[] =
-    "claim($self, n, timeout=None)\n--\n\n"
-    "Reserve a place for a message of n bytes, 1 to max_message_size, waiting for room up to `timeout` seconds; await\n"
-    "the WriteClaim, or use `async with tx.claim(n) as view`, which commits at the end and aborts on an exception.\n\n"
-    "An asyncio.BufferedProtocol commits it by call_soon(): in buffer_updated() the loop still holds the view.\n\n"
-    "Raises " TX_ERRORS
-    ", ClaimTimeout,\nClaimDisconnected if the receiver is gone, EndpointClosed.  Cancelled or timed "
-    "out, nothing is reserved.\nSafe from any thread.";
-static const char claim_blocking_doc[] = "claim_blocking($self, n, timeout=None)\n--\n\nclaim(), blocking this thread "
-                                         "without the GIL.  Safe from any thread.";
-static const char try_claim_doc[] =
-    "try_claim($self, n, /)\n--\n\n"
-    "Reserve a place for a message of n bytes now.  Raises ClaimFull when there is no room, or no more than those in\n"
-    "line will take; else as claim().  Never waits, keeps the GIL.  Safe from any thread.";
-static const char send_doc[] =
-    "send($self, data, timeout=None)\n--\n\n"
-    "Send a copy of `data`, any C-contiguous buffer of 1 to max_message_size bytes, waiting for room up to `timeout`\n"
-    "seconds; await the result.\n\n"
-    "Calls that overlap have no order: a try_send() or send() of the same sender may go before a send() that waits, "
-    "if\n"
-    "there is room for both.  Await each send before the next.\n\n"
-    "Raises " TX_ERRORS
-    ", SendTimeout, SendError if\nthe receiver is gone (both with `.value`), EndpointClosed.  " CANCEL_SEND;
-static const char send_blocking_doc[] = "send_blocking($self, data, timeout=None)\n--\n\n"
-                                        "send(), blocking this thread without the GIL.  When it raised, it did not "
-                                        "send.  Under gevent, call it in the hub's\n"
-                                        "threadpool: it blocks the whole thread.  Safe from any thread.";
-static const char try_send_doc[] =
-    "try_send($self, data, /)\n--\n\n"
-    "Send a copy of `data` now.  Raises Full when there is no room, or no more than those in line will take; else as\n"
-    "send().  May go before a send() of this sender that waits, if there is room for both.  Never waits, keeps the "
-    "GIL.\n"
-    "Safe from any thread.";
-static const char send_many_doc[] =
-    "send_many($self, iterable, timeout=None)\n--\n\n"
-    "Send copies of all buffers of `iterable`, in order; await the result.\n\n"
-    "What has a length, a list for instance, is checked and held at the call.  An iterator is taken as it goes, never\n"
-    "more of it than the channel could hold at once.  An async iterator is sent as its messages come.\n\n"
-    "Raises as send() does; `.value` is then the list of what was taken and not sent.  Cancelled, it sent a prefix.  "
-    "What\n"
-    "an iterator raises, or yields and cannot be sent, is raised after all that came before is sent.  Safe from any "
-    "thread.";
-static const char send_many_blocking_doc[] =
-    "send_many_blocking($self, iterable, timeout=None)\n--\n\nsend_many(), blocking this thread without the GIL.";
-static const char try_send_many_doc[] = "try_send_many($self, iterable, /)\n--\n\n"
-                                        "Send copies of as many buffers as there is room for now, in order; returns "
-                                        "how many.  Of an iterator the rest stays\n"
-                                        "there; a message that was taken and does not fit is handed back by Full, "
-                                        "whose `.value` is the list of it.  Raises "
-                                        "as\nsend() does.  Safe from any thread.";
-static const char recv_doc[] =
-    "recv($self, timeout=None)\n--\n\n"
-    "Borrow the next message, waiting for it up to `timeout` seconds; await the ReadClaim.\n\n"
-    "Give pyzmq a copy of it, or memoryview(claim) with copy=False and track=True, and release the claim after the\n"
-    "tracker is done: of the claim itself pyzmq would not hold the buffer.\n\n"
-    "Raises BusyError at the call while a claim is open, RecvTimeout, RecvError once every sender is gone and all was\n"
-    "received, EndpointClosed.  " CANCEL_RECV;
-static const char recv_blocking_doc[] = "recv_blocking($self, timeout=None)\n--\n\n"
-                                        "recv(), blocking this thread without the GIL.  Under gevent, call it in the "
-                                        "hub's threadpool: it blocks the whole\n"
-                                        "thread.  Safe from any thread.";
-static const char try_recv_doc[] =
-    "try_recv($self)\n--\n\n"
-    "Borrow the next message now.  Raises Empty when there is none, or it is owed to those in line; else as recv().\n"
-    "Never waits, keeps the GIL.  Safe from any thread.";
-static const char recv_bytes_doc[] = "recv_bytes($self, timeout=None)\n--\n\n"
-                                     "Receive the next message as bytes, waiting for it up to `timeout` seconds; await "
-                                     "it.  One copy.  Raises as recv().";
-static const char recv_bytes_blocking_doc[] =
-    "recv_bytes_blocking($self, timeout=None)\n--\n\nrecv_bytes(), blocking this thread without the GIL.";
-static const char try_recv_bytes_doc[] =
-    "try_recv_bytes($self)\n--\n\nThe next message as bytes, now.  Raises as try_recv().";
-static const char recv_into_doc[] =
-    "recv_into($self, buffer, timeout=None)\n--\n\n"
-    "Receive the next message into a writable C-contiguous buffer, waiting for it up to `timeout` seconds; await the\n"
-    "number of bytes.  Raises ValueError if the message is larger than the buffer, and the message stays; else as "
-    "recv().";
-static const char recv_into_blocking_doc[] =
-    "recv_into_blocking($self, buffer, timeout=None)\n--\n\nrecv_into(), blocking this thread without the GIL.";
-static const char try_recv_into_doc[] = "try_recv_into($self, buffer, /)\n--\n\nThe next message into `buffer`, now; "
-                                        "returns its size.  Raises as try_recv() and recv_into().";
-static const char recv_many_doc[] =
-    "recv_many($self, n, timeout=None)\n--\n\n"
-    "Wait for one message, then take what is there, at most n, as a list of bytes; await it.  Raises as recv().";
-static const char recv_many_blocking_doc[] =
-    "recv_many_blocking($self, n, timeout=None)\n--\n\nrecv_many(), blocking this thread without the GIL.";
-static const char try_recv_many_doc[] =
-    "try_recv_many($self, n, /)\n--\n\nWhat is there now, at most n messages, as a list of bytes, which may be empty.";
-
-static const char endpoint_abort_doc[] =
-    "abort($self)\n--\n\n"
-    "Abort the claim of this sender that is open, whoever holds it: for a claim that a kept exception or task holds.\n"
-    "Returns True, or False if no claim was open.\n\n"
-    "Raises BufferError while a view of the claim exists.  Also of a closed sender.  Safe from any thread.";
-static const char endpoint_release_doc[] =
-    "release($self)\n--\n\n"
-    "Release the claim of this receiver that is open, whoever holds it: for a claim that a kept exception or task "
-    "holds.\n"
-    "Returns True, or False if no claim was open.\n\n"
-    "Raises BufferError while a view of the claim exists.  Also of a closed receiver.  Safe from any thread.";
-
-#define CALL(method, function) {#method, FAST(function), METH_FASTCALL | METH_KEYWORDS, method##_doc}
-#define SENDER_METHODS                                                                                                 \
-    CALL(claim, sender_claim), CALL(claim_blocking, sender_claim_blocking), CALL(send, sender_send),                   \
-        CALL(send_blocking, sender_send_blocking), CALL(send_many, endpoint_send_many),                                \
-        CALL(send_many_blocking, endpoint_send_many_blocking), {"try_claim", sender_try_claim, METH_O, try_claim_doc}, \
-        {"try_send", sender_try_send, METH_O, try_send_doc},                                                           \
-        {"try_send_many", endpoint_try_send_many, METH_O, try_send_many_doc},                                          \
-        {"abort", endpoint_end_claim, METH_NOARGS, endpoint_abort_doc},                                                \
-    {                                                                                                                  \
-        "_dump", endpoint_dump, METH_NOARGS, NULL                                                                      \
-    }
-#define ENDPOINT_NATIVE {"native", endpoint_native, METH_NOARGS, endpoint_native_doc}
-static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_NATIVE, ENDPOINT_METHODS, END_OF_METHODS};
-static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_NATIVE, ENDPOINT_METHODS,
-                                            END_OF_METHODS};
-static PyMethodDef receiver_methods[] = {CALL(recv, receiver_recv),
-                                         CALL(recv_blocking, receiver_recv_blocking),
-                                         CALL(recv_bytes, receiver_recv_bytes),
-                                         CALL(recv_bytes_blocking, receiver_recv_bytes_blocking),
-                                         CALL(recv_into, receiver_recv_into),
-                                         CALL(recv_into_blocking, receiver_recv_into_blocking),
-                                         CALL(recv_many, endpoint_recv_many),
-                                         CALL(recv_many_blocking, endpoint_recv_many_blocking),
-                                         {"try_recv", receiver_try_recv, METH_NOARGS, try_recv_doc},
-                                         {"try_recv_bytes", receiver_try_recv_bytes, METH_NOARGS, try_recv_bytes_doc},
-                                         {"try_recv_into", receiver_try_recv_into, METH_O, try_recv_into_doc},
-                                         {"try_recv_many", endpoint_try_recv_many, METH_O, try_recv_many_doc},
-                                         {"release", endpoint_end_claim, METH_NOARGS, endpoint_release_doc},
-                                         {"_dump", endpoint_dump, METH_NOARGS, NULL},
-                                         ENDPOINT_NATIVE,
-                                         ENDPOINT_METHODS,
-                                         END_OF_METHODS};
+/* Rows of a table of methods: whose arguments may be named, that take one, that take none. */
+#define NAMED(method, function) {#method, FAST(function), METH_FASTCALL | METH_KEYWORDS, log_##method##_doc}
+#define ONE(method, function) {#method, function, METH_O, log_##method##_doc}
+#define NONE(method, function) {#method, function, METH_NOARGS, log_##method##_doc}
+#define EITHER_METHODS                                                                                          \
+    {"native", endpoint_native, METH_NOARGS, endpoint_native_doc}, {"_dump", endpoint_dump, METH_NOARGS, NULL}, \
+        ENDPOINT_METHODS
+#define SENDER_METHODS                                                                                          \
+    NAMED(claim, sender_claim), NAMED(claim_blocking, sender_claim_blocking), ONE(try_claim, sender_try_claim), \
+        NAMED(send, sender_send), NAMED(send_blocking, sender_send_blocking), ONE(try_send, sender_try_send),   \
+        NAMED(send_many, endpoint_send_many), NAMED(send_many_blocking, endpoint_send_many_blocking),           \
+        ONE(try_send_many, endpoint_try_send_many), NONE(abort, endpoint_end_claim), EITHER_METHODS
+static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, END_OF_METHODS};
+static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, END_OF_METHODS};
+static PyMethodDef receiver_methods[] = {
+    NAMED(recv, receiver_recv),
+    NAMED(recv_blocking, receiver_recv_blocking),
+    NONE(try_recv, receiver_try_recv),
+    NAMED(recv_bytes, receiver_recv_bytes),
+    NAMED(recv_bytes_blocking, receiver_recv_bytes_blocking),
+    NONE(try_recv_bytes, receiver_try_recv_bytes),
+    NAMED(recv_into, receiver_recv_into),
+    NAMED(recv_into_blocking, receiver_recv_into_blocking),
+    ONE(try_recv_into, receiver_try_recv_into),
+    NAMED(recv_many, endpoint_recv_many),
+    NAMED(recv_many_blocking, endpoint_recv_many_blocking),
+    ONE(try_recv_many, endpoint_try_recv_many),
+    NONE(release, endpoint_end_claim),
+    EITHER_METHODS,
+    END_OF_METHODS,
+};
 
 static PyGetSetDef log_getset[] = {
     ENDPOINT_GETSET,
@@ -961,33 +856,17 @@ static PyGetSetDef log_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-static const char sender_doc[] =
-    "The sending end of a channel of bytes; open one with channel(capacity).\n\n"
-    "claim() reserves a place to write into, send() copies; both wait in a task, their _blocking forms in a thread,\n"
-    "their try_ forms not at all.  One claim may be open at a time; abort() gives it back, whoever holds it.  A "
-    "context\n"
-    "manager that closes itself; dropping the last reference closes it too.";
-static const char receiver_doc[] =
-    "The receiving end of a channel of bytes; open one with channel(capacity).\n\n"
-    "recv() borrows a message, recv_bytes() and recv_into() copy it; all wait in a task, their _blocking forms in a\n"
-    "thread, their try_ forms not at all.  Iteration borrows, and releases each claim when the next is asked for or "
-    "the\n"
-    "loop is left.  One claim may be open at a time; release() gives it back, whoever holds it.  A context manager "
-    "that\n"
-    "closes itself; dropping the last reference closes it too.";
-
-static PyType_Slot spsc_sender_slots[] = {{Py_tp_methods, spsc_sender_methods},
-                                          {Py_tp_doc, (void *)sender_doc},
-                                          {Py_tp_getset, log_getset},
-                                          ENDPOINT_SLOTS,
-                                          {0, NULL}};
-static PyType_Slot mpsc_sender_slots[] = {{Py_tp_methods, mpsc_sender_methods},
-                                          {Py_tp_doc, (void *)sender_doc},
-                                          {Py_tp_getset, log_getset},
-                                          ENDPOINT_SLOTS,
-                                          {0, NULL}};
+#define SENDER_SLOTS(its_methods)                                                                                      \
+    {                                                                                                                  \
+        {Py_tp_methods, its_methods}, {Py_tp_doc, (void *)log_sender_doc}, {Py_tp_getset, log_getset}, ENDPOINT_SLOTS, \
+        {                                                                                                              \
+            0, NULL                                                                                                    \
+        }                                                                                                              \
+    }
+static PyType_Slot spsc_sender_slots[] = SENDER_SLOTS(spsc_sender_methods);
+static PyType_Slot mpsc_sender_slots[] = SENDER_SLOTS(mpsc_sender_methods);
 static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
-                                       {Py_tp_doc, (void *)receiver_doc},
+                                       {Py_tp_doc, (void *)log_receiver_doc},
                                        {Py_tp_getset, log_getset},
                                        {Py_tp_iter, receiver_iter},
                                        {Py_am_aiter, receiver_iter},

@@ -1,6 +1,7 @@
 /* py_module.c: the module nexus_channels._core: making, visiting and freeing its state.  It knows every other file of
  * the binding; none knows it. */
 #include "py_core.h"
+#include "py_doc.h"
 
 /* ---- how it was built ----------------------------------------------------------------------------------------- */
 
@@ -183,14 +184,6 @@ static void core_free(void *module)
 }
 
 /* ---- what Python sees --------------------------------------------------------------------------------- */
-
-static const char set_debug_ends_doc[] =
-    "set_debug_ends($module, on, /)\n--\n\n"
-    "Have endpoints remember where they are made, to find out what keeps a channel open; or stop that.\n\n"
-    "Each endpoint, clone() and native() end made from now on is listed by open_ends() with the lines of the program "
-    "that\n"
-    "made it, and its repr() names the first of them.  Off at first, unless the environment says\n"
-    "NEXUS_CHANNELS_DEBUG_ENDS=1 when the package is imported.  Safe from any thread.";
 
 static PyMethodDef core_methods[] = {
     {"open", (PyCFunction)(void (*)(void))chan_open, METH_FASTCALL, "open(kind, capacity) -> (sender, receiver)"},

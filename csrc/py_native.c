@@ -13,6 +13,7 @@
 #include "nc_end.h"
 #include "nexus_channels.h"
 #include "py_claim.h"
+#include "py_doc.h"
 #include "py_line.h"
 
 typedef struct native_end {
@@ -712,27 +713,6 @@ static void native_dealloc(PyObject *self)
 }
 
 /* ---- types -------------------------------------------------------------------------------------------- */
-
-const char endpoint_native_doc[] =
-    "native($self)\n--\n\n"
-    "An end of this channel for one native thread: pass its address, capsule or cffi pointer to code that includes\n"
-    "nexus_channels.h.  Of an mpsc_bytes sender it is a further sender, as clone() gives; else it borrows this\n"
-    "endpoint, whose own calls raise BusyError until it is closed.  It keeps the endpoint, and counts as open until\n"
-    "closed.\n\n"
-    "Raises BusyError while the endpoint is lent or somebody waits on it, EndpointClosed; RuntimeError if a task "
-    "waits\non a loop that native code could not wake.  Safe from any thread.";
-
-static const char native_close_doc[] =
-    "close($self, *, abandon=False)\n--\n\n"
-    "Take the end from its thread: a call that waits, and every later one, answers NEXUS_DISCONNECTED.  It leaves the\n"
-    "channel, and what was borrowed is given back, at once, or when the thread ends the claim it has open.\n\n"
-    "With `abandon` such a claim is aborted or released: only for a thread that is gone for good and left it open.\n"
-    "Idempotent; dropping the last reference closes too.  Safe from any thread.";
-
-static const char native_doc[] =
-    "An end of a channel for one native thread; made by native().\n\n"
-    "Pass `address`, `capsule` or nexus_channels.native.cast(end) to code that includes nexus_channels.h, and keep\n"
-    "this object until it has attached.  A context manager that closes itself.  Safe from any thread.";
 
 static PyMethodDef native_methods[] = {
     {"close", (PyCFunction)(void (*)(void))native_close, METH_VARARGS | METH_KEYWORDS, native_close_doc},

@@ -4,6 +4,7 @@
  * cancellation are py_await.c's and py_park.c's, and the same for all.  Senders first, receivers second, types last.
  */
 #include "py_line.h"
+#include "py_doc.h"
 
 /* ---- the ring, as a side may use it ------------------------------------------------------------------ */
 
@@ -420,103 +421,20 @@ static PyObject *receiver_anext(PyObject *self) { return wait_new_take(&anext_op
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
-#define SENDER_METHODS                                                                         \
-    {"send", FAST(sender_send), METH_FASTCALL | METH_KEYWORDS, send_doc},                      \
-        {"try_send", sender_try_send, METH_O, try_send_doc},                                   \
-        {"send_many", FAST(endpoint_send_many), METH_FASTCALL | METH_KEYWORDS, send_many_doc}, \
-    {                                                                                          \
-        "try_send_many", endpoint_try_send_many, METH_O, try_send_many_doc                     \
-    }
-#define SENDER_BLOCKING_METHODS                                                                                        \
-    {"send_blocking", FAST(sender_send_blocking), METH_FASTCALL | METH_KEYWORDS, send_blocking_doc},                   \
-    {                                                                                                                  \
-        "send_many_blocking", FAST(endpoint_send_many_blocking), METH_FASTCALL | METH_KEYWORDS, send_many_blocking_doc \
-    }
-#define RECEIVER_METHODS                                                                       \
-    {"recv", FAST(receiver_recv), METH_FASTCALL | METH_KEYWORDS, recv_doc},                    \
-        {"try_recv", FAST(receiver_try_recv), METH_FASTCALL, try_recv_doc},                    \
-        {"recv_many", FAST(endpoint_recv_many), METH_FASTCALL | METH_KEYWORDS, recv_many_doc}, \
-    {                                                                                          \
-        "try_recv_many", endpoint_try_recv_many, METH_O, try_recv_many_doc                     \
-    }
-#define RECEIVER_BLOCKING_METHODS                                                                                      \
-    {"recv_blocking", FAST(receiver_recv_blocking), METH_FASTCALL | METH_KEYWORDS, recv_blocking_doc},                 \
-    {                                                                                                                  \
-        "recv_many_blocking", FAST(endpoint_recv_many_blocking), METH_FASTCALL | METH_KEYWORDS, recv_many_blocking_doc \
-    }
-
-#define CANCEL_SEND "Cancelled or timed out, it did not send.  Safe from any thread (local: its own only)."
-#define CANCEL_RECV "Cancelled or timed out, it took nothing.  Safe from any thread (local: its own only)."
-
-static const char send_doc[] =
-    "send($self, value, timeout=None)\n--\n\n"
-    "Send `value`, waiting for room up to `timeout` seconds; await the result.\n\n"
-    "Calls that overlap have no order: a try_send() or send() of the same sender may go before a send() that waits, "
-    "if\n"
-    "there is room for both.  Await each send before the next.\n\n"
-    "Raises SendTimeout, SendError if the receiver is gone (both with `.value`), EndpointClosed.\n" CANCEL_SEND;
-static const char send_blocking_doc[] =
-    "send_blocking($self, value, timeout=None)\n--\n\n"
-    "Send `value`, blocking this thread for room up to `timeout` seconds (0: do not wait), without the GIL.\n\n"
-    "Raises SendTimeout, SendError if the receiver is gone (both with `.value`), EndpointClosed, and whatever a\n"
-    "signal handler raises.  When it raised, it did not send.  Under gevent, call it in the hub's threadpool: it "
-    "blocks\n"
-    "the whole thread.  Safe from any thread.";
-static const char try_send_doc[] =
-    "try_send($self, value, /)\n--\n\n"
-    "Send `value` now.  Raises Full when there is no room, or no more than those in line will take; SendError if\n"
-    "the receiver is gone (both with `.value`); EndpointClosed.  Never waits, keeps the GIL, and makes no system\n"
-    "call unless it wakes somebody.  May go before a send() of this sender that waits, if there is room for both.\n"
-    "Safe from any thread (local: its own only).";
-static const char send_many_doc[] =
-    "send_many($self, iterable, timeout=None)\n--\n\n"
-    "Send every value of `iterable`, in order; await the result.\n\n"
-    "What has a length, a list for instance, is sent as it is at the call.  An iterator is taken as it goes, never "
-    "more\n"
-    "of it than the channel could hold at once; it may be endless.  An async iterator is sent as its values come.\n\n"
-    "Raises as send() does; `.value` is then the list of what was taken and not sent.  Cancelled, it sent a prefix, "
-    "and\n"
-    "up to one capacity of values taken from an iterator goes with it.  What an iterator raises is raised after all "
-    "that\n"
-    "came before is sent.  Whenever it has to wait again, it goes to the end of the wait queue.  Safe from any thread\n"
-    "(local: its own only).";
-static const char send_many_blocking_doc[] =
-    "send_many_blocking($self, iterable, timeout=None)\n--\n\n"
-    "send_many(), blocking this thread without the GIL.  Interrupted by a signal handler that raises, it sent a\n"
-    "prefix.  Safe from any thread.";
-static const char try_send_many_doc[] =
-    "try_send_many($self, iterable, /)\n--\n\n"
-    "Send as many values as there is room for now, in order; returns how many.  Of an iterator it takes no more than\n"
-    "there is room for: the rest stays in the iterator.  Raises SendError with the list of what was taken and not "
-    "sent\n"
-    "if the receiver is gone; EndpointClosed.  Safe from any thread (local: its own only).";
-static const char recv_doc[] =
-    "recv($self, timeout=None)\n--\n\n"
-    "Receive one value, waiting for it up to `timeout` seconds; await the result.\n\n"
-    "Raises RecvTimeout, RecvError once every sender is gone and all was received, EndpointClosed.\n" CANCEL_RECV;
-static const char recv_blocking_doc[] =
-    "recv_blocking($self, timeout=None)\n--\n\n"
-    "Receive one value, blocking this thread up to `timeout` seconds (0: do not wait), without the GIL.\n\n"
-    "Raises RecvTimeout, RecvError once every sender is gone and all was received, EndpointClosed, and whatever a\n"
-    "signal handler raises.  When it raised, it took nothing.  Under gevent, call it in the hub's threadpool: it "
-    "blocks\n"
-    "the whole thread.  Safe from any thread.";
-static const char try_recv_doc[] =
-    "try_recv($self)\n--\n\n"
-    "Receive one value now.  Raises Empty when there is none, or none but for those in line; RecvError at the end;\n"
-    "EndpointClosed.  Never waits, keeps the GIL, and makes no system call unless it wakes somebody.  Safe from any\n"
-    "thread (local: its own only).";
-static const char recv_many_doc[] =
-    "recv_many($self, n, timeout=None)\n--\n\n"
-    "Wait for one value, then take what is there, at most `n`, as a list; await the result.\n\n"
-    "Raises as recv() does, ValueError for n < 1.\n" CANCEL_RECV;
-static const char recv_many_blocking_doc[] =
-    "recv_many_blocking($self, n, timeout=None)\n--\n\n"
-    "recv_many(), blocking this thread without the GIL.  When it raised, it took nothing.  Safe from any thread.";
-static const char try_recv_many_doc[] = "try_recv_many($self, n, /)\n--\n\n"
-                                        "Take what is there now, at most `n`, as a list, which may be empty.  Raises "
-                                        "RecvError at the end, EndpointClosed,\n"
-                                        "ValueError for n < 1.  Safe from any thread (local: its own only).";
+/* Rows of a table of methods: whose arguments may be named, that take one, that take none. */
+#define NAMED(method, function) {#method, FAST(function), METH_FASTCALL | METH_KEYWORDS, ring_##method##_doc}
+#define ONE(method, function) {#method, function, METH_O, ring_##method##_doc}
+#define NONE(method, function) {#method, FAST(function), METH_FASTCALL, ring_##method##_doc}
+#define SENDER_METHODS                                                                              \
+    NAMED(send, sender_send), ONE(try_send, sender_try_send), NAMED(send_many, endpoint_send_many), \
+        ONE(try_send_many, endpoint_try_send_many)
+#define SENDER_BLOCKING_METHODS \
+    NAMED(send_blocking, sender_send_blocking), NAMED(send_many_blocking, endpoint_send_many_blocking)
+#define RECEIVER_METHODS                                                                                 \
+    NAMED(recv, receiver_recv), NONE(try_recv, receiver_try_recv), NAMED(recv_many, endpoint_recv_many), \
+        ONE(try_recv_many, endpoint_try_recv_many)
+#define RECEIVER_BLOCKING_METHODS \
+    NAMED(recv_blocking, receiver_recv_blocking), NAMED(recv_many_blocking, endpoint_recv_many_blocking)
 
 static PyMethodDef local_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS, ENDPOINT_GENERIC,
                                              END_OF_METHODS};
@@ -530,25 +448,6 @@ static PyMethodDef receiver_methods[] = {RECEIVER_METHODS, RECEIVER_BLOCKING_MET
 
 static PyGetSetDef ring_getset[] = {ENDPOINT_GETSET, {NULL, NULL, NULL, NULL, NULL}};
 
-static const char sender_doc[] =
-    "The sending end of a channel; open one with channel(capacity).\n\n"
-    "send() waits in a task, send_blocking() in a thread, try_send() not at all.  Any number of tasks and threads\n"
-    "may use one sender: they are served first come, first served.  A context manager that closes itself; dropping\n"
-    "the last reference closes it too.  When every sender is closed, the receiver drains and then sees the end.";
-static const char receiver_doc[] =
-    "The receiving end of a channel; open one with channel(capacity).\n\n"
-    "recv() waits in a task, recv_blocking() in a thread, try_recv() not at all; `async for` and `for` end when\n"
-    "every sender is gone.  Any number of tasks and threads may use it: they are served first come, first served.\n"
-    "A context manager that closes itself; dropping the last reference closes it too, and what is buffered is dropped.";
-static const char local_receiver_doc[] =
-    "The receiving end of a channel within one thread; open one with channel(capacity).\n\n"
-    "recv() waits, try_recv() does not; `async for` ends when every sender is gone.  A context manager that closes\n"
-    "itself; dropping the last reference closes it too, and what is buffered is dropped.";
-static const char local_sender_doc[] =
-    "The sending end of a channel within one thread; open one with channel(capacity).\n\n"
-    "send() waits, try_send() does not; clone() makes another sender.  A context manager that closes itself; dropping\n"
-    "the last reference closes it too.  When every sender is closed, the receiver drains and then sees the end.";
-
 #define SENDER_SLOTS(its_methods, its_doc)                                                                       \
     {                                                                                                            \
         {Py_tp_methods, its_methods}, {Py_tp_doc, (void *)its_doc}, {Py_tp_getset, ring_getset}, ENDPOINT_SLOTS, \
@@ -557,8 +456,8 @@ static const char local_sender_doc[] =
         }                                                                                                        \
     }
 static PyType_Slot local_sender_slots[] = SENDER_SLOTS(local_sender_methods, local_sender_doc);
-static PyType_Slot spsc_sender_slots[] = SENDER_SLOTS(spsc_sender_methods, sender_doc);
-static PyType_Slot mpsc_sender_slots[] = SENDER_SLOTS(mpsc_sender_methods, sender_doc);
+static PyType_Slot spsc_sender_slots[] = SENDER_SLOTS(spsc_sender_methods, ring_sender_doc);
+static PyType_Slot mpsc_sender_slots[] = SENDER_SLOTS(mpsc_sender_methods, ring_sender_doc);
 static PyType_Slot local_receiver_slots[] = {{Py_tp_methods, local_receiver_methods},
                                              {Py_tp_doc, (void *)local_receiver_doc},
                                              {Py_tp_getset, ring_getset},
@@ -567,7 +466,7 @@ static PyType_Slot local_receiver_slots[] = {{Py_tp_methods, local_receiver_meth
                                              ENDPOINT_SLOTS,
                                              {0, NULL}};
 static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
-                                       {Py_tp_doc, (void *)receiver_doc},
+                                       {Py_tp_doc, (void *)ring_receiver_doc},
                                        {Py_tp_getset, ring_getset},
                                        {Py_tp_iter, PyObject_SelfIter},
                                        {Py_tp_iternext, receiver_next},
