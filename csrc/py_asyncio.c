@@ -94,7 +94,7 @@ static void mailbox_come_by(Mailbox *m)
 {
     nc_box *kicks = NULL;
     mailbox_drain(m, &kicks);
-    settle(m->st, NULL, kicks);
+    wake_deliver(m->st, kicks);
 }
 
 /* The loop is closed or gone: nobody will ever run there.  Whoever was called gives its turn to the next. */
@@ -234,7 +234,7 @@ static void mailbox_dealloc(PyObject *self)
     Py_XDECREF(m->get_loop);
     Py_XDECREF(m->key);
     if (kicks != NULL)
-        settle(m->st, NULL, kicks);
+        wake_deliver(m->st, kicks);
     Py_XDECREF(m->module);
     type->tp_free(self);
     Py_DECREF(type);
@@ -452,7 +452,7 @@ static int kick_again(void *arg)
     nc_box *kicks = NULL;
     if (m->box->base.born == core_generation())
         loop_kick(m->st, &m->box->base, &kicks);
-    settle(m->st, NULL, kicks);
+    wake_deliver(m->st, kicks);
     Py_DECREF(m);
     return 0;
 }
@@ -645,7 +645,7 @@ static PyObject *chan_reach(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (!wake_reached(&m->box->base.box) && nc_chan_shared(c->block))
         for (int side = 0; side < SIDES; side++)
             nc_chan_call_all_of(c->block, side, &m->box->base.box, core_generation(), &kicks);
-    settle(c->st, c, kicks);
+    wake_deliver(c->st, kicks);
     Py_RETURN_NONE;
 }
 

@@ -288,7 +288,7 @@ static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
     if (NC_RECYCLES) /* else nobody asks, and other threads might be at it */
         aw->worn = true;
     while (s == STEP_PREPARE || s == STEP_MORE) {
-        settle_soon(c, *kicks);
+        line_deliver_any(c, *kicks);
         *kicks = NULL;
         s = s == STEP_MORE ? awaitable_more(aw, out, kicks) : awaitable_prepared(c->st, aw, out, kicks);
     }
@@ -350,7 +350,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
         aw->call.least = aw->call.share = 1;
     }
     Py_XDECREF(was);
-    settle_soon(c, kicks);
+    line_deliver_any(c, kicks);
     Py_DECREF(ep);
     return s;
 }
@@ -539,7 +539,7 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
         aw->running = false;
         s = awaitable_step(aw, out);
     }
-    settle_soon(c, kicks);
+    line_deliver_any(c, kicks);
     Py_DECREF(ep);
     return s;
 }
@@ -738,7 +738,7 @@ static void awaitable_drop_sleeper(Awaitable *aw)
     Py_BEGIN_CRITICAL_SECTION(aw->call.ep);
     awaitable_end(aw, &kicks);
     Py_END_CRITICAL_SECTION();
-    settle_soon(aw->call.ep->chan, kicks);
+    line_deliver_any(aw->call.ep->chan, kicks);
 }
 
 __attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)

@@ -1,13 +1,11 @@
-/* py_call.c: what calls have in common whether they carry objects or bytes: who is told, how a receive fails,
- * and batches.
+/* py_call.c: what calls have in common whether they carry objects or bytes: who is told, how they fail, and how a call
+ * that sends a batch takes more of it from its source.
  *
- * What differs is in the payload_kind of the channel: how a batch to be sent is held, and the looks.  Senders first,
- * receivers second.
+ * What differs is in the payload_kind of the channel: how a batch to be sent is held, and the looks.
  */
-#include "py_core.h"
+#include "py_line.h"
 
-/* In items, or in bytes: those in line wait for the first message of a batch, its look then says for how much. */
-static uint64_t share_of(Chan *c, uint64_t n)
+uint64_t call_share(Chan *c, uint64_t n)
 {
     uint64_t most = c->ring != NULL ? c->ring->capacity : 1;
     return n < most ? n : most;
@@ -20,7 +18,7 @@ PyObject *call_tell(Endpoint *ep, int side, PyObject *result)
     Py_BEGIN_CRITICAL_SECTION(ep);
     nc_chan_notify(ep->chan->block, side, core_generation(), &kicks);
     Py_END_CRITICAL_SECTION();
-    settle_soon(ep->chan, kicks);
+    line_deliver_any(ep->chan, kicks);
     return result;
 }
 
@@ -41,28 +39,13 @@ void call_raise_unsent(Call *call, int which, const char *why)
 
 void call_send_many_timed_out(Call *call) { call_raise_unsent(call, E_SEND_TIMEOUT, "no room within the timeout"); }
 
-/* What a member of a batch is put in for, a new reference or NULL with an exception set.  Steals what was passed. */
-static PyObject *member_of(Chan *c, PyObject *passed)
+PyObject *call_member(Chan *c, PyObject *passed)
 {
     if (passed == NULL || c->payload->checked == NULL)
         return passed;
     PyObject *member = c->payload->checked(c, passed);
     Py_DECREF(passed);
     return member;
-}
-
-/* A list that nobody else has, as what is sent must not change under way; all of it is checked before any is sent. */
-static PyObject *snapshot(Chan *c, PyObject *sequence)
-{
-    PyObject *list = PySequence_List(sequence);
-    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
-        PyObject *member = member_of(c, Py_NewRef(PyList_GET_ITEM(list, i)));
-        if (member == NULL)
-            Py_CLEAR(list);
-        else
-            PyList_SetItem(list, i, member);
-    }
-    return list;
 }
 
 /* What the source ended with cannot be raised, as the batch before it could not be sent: it is the context of the
@@ -84,34 +67,6 @@ void call_clear(Call *call)
     Py_CLEAR(call->value);
     Py_CLEAR(call->source);
     Py_CLEAR(call->failure);
-}
-
-/* A list, a tuple, a range, a deque: not what makes its items as it goes. */
-static bool is_sized(PyObject *iterable)
-{
-    PyTypeObject *type = Py_TYPE(iterable);
-    bool sized = (type->tp_as_sequence != NULL && type->tp_as_sequence->sq_length != NULL) ||
-                 (type->tp_as_mapping != NULL && type->tp_as_mapping->mp_length != NULL);
-    return sized && !PyIter_Check(iterable);
-}
-
-/* The call that sends a batch: something with a length as it is now; of anything else what its iterator gives, piece by
- * piece.  False with an exception set.  The endpoint is borrowed. */
-static bool send_many_call(Call *call, Endpoint *ep, int form, PyObject *iterable)
-{
-    Chan *c = ep->chan;
-    *call = (Call){.op = &c->payload->send_many[form], .ep = ep, .least = 1, .share = 1};
-    if (is_sized(iterable)) {
-        call->value = snapshot(c, iterable);
-        if (call->value != NULL)
-            call->share = share_of(c, (uint64_t)PyList_GET_SIZE(call->value));
-    } else {
-        call->source = PyObject_GetIter(iterable);
-        call->value = call->source != NULL ? PyList_New(0) : NULL;
-    }
-    if (call->value == NULL)
-        call_clear(call);
-    return call->value != NULL;
 }
 
 /* Raise what the source has ended with. */
@@ -160,7 +115,7 @@ int call_refill(Call *call, Py_ssize_t most)
     if (!can_send(call) || PyErr_CheckSignals() < 0) /* a source in C runs no bytecode that would look for them */
         return -1;
     while (call->source != NULL) {
-        PyObject *member = member_of(c, PyIter_Next(call->source));
+        PyObject *member = call_member(c, PyIter_Next(call->source));
         if (member == NULL) {
             end_of_source(call);
             break;
@@ -173,98 +128,10 @@ int call_refill(Call *call, Py_ssize_t most)
         if (PyList_GET_SIZE(batch) >= most || taken > room || room - taken < c->payload->least)
             break;
     }
-    call->share = share_of(c, (uint64_t)PyList_GET_SIZE(batch));
+    call->share = call_share(c, (uint64_t)PyList_GET_SIZE(batch));
     if (PyList_GET_SIZE(batch) > 0)
         return 1;
     return call->failure != NULL ? raise_failure(call) : 0;
-}
-
-/* `async for`, which only a coroutine can do; one of Python's own. */
-static bool is_async_iterable(PyObject *iterable)
-{
-    PyAsyncMethods *async = Py_TYPE(iterable)->tp_as_async;
-    return Py_TYPE(iterable)->tp_iter == NULL && async != NULL && async->am_aiter != NULL;
-}
-
-static PyObject *send_each(Endpoint *ep, PyObject *iterable, double timeout)
-{
-    PyObject *function = core_import("nexus_channels._batches", "send_many"), *coroutine = NULL;
-    PyObject *limit = timeout < 0 ? Py_NewRef(Py_None) : PyFloat_FromDouble(timeout);
-    if (function != NULL && limit != NULL)
-        coroutine = PyObject_CallFunctionObjArgs(function, ep, iterable, limit, NULL);
-    Py_XDECREF(function);
-    Py_XDECREF(limit);
-    return coroutine;
-}
-
-PyObject *endpoint_send_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    Call call;
-    if (!core_parse_one(ep->chan->st, "send_many", args, n, kwnames, &timeout))
-        return NULL;
-    if (is_async_iterable(args[0]))
-        return endpoint_idle(ep) ? send_each(ep, args[0], timeout) : NULL;
-    if (!send_many_call(&call, ep, AWAITED, args[0]))
-        return NULL;
-    if (!endpoint_idle(ep)) {
-        call_clear(&call);
-        return NULL;
-    }
-    Py_INCREF(ep);
-    return wait_new(&call, timeout);
-}
-
-PyObject *endpoint_send_many_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    Call call;
-    if (!core_parse_one(ep->chan->st, "send_many_blocking", args, n, kwnames, &timeout) ||
-        !send_many_call(&call, ep, BLOCKING, args[0]))
-        return NULL;
-    PyObject *result = wait_blocking(&call, timeout);
-    call_clear(&call);
-    return result;
-}
-
-/* As much from the call's source as there is room for: STEP_READY, or STEP_ERROR with an exception set; *sent counts.
- */
-static step try_send_source(Call *call, Py_ssize_t *sent)
-{
-    Chan *c = call->ep->chan;
-    while (call->source != NULL || call->failure != NULL) {
-        if (call->failure == NULL && nc_chan_room(c->block, core_generation()) < c->payload->least)
-            break;
-        int more = call_refill(call, CALL_BATCH);
-        if (more <= 0)
-            return more < 0 ? STEP_ERROR : STEP_READY;
-        step s = try_call(call, NULL);
-        *sent += call->n;
-        if (s == STEP_ERROR)
-            return s;
-        if (s != STEP_READY) {
-            call_raise_unsent(call, E_FULL, "no room for what was taken from the iterator");
-            return STEP_ERROR;
-        }
-    }
-    return STEP_READY;
-}
-
-PyObject *endpoint_try_send_many(PyObject *self, PyObject *iterable)
-{
-    Call call;
-    if (!send_many_call(&call, (Endpoint *)self, AWAITED, iterable))
-        return NULL;
-    step s = try_call(&call, NULL);
-    Py_ssize_t sent = call.n;
-    if (s == STEP_READY)
-        s = try_send_source(&call, &sent);
-    if (s == STEP_ERROR)
-        call_chain_failure(&call);
-    call_clear(&call);
-    return s == STEP_ERROR ? NULL : PyLong_FromSsize_t(sent);
 }
 
 /* ---- receivers -------------------------------------------------------------------------------------- */
@@ -278,45 +145,4 @@ void call_raise_end(Call *call)
 void call_recv_timed_out(Call *call)
 {
     core_raise(call->ep->chan->st, E_RECV_TIMEOUT, NULL, "nothing came within the timeout");
-}
-
-/* The call that receives up to `count`; false with an exception set.  The endpoint is borrowed. */
-static bool recv_many_call(Call *call, Endpoint *ep, int form, PyObject *count)
-{
-    *call = (Call){.op = &ep->chan->payload->recv_many[form], .ep = ep, .n = core_parse_count(count)};
-    call->least = 1;
-    call->share = share_of(ep->chan, (uint64_t)call->n);
-    return call->n != 0;
-}
-
-PyObject *endpoint_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    Call call;
-    if (!core_parse_one(ep->chan->st, "recv_many", args, n, kwnames, &timeout) ||
-        !recv_many_call(&call, ep, AWAITED, args[0]) || !endpoint_idle(ep))
-        return NULL;
-    Py_INCREF(ep);
-    return wait_new(&call, timeout);
-}
-
-PyObject *endpoint_recv_many_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    Call call;
-    if (!core_parse_one(ep->chan->st, "recv_many_blocking", args, n, kwnames, &timeout) ||
-        !recv_many_call(&call, ep, BLOCKING, args[0]))
-        return NULL;
-    return wait_blocking(&call, timeout);
-}
-
-PyObject *endpoint_try_recv_many(PyObject *self, PyObject *count)
-{
-    PyObject *list = NULL;
-    Call call;
-    if (!recv_many_call(&call, (Endpoint *)self, AWAITED, count))
-        return NULL;
-    return try_call(&call, &list) == STEP_BLOCKED ? PyList_New(0) : list;
 }

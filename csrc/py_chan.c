@@ -49,7 +49,7 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     c->module = Py_NewRef(module);
     c->st = st;
     c->kind = kind;
-    c->payload = has_bytes(kind) ? &log_payload : &ring_payload;
+    c->payload = st->payload[kind];
     c->thread = kind == LOCAL ? PyThread_get_thread_ident() : 0;
     if (!chan_allocate(c, capacity)) {
         PyErr_Format(PyExc_MemoryError, "no memory for a channel of %llu %s", (unsigned long long)capacity,
@@ -226,21 +226,6 @@ PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
 
 /* ---- closing ---------------------------------------------------------------------------------------- */
 
-void chan_discard_orphans(Chan *c)
-{
-    PyObject *values[8]; /* few: this may nest as deep as channels hold channels */
-    uint64_t n;
-    if (c->log != NULL) {
-        nc_chan_discard_bytes(c->block, core_generation());
-        return;
-    }
-    do {
-        n = nc_chan_discard(c->block, (void **)values, 8, chan_way(c), core_generation());
-        for (uint64_t i = 0; i < n; i++)
-            Py_DECREF(values[i]);
-    } while (n > 0);
-}
-
 /* Holding the endpoint, or with the last reference to it. */
 static void endpoint_close_held(Endpoint *ep, nc_box **kicks)
 {
@@ -261,7 +246,7 @@ static void endpoint_close_now(Endpoint *ep)
     endpoint_close_held(ep, &kicks);
     Py_END_CRITICAL_SECTION();
     line_reap(c, 1 - ep->side, &kicks);
-    settle(c->st, c, kicks);
+    line_deliver(c, kicks);
 }
 
 PyObject *endpoint_close(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -336,8 +321,9 @@ void endpoint_dealloc(PyObject *self)
         nc_box *kicks = NULL;
         endpoint_close_held(ep, &kicks);
         line_reap(c, 1 - ep->side, &kicks);
-        settle(c->st, c, kicks);
-        native_forget(ep);
+        line_deliver(c, kicks);
+        if (ep->lent != NULL)
+            lease_unref(ep->lent);
         if (ep->birth != NULL)
             birth_forget(c, ep->birth);
     }
@@ -372,7 +358,7 @@ static int chan_traverse(PyObject *self, visitproc visit, void *arg)
 static int chan_clear(PyObject *self)
 {
     if (((Chan *)self)->ring != NULL)
-        chan_discard_orphans((Chan *)self);
+        discard_orphans((Chan *)self);
     return 0;
 }
 
@@ -382,7 +368,7 @@ static void chan_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     if (c->ring != NULL)
-        chan_discard_orphans(c);
+        discard_orphans(c);
     if (c->block != NULL)
         block_unref(c->block);
     Py_XDECREF(c->module);

@@ -17,7 +17,8 @@
  */
 #include "py_claim.h"
 #include "py_doc.h"
-#include "py_log.h"
+#include "py_bytes.h"
+#include "py_line.h"
 
 struct Claim {
     PyObject_HEAD
@@ -35,7 +36,7 @@ enum { CLAIM_OPEN, CLAIM_DONE };
 
 /* ---- the endpoint, lent ------------------------------------------------------------------------------- */
 
-bool claim_lent(Endpoint *ep) { return ep->claim != NULL || (ep->lent != NULL && native_holds(ep)); }
+bool claim_lent(Endpoint *ep) { return ep->claim != NULL || (ep->lent != NULL && endpoint_leased(ep)); }
 
 /* At the call a lent endpoint is an error; who has begun to wait, waits for the claim to end as well.  Native
  * code takes no turns with those in line: where it has the endpoint, nobody waits. */
@@ -363,7 +364,7 @@ static bool claim_give_up(Endpoint *ep, Claim *claim)
     ended = claim_finish_held(ep, claim, FINISH_QUIETLY, 0, &kicks) == CLAIM_ENDED;
     Py_END_CRITICAL_SECTION();
     if (ended)
-        settle_soon(ep->chan, kicks);
+        line_deliver_any(ep->chan, kicks);
     return ended;
 }
 
@@ -433,7 +434,7 @@ static bool claim_finish(Claim *claim, int how, uint64_t n, bool keep_view)
     fate = claim_finish_held(ep, claim, how, n, &kicks);
     Py_END_CRITICAL_SECTION();
     if (fate != CLAIM_KEPT)
-        settle_soon(ep->chan, kicks);
+        line_deliver_any(ep->chan, kicks);
     claim_return(claim, ep, fate != CLAIM_KEPT);
     return fate == CLAIM_ENDED;
 }
@@ -544,7 +545,7 @@ PyObject *endpoint_end_claim(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (open && !(kept = claim_try_incref(claim))) /* another thread is about to do this, and then to free it */
         claim_finish_held(ep, claim, FINISH_QUIETLY, 0, &kicks);
     Py_END_CRITICAL_SECTION();
-    settle_soon(ep->chan, kicks);
+    line_deliver_any(ep->chan, kicks);
     if (kept && !claim_finish(claim, FINISH_ABORT, 0, true)) {
         open = !PyErr_ExceptionMatches(ep->chan->st->errors[E_CLAIM_RELEASED]);
         if (!open) /* another thread was quicker */

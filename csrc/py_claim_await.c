@@ -3,6 +3,7 @@
  */
 #include "py_await.h"
 #include "py_claim.h"
+#include "py_line.h"
 
 /* ---- async with tx.claim(n) as view ----------------------------------------------------------------- */
 
@@ -192,7 +193,7 @@ static PyObject *iterator_anext(PyObject *self)
     Py_BEGIN_CRITICAL_SECTION(ep);
     ok = iterator_pass_on((ClaimIterator *)self, ep, &kicks);
     Py_END_CRITICAL_SECTION();
-    settle_soon(ep->chan, kicks);
+    line_deliver_any(ep->chan, kicks);
     if (ok)
         return wait_new(&(Call){.op = &anext_op, .ep = ep, .value = Py_NewRef(self), .n = 1, .least = 1, .share = 1},
                         -1);

@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "nc_chan.h"
+#include "nc_end.h"
 
 #if PY_VERSION_HEX < 0x030D0000 /* the GIL is the critical section */
 #define Py_BEGIN_CRITICAL_SECTION(op) {
@@ -172,6 +173,7 @@ typedef struct core_state {
     PyObject *module;             /* borrowed: this is its state */
     PyObject *errors[ERRORS];
     PyTypeObject *endpoint_type[KINDS][SIDES];
+    const struct payload_kind *payload[KINDS]; /* what a channel of that kind carries */
     PyTypeObject *claim_type[SIDES];  /* WriteClaim, ReadClaim */
     PyTypeObject *native_type[SIDES]; /* NativeSender, NativeReceiver */
     CORE_TYPES(CORE_TYPE_FIELD)
@@ -283,6 +285,25 @@ static inline void block_unref(nc_chan *block)
     PyMem_RawFree(block->memory);
 }
 
+/* What somebody outside of Python has been lent, a native end: freed by whoever drops the last reference, with or
+ * without a GIL. */
+typedef struct lease {
+    _Atomic uint32_t refs;
+    nc_end life;                  /* who may touch it, and whether what was lent is given back */
+    void (*drop)(struct lease *); /* free it */
+} lease;
+
+static inline void lease_ref(lease *l)
+{
+    atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed); /* the caller holds one already */
+}
+
+static inline void lease_unref(lease *l)
+{
+    if (atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) == 1) /* B1 -> B1 */
+        l->drop(l);
+}
+
 typedef struct birth birth;
 
 typedef struct Chan {
@@ -308,10 +329,20 @@ typedef struct Endpoint {
     bool closed;                  /* by its user or by its end; this and the next two in its critical section */
     bool deferred;                /* somebody in line may wait for `claim` to end */
     struct Claim *claim;          /* the open claim that has borrowed it; borrowed: the claim refers to it */
-    struct native_end *lent;      /* the native end that has, a reference; maybe given back: ask native_holds() */
+    lease *lent;                  /* the native end that has, a reference; maybe given back: ask endpoint_leased() */
     birth *birth;                 /* where it was made, in debug mode; else NULL */
     _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
 } Endpoint;
+
+/* Has a native end still borrowed the endpoint, whose `lent` is set?  Else it is given back.  Holding the endpoint. */
+static inline bool endpoint_leased(Endpoint *ep)
+{
+    if (!nc_end_has_left(&ep->lent->life))
+        return true;
+    lease_unref(ep->lent);
+    ep->lent = NULL;
+    return false;
+}
 
 /* ---- calls: one send or receive, however it waits --------------------------------------------------- */
 
@@ -359,7 +390,6 @@ typedef struct payload_kind {
     uint64_t least; /* what a member takes at least */
     call_op send_many[FORMS], recv_many[FORMS];
 } payload_kind;
-extern const payload_kind ring_payload, log_payload;
 #define SEND_MANY_OPS(its_look)                   \
     {                                             \
         {.name = "send_many",                     \
@@ -408,6 +438,13 @@ void call_chain_failure(Call *call);
 /* The end of the stream as an error, unless another is set. */
 void call_raise_end(Call *call);
 void call_recv_timed_out(Call *call);
+/* What a waiter of a batch of n takes at most, in items, or in bytes: those in line wait for the first message of a
+ * batch, its look then says for how much. */
+uint64_t call_share(Chan *c, uint64_t n);
+/* What a member of a batch is put in for, a new reference or NULL with an exception set.  Steals what was passed. */
+PyObject *call_member(Chan *c, PyObject *passed);
+
+/* py_batch.c */
 PyObject *endpoint_send_many(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 PyObject *endpoint_send_many_blocking(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 PyObject *endpoint_try_send_many(PyObject *, PyObject *);
@@ -420,8 +457,6 @@ int chan_add_types(PyObject *module, core_state *st);
 PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
 /* The receiver of a channel of bytes of its own, for a call that has no endpoint any more; a new reference. */
 Endpoint *chan_lone_receiver(PyObject *module);
-/* Drop what is buffered, now that the receiver is gone.  Runs Python code. */
-void chan_discard_orphans(Chan *c);
 /* A new object of a type whose last reference may be dropped by any thread, with an effect that somebody waits
  * for: NULL with an exception set. */
 PyObject *core_new(PyTypeObject *type);
@@ -450,7 +485,7 @@ static inline bool debug_ends(core_state *st)
 void ends_read_environment(core_state *st);
 PyObject *ends_set_debug(PyObject *module, PyObject *on);
 /* Remember that an end is made here, until birth_forget(); NULL with an exception set. */
-birth *birth_note(Chan *c, int side, struct native_end *native);
+birth *birth_note(Chan *c, int side, lease *native);
 void birth_forget(Chan *c, birth *b);
 /* It counts no longer as open. */
 void birth_left(birth *b);
@@ -538,13 +573,6 @@ int claim_await_add_types(PyObject *module, core_state *st);
 /* py_native.c */
 int native_add_types(PyObject *module, core_state *st);
 PyObject *endpoint_native(PyObject *, PyObject *);
-/* Has a native end still borrowed the endpoint, whose `lent` is set?  Else it is given back.  Holding the endpoint. */
-bool native_holds(Endpoint *ep);
-/* The endpoint is freed. */
-void native_forget(Endpoint *ep);
-/* Does a native end count no longer as open? */
-bool native_left(struct native_end *e);
-
 /* Arguments as nearly all calls take them: (value, timeout=None), or (timeout=None). */
 bool core_parse_one_slow(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
                          double *timeout);
@@ -610,15 +638,8 @@ typedef struct sleeper {
 } sleeper;
 
 void wake_free_spares(core_state *st);
-/* Give every box of the chain its kick and release values that nobody can receive any more.  Runs Python
- * code; keeps the current exception. */
-void settle(core_state *st, Chan *c, nc_box *kicks);
-static inline void settle_soon(Chan *c, nc_box *kicks)
-{
-    /* relaxed: tell() has just looked, in an order that counts, or there was nothing to tell */
-    if (kicks != NULL || nc_chan_orphaned(c->block))
-        settle(c->st, c, kicks);
-}
+/* Give every box of the chain its kick.  Runs Python code; keeps the current exception. */
+void wake_deliver(core_state *st, nc_box *kicks);
 /* Give every box of the chain its kick, from a thread that need not be one of Python's. */
 void wake_boxes(nc_box *kicks);
 /* Could native code kick this box? */

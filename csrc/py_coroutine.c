@@ -3,6 +3,7 @@
  */
 #include "py_await.h"
 #include "py_loop.h"
+#include "py_line.h"
 
 #include <frameobject.h>
 
@@ -97,7 +98,7 @@ static bool awaitable_abort(Awaitable *aw, bool *was_done)
         return false;
     }
     awaitable_release(aw);
-    settle_soon(ep->chan, kicks);
+    line_deliver_any(ep->chan, kicks);
     Py_DECREF(ep);
     return true;
 }
@@ -162,7 +163,7 @@ PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
         if (aw->sleeper != NULL)
             nc_box_post(&aw->sleeper->waiter, &kicks);
         Py_END_CRITICAL_SECTION();
-        settle(aw->st, NULL, kicks);
+        wake_deliver(aw->st, kicks);
     }
     Py_XDECREF(future);
     Py_RETURN_NONE;
@@ -266,7 +267,7 @@ int awaitable_clear(PyObject *self)
     Py_END_CRITICAL_SECTION2();
     Py_CLEAR(aw->timer);
     awaitable_release(aw);
-    settle_soon(ep->chan, kicks);
+    line_deliver_any(ep->chan, kicks);
     Py_DECREF(ep);
     return 0;
 }

@@ -9,7 +9,7 @@
 struct birth {
     birth *next, **link;          /* in the channel's list; this and `where` in the channel's critical section */
     PyObject *where;              /* a tuple of str, the line that made it first and its callers after; strong */
-    struct native_end *native;    /* what Python lent out, borrowed; NULL for an endpoint */
+    lease *native;                /* what Python lent out, borrowed; NULL for an endpoint */
     uint8_t side;
     _Atomic bool left;            /* it counts no longer as open; relaxed, as the counts are */
 };
@@ -78,7 +78,7 @@ static PyObject *places_here(void)
     return result;
 }
 
-birth *birth_note(Chan *c, int side, struct native_end *native)
+birth *birth_note(Chan *c, int side, lease *native)
 {
     PyObject *where = places_here();
     birth *b = where != NULL ? PyMem_RawCalloc(1, sizeof *b) : NULL;
@@ -117,7 +117,7 @@ void birth_forget(Chan *c, birth *b)
 
 static bool birth_is_open(birth *b)
 {
-    return b->native != NULL ? !native_left(b->native)
+    return b->native != NULL ? !nc_end_has_left(&b->native->life)
                              : !atomic_load_explicit(&b->left, memory_order_relaxed); /* a snapshot */
 }
 
@@ -248,7 +248,7 @@ PyObject *endpoint_repr(PyObject *self)
     PyObject *senders = senders_text(c), *receiver = receiver_text(c), *made = birth_text(ep->birth), *repr = NULL;
     if (senders != NULL && receiver != NULL && made != NULL)
         repr = PyUnicode_FromFormat("<%s %s%zd/%llu %sbuffered, %U, %U%U, at %p>", Py_TYPE(self)->tp_name, state,
-                                    endpoint_length(self), (unsigned long long)nc_chan_capacity(c->block),
+                                    (Py_ssize_t)nc_chan_used(c->block), (unsigned long long)nc_chan_capacity(c->block),
                                     c->log != NULL ? "bytes " : "", senders, receiver, made, self);
     Py_XDECREF(senders);
     Py_XDECREF(receiver);

@@ -65,6 +65,38 @@ int line_traverse(nc_gate *g, visitproc visit, void *arg)
     return stop;
 }
 
+/* ---- after a step ------------------------------------------------------------------------------------ */
+
+void discard_orphans(Chan *c)
+{
+    PyObject *values[8]; /* few: this may nest as deep as channels hold channels */
+    uint64_t n;
+    if (c->log != NULL) {
+        nc_chan_discard_bytes(c->block, core_generation());
+        return;
+    }
+    do {
+        n = nc_chan_discard(c->block, (void **)values, 8, chan_way(c), core_generation());
+        for (uint64_t i = 0; i < n; i++)
+            Py_DECREF(values[i]);
+    } while (n > 0);
+}
+
+void line_deliver(Chan *c, nc_box *kicks)
+{
+    bool orphans = nc_chan_orphaned(c->block);
+    PyObject *type, *value, *traceback;
+    if (kicks == NULL && !orphans)
+        return;
+    Py_INCREF(c);
+    wake_deliver(c->st, kicks);
+    PyErr_Fetch(&type, &value, &traceback);
+    if (orphans)
+        discard_orphans(c);
+    Py_DECREF(c);
+    PyErr_Restore(type, value, traceback);
+}
+
 /* ---- those who will never run ------------------------------------------------------------------------ */
 
 /* The boxes of loops on which somebody in line was called, each with a reference; how many. */
@@ -153,6 +185,6 @@ bool line_reach_all(Chan *c)
         }
         PyMem_Free(boxes);
     }
-    settle(c->st, c, kicks);
+    line_deliver(c, kicks);
     return ok;
 }

@@ -22,6 +22,17 @@ bool line_reap(Chan *c, int side, nc_box **kicks);
 /* Native code comes to this channel: bring the loops on which somebody waits here within its reach.  False with an
  * exception set; runs Python code. */
 bool line_reach_all(Chan *c);
+/* Drop what is buffered, now that the receiver is gone.  Runs Python code. */
+void discard_orphans(Chan *c);
+/* After a step, with no gate and no endpoint held: give every box of the chain its kick, and drop what nobody can
+ * receive any more.  Runs Python code; keeps the current exception. */
+void line_deliver(Chan *c, nc_box *kicks);
+/* The same where there is mostly nothing to do. */
+static inline void line_deliver_any(Chan *c, nc_box *kicks)
+{
+    if (kicks != NULL || nc_chan_orphaned(c->block))
+        line_deliver(c, kicks);
+}
 /* For tp_traverse: what the tasks in line wait on. */
 int line_traverse(nc_gate *g, visitproc visit, void *arg);
 

@@ -3,7 +3,7 @@
  * As in py_ring.c each operation is one `look`: try once, tell the other side.  What a claim is, and what it does to
  * the endpoint that it has borrowed, is py_claim.c's.  Senders first, receivers second, types last.
  */
-#include "py_log.h"
+#include "py_bytes.h"
 
 #include "py_claim.h"
 #include "py_doc.h"
@@ -654,7 +654,7 @@ static const call_op recv_into_blocking_op = {.name = "recv_into_blocking",
                                               .qualname = "Receiver.recv_into_blocking",
                                               .look = recv_into_look,
                                               .timed_out = call_recv_timed_out};
-const payload_kind log_payload = {
+static const payload_kind log_payload = {
     .checked = checked_payload,
     .as_passed = original,
     .room_for = room_for,
@@ -882,12 +882,14 @@ int log_add_types(PyObject *module, core_state *st)
 {
     static const char *const names[KINDS - SPSC_BYTES][SIDES] = {{"SpscBytesSender", "SpscBytesReceiver"},
                                                                  {"MpscBytesSender", "MpscBytesReceiver"}};
-    for (int kind = SPSC_BYTES; kind < KINDS; kind++)
+    for (int kind = SPSC_BYTES; kind < KINDS; kind++) {
+        st->payload[kind] = &log_payload;
         for (int side = 0; side < SIDES; side++) {
             PyType_Spec *spec = &specs[kind - SPSC_BYTES][side];
             st->endpoint_type[kind][side] = core_add_type(module, spec, names[kind - SPSC_BYTES][side]);
             if (st->endpoint_type[kind][side] == NULL)
                 return -1;
         }
+    }
     return 0;
 }

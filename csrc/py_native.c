@@ -8,9 +8,8 @@
  * `closed` and waiting for a state other than BUSY, which is a matter of instructions; if no claim is open, Python then
  * takes the end out of the channel, else the thread does, when it ends the claim.
  */
-#include "py_log.h"
+#include "py_bytes.h"
 
-#include "nc_end.h"
 #include "nexus_channels.h"
 #include "py_claim.h"
 #include "py_doc.h"
@@ -23,8 +22,7 @@ typedef struct native_end {
     int side;
     uint32_t born;                /* core_generation when made: a forked child leaves it alone */
 
-    _Atomic uint32_t refs;        /* the object's, the attachment's, the endpoint's, and one each capsule */
-    nc_end life;                  /* who may touch it */
+    lease lease;                  /* its references: the object, the attachment, the endpoint, and each capsule */
 
     nc_record record;             /* of the open claim; this and the rest belong to the thread in a call */
     bool untold;                  /* something was committed quietly */
@@ -42,18 +40,12 @@ typedef struct Native {
 
 /* ---- life and death: by anybody, with or without a GIL ----------------------------------------------- */
 
-static void end_unref(native_end *e)
+static void end_drop(lease *l)
 {
-    if (atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1) /* B1 -> B1 */
-        return;
+    native_end *e = container_of(l, native_end, lease);
     wake_box_unref(&e->parker->base.box);
     block_unref(e->block);
     PyMem_RawFree(e);
-}
-
-static void end_ref(native_end *e)
-{
-    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed); /* the caller holds one already */
 }
 
 static bool end_foreign(const native_end *e) { return e->born != core_generation(); }
@@ -77,7 +69,7 @@ static void announce(native_end *e, nc_box **kicks)
 /* Take the end out of the channel, once.  Nobody is in a call or has a claim open. */
 static void end_depart(native_end *e, nc_box **kicks)
 {
-    if (!nc_end_depart(&e->life))
+    if (!nc_end_depart(&e->lease.life))
         return;
     nc_chan_leave(e->block, e->side, core_generation(), kicks);
     if (e->side == RX && nc_chan_orphaned(e->block))
@@ -111,7 +103,7 @@ static int enter_idle(native_end *e)
 {
     if (end_foreign(e))
         return NEXUS_FORKED;
-    nc_end_answer answer = nc_end_begin(&e->life);
+    nc_end_answer answer = nc_end_begin(&e->lease.life);
     return answer == NC_END_WRONG ? NEXUS_BUSY : begun[answer];
 }
 
@@ -120,14 +112,14 @@ static int enter_claimed(native_end *e)
 {
     if (end_foreign(e))
         return NEXUS_FORKED;
-    nc_end_answer answer = nc_end_begin_claimed(&e->life);
+    nc_end_answer answer = nc_end_begin_claimed(&e->lease.life);
     return answer == NC_END_WRONG ? NEXUS_NO_CLAIM : begun[answer];
 }
 
 /* The claim is over. */
 static void leave_claim(native_end *e, nc_box *kicks)
 {
-    if (nc_end_leave_claim(&e->life))
+    if (nc_end_leave_claim(&e->lease.life))
         end_depart(e, &kicks);
     wake_boxes(kicks);
 }
@@ -155,7 +147,7 @@ static bool nap(native_end *e, int64_t deadline)
     parker *p = e->parker;
     PY_TIMEOUT_T us = -1;
     unsigned spins = 0;
-    nc_end_doze(&e->life);
+    nc_end_doze(&e->lease.life);
     if (deadline >= 0) {
         int64_t left = deadline - now_ns(), hour = INT64_C(3600000000);
         us = left <= 0 ? 0 : left / 1000 >= hour ? hour : left / 1000 + 1; /* it is asked again */
@@ -167,7 +159,7 @@ static bool nap(native_end *e, int64_t deadline)
         PyThread_acquire_lock_timed(p->lock, us, 0);
     } else
         e->spin = e->spin * 2 < SPIN_MOST ? e->spin * 2 : SPIN_MOST;
-    nc_end_awake(&e->life);
+    nc_end_awake(&e->lease.life);
     return nc_post_waits(&p->waiter) || deadline < 0 || now_ns() < deadline;
 }
 
@@ -181,7 +173,7 @@ static step park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
     for (;;) {
         parker_receive(e->parker);
         uint32_t place = nc_waiter_state_of(w);
-        if (nc_end_closed(&e->life))
+        if (nc_end_closed(&e->lease.life))
             s = STEP_ERROR;
         else
             s = place == NC_WAITING ? STEP_BLOCKED : want->look(e, want, place == NC_CALLED, kicks);
@@ -193,7 +185,7 @@ static step park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
         wake_boxes(*kicks);
         *kicks = NULL;
         s = STEP_BLOCKED;
-        if (!turn && !nc_end_closed(&e->life) && !nap(e, deadline))
+        if (!turn && !nc_end_closed(&e->lease.life) && !nap(e, deadline))
             break;
     }
     end_leave_line(e, kicks);
@@ -219,7 +211,7 @@ static int run(native_end *e, Want *want, int64_t timeout)
         result = want->result;
     if (s == STEP_ERROR)
         result = NEXUS_DISCONNECTED;
-    nc_end_leave(&e->life, result == NEXUS_OK ? want->after : NC_END_IDLE);
+    nc_end_leave(&e->lease.life, result == NEXUS_OK ? want->after : NC_END_IDLE);
     wake_boxes(kicks);
     return result;
 }
@@ -231,11 +223,11 @@ static int call_attach(nexus_end *face)
     native_end *e = container_of(face, native_end, face);
     if (end_foreign(e))
         return NEXUS_FORKED;
-    if (nc_end_closed(&e->life))
+    if (nc_end_closed(&e->lease.life))
         return NEXUS_DISCONNECTED;
-    if (!nc_end_attach(&e->life))
+    if (!nc_end_attach(&e->lease.life))
         return NEXUS_BUSY;
-    end_ref(e);
+    lease_ref(&e->lease);
     return NEXUS_OK;
 }
 
@@ -245,15 +237,15 @@ static void call_detach(nexus_end *face)
     nc_box *kicks = NULL;
     uint32_t was;
     if (!end_foreign(e)) {
-        nc_end_enter(&e->life, &was); /* closed or not */
+        nc_end_enter(&e->lease.life, &was); /* closed or not */
         if (was == NC_END_CLAIMED)
             claim_drop(e, &kicks);
         if (e->untold)
             announce(e, &kicks);
         leave_claim(e, kicks);
     }
-    if (nc_end_detach(&e->life))
-        end_unref(e);
+    if (nc_end_detach(&e->lease.life))
+        lease_unref(&e->lease);
 }
 
 /* ---- sending ----------------------------------------------------------------------------------------- */
@@ -288,7 +280,7 @@ static int call_commit(nexus_end *face, size_t n, int quiet)
     if (result != NEXUS_OK)
         return result;
     if (n == 0 || n > e->record.size) {
-        nc_end_leave(&e->life, NC_END_CLAIMED);
+        nc_end_leave(&e->lease.life, NC_END_CLAIMED);
         return n == 0 ? NEXUS_ZERO_LENGTH : NEXUS_TOO_LARGE;
     }
     if (nc_gate_over_seen(&e->block->gate[TX])) {
@@ -298,7 +290,7 @@ static int call_commit(nexus_end *face, size_t n, int quiet)
         (quiet ? bytes_commit_quiet : bytes_commit)(e->block, &e->record, n);
         e->untold |= quiet;
     }
-    if (!quiet || nc_end_closed(&e->life)) /* there may be no next call */
+    if (!quiet || nc_end_closed(&e->lease.life)) /* there may be no next call */
         announce(e, &kicks);
     leave_claim(e, kicks);
     return result;
@@ -362,10 +354,10 @@ static int call_flush(nexus_end *face)
     uint32_t was;
     if (end_foreign(e))
         return NEXUS_FORKED;
-    nc_end_enter(&e->life, &was); /* closed or not */
+    nc_end_enter(&e->lease.life, &was); /* closed or not */
     if (e->untold)
         announce(e, &kicks);
-    nc_end_leave(&e->life, was);
+    nc_end_leave(&e->lease.life, was);
     wake_boxes(kicks);
     return NEXUS_OK;
 }
@@ -418,7 +410,7 @@ static int call_recv(nexus_end *face, void *buffer, size_t size, size_t *n, int6
 static int call_is_disconnected(const nexus_end *face)
 {
     const native_end *e = container_of(face, const native_end, face);
-    return nc_end_closed(&e->life) || nc_gate_over_seen(&e->block->gate[e->side]);
+    return nc_end_closed(&e->lease.life) || nc_gate_over_seen(&e->block->gate[e->side]);
 }
 
 static size_t call_capacity(const nexus_end *face)
@@ -466,28 +458,12 @@ static native_end *end_new(Chan *c, int side)
     e->side = side;
     e->born = core_generation();
     e->spin = SPIN_LEAST;
-    nc_end_init(&e->life);
-    atomic_store_explicit(&e->refs, 1, memory_order_relaxed); /* nobody else knows it yet */
+    nc_end_init(&e->lease.life);
+    e->lease.drop = end_drop;
+    atomic_store_explicit(&e->lease.refs, 1, memory_order_relaxed); /* nobody else knows it yet */
     nc_chan_ref(c->block);
     nc_chan_join(c->block, side);
     return e;
-}
-
-bool native_holds(Endpoint *ep)
-{
-    if (!nc_end_has_left(&ep->lent->life))
-        return true;
-    end_unref(ep->lent);
-    ep->lent = NULL;
-    return false;
-}
-
-bool native_left(native_end *e) { return nc_end_has_left(&e->life); }
-
-void native_forget(Endpoint *ep)
-{
-    if (ep->lent != NULL)
-        end_unref(ep->lent);
 }
 
 /* Can it be lent out?  Not while it is, nor while somebody waits on it, as native code takes no turns with them. */
@@ -512,8 +488,8 @@ static native_end *lend_held(Endpoint *ep)
         return NULL;
     native_end *e = end_new(c, ep->side);
     if (e != NULL && !further) {
-        end_ref(e);
-        ep->lent = e;
+        lease_ref(&e->lease);
+        ep->lent = &e->lease;
     }
     return e;
 }
@@ -526,7 +502,7 @@ PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
     core_state *st = ep->chan->st;
     nc_box *kicks = NULL;
     line_reap(ep->chan, ep->side, &kicks); /* nobody is kept waiting by who will never come */
-    settle(st, ep->chan, kicks);
+    line_deliver(ep->chan, kicks);
     Native *native = (Native *)core_new(st->native_type[ep->side]);
     if (native == NULL)
         return NULL;
@@ -537,7 +513,7 @@ PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_END_CRITICAL_SECTION();
     bool made = native->end != NULL;
     if (made && debug_ends(st))
-        made = (native->birth = birth_note(ep->chan, ep->side, native->end)) != NULL;
+        made = (native->birth = birth_note(ep->chan, ep->side, &native->end->lease)) != NULL;
     if (made && line_reach_all(ep->chan))
         return (PyObject *)native;
     Py_DECREF(native);
@@ -551,26 +527,26 @@ PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
 static bool end_bury(native_end *e, nc_box **kicks)
 {
     end_leave_line(e, kicks);
-    bool claimed = nc_end_bury(&e->life);
+    bool claimed = nc_end_bury(&e->lease.life);
     if (claimed) {
         claim_drop(e, kicks);
-        nc_end_leave(&e->life, NC_END_IDLE);
+        nc_end_leave(&e->lease.life, NC_END_IDLE);
     }
-    if (nc_end_detach(&e->life))
-        end_unref(e); /* not the last: the caller's */
+    if (nc_end_detach(&e->lease.life))
+        lease_unref(&e->lease); /* not the last: the caller's */
     return claimed;
 }
 
 static void end_close(native_end *e, bool abandon, nc_box **kicks)
 {
     nc_chan *b = e->block;
-    nc_end_close(&e->life);
+    nc_end_close(&e->lease.life);
     nc_chan_call_owner(b, e->side, e, core_generation(), kicks);
     if (end_foreign(e)) { /* its thread stayed in the parent process */
         end_depart(e, kicks);
         return;
     }
-    uint32_t state = nc_end_await(&e->life);
+    uint32_t state = nc_end_await(&e->lease.life);
     if (e->side == TX) { /* of what was committed quietly */
         nc_log_settle_tail(b->log);
         tell_receivers(b, kicks);
@@ -589,7 +565,7 @@ static void native_close_now(Native *native, bool abandon)
     if (native->end != NULL) {
         end_close(native->end, abandon, &kicks);
         line_reap(c, 1 - native->end->side, &kicks);
-        settle(c->st, c, kicks);
+        line_deliver(c, kicks);
     }
     Py_BEGIN_CRITICAL_SECTION(native);
     ep = native->ep;
@@ -599,7 +575,7 @@ static void native_close_now(Native *native, bool abandon)
         return;
     Py_BEGIN_CRITICAL_SECTION(ep);
     if (ep->lent != NULL)
-        native_holds(ep); /* it takes back what it can, now */
+        endpoint_leased(ep); /* it takes back what it can, now */
     Py_END_CRITICAL_SECTION();
     Py_DECREF(ep);
 }
@@ -630,7 +606,7 @@ static void capsule_drop(PyObject *capsule)
 {
     native_end *e = PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule));
     if (e != NULL)
-        end_unref(e);
+        lease_unref(&e->lease);
 }
 
 static PyObject *get_address(PyObject *self, void *Py_UNUSED(ignored))
@@ -643,13 +619,13 @@ static PyObject *get_capsule(PyObject *self, void *Py_UNUSED(ignored))
     native_end *e = ((Native *)self)->end;
     PyObject *capsule = PyCapsule_New(&e->face, capsule_name(e->side), capsule_drop);
     if (capsule != NULL)
-        end_ref(e);
+        lease_ref(&e->lease);
     return capsule;
 }
 
 static PyObject *get_is_closed(PyObject *self, void *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(nc_end_closed(&((Native *)self)->end->life));
+    return PyBool_FromLong(nc_end_closed(&((Native *)self)->end->lease.life));
 }
 
 static PyObject *get_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
@@ -660,16 +636,16 @@ static PyObject *get_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
 
 static PyObject *get_is_attached(PyObject *self, void *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(nc_end_attached(&((Native *)self)->end->life));
+    return PyBool_FromLong(nc_end_attached(&((Native *)self)->end->lease.life));
 }
 
 static PyObject *native_repr(PyObject *self)
 {
     native_end *e = ((Native *)self)->end;
-    bool attached = nc_end_attached(&e->life);
+    bool attached = nc_end_attached(&e->lease.life);
     return PyUnicode_FromFormat("<%s %s, %s, at %p>", Py_TYPE(self)->tp_name,
-                                nc_end_closed(&e->life) ? "closed" : "open", attached ? "attached" : "nobody attached",
-                                (void *)&e->face);
+                                nc_end_closed(&e->lease.life) ? "closed" : "open",
+                                attached ? "attached" : "nobody attached", (void *)&e->face);
 }
 
 static PyObject *native_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
@@ -706,7 +682,7 @@ static void native_dealloc(PyObject *self)
     if (native->birth != NULL)
         birth_forget(native->chan, native->birth);
     if (native->end != NULL)
-        end_unref(native->end);
+        lease_unref(&native->end->lease);
     Py_XDECREF(native->chan);
     type->tp_free(self);
     Py_DECREF(type);

@@ -175,7 +175,7 @@ static step park(Call *call, double timeout, PyObject **out)
         Py_END_CRITICAL_SECTION();
         if (s == STEP_BLOCKED && !turn)
             line_look_ahead(c, ep->side, &kicks);
-        settle(c->st, c, kicks);
+        line_deliver(c, kicks);
         kicks = NULL;
         if (s == STEP_BLOCKED && core_raise_postponed()) /* a signal handler's, on the way here */
             s = STEP_ERROR;
@@ -189,7 +189,7 @@ static step park(Call *call, double timeout, PyObject **out)
     line_leave(c, ep->side, &p->waiter, &kicks);
     Py_END_CRITICAL_SECTION();
     wake_box_unref(&p->base.box);
-    settle(c->st, c, kicks);
+    line_deliver(c, kicks);
     return s;
 }
 
@@ -203,7 +203,7 @@ step try_call(Call *call, PyObject **out)
         s = call->op->look(call, false, out, &kicks);
         Py_END_CRITICAL_SECTION();
     } while (s == STEP_BLOCKED && line_reap(ep->chan, ep->side, &kicks));
-    settle_soon(ep->chan, kicks);
+    line_deliver_any(ep->chan, kicks);
     return s;
 }
 

@@ -201,7 +201,7 @@ __attribute__((noinline)) static PyObject *try_send_slowly(PyObject *self, PyObj
         s = put_some(ep, &value, 1, &put, false, value, &kicks);
         Py_END_CRITICAL_SECTION();
     } while (s == STEP_BLOCKED && line_reap(ep->chan, TX, &kicks));
-    settle_soon(ep->chan, kicks);
+    line_deliver_any(ep->chan, kicks);
     if (s == STEP_READY)
         Py_RETURN_NONE;
     if (s == STEP_BLOCKED)
@@ -340,7 +340,7 @@ static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kic
     return s;
 }
 
-const payload_kind ring_payload = {
+static const payload_kind ring_payload = {
     .least = 1,
     .send_many = SEND_MANY_OPS(send_many_look),
     .recv_many = RECV_MANY_OPS(recv_many_look),
@@ -391,7 +391,7 @@ __attribute__((noinline)) static PyObject *try_recv_slowly(PyObject *self)
         s = take_some(ep, &value, 1, &taken, false, &kicks);
         Py_END_CRITICAL_SECTION();
     } while (s == STEP_BLOCKED && line_reap(ep->chan, RX, &kicks));
-    settle_soon(ep->chan, kicks);
+    line_deliver_any(ep->chan, kicks);
     if (s == STEP_READY)
         return value;
     if (s == STEP_BLOCKED)
@@ -486,11 +486,13 @@ int ring_add_types(PyObject *module, core_state *st)
 {
     static const char *const names[SPSC_BYTES][SIDES] = {
         {"LocalSender", "LocalReceiver"}, {"SpscSender", "SpscReceiver"}, {"MpscSender", "MpscReceiver"}};
-    for (int kind = 0; kind < SPSC_BYTES; kind++)
+    for (int kind = 0; kind < SPSC_BYTES; kind++) {
+        st->payload[kind] = &ring_payload;
         for (int side = 0; side < SIDES; side++) {
             st->endpoint_type[kind][side] = core_add_type(module, &specs[kind][side], names[kind][side]);
             if (st->endpoint_type[kind][side] == NULL)
                 return -1;
         }
+    }
     return 0;
 }

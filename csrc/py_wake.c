@@ -22,16 +22,12 @@ void wake_box_unref(nc_box *box)
     PyMem_RawFree(b);
 }
 
-void settle(core_state *st, Chan *c, nc_box *kicks)
+void wake_deliver(core_state *st, nc_box *kicks)
 {
-    bool orphans = c != NULL && nc_chan_orphaned(c->block);
-    if (kicks == NULL && !orphans)
-        return;
     PyObject *type = NULL, *value = NULL, *traceback = NULL;
-    bool failing = PyErr_Occurred() != NULL;
+    bool failing = kicks != NULL && PyErr_Occurred() != NULL;
     if (failing)
         PyErr_Fetch(&type, &value, &traceback);
-    Py_XINCREF(c);
     while (kicks != NULL) {
         nc_box *now = nc_box_in_order(kicks);
         kicks = NULL; /* those whose turn it is because others will not come */
@@ -42,9 +38,6 @@ void settle(core_state *st, Chan *c, nc_box *kicks)
             wake_box_unref(&b->box);
         }
     }
-    if (orphans)
-        chan_discard_orphans(c);
-    Py_XDECREF(c);
     if (failing)
         PyErr_Restore(type, value, traceback);
 }

@@ -69,7 +69,7 @@ def test_the_core_knows_no_python_and_allocates_and_prints_nothing():
     [
         ("py_ring.c", "nc_log_"),
         ("py_log.c", "nc_ring_"),
-        ("py_log.h", "nc_ring_"),
+        ("py_bytes.h", "nc_ring_"),
         ("py_doc.h", "nc_"),
         ("py_claim.c", "nc_ring_"),
         ("py_claim_await.c", "nc_ring_"),

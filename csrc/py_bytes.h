@@ -1,10 +1,10 @@
-/* py_log.h: what channels of bytes want of nc_chan.h, for Python endpoints (py_log.c, py_claim.c) and native ends
+/* py_bytes.h: what channels of bytes want of nc_chan.h, for Python endpoints (py_log.c, py_claim.c) and native ends
  * (py_native.c) alike: no Python object, no GIL.
  *
  * Native code may come at any time, so all orders are the strong ones on every build, and the gates' locks real.
  */
-#ifndef NC_PY_LOG_H
-#define NC_PY_LOG_H
+#ifndef PY_BYTES_H
+#define PY_BYTES_H
 
 #include "py_core.h"
 
