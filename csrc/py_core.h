@@ -511,12 +511,11 @@ void birth_left(birth *b);
     {                                                                                                      \
         Py_tp_members, endpoint_members                                                                    \
     }
-#define ENDPOINT_GETSET                                                                                    \
-    {"capacity", endpoint_capacity, NULL, "How much the channel holds at most, in items or bytes.", NULL}, \
-        {"is_closed", endpoint_is_closed, NULL, "True once this endpoint was closed.", NULL},              \
-    {                                                                                                      \
-        "is_disconnected", endpoint_is_disconnected, NULL,                                                 \
-            "True once the other side is gone, whatever is still buffered.", NULL                          \
+#define ENDPOINT_GETSET                                                              \
+    {"capacity", endpoint_capacity, NULL, DOC_CAPACITY, NULL},                       \
+        {"is_closed", endpoint_is_closed, NULL, DOC_IS_CLOSED, NULL},                \
+    {                                                                                \
+        "is_disconnected", endpoint_is_disconnected, NULL, DOC_IS_DISCONNECTED, NULL \
     }
 #define ENDPOINT_SPEC(module, cls, its_slots)  \
     {.name = "nexus_channels." module "." cls, \

@@ -851,8 +851,8 @@ static PyMethodDef receiver_methods[] = {
 
 static PyGetSetDef log_getset[] = {
     ENDPOINT_GETSET,
-    {"max_message_size", get_max_message_size, NULL, "The largest message, in bytes: capacity - 8.", NULL},
-    {"used", get_used, NULL, "Bytes of the ring in use: messages and claims, their 8-byte headers and padding.", NULL},
+    {"max_message_size", get_max_message_size, NULL, DOC_MAX_MESSAGE_SIZE, NULL},
+    {"used", get_used, NULL, DOC_USED, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -186,9 +186,9 @@ static void core_free(void *module)
 /* ---- what Python sees --------------------------------------------------------------------------------- */
 
 static PyMethodDef core_methods[] = {
-    {"open", (PyCFunction)(void (*)(void))chan_open, METH_FASTCALL, "open(kind, capacity) -> (sender, receiver)"},
+    {"open", (PyCFunction)(void (*)(void))chan_open, METH_FASTCALL, open_doc},
     {"set_debug_ends", ends_set_debug, METH_O, set_debug_ends_doc},
-    {"build_info", build_info, METH_NOARGS, "How this module was built, as a dict."},
+    {"build_info", build_info, METH_NOARGS, build_info_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -698,11 +698,11 @@ static PyMethodDef native_methods[] = {
     END_OF_METHODS};
 
 static PyGetSetDef native_getset[] = {
-    {"address", get_address, NULL, "What nexus_attach_sender or nexus_attach_receiver takes, as an int.", NULL},
-    {"capsule", get_capsule, NULL, "The address as a PyCapsule, which keeps it good.", NULL},
-    {"is_closed", get_is_closed, NULL, "True once this end was closed.", NULL},
-    {"is_disconnected", get_is_disconnected, NULL, "True once the other side is gone.", NULL},
-    {"is_attached", get_is_attached, NULL, "True while a thread is attached.", NULL},
+    {"address", get_address, NULL, DOC_ADDRESS, NULL},
+    {"capsule", get_capsule, NULL, DOC_CAPSULE, NULL},
+    {"is_closed", get_is_closed, NULL, DOC_NATIVE_IS_CLOSED, NULL},
+    {"is_disconnected", get_is_disconnected, NULL, DOC_NATIVE_IS_DISCONNECTED, NULL},
+    {"is_attached", get_is_attached, NULL, DOC_IS_ATTACHED, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -31,7 +31,10 @@ __all__ = [
 
 
 def get_include() -> str:
-    """The folder of `nexus_channels.h`, for a compiler's `-I`: native threads send and receive through it."""
+    """The folder of `nexus_channels.h`, for a compiler's `-I`: native threads send and receive through it.
+
+    Safe from any thread.
+    """
     from pathlib import Path
 
     package = Path(__file__).resolve().parent

@@ -14,10 +14,10 @@ class ChannelFactory:
     """channel(capacity)
 
     Open a channel that holds exactly `capacity` items, at least 1; returns `Channel(sender, receiver)`.
-    No event loop is needed, and any thread may open one.  `channel[T](capacity)` is the same, and tells type
-    checkers what the items are.
+    No event loop is needed.  `channel[T](capacity)` is the same, and tells type checkers what the items are.
 
     Raises TypeError unless `capacity` is an int, ValueError below 1, MemoryError if there is not that much.
+    Safe from any thread; a local channel is for that thread only.
     """
 
     __slots__ = ("_kind", "_name")
@@ -41,9 +41,10 @@ class BytesChannelFactory(Generic[C]):
 
     Open a channel that holds `capacity` bytes, rounded up to a power of two, at least 64; returns
     `Channel(sender, receiver)`, whose `capacity` is the real size.  Each message takes 8 bytes more than its own, and
-    is padded to 8.  No event loop is needed, and any thread may open one.
+    is padded to 8.  No event loop is needed.
 
     Raises TypeError unless `capacity` is an int, ValueError below 1, MemoryError if there is not that much.
+    Safe from any thread.
     """
 
     __slots__ = ("_kind", "_name")

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Channel(NamedTuple, Generic[S, R]):
-    """The two ends of a new channel; `tx, rx = channel(...)` unpacks it."""
+    """The two ends of a new channel; `tx, rx = channel(...)` unpacks it.  A tuple.  Safe from any thread."""
 
     sender: S
     receiver: R
 
 
 class OpenEnd(NamedTuple):
-    """An endpoint or native end that is open, as `open_ends()` lists it."""
+    """An endpoint or native end that is open, as `open_ends()` lists it.  A tuple.  Safe from any thread."""
 
     kind: str
     """What it is: "sender", "receiver", "native sender" or "native receiver"."""
@@ -30,7 +30,10 @@ class OpenEnd(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """A snapshot of a channel; all numbers are items, endpoints or waiting calls."""
+    """A snapshot of a channel: items (or bytes of the ring), endpoints and calls that wait.  A tuple.
+
+    Safe from any thread.
+    """
 
     capacity: int
     buffered: int

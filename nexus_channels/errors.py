@@ -128,7 +128,7 @@ class ClaimTimeout(ClaimFull, SendTimeout):
 
 
 class BusyError(ChannelError, RuntimeError):
-    """The endpoint is lent to a claim that is still open."""
+    """A claim or a native end that is still open borrows the endpoint."""
 
 
 class WrongThreadError(ChannelError, RuntimeError):

@@ -33,7 +33,7 @@ __all__ = ["NativeReceiver", "NativeSender", "builder", "cast", "ffi", "lib"]
 def cast(end: NativeSender | NativeReceiver) -> Any:
     """The address of a native end as a cffi pointer, for nexus_attach_sender or nexus_attach_receiver.
 
-    Keep `end` until a thread has attached: the pointer does not.
+    Keep `end` until a thread has attached: the pointer does not.  Safe from any thread.
     """
     return ffi.cast("void *", end.address)
 
@@ -41,7 +41,7 @@ def cast(end: NativeSender | NativeReceiver) -> Any:
 def builder() -> Any:
     """What the build script of a cffi module of your own includes: a new `cffi.FFI` that declares what `ffi` knows.
 
-    Needs cffi itself, not only what it compiled: ImportError where it is not installed.
+    Needs cffi itself, not only what it compiled: ImportError where it is not installed.  Safe from any thread.
     """
     from cffi import FFI
 

@@ -1,8 +1,10 @@
 """Every row of the object channels' public API: that it is there, what it takes, what it gives back."""
 
 import asyncio
+import importlib.util
 import inspect
 import math
+import re
 import threading
 import time
 
@@ -833,6 +835,63 @@ def test_every_public_member_has_a_docstring(variant):
         documented += [getattr(endpoint, name) for name in dir(endpoint) if not name.startswith("_")]
     missing = [thing for thing in documented if not inspect.getdoc(thing)]
     assert missing == []
+
+
+def public_things():
+    """Every public class, function, method and property of the package, once, by name.  Exceptions are not used, and so
+    promise nothing."""
+    found = {}
+    for module in ["nexus_channels", *(f"nexus_channels.{name}" for name in PUBLIC_MODULES)]:
+        if module.endswith("native") and importlib.util.find_spec("nexus_channels._ffi") is None:
+            continue  # a build without cffi
+        names = vars(importlib.import_module(module))
+        for name in names.get("__all__", names):
+            if callable(names[name]) and not name.startswith("_"):
+                found.setdefault(id(names[name]), (f"{module}.{name}", names[name]))
+    things = {name: thing for name, thing in found.values() if not is_exception(thing)}
+    for name, cls in list(things.items()):
+        if inspect.isclass(cls):
+            things |= {f"{name}.{member}": value for member, value in vars(cls).items() if is_public(member, value)}
+    return things
+
+
+def is_exception(thing):
+    return inspect.isclass(thing) and issubclass(thing, BaseException)
+
+
+def is_public(name, member):
+    return not name.startswith("_") and (callable(member) or inspect.isgetsetdescriptor(member))
+
+
+PUBLIC_MODULES = ["local", "spsc", "mpsc", "spsc_bytes", "mpsc_bytes", "native", "_core"]  # that one has functions, too
+ANY_THREAD = (
+    r"Safe from any thread(| \(local: its own only\)|; its views are not|; a local channel is for that thread only)"
+)
+ONE_THREAD = r"elsewhere, to send, receive, clone or close raises WrongThreadError"
+THREADS = re.compile(rf"({ANY_THREAD}|{ONE_THREAD})\.$")
+NOTHING = r"it (did not send|took nothing|reserved nothing)\. Safe"
+PREFIX = r"it sent a prefix, and drops what else it took from an iterator\. Safe"
+AWAITED = re.compile(rf"Cancelled or timed out, {NOTHING}|Cancelled, {PREFIX}")
+BLOCKING = re.compile(rf"When it raised, {NOTHING}|Interrupted by a signal handler that raises, {PREFIX}")
+
+
+def keeps_its_contract(name, doc):
+    text = " ".join(doc.split())
+    method = name.rpartition(".")[2]
+    waits = method.startswith(("claim", "send", "recv"))
+    early_end = BLOCKING if method.endswith("_blocking") else AWAITED
+    return THREADS.search(text) and (not waits or early_end.search(text))
+
+
+def test_each_docstring_ends_with_what_is_promised_under_cancellation_and_threads():
+    docs = {name: inspect.getdoc(thing) or "" for name, thing in public_things().items()}
+    lacking = [f"{name}: ...{doc[-100:]}" for name, doc in docs.items() if not keeps_its_contract(name, doc)]
+    assert not lacking, "\n\n".join(lacking)
+
+
+def test_no_docstring_is_wider_than_a_line_of_the_sources():
+    for name, thing in public_things().items():
+        assert max(map(len, (inspect.getdoc(thing) or "").splitlines())) < 120, name
 
 
 @pytest.mark.parametrize("name", ["send", "recv"])
