@@ -488,7 +488,7 @@ static inline void nc_chan_join(nc_chan *ch, int side)
 static inline void nc_chan_leave(nc_chan *ch, int side, uint32_t now, nc_box **kicks)
 {
     nc_gate *mine = &ch->gate[side], *theirs = &ch->gate[1 - side];
-    /* C3: the last one to go has seen what all the others sent */
+    /* C3: who sees the end sees all that each of them did before it left */
     if (atomic_fetch_sub_explicit(&ch->open[side], 1, memory_order_acq_rel) != 1)
         return;
     nc_gate_enter(theirs, now);

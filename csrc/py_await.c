@@ -17,6 +17,11 @@ static uint32_t awaitable_place(Awaitable *aw)
     return aw->sleeper != NULL ? nc_waiter_state_of(&aw->sleeper->waiter) : NC_OUTSIDE;
 }
 
+void awaitable_raise_reused(Awaitable *aw)
+{
+    PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", aw->call.op->qualname);
+}
+
 void awaitable_end(Awaitable *aw, nc_box **kicks)
 {
     sleeper *sl = aw->sleeper;
@@ -355,143 +360,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     return s;
 }
 
-/* ---- making one --------------------------------------------------------------------------- */
-
-static step nothing_look(Call *Py_UNUSED(call), bool Py_UNUSED(called), PyObject **Py_UNUSED(out),
-                         nc_box **Py_UNUSED(kicks))
-{
-    return STEP_READY;
-}
-
-const call_op nothing_op = {.name = "__aexit__", .qualname = "Sender.claim.__aexit__", .look = nothing_look};
-
-/* As new, but for its endpoint. */
-static void awaitable_reset(Awaitable *aw)
-{
-    aw->weakrefs = NULL;
-    aw->call = (Call){.op = &nothing_op, .least = 1, .share = 1};
-    aw->timeout = -1;
-    aw->future = aw->timer = aw->origin = NULL;
-    aw->sleeper = NULL;
-    aw->state = DONE;
-    aw->running = aw->expired = aw->requeue = aw->paused = aw->worn = false;
-}
-
-__attribute__((noinline)) static Awaitable *awaitable_make(core_state *st, PyTypeObject *type)
-{
-    Awaitable *aw = PyObject_GC_New(Awaitable, type);
-    if (aw != NULL) {
-        aw->st = st;
-        awaitable_reset(aw);
-        PyObject_GC_Track(aw);
-    }
-    return aw;
-}
-
-void wait_free_spares(core_state *st)
-{
-    Py_XDECREF(atomic_exchange_explicit(&st->stop, NULL, memory_order_relaxed)); /* the last to know it */
-    Py_CLEAR(st->pace.alive);
-    st->spares_most = 0; /* what is freed here is not kept again */
-    for (int claims = 0; claims < 2; claims++)
-        while (st->spare[claims].n > 0)
-            Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
-}
-
-int wait_traverse_spares(core_state *st, visitproc visit, void *arg)
-{
-    for (int claims = 0; claims < 2; claims++)
-        for (unsigned i = 0; i < st->spare[claims].n; i++)
-            Py_VISIT(st->spare[claims].of[i]);
-    return 0;
-}
-
-/* A new one, where none is kept or the next is a user's. */
-__attribute__((noinline)) static Awaitable *awaitable_other(core_state *st, bool claims)
-{
-    awaitable_give_away(st, claims);
-    return awaitable_make(st, claims ? st->claim_awaitable_type : st->awaitable_type);
-}
-
-/* True where it is known at once that nobody asks for it. */
-static inline bool origin_unasked(core_state *st)
-{
-#if PY_VERSION_HEX >= 0x030C0000
-    return origin_depth(st) <= 0;
-#else
-    return st->tstate != NULL && (*st->tstate)->coroutine_origin_tracking_depth <= 0;
-#endif
-}
-
-/* It is made: hand it out. */
-static inline PyObject *awaitable_new(Awaitable *aw)
-{
-    return origin_unasked(aw->st) ? (PyObject *)aw : awaitable_with_origin(aw);
-}
-
-PyObject *wait_new(const Call *call, double timeout)
-{
-    core_state *st = call->ep->chan->st;
-    Awaitable *aw = awaitable_kept(st, call->op->claims);
-    if (aw == NULL && (aw = awaitable_other(st, call->op->claims)) == NULL) {
-        Call held = *call;
-        call_clear(&held);
-        Py_DECREF(call->ep);
-        return NULL;
-    }
-    aw->call = *call;
-    aw->timeout = timeout;
-    aw->state = CREATED;
-    aw->worn = true;
-    return awaitable_new(aw);
-}
-
-/* For a call that moves one item: what a spare has already is not written. */
-static inline PyObject *awaitable_begins(Awaitable *aw, const call_op *op, Endpoint *ep)
-{
-    aw->call.op = op;
-    aw->call.ep = (Endpoint *)Py_NewRef(ep);
-    aw->state = CREATED;
-    return awaitable_new(aw);
-}
-
-static inline PyObject *awaitable_gives(Awaitable *aw, const call_op *op, Endpoint *ep, PyObject *value)
-{
-    aw->call.value = Py_NewRef(value);
-    return awaitable_begins(aw, op, ep);
-}
-
-__attribute__((noinline)) static PyObject *wait_new_give_slowly(const call_op *op, Endpoint *ep, PyObject *value)
-{
-    Awaitable *aw = awaitable_other(ep->chan->st, false);
-    return aw != NULL ? awaitable_gives(aw, op, ep, value) : NULL;
-}
-
-__attribute__((noinline)) static PyObject *wait_new_take_slowly(const call_op *op, Endpoint *ep)
-{
-    Awaitable *aw = awaitable_other(ep->chan->st, false);
-    return aw != NULL ? awaitable_begins(aw, op, ep) : NULL;
-}
-
-PyObject *wait_new_give(const call_op *op, Endpoint *ep, PyObject *value)
-{
-    Awaitable *aw = awaitable_kept(ep->chan->st, false);
-    return aw != NULL ? awaitable_gives(aw, op, ep, value) : wait_new_give_slowly(op, ep, value);
-}
-
-PyObject *wait_new_take(const call_op *op, Endpoint *ep)
-{
-    Awaitable *aw = awaitable_kept(ep->chan->st, false);
-    return aw != NULL ? awaitable_begins(aw, op, ep) : wait_new_take_slowly(op, ep);
-}
-
-PyObject *wait_within(PyObject *awaitable, double timeout)
-{
-    Awaitable *aw = (Awaitable *)awaitable;
-    if (aw != NULL)
-        aw->timeout = timeout;
-    return awaitable;
-}
+/* ---- its first step ---------------------------------------------------------------------------------- */
 
 /* At its first step: must it yield before it looks?  The look at the pace may start a collection, and with it Python
  * code that steps the same awaitable; with a GIL nothing else keeps it out meanwhile. */
@@ -729,55 +598,4 @@ PyObject *awaitable_iternext(PyObject *self)
     default:
         return NULL;
     }
-}
-
-/* Dropped while it waits: as if it had been closed. */
-static void awaitable_drop_sleeper(Awaitable *aw)
-{
-    nc_box *kicks = NULL;
-    Py_BEGIN_CRITICAL_SECTION(aw->call.ep);
-    awaitable_end(aw, &kicks);
-    Py_END_CRITICAL_SECTION();
-    line_deliver_any(aw->call.ep->chan, kicks);
-}
-
-__attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
-{
-    Awaitable *aw = (Awaitable *)self;
-    PyTypeObject *type = Py_TYPE(aw);
-    if (aw->state == CREATED && PyObject_CallFinalizerFromDealloc(self) < 0)
-        return; /* whoever hears of the warning may keep it */
-    PyObject_GC_UnTrack(aw);
-    Py_TRASHCAN_BEGIN(self,
-                      awaitable_dealloc) /* what is to be sent may be such a call, of which the value may be ... */
-    if (aw->weakrefs != NULL)
-        PyObject_ClearWeakRefs(self);
-    if (aw->sleeper != NULL)
-        awaitable_drop_sleeper(aw);
-    Endpoint *ep = aw->call.ep;
-    Py_XDECREF(aw->future);
-    Py_XDECREF(aw->timer);
-    Py_XDECREF(aw->origin);
-    Py_XDECREF(aw->call.entered);
-    call_clear(&aw->call);
-    /* one that had its finaliser run is not used again: it would not have it run once more */
-    if (!PyObject_GC_IsFinalized(self) && awaitable_keep(aw->st, aw, type == aw->st->claim_awaitable_type)) {
-        awaitable_reset(aw);
-        PyObject_GC_Track(aw);
-    } else {
-        PyObject_GC_Del(aw);
-        Py_DECREF(type);
-    }
-    Py_XDECREF(ep); /* may be the last, and take the module along */
-    Py_TRASHCAN_END
-}
-
-void awaitable_dealloc(PyObject *self)
-{
-    Awaitable *aw = (Awaitable *)self;
-    bool plain = !aw->worn && aw->call.ep == NULL && aw->weakrefs == NULL; /* then it has ended, and holds nothing */
-    if (plain && awaitable_keep(aw->st, aw, false))
-        aw->timeout = -1;
-    else
-        awaitable_dealloc_slowly(self);
 }

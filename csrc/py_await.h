@@ -1,4 +1,5 @@
-/* py_await.h: the awaitable that async calls return.  py_await.c steps it, py_coroutine.c makes a coroutine of it. */
+/* py_await.h: the awaitable that async calls return.  py_await.c steps it, py_await_life.c makes and frees it,
+ * py_coroutine.c makes a coroutine of it. */
 #ifndef PY_AWAIT_H
 #define PY_AWAIT_H
 
@@ -41,60 +42,10 @@ void awaitable_dealloc(PyObject *self);
 /* Raise StopIteration(value), which may be a tuple or an exception itself.  Steals value. */
 void raise_stop_iteration(PyObject *value);
 
-/* ---- spares ----------------------------------------------------------------------------------------- */
-
-/* Most awaitables live for one step, so those that ended are used again: a spare is a live object that the module's
- * state owns, still of its type and tracked by the collector, ended and without an endpoint.  The collector may show
- * it to a user like any other; then it is his.  Spares that gc.freeze() meets stay set aside: such a one that is then
- * made part of a cycle and never waits is not collected, which comes to NC_SPARES of them at most. */
-#if NC_RECYCLES
-/* One that was kept, or NULL. */
-static inline Awaitable *awaitable_kept(core_state *st, bool claims)
-{
-    unsigned n = st->spare[claims].n;
-    if (n == 0 || Py_REFCNT(st->spare[claims].of[n - 1]) != 1)
-        return NULL;
-    st->spare[claims].n = n - 1;
-    return (Awaitable *)st->spare[claims].of[n - 1];
-}
-
-/* Let go of the last one kept if a user has got hold of it: it is not to be used again. */
-static inline void awaitable_give_away(core_state *st, bool claims)
-{
-    if (st->spare[claims].n > 0)
-        Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
-}
-
-/* Bring back to life what is being freed, and has ended.  False if there are enough. */
-static inline bool awaitable_keep(core_state *st, Awaitable *aw, bool claims)
-{
-    unsigned n = st->spare[claims].n;
-    if (n >= st->spares_most)
-        return false;
-    Py_SET_REFCNT((PyObject *)aw, 1);
-    st->spare[claims].of[n] = (PyObject *)aw;
-    st->spare[claims].n = n + 1;
-    return true;
-}
-#else
-static inline Awaitable *awaitable_kept(core_state *Py_UNUSED(st), bool Py_UNUSED(claims)) { return NULL; }
-
-static inline void awaitable_give_away(core_state *Py_UNUSED(st), bool Py_UNUSED(claims)) {}
-
-static inline bool awaitable_keep(core_state *Py_UNUSED(st), Awaitable *Py_UNUSED(aw), bool Py_UNUSED(claims))
-{
-    return false;
-}
-#endif
+/* Raise that it cannot be awaited again. */
+void awaitable_raise_reused(Awaitable *aw);
 
 /* ---- py_coroutine.c --------------------------------------------------------------------------------- */
-
-void awaitable_raise_reused(Awaitable *aw);
-/* How deep coroutines remember where they are made: sys.set_coroutine_origin_tracking_depth() holds for us, too. */
-int origin_depth(core_state *st);
-/* It is made: hand it out, with its origin if that is asked for.  Takes over the reference; NULL with an exception set.
- * Not inlined: rarely done, and at the very end, so that there is nothing to be kept over it. */
-PyObject *awaitable_with_origin(Awaitable *aw);
 
 /* What an awaitable's type has, also that of a claim: */
 PyObject *awaitable_send(PyObject *, PyObject *);

@@ -1,4 +1,5 @@
-/* py_chan.c: a channel's shared part and what all its endpoints have: opening, inspecting, closing.
+/* py_chan.c: a channel's shared part: opening it, who may use it, what closing an endpoint does to it, and the
+ * collector.
  *
  * Chan is a garbage-collected object of its own, hidden from Python: it owns the ring's memory, the values
  * in it and the awaitables that wait in its lines.  Endpoints refer to it; it never refers to them.
@@ -60,7 +61,7 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     return c;
 }
 
-static Endpoint *endpoint_new(Chan *c, int side)
+Endpoint *endpoint_new(Chan *c, int side)
 {
     PyTypeObject *type = c->st->endpoint_type[c->kind][side];
     Endpoint *ep = (Endpoint *)core_new(type);
@@ -118,20 +119,9 @@ PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n)
     return pair;
 }
 
-PyObject *endpoint_clone(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    Endpoint *ep = (Endpoint *)self;
-    PyObject *twin = NULL;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    if (endpoint_check(ep) == STEP_READY)
-        twin = (PyObject *)endpoint_new(ep->chan, ep->side);
-    Py_END_CRITICAL_SECTION();
-    return twin;
-}
+/* ---- using ------------------------------------------------------------------------------------------ */
 
-/* ---- inspecting ------------------------------------------------------------------------------------- */
-
-static bool off_thread(Chan *c)
+bool chan_off_thread(Chan *c)
 {
     if (c->thread == 0 || c->thread == PyThread_get_thread_ident())
         return false;
@@ -146,88 +136,12 @@ step endpoint_check(Endpoint *ep)
         core_raise(ep->chan->st, E_ENDPOINT_CLOSED, NULL, "this %s is closed", ep->side == TX ? "sender" : "receiver");
         return STEP_ERROR;
     }
-    return off_thread(ep->chan) ? STEP_ERROR : STEP_READY;
-}
-
-PyObject *endpoint_is_closed(PyObject *self, void *Py_UNUSED(ignored))
-{
-    bool closed;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    closed = ((Endpoint *)self)->closed;
-    Py_END_CRITICAL_SECTION();
-    return PyBool_FromLong(closed);
-}
-
-PyObject *endpoint_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
-{
-    Endpoint *ep = (Endpoint *)self;
-    return PyBool_FromLong(nc_gate_over_seen(&ep->chan->gate[ep->side]));
-}
-
-PyObject *endpoint_capacity(PyObject *self, void *Py_UNUSED(ignored))
-{
-    return PyLong_FromUnsignedLongLong(nc_chan_capacity(((Endpoint *)self)->chan->block));
-}
-
-Py_ssize_t endpoint_length(PyObject *self) { return (Py_ssize_t)nc_chan_used(((Endpoint *)self)->chan->block); }
-
-int endpoint_bool(PyObject *Py_UNUSED(self)) { return 1; }
-
-PyMemberDef endpoint_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Endpoint, weakrefs), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    Chan *c = ((Endpoint *)self)->chan;
-    unsigned waiting[SIDES];
-    uint64_t discarded = 0;
-    for (int side = 0; side < SIDES; side++) {
-        nc_gate_enter(&c->gate[side], core_generation());
-        waiting[side] = nc_gate_crowd(&c->gate[side]) / NC_HEAD;
-        if (side == RX)
-            discarded = c->block->discarded;
-        nc_gate_exit(&c->gate[side]);
-    }
-    uint64_t head, tail; /* relaxed: a snapshot of counters that promise nothing about one another */
-    if (c->log != NULL) {
-        head = atomic_load_explicit(&c->log->head, memory_order_relaxed);
-        tail = atomic_load_explicit(&c->log->tail, memory_order_relaxed);
-    } else {
-        head = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->head, memory_order_relaxed));
-        tail = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->tail, memory_order_relaxed));
-    }
-    return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)nc_chan_capacity(c->block),
-                                 (unsigned long long)nc_chan_used(c->block),
-                                 atomic_load_explicit(&c->block->open[TX], memory_order_relaxed),
-                                 atomic_load_explicit(&c->block->open[RX], memory_order_relaxed), waiting[TX],
-                                 waiting[RX], (unsigned long long)tail, (unsigned long long)(head - discarded));
-}
-
-PyObject *endpoint_same_channel(PyObject *self, PyObject *other)
-{
-    core_state *st = ((Endpoint *)self)->chan->st;
-    for (int i = 0; i < KINDS * SIDES; i++)
-        if (Py_TYPE(other) == st->endpoint_type[i / SIDES][i % SIDES])
-            return PyBool_FromLong(((Endpoint *)self)->chan == ((Endpoint *)other)->chan);
-    PyErr_Format(PyExc_TypeError, "same_channel() takes a Sender or a Receiver, not %.200s", Py_TYPE(other)->tp_name);
-    return NULL;
-}
-
-PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
-{
-    PyErr_Format(PyExc_TypeError,
-                 "cannot copy or pickle '%.200s': a copy would not be connected.  Pass the endpoint itself to the "
-                 "other task or thread%s; between processes use multiprocessing",
-                 Py_TYPE(self)->tp_name, PyObject_HasAttrString(self, "clone") ? ", or a clone()" : "");
-    return NULL;
+    return chan_off_thread(ep->chan) ? STEP_ERROR : STEP_READY;
 }
 
 /* ---- closing ---------------------------------------------------------------------------------------- */
 
-/* Holding the endpoint, or with the last reference to it. */
-static void endpoint_close_held(Endpoint *ep, nc_box **kicks)
+void endpoint_close_held(Endpoint *ep, nc_box **kicks)
 {
     Chan *c = ep->chan;
     if (ep->closed)
@@ -238,100 +152,7 @@ static void endpoint_close_held(Endpoint *ep, nc_box **kicks)
         endpoint_leave(ep, kicks);
 }
 
-static void endpoint_close_now(Endpoint *ep)
-{
-    Chan *c = ep->chan;
-    nc_box *kicks = NULL;
-    Py_BEGIN_CRITICAL_SECTION(ep);
-    endpoint_close_held(ep, &kicks);
-    Py_END_CRITICAL_SECTION();
-    line_reap(c, 1 - ep->side, &kicks);
-    line_deliver(c, kicks);
-}
-
-PyObject *endpoint_close(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (off_thread(((Endpoint *)self)->chan))
-        return NULL;
-    endpoint_close_now((Endpoint *)self);
-    Py_RETURN_NONE;
-}
-
-PyObject *endpoint_enter(PyObject *self, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(self); }
-
-PyObject *endpoint_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(n))
-{
-    return endpoint_close(self, NULL);
-}
-
-static step aenter_look(Call *call, bool Py_UNUSED(called), PyObject **out, nc_box **Py_UNUSED(kicks))
-{
-    *out = Py_NewRef(call->ep);
-    return STEP_READY;
-}
-
-static step aexit_look(Call *call, bool Py_UNUSED(called), PyObject **Py_UNUSED(out), nc_box **kicks)
-{
-    if (off_thread(call->ep->chan))
-        return STEP_ERROR;
-    endpoint_close_held(call->ep, kicks);
-    return STEP_READY;
-}
-
-static const call_op aenter_op = {.name = "__aenter__", .qualname = "Channel.__aenter__", .look = aenter_look};
-static const call_op aexit_op = {.name = "__aexit__", .qualname = "Channel.__aexit__", .look = aexit_look};
-
-PyObject *endpoint_aenter(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return wait_new(&(Call){.op = &aenter_op, .ep = (Endpoint *)Py_NewRef(self)}, -1);
-}
-
-PyObject *endpoint_aexit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(n))
-{
-    return wait_new(&(Call){.op = &aexit_op, .ep = (Endpoint *)Py_NewRef(self)}, -1);
-}
-
 /* ---- garbage ---------------------------------------------------------------------------------------- */
-
-int endpoint_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((Endpoint *)self)->chan);
-    return 0;
-}
-
-/* Closing is all there is to clear: the cycle, if any, goes through the channel's values or lines. */
-int endpoint_clear(PyObject *self)
-{
-    if (((Endpoint *)self)->chan != NULL)
-        endpoint_close_now((Endpoint *)self);
-    return 0;
-}
-
-void endpoint_dealloc(PyObject *self)
-{
-    Endpoint *ep = (Endpoint *)self;
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, endpoint_dealloc) /* a channel may hold an endpoint that holds a channel that ... */
-    if (ep->weakrefs != NULL)
-        PyObject_ClearWeakRefs(self);
-    Chan *c = ep->chan;
-    if (c != NULL) {
-        nc_box *kicks = NULL;
-        endpoint_close_held(ep, &kicks);
-        line_reap(c, 1 - ep->side, &kicks);
-        line_deliver(c, kicks);
-        if (ep->lent != NULL)
-            lease_unref(ep->lent);
-        if (ep->birth != NULL)
-            birth_forget(c, ep->birth);
-    }
-    type->tp_free(self);
-    Py_XDECREF(c);
-    Py_DECREF(type);
-    Py_TRASHCAN_END
-}
 
 static int chan_traverse(PyObject *self, visitproc visit, void *arg)
 {

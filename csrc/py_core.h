@@ -470,6 +470,12 @@ static inline nc_way chan_way(const Chan *c)
 }
 /* After something was published: does anybody on the other side want to know? */
 static inline void tell(Chan *c, int side, nc_box **kicks);
+/* A new endpoint of a channel. */
+Endpoint *endpoint_new(Chan *c, int side);
+/* Close it, holding the endpoint or with the last reference to it.  Whom it calls is chained to `kicks`. */
+void endpoint_close_held(Endpoint *ep, nc_box **kicks);
+/* Does the channel belong to another thread?  Then WrongThread is set. */
+bool chan_off_thread(Chan *c);
 /* Can the endpoint be used at all?  STEP_READY, or STEP_ERROR with an exception set. */
 step endpoint_check(Endpoint *ep);
 

@@ -7,61 +7,7 @@
 
 #include <frameobject.h>
 
-/* ---- where it was made ------------------------------------------------------------------------------ */
-
-/* Where the running code is: ((file, line, function), ...), innermost first, as deep as the thread asks for; a new
- * reference, or NULL with an exception set. */
-static PyObject *origin_here(int depth)
-{
-    PyFrameObject *frame = PyEval_GetFrame();
-    PyObject *list = PyList_New(0);
-    Py_XINCREF(frame);
-    while (frame != NULL && list != NULL && PyList_GET_SIZE(list) < depth) {
-        PyCodeObject *code = PyFrame_GetCode(frame);
-        PyObject *place = Py_BuildValue("(OiO)", code->co_filename, PyFrame_GetLineNumber(frame), code->co_name);
-        if (place == NULL || PyList_Append(list, place) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(place);
-        Py_DECREF(code);
-        Py_SETREF(frame, PyFrame_GetBack(frame));
-    }
-    Py_XDECREF(frame);
-    PyObject *origin = list != NULL ? PyList_AsTuple(list) : NULL;
-    Py_XDECREF(list);
-    return origin;
-}
-
-int origin_depth(core_state *st)
-{
-#if PY_VERSION_HEX >= 0x030D0000
-    (void)st;
-    return PyThreadState_GetUnchecked()->coroutine_origin_tracking_depth;
-#else
-    const PyThreadState *now = st->tstate != NULL ? *st->tstate : _PyThreadState_UncheckedGet();
-    return now->coroutine_origin_tracking_depth;
-#endif
-}
-
-PyObject *awaitable_with_origin(Awaitable *aw)
-{
-    int depth = origin_depth(aw->st);
-    if (depth <= 0)
-        return (PyObject *)aw;
-    aw->worn = true;
-    aw->origin = origin_here(depth);
-    if (aw->origin != NULL)
-        return (PyObject *)aw;
-    aw->state = DONE; /* it was never handed out */
-    Py_DECREF(aw);
-    return NULL;
-}
-
 /* ---- its methods ------------------------------------------------------------------------------------ */
-
-void awaitable_raise_reused(Awaitable *aw)
-{
-    PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", aw->call.op->qualname);
-}
 
 PyObject *awaitable_send(PyObject *self, PyObject *arg)
 {
@@ -230,72 +176,6 @@ static PyObject *awaitable_cr_origin(PyObject *self, void *Py_UNUSED(ignored))
 {
     PyObject *origin = ((Awaitable *)self)->origin; /* from the start */
     return Py_NewRef(origin != NULL ? origin : Py_None);
-}
-
-/* ---- its life --------------------------------------------------------------------------------------- */
-
-int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    Awaitable *aw = (Awaitable *)self;
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(aw->call.ep);
-    Py_VISIT(aw->call.value);
-    Py_VISIT(aw->call.entered);
-    Py_VISIT(aw->call.source);
-    Py_VISIT(aw->call.failure);
-    Py_VISIT(aw->future);
-    Py_VISIT(aw->timer);
-    if (aw->sleeper != NULL) {
-        Py_VISIT(aw->sleeper->chan);
-        if (nc_waiter_state_of(&aw->sleeper->waiter) == NC_OUTSIDE) /* else its future is the line's to visit */
-            Py_VISIT(atomic_load_explicit(&aw->sleeper->future, memory_order_relaxed));
-    }
-    return 0;
-}
-
-/* Unreachable: leave the line, which breaks the cycle through it.  The timer, if any, is garbage as well. */
-int awaitable_clear(PyObject *self)
-{
-    Awaitable *aw = (Awaitable *)self;
-    Endpoint *ep = awaitable_endpoint(aw);
-    nc_box *kicks = NULL;
-    Py_CLEAR(aw->call.entered);
-    if (ep == NULL)
-        return 0;
-    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
-    awaitable_end(aw, &kicks);
-    Py_END_CRITICAL_SECTION2();
-    Py_CLEAR(aw->timer);
-    awaitable_release(aw);
-    line_deliver_any(ep->chan, kicks);
-    Py_DECREF(ep);
-    return 0;
-}
-
-/* Warn as of a coroutine: a forgotten `await` is a message that is not sent. */
-void awaitable_finalize(PyObject *self)
-{
-    Awaitable *aw = (Awaitable *)self;
-    PyObject *type, *value, *traceback, *name, *done = NULL;
-    aw->worn = true; /* the collector may have come here first */
-    if (aw->state != CREATED)
-        return;
-    PyErr_Fetch(&type, &value, &traceback);
-    name = PyUnicode_FromString("warnings");
-    PyObject *warnings = name != NULL ? PyImport_GetModule(name) : NULL; /* not while the interpreter goes down */
-    if (warnings != NULL)
-        done = PyObject_CallMethod(warnings, "_warn_unawaited_coroutine", "O", self);
-    if (done == NULL && (warnings == NULL || PyErr_ExceptionMatches(PyExc_AttributeError))) {
-        PyErr_Clear();
-        if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", aw->call.op->qualname) == 0)
-            done = Py_NewRef(Py_None);
-    }
-    if (done == NULL)
-        core_report_error(self);
-    Py_XDECREF(done);
-    Py_XDECREF(warnings);
-    Py_XDECREF(name);
-    PyErr_Restore(type, value, traceback);
 }
 
 /* ---- the types -------------------------------------------------------------------------------------- */

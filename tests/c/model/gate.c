@@ -617,17 +617,22 @@ static void try_after_close(int id)
     CHECK(step == CHAN_DONE);
 }
 
+static uint32_t written[2];
+
 static void setup_two_senders(void)
 {
     start(true);
+    written[0] = written[1] = 0;
     set(&ch.in.open[TX], 2);
 }
 
+/* Who sees the end sees all that each of them did before it left, in the channel and out of it. */
 static void two_close_against_recv(int id)
 {
     uint32_t *got;
     if (id <= 2) {
         CHECK(send(id - 1, id, 0) == CHAN_DONE);
+        written[id - 1] = 1;
         chan_close_sender(&ch);
         return;
     }
@@ -639,6 +644,7 @@ static void two_close_against_recv(int id)
     while ((step = chan_try(&ch, RX, &value)) == CHAN_BLOCKED)
         nc_relax(&spins);
     CHECK(step == CHAN_OVER);
+    CHECK(written[0] == 1 && written[1] == 1);
 }
 
 /* Two wait to receive, one value comes, then the end: one gets the value, the other the end. */

@@ -1,0 +1,314 @@
+/* py_await_life.c: how awaitables are made, kept to be used again, seen by the collector, and freed.  What they do
+ * meanwhile is py_await.c's. */
+#include "py_await.h"
+#include "py_line.h"
+#include "py_origin.h"
+
+/* ---- spares ----------------------------------------------------------------------------------------- */
+
+/* Most awaitables live for one step, so those that ended are used again: a spare is a live object that the module's
+ * state owns, still of its type and tracked by the collector, ended and without an endpoint.  The collector may show
+ * it to a user like any other; then it is his.  Spares that gc.freeze() meets stay set aside: such a one that is then
+ * made part of a cycle and never waits is not collected, which comes to NC_SPARES of them at most. */
+#if NC_RECYCLES
+/* One that was kept, or NULL. */
+static inline Awaitable *awaitable_kept(core_state *st, bool claims)
+{
+    unsigned n = st->spare[claims].n;
+    if (n == 0 || Py_REFCNT(st->spare[claims].of[n - 1]) != 1)
+        return NULL;
+    st->spare[claims].n = n - 1;
+    return (Awaitable *)st->spare[claims].of[n - 1];
+}
+
+/* Let go of the last one kept if a user has got hold of it: it is not to be used again. */
+static inline void awaitable_give_away(core_state *st, bool claims)
+{
+    if (st->spare[claims].n > 0)
+        Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
+}
+
+/* Bring back to life what is being freed, and has ended.  False if there are enough. */
+static inline bool awaitable_keep(core_state *st, Awaitable *aw, bool claims)
+{
+    unsigned n = st->spare[claims].n;
+    if (n >= st->spares_most)
+        return false;
+    Py_SET_REFCNT((PyObject *)aw, 1);
+    st->spare[claims].of[n] = (PyObject *)aw;
+    st->spare[claims].n = n + 1;
+    return true;
+}
+#else
+static inline Awaitable *awaitable_kept(core_state *Py_UNUSED(st), bool Py_UNUSED(claims)) { return NULL; }
+
+static inline void awaitable_give_away(core_state *Py_UNUSED(st), bool Py_UNUSED(claims)) {}
+
+static inline bool awaitable_keep(core_state *Py_UNUSED(st), Awaitable *Py_UNUSED(aw), bool Py_UNUSED(claims))
+{
+    return false;
+}
+#endif
+
+/* ---- making one --------------------------------------------------------------------------------------- */
+
+static step nothing_look(Call *Py_UNUSED(call), bool Py_UNUSED(called), PyObject **Py_UNUSED(out),
+                         nc_box **Py_UNUSED(kicks))
+{
+    return STEP_READY;
+}
+
+const call_op nothing_op = {.name = "__aexit__", .qualname = "Sender.claim.__aexit__", .look = nothing_look};
+
+/* As new, but for its endpoint. */
+static void awaitable_reset(Awaitable *aw)
+{
+    aw->weakrefs = NULL;
+    aw->call = (Call){.op = &nothing_op, .least = 1, .share = 1};
+    aw->timeout = -1;
+    aw->future = aw->timer = aw->origin = NULL;
+    aw->sleeper = NULL;
+    aw->state = DONE;
+    aw->running = aw->expired = aw->requeue = aw->paused = aw->worn = false;
+}
+
+__attribute__((noinline)) static Awaitable *awaitable_make(core_state *st, PyTypeObject *type)
+{
+    Awaitable *aw = PyObject_GC_New(Awaitable, type);
+    if (aw != NULL) {
+        aw->st = st;
+        awaitable_reset(aw);
+        PyObject_GC_Track(aw);
+    }
+    return aw;
+}
+
+void wait_free_spares(core_state *st)
+{
+    Py_XDECREF(atomic_exchange_explicit(&st->stop, NULL, memory_order_relaxed)); /* the last to know it */
+    Py_CLEAR(st->pace.alive);
+    st->spares_most = 0; /* what is freed here is not kept again */
+    for (int claims = 0; claims < 2; claims++)
+        while (st->spare[claims].n > 0)
+            Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
+}
+
+int wait_traverse_spares(core_state *st, visitproc visit, void *arg)
+{
+    for (int claims = 0; claims < 2; claims++)
+        for (unsigned i = 0; i < st->spare[claims].n; i++)
+            Py_VISIT(st->spare[claims].of[i]);
+    return 0;
+}
+
+/* A new one, where none is kept or the next is a user's. */
+__attribute__((noinline)) static Awaitable *awaitable_other(core_state *st, bool claims)
+{
+    awaitable_give_away(st, claims);
+    return awaitable_make(st, claims ? st->claim_awaitable_type : st->awaitable_type);
+}
+
+/* It is made: hand it out, with its origin if that is asked for.  Takes over the reference; NULL with an exception set.
+ * Not inlined: rarely done, and at the very end, so that there is nothing to be kept over it. */
+__attribute__((noinline)) static PyObject *awaitable_with_origin(Awaitable *aw)
+{
+    int depth = origin_depth(aw->st);
+    if (depth <= 0)
+        return (PyObject *)aw;
+    aw->worn = true;
+    aw->origin = origin_here(depth);
+    if (aw->origin != NULL)
+        return (PyObject *)aw;
+    aw->state = DONE; /* it was never handed out */
+    Py_DECREF(aw);
+    return NULL;
+}
+
+/* The same, where nobody asks. */
+static inline PyObject *awaitable_new(Awaitable *aw)
+{
+    return origin_unasked(aw->st) ? (PyObject *)aw : awaitable_with_origin(aw);
+}
+
+PyObject *wait_new(const Call *call, double timeout)
+{
+    core_state *st = call->ep->chan->st;
+    Awaitable *aw = awaitable_kept(st, call->op->claims);
+    if (aw == NULL && (aw = awaitable_other(st, call->op->claims)) == NULL) {
+        Call held = *call;
+        call_clear(&held);
+        Py_DECREF(call->ep);
+        return NULL;
+    }
+    aw->call = *call;
+    aw->timeout = timeout;
+    aw->state = CREATED;
+    aw->worn = true;
+    return awaitable_new(aw);
+}
+
+/* For a call that moves one item: what a spare has already is not written. */
+static inline PyObject *awaitable_begins(Awaitable *aw, const call_op *op, Endpoint *ep)
+{
+    aw->call.op = op;
+    aw->call.ep = (Endpoint *)Py_NewRef(ep);
+    aw->state = CREATED;
+    return awaitable_new(aw);
+}
+
+static inline PyObject *awaitable_gives(Awaitable *aw, const call_op *op, Endpoint *ep, PyObject *value)
+{
+    aw->call.value = Py_NewRef(value);
+    return awaitable_begins(aw, op, ep);
+}
+
+__attribute__((noinline)) static PyObject *wait_new_give_slowly(const call_op *op, Endpoint *ep, PyObject *value)
+{
+    Awaitable *aw = awaitable_other(ep->chan->st, false);
+    return aw != NULL ? awaitable_gives(aw, op, ep, value) : NULL;
+}
+
+__attribute__((noinline)) static PyObject *wait_new_take_slowly(const call_op *op, Endpoint *ep)
+{
+    Awaitable *aw = awaitable_other(ep->chan->st, false);
+    return aw != NULL ? awaitable_begins(aw, op, ep) : NULL;
+}
+
+PyObject *wait_new_give(const call_op *op, Endpoint *ep, PyObject *value)
+{
+    Awaitable *aw = awaitable_kept(ep->chan->st, false);
+    return aw != NULL ? awaitable_gives(aw, op, ep, value) : wait_new_give_slowly(op, ep, value);
+}
+
+PyObject *wait_new_take(const call_op *op, Endpoint *ep)
+{
+    Awaitable *aw = awaitable_kept(ep->chan->st, false);
+    return aw != NULL ? awaitable_begins(aw, op, ep) : wait_new_take_slowly(op, ep);
+}
+
+PyObject *wait_within(PyObject *awaitable, double timeout)
+{
+    Awaitable *aw = (Awaitable *)awaitable;
+    if (aw != NULL)
+        aw->timeout = timeout;
+    return awaitable;
+}
+
+/* ---- the collector ------------------------------------------------------------------------------------ */
+
+int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Awaitable *aw = (Awaitable *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(aw->call.ep);
+    Py_VISIT(aw->call.value);
+    Py_VISIT(aw->call.entered);
+    Py_VISIT(aw->call.source);
+    Py_VISIT(aw->call.failure);
+    Py_VISIT(aw->future);
+    Py_VISIT(aw->timer);
+    if (aw->sleeper != NULL) {
+        Py_VISIT(aw->sleeper->chan);
+        if (nc_waiter_state_of(&aw->sleeper->waiter) == NC_OUTSIDE) /* else its future is the line's to visit */
+            Py_VISIT(atomic_load_explicit(&aw->sleeper->future, memory_order_relaxed));
+    }
+    return 0;
+}
+
+/* Unreachable: leave the line, which breaks the cycle through it.  The timer, if any, is garbage as well. */
+int awaitable_clear(PyObject *self)
+{
+    Awaitable *aw = (Awaitable *)self;
+    Endpoint *ep = awaitable_endpoint(aw);
+    nc_box *kicks = NULL;
+    Py_CLEAR(aw->call.entered);
+    if (ep == NULL)
+        return 0;
+    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
+    awaitable_end(aw, &kicks);
+    Py_END_CRITICAL_SECTION2();
+    Py_CLEAR(aw->timer);
+    awaitable_release(aw);
+    line_deliver_any(ep->chan, kicks);
+    Py_DECREF(ep);
+    return 0;
+}
+
+/* Warn as of a coroutine: a forgotten `await` is a message that is not sent. */
+void awaitable_finalize(PyObject *self)
+{
+    Awaitable *aw = (Awaitable *)self;
+    PyObject *type, *value, *traceback, *name, *done = NULL;
+    aw->worn = true; /* the collector may have come here first */
+    if (aw->state != CREATED)
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    name = PyUnicode_FromString("warnings");
+    PyObject *warnings = name != NULL ? PyImport_GetModule(name) : NULL; /* not while the interpreter goes down */
+    if (warnings != NULL)
+        done = PyObject_CallMethod(warnings, "_warn_unawaited_coroutine", "O", self);
+    if (done == NULL && (warnings == NULL || PyErr_ExceptionMatches(PyExc_AttributeError))) {
+        PyErr_Clear();
+        if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", aw->call.op->qualname) == 0)
+            done = Py_NewRef(Py_None);
+    }
+    if (done == NULL)
+        core_report_error(self);
+    Py_XDECREF(done);
+    Py_XDECREF(warnings);
+    Py_XDECREF(name);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* ---- freeing ------------------------------------------------------------------------------------------ */
+
+/* Dropped while it waits: as if it had been closed. */
+static void awaitable_drop_sleeper(Awaitable *aw)
+{
+    nc_box *kicks = NULL;
+    Py_BEGIN_CRITICAL_SECTION(aw->call.ep);
+    awaitable_end(aw, &kicks);
+    Py_END_CRITICAL_SECTION();
+    line_deliver_any(aw->call.ep->chan, kicks);
+}
+
+__attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
+{
+    Awaitable *aw = (Awaitable *)self;
+    PyTypeObject *type = Py_TYPE(aw);
+    if (aw->state == CREATED && PyObject_CallFinalizerFromDealloc(self) < 0)
+        return; /* whoever hears of the warning may keep it */
+    PyObject_GC_UnTrack(aw);
+    Py_TRASHCAN_BEGIN(self,
+                      awaitable_dealloc) /* what is to be sent may be such a call, of which the value may be ... */
+    if (aw->weakrefs != NULL)
+        PyObject_ClearWeakRefs(self);
+    if (aw->sleeper != NULL)
+        awaitable_drop_sleeper(aw);
+    Endpoint *ep = aw->call.ep;
+    Py_XDECREF(aw->future);
+    Py_XDECREF(aw->timer);
+    Py_XDECREF(aw->origin);
+    Py_XDECREF(aw->call.entered);
+    call_clear(&aw->call);
+    /* one that had its finaliser run is not used again: it would not have it run once more */
+    if (!PyObject_GC_IsFinalized(self) && awaitable_keep(aw->st, aw, type == aw->st->claim_awaitable_type)) {
+        awaitable_reset(aw);
+        PyObject_GC_Track(aw);
+    } else {
+        PyObject_GC_Del(aw);
+        Py_DECREF(type);
+    }
+    Py_XDECREF(ep); /* may be the last, and take the module along */
+    Py_TRASHCAN_END
+}
+
+void awaitable_dealloc(PyObject *self)
+{
+    Awaitable *aw = (Awaitable *)self;
+    bool plain = !aw->worn && aw->call.ep == NULL && aw->weakrefs == NULL; /* then it has ended, and holds nothing */
+    if (plain && awaitable_keep(aw->st, aw, false))
+        aw->timeout = -1;
+    else
+        awaitable_dealloc_slowly(self);
+}
