@@ -5,7 +5,9 @@
  * The wake fd is opened when somebody off the loop first has to wake it; until then, and on loops without
  * add_reader, call_soon_threadsafe does it.
  */
+#include "py_future.h"
 #include "py_loop.h"
+#include "py_module.h"
 #include "py_running.h"
 #include "py_wake_fd.h"
 

@@ -3,7 +3,8 @@
 #ifndef PY_AWAIT_H
 #define PY_AWAIT_H
 
-#include "py_core.h"
+#include "py_call.h"
+#include "py_wake.h"
 
 enum { CREATED, PAUSED, BEGUN, PARKED, DONE };
 enum { STEP_SLEEP = STEP_BUSY + 1, STEP_PREPARE, STEP_MORE, STEP_PAUSE };
@@ -46,6 +47,19 @@ void raise_stop_iteration(PyObject *value);
 void awaitable_raise_reused(Awaitable *aw);
 
 /* ---- py_coroutine.c --------------------------------------------------------------------------------- */
+
+/* ---- py_await_life.c -------------------------------------------------------------------------------- */
+
+/* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
+ * references, also when it fails. */
+PyObject *wait_new(const Call *call, double timeout);
+/* The same for one item, sent or received; they take references of their own, and wait as long as it takes. */
+PyObject *wait_new_give(const call_op *op, Endpoint *ep, PyObject *value);
+PyObject *wait_new_take(const call_op *op, Endpoint *ep);
+/* Give a new one its timeout in seconds (< 0: none).  Passes it, or NULL, on. */
+PyObject *wait_within(PyObject *awaitable, double timeout);
+void wait_free_spares(core_state *st);
+int wait_traverse_spares(core_state *st, visitproc visit, void *arg);
 
 /* What an awaitable's type has, also that of a claim: */
 PyObject *awaitable_send(PyObject *, PyObject *);

@@ -2,7 +2,10 @@
  *
  * What differs is in the payload_kind of the channel.  Senders first, receivers second.
  */
-#include "py_line.h"
+#include "py_await.h"
+#include "py_claim.h"
+#include "py_endpoint.h"
+#include "py_park.h"
 
 /* ---- senders ---------------------------------------------------------------------------------------- */
 
@@ -10,7 +13,8 @@
 static PyObject *snapshot(Chan *c, PyObject *sequence)
 {
     PyObject *list = PySequence_List(sequence);
-    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
+    bool as_it_is = c->payload->checked == NULL;
+    for (Py_ssize_t i = 0; !as_it_is && list != NULL && i < PyList_GET_SIZE(list); i++) {
         PyObject *member = call_member(c, Py_NewRef(PyList_GET_ITEM(list, i)));
         if (member == NULL)
             Py_CLEAR(list);

@@ -3,6 +3,7 @@
  *
  * What differs is in the payload_kind of the channel: how a batch to be sent is held, and the looks.
  */
+#include "py_call.h"
 #include "py_line.h"
 
 uint64_t call_share(Chan *c, uint64_t n)

@@ -4,7 +4,10 @@
  * Chan is a garbage-collected object of its own, hidden from Python: it owns the ring's memory, the values
  * in it and the awaitables that wait in its lines.  Endpoints refer to it; it never refers to them.
  */
+#include "py_chan.h"
+#include "py_ends.h"
 #include "py_line.h"
+#include "py_module.h"
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
 
@@ -207,7 +210,7 @@ static PyType_Slot chan_slots[] = {
 static PyType_Spec chan_spec = {
     .name = "nexus_channels._core.Chan",
     .basicsize = sizeof(Chan),
-    .flags = ENDPOINT_FLAGS,
+    .flags = CORE_TYPE_FLAGS,
     .slots = chan_slots,
 };
 

@@ -16,9 +16,11 @@
  * A claim that has ended lets go of its endpoint, so keeping it does not hold the channel open.
  */
 #include "py_claim.h"
-#include "py_doc.h"
 #include "py_bytes.h"
+#include "py_doc.h"
+#include "py_ends.h"
 #include "py_line.h"
+#include "py_module.h"
 
 struct Claim {
     PyObject_HEAD
@@ -696,7 +698,7 @@ static PyType_Slot read_claim_slots[] = {
     {Py_tp_methods, read_claim_methods}, {Py_tp_doc, (void *)read_claim_doc}, CLAIM_SLOTS, {0, NULL}};
 
 #define CLAIM_SPEC(cls, its_slots) \
-    {.name = "nexus_channels._core." cls, .basicsize = sizeof(Claim), .flags = ENDPOINT_FLAGS, .slots = its_slots}
+    {.name = "nexus_channels._core." cls, .basicsize = sizeof(Claim), .flags = CORE_TYPE_FLAGS, .slots = its_slots}
 static PyType_Spec specs[SIDES] = {CLAIM_SPEC("WriteClaim", write_claim_slots),
                                    CLAIM_SPEC("ReadClaim", read_claim_slots)};
 

@@ -2,7 +2,7 @@
 #ifndef NC_PY_CLAIM_H
 #define NC_PY_CLAIM_H
 
-#include "py_core.h"
+#include "py_call.h"
 
 typedef struct Claim Claim;
 
@@ -40,6 +40,8 @@ PyObject *claim_enter(PyObject *self, PyObject *);
  * left alone.  False with an exception set. */
 bool claim_leave(Claim *claim, bool failed);
 
+/* May a call on the endpoint begin: is it not lent?  False with BusyError set. */
+bool endpoint_idle(Endpoint *ep);
 /* Is the endpoint lent, to a claim or to a native end?  Holding it. */
 bool claim_lent(Endpoint *ep);
 /* Then: STEP_BUSY for who is patient and may wait for it, else STEP_ERROR with BusyError set. */
@@ -56,5 +58,7 @@ typedef struct ClaimIterator {
     Endpoint *ep;                 /* strong, NULL once it has come to its end; in the iterator's critical section */
     Claim *last;                  /* strong; in the endpoint's critical section */
 } ClaimIterator;
+
+void claim_free_spares(core_state *st);
 
 #endif

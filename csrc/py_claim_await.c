@@ -4,6 +4,9 @@
 #include "py_await.h"
 #include "py_claim.h"
 #include "py_line.h"
+#include "py_log.h"
+#include "py_module.h"
+#include "py_park.h"
 
 /* ---- async with tx.claim(n) as view ----------------------------------------------------------------- */
 
@@ -237,7 +240,7 @@ static PyType_Slot iterator_slots[] = {{Py_tp_dealloc, iterator_dealloc}, {Py_tp
 
 static PyType_Spec iterator_spec = {.name = "nexus_channels._core.ClaimIterator",
                                     .basicsize = sizeof(ClaimIterator),
-                                    .flags = ENDPOINT_FLAGS,
+                                    .flags = CORE_TYPE_FLAGS,
                                     .slots = iterator_slots};
 
 int claim_await_add_types(PyObject *module, core_state *st)

@@ -1,7 +1,4 @@
-/* py_core.h: what the py_*.c files share: the module's state, channels, endpoints and calls.
- *
- * A message on its way: Sender method (py_ring.c, py_log.c; of a batch py_call.c) -> Call -> its look -> nc_ring.h or
- * nc_log.h; what has to wait goes through py_await.c and py_park.c, which know calls only by their `look`.
+/* py_core.h: what all py_*.c files stand on: the module's state, errors, arguments, and a few words for CPython.
  *
  * Locks, outermost first: the critical section of an awaitable and of its endpoint (free-threaded builds;
  * elsewhere the GIL is both), then a gate's lock.  No Python code runs and nothing is released while a
@@ -31,12 +28,21 @@
 #define NC_FREE_THREADED 0
 #endif
 
-/* What chan_way() gives, for the shortest ways. */
+/* What core_way() gives, for the shortest ways. */
 #define NC_PUBLISH (NC_FREE_THREADED ? memory_order_seq_cst : memory_order_release)
 #define NC_GLANCE (NC_FREE_THREADED ? memory_order_seq_cst : memory_order_relaxed)
 
 enum { TX = NC_TX, RX = NC_RX, SIDES = NC_SIDES };
 typedef enum { LOCAL, SPSC, MPSC, SPSC_BYTES, MPSC_BYTES, KINDS } chan_kind;
+
+/* How the sides of a channel of objects meet.  Objects are only moved with the GIL held.  Where there is one, it orders
+ * both sides, and all producers.  Where there is none one producer, too, takes the way of many: the consumer can then
+ * do without the tail (pop_one_claimed_sc).  Of `local` one thread has both sides. */
+static inline nc_way core_way(chan_kind kind)
+{
+    bool many = NC_FREE_THREADED && kind != LOCAL;
+    return (nc_way){.many = many, .publish = many ? memory_order_seq_cst : memory_order_release, .glance = NC_GLANCE};
+}
 
 /* Where references are traced, or threads run at once, an object that ended is freed. */
 #if NC_FREE_THREADED || defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
@@ -273,311 +279,19 @@ static inline uint32_t core_generation(void)
     return atomic_load_explicit(&core_forks, memory_order_relaxed); /* the only thread after a fork */
 }
 
-/* ---- channels and endpoints ------------------------------------------------------------------------ */
+/* ---- small things ----------------------------------------------------------------------------------- */
 
-/* The part of a channel that is no Python object, its block: one allocation, with gates and ring behind it.  Native
- * code may hold on to it when all else is gone; whoever drops the last reference frees it, with or without a GIL. */
-static inline void block_unref(nc_chan *block)
-{
-    if (!nc_chan_unref(block))
-        return;
-    nc_chan_destroy(block);
-    PyMem_RawFree(block->memory);
-}
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
-/* What somebody outside of Python has been lent, a native end: freed by whoever drops the last reference, with or
- * without a GIL. */
-typedef struct lease {
-    _Atomic uint32_t refs;
-    nc_end life;                  /* who may touch it, and whether what was lent is given back */
-    void (*drop)(struct lease *); /* free it */
-} lease;
-
-static inline void lease_ref(lease *l)
-{
-    atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed); /* the caller holds one already */
-}
-
-static inline void lease_unref(lease *l)
-{
-    if (atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) == 1) /* B1 -> B1 */
-        l->drop(l);
-}
-
-typedef struct birth birth;
-
-typedef struct Chan {
-    PyObject_HEAD
-    PyObject *module;             /* keeps `st` alive, whatever the collector clears first */
-    core_state *st;
-    nc_chan *block;               /* a reference; the next three are copies of its pointers, for the shortest way */
-    nc_ring *ring;
-    nc_log *log;
-    nc_gate *gate;
-    const struct payload_kind *payload;
-    _Atomic unsigned rivals[SIDES]; /* see count_rivals(); written under the gate's lock or as a hint, relaxed */
-    birth *births;                /* of its ends, made in debug mode; in the channel's critical section */
-    chan_kind kind;
-    unsigned long thread;         /* LOCAL: the one thread it belongs to; else 0 */
-} Chan;
-
-typedef struct Endpoint {
-    PyObject_HEAD
-    Chan *chan;                   /* until the endpoint is freed */
-    PyObject *weakrefs;
-    uint8_t side;
-    bool closed;                  /* by its user or by its end; this and the next two in its critical section */
-    bool deferred;                /* somebody in line may wait for `claim` to end */
-    struct Claim *claim;          /* the open claim that has borrowed it; borrowed: the claim refers to it */
-    lease *lent;                  /* the native end that has, a reference; maybe given back: ask endpoint_leased() */
-    birth *birth;                 /* where it was made, in debug mode; else NULL */
-    _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
-} Endpoint;
-
-/* Has a native end still borrowed the endpoint, whose `lent` is set?  Else it is given back.  Holding the endpoint. */
-static inline bool endpoint_leased(Endpoint *ep)
-{
-    if (!nc_end_has_left(&ep->lent->life))
-        return true;
-    lease_unref(ep->lent);
-    ep->lent = NULL;
-    return false;
-}
-
-/* ---- calls: one send or receive, however it waits --------------------------------------------------- */
-
-typedef enum {
-    STEP_READY = NC_DONE, /* the result is in *out (NULL stands for None) */
-    STEP_ERROR = NC_DISCONNECTED, /* for this reason or another: an exception is set; nothing was sent or taken */
-    STEP_BLOCKED = NC_BLOCKED, /* not now */
-    STEP_PARTIAL, /* some of a batch went; not the rest now */
-    STEP_BUSY, /* it is this call's turn, but a claim holds the endpoint */
-} step;
-
-typedef struct Call {
-    const struct call_op *op;
-    Endpoint *ep; /* strong, unless the call lives on the stack of a method of ep */
-    PyObject *value; /* what to send: one value, or a list; strong, NULL once it is in the ring */
-    Py_ssize_t n; /* recv_many: at most; send_many: how many went; claim: bytes */
-    uint64_t least, share; /* for the waiter: needs, and will take at most */
-    PyObject *entered; /* async with tx.claim(n): the claim, from its start to its end; strong */
-    bool late; /* it has begun to wait: a lent endpoint is waited for, too */
-    PyObject *source; /* send_many: the iterator that `value` is filled from; strong, NULL once it ended */
-    PyObject *failure; /* what `source` ended with: to be raised when all that came before is sent; strong */
-} Call;
-
-typedef struct call_op {
-    const char *name, *qualname;
-    /* Try once, holding the endpoint.  `called`: it is this call's turn; else it must go behind those who
-     * wait.  Whom it made room for, or gave something to, is chained to `kicks`. */
-    step (*look)(Call *, bool called, PyObject **out, nc_box **kicks);
-    /* Raise what this call raises when its time is up. */
-    void (*timed_out)(Call *);
-    bool claims; /* the awaitable is to be a ClaimAwaitable */
-    bool paced; /* it counts when a task holds its loop by what is ready, and may have to yield */
-    /* With a GIL, where most calls end: the result of a look that nobody has to be told of, a new reference; or NULL
-     * without an exception, and the look is still to come.  Of bytes, the caller tells a native thread that has come to
-     * want to know meanwhile.  NULL where there is no such short way. */
-    PyObject *(*at_once)(Call *);
-} call_op;
-
-/* What objects and bytes do differently in a batch; the rest is py_call.c's. */
-enum { AWAITED, BLOCKING, FORMS };
-typedef struct payload_kind {
-    PyObject *(*checked)(Chan *, PyObject *value); /* what is put into a batch for it, a new reference; NULL: itself */
-    PyObject *(*as_passed)(PyObject *); /* what a member of a batch was passed as, borrowed; NULL: itself */
-    uint64_t (*room_for)(PyObject *); /* what a member of a batch takes in the ring; NULL: 1 */
-    uint64_t least; /* what a member takes at least */
-    call_op send_many[FORMS], recv_many[FORMS];
-} payload_kind;
-#define SEND_MANY_OPS(its_look)                   \
-    {                                             \
-        {.name = "send_many",                     \
-         .qualname = "Sender.send_many",          \
-         .look = its_look,                        \
-         .timed_out = call_send_many_timed_out,   \
-         .paced = true},                          \
-        {.name = "send_many_blocking",            \
-         .qualname = "Sender.send_many_blocking", \
-         .look = its_look,                        \
-         .timed_out = call_send_many_timed_out},  \
-    }
-#define RECV_MANY_OPS(its_look)                     \
-    {                                               \
-        {.name = "recv_many",                       \
-         .qualname = "Receiver.recv_many",          \
-         .look = its_look,                          \
-         .timed_out = call_recv_timed_out,          \
-         .paced = true},                            \
-        {.name = "recv_many_blocking",              \
-         .qualname = "Receiver.recv_many_blocking", \
-         .look = its_look,                          \
-         .timed_out = call_recv_timed_out},         \
-    }
-
-/* py_inside.c */
-PyThreadState *const *inside_tstate(void);
-
-/* py_call.c */
-/* Something was published, or given back, the plain way, and the flag says that somebody wants to know.  Hands the
- * result on. */
-PyObject *call_tell(Endpoint *ep, int side, PyObject *result);
-/* Raise errors[which] with the list of what was not sent of a batch, as it was passed. */
-void call_raise_unsent(Call *call, int which, const char *why);
-void call_send_many_timed_out(Call *call);
-/* All that was taken from call->source is sent: take up to `most` more, as far as there is room, or one.  1: there is
- * something to send; 0: that was all; -1 with an exception set.  Runs Python code. */
-int call_refill(Call *call, Py_ssize_t most);
-enum { CALL_BATCH = 64 }; /* so many at once, where no loop has to go on meanwhile */
-/* Let go of what the call holds, but for its endpoint. */
-void call_clear(Call *call);
-/* Is there more in its source than was taken from it, or has the source failed? */
-static inline bool call_has_more(const Call *call) { return call->source != NULL || call->failure != NULL; }
-/* The call has failed with the current exception: what its source has ended with becomes that one's context. */
-void call_chain_failure(Call *call);
-/* The end of the stream as an error, unless another is set. */
-void call_raise_end(Call *call);
-void call_recv_timed_out(Call *call);
-/* What a waiter of a batch of n takes at most, in items, or in bytes: those in line wait for the first message of a
- * batch, its look then says for how much. */
-uint64_t call_share(Chan *c, uint64_t n);
-/* What a member of a batch is put in for, a new reference or NULL with an exception set.  Steals what was passed. */
-PyObject *call_member(Chan *c, PyObject *passed);
-
-/* py_batch.c */
-PyObject *endpoint_send_many(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
-PyObject *endpoint_send_many_blocking(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
-PyObject *endpoint_try_send_many(PyObject *, PyObject *);
-PyObject *endpoint_recv_many(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
-PyObject *endpoint_recv_many_blocking(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
-PyObject *endpoint_try_recv_many(PyObject *, PyObject *);
-
-/* py_chan.c */
-int chan_add_types(PyObject *module, core_state *st);
-PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
-/* The receiver of a channel of bytes of its own, for a call that has no endpoint any more; a new reference. */
-Endpoint *chan_lone_receiver(PyObject *module);
-/* A new object of a type whose last reference may be dropped by any thread, with an effect that somebody waits
- * for: NULL with an exception set. */
-PyObject *core_new(PyTypeObject *type);
-/* How the sides of a channel of objects meet.  Objects are only moved with the GIL held.  Where there is one, it orders
- * both sides, and all producers.  Where there is none one producer, too, takes the way of many: the consumer can then
- * do without the tail (pop_one_claimed_sc). */
-static inline nc_way chan_way(const Chan *c)
-{
-    bool many = NC_FREE_THREADED && c->kind != LOCAL; /* of `local` one thread has both sides */
-    return (nc_way){.many = many, .publish = many ? memory_order_seq_cst : memory_order_release, .glance = NC_GLANCE};
-}
-/* After something was published: does anybody on the other side want to know? */
-static inline void tell(Chan *c, int side, nc_box **kicks);
-/* A new endpoint of a channel. */
-Endpoint *endpoint_new(Chan *c, int side);
-/* Close it, holding the endpoint or with the last reference to it.  Whom it calls is chained to `kicks`. */
-void endpoint_close_held(Endpoint *ep, nc_box **kicks);
-/* Does the channel belong to another thread?  Then WrongThread is set. */
-bool chan_off_thread(Chan *c);
-/* Can the endpoint be used at all?  STEP_READY, or STEP_ERROR with an exception set. */
-step endpoint_check(Endpoint *ep);
-
-/* The endpoint counts no longer among those of its side. */
-static inline void endpoint_leave(Endpoint *ep, nc_box **kicks);
-
-/* py_ends.c */
-/* Are ends to remember where they are made? */
-static inline bool debug_ends(core_state *st)
-{
-    return atomic_load_explicit(&st->debug_ends, memory_order_relaxed); /* a switch: nothing else goes with it */
-}
-void ends_read_environment(core_state *st);
-PyObject *ends_set_debug(PyObject *module, PyObject *on);
-/* Remember that an end is made here, until birth_forget(); NULL with an exception set. */
-birth *birth_note(Chan *c, int side, lease *native);
-void birth_forget(Chan *c, birth *b);
-/* It counts no longer as open. */
-void birth_left(birth *b);
-
-/* What all endpoints have, to be listed among a type's slots and methods; the texts are py_doc.h's. */
-#define ENDPOINT_METHODS                                                                 \
-    {"close", endpoint_close, METH_NOARGS, endpoint_close_doc},                          \
-        {"statistics", endpoint_statistics, METH_NOARGS, endpoint_statistics_doc},       \
-        {"open_ends", endpoint_open_ends, METH_NOARGS, endpoint_open_ends_doc},          \
-        {"same_channel", endpoint_same_channel, METH_O, endpoint_same_channel_doc},      \
-        {"__enter__", endpoint_enter, METH_NOARGS, NULL},                                \
-        {"__exit__", (PyCFunction)(void (*)(void))endpoint_exit, METH_FASTCALL, NULL},   \
-        {"__aenter__", endpoint_aenter, METH_NOARGS, NULL},                              \
-        {"__aexit__", (PyCFunction)(void (*)(void))endpoint_aexit, METH_FASTCALL, NULL}, \
-    {                                                                                    \
-        "__reduce_ex__", endpoint_reduce, METH_O, NULL                                   \
-    }
-#define ENDPOINT_GENERIC {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL}
-#define ENDPOINT_CLONE {"clone", endpoint_clone, METH_NOARGS, endpoint_clone_doc}
-#define ENDPOINT_SLOTS                                                                                     \
-    {Py_tp_dealloc, endpoint_dealloc}, {Py_tp_traverse, endpoint_traverse}, {Py_tp_clear, endpoint_clear}, \
-        {Py_tp_repr, endpoint_repr}, {Py_nb_bool, endpoint_bool}, {Py_sq_length, endpoint_length},         \
-    {                                                                                                      \
-        Py_tp_members, endpoint_members                                                                    \
-    }
-#define ENDPOINT_GETSET                                                              \
-    {"capacity", endpoint_capacity, NULL, DOC_CAPACITY, NULL},                       \
-        {"is_closed", endpoint_is_closed, NULL, DOC_IS_CLOSED, NULL},                \
-    {                                                                                \
-        "is_disconnected", endpoint_is_disconnected, NULL, DOC_IS_DISCONNECTED, NULL \
-    }
-#define ENDPOINT_SPEC(module, cls, its_slots)  \
-    {.name = "nexus_channels." module "." cls, \
-     .basicsize = sizeof(Endpoint),            \
-     .flags = ENDPOINT_FLAGS,                  \
-     .slots = its_slots}
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
 #define END_OF_METHODS {NULL, NULL, 0, NULL}
 enum {
-    ENDPOINT_FLAGS = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+    CORE_TYPE_FLAGS = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
     Py_TPFLAGS_DISALLOW_INSTANTIATION
 };
-PyObject *endpoint_capacity(PyObject *, void *);
-PyObject *endpoint_is_closed(PyObject *, void *);
-PyObject *endpoint_is_disconnected(PyObject *, void *);
-extern PyMemberDef endpoint_members[];
-PyObject *endpoint_close(PyObject *, PyObject *);
-PyObject *endpoint_clone(PyObject *, PyObject *);
-PyObject *endpoint_statistics(PyObject *, PyObject *);
-PyObject *endpoint_open_ends(PyObject *, PyObject *);
-PyObject *endpoint_same_channel(PyObject *, PyObject *);
-PyObject *endpoint_enter(PyObject *, PyObject *);
-PyObject *endpoint_exit(PyObject *, PyObject *const *, Py_ssize_t);
-PyObject *endpoint_aenter(PyObject *, PyObject *);
-PyObject *endpoint_aexit(PyObject *, PyObject *const *, Py_ssize_t);
-PyObject *endpoint_reduce(PyObject *, PyObject *);
-PyObject *endpoint_repr(PyObject *);
-int endpoint_bool(PyObject *);
-Py_ssize_t endpoint_length(PyObject *);
-int endpoint_traverse(PyObject *, visitproc, void *);
-int endpoint_clear(PyObject *);
-void endpoint_dealloc(PyObject *);
-
-/* py_ring.c */
-int ring_add_types(PyObject *module, core_state *st);
-
-/* py_claim.c */
-int claim_add_types(PyObject *module, core_state *st);
-void claim_free_spares(core_state *st);
-/* May a call on the endpoint begin: is it not lent?  False with BusyError set. */
-bool endpoint_idle(Endpoint *ep);
-
-/* py_log.c */
-int log_add_types(PyObject *module, core_state *st);
-/* Looks of py_log.c: for room to claim, and for the first record: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR,
- * without an exception at the end. */
-step log_claim_look(Call *call, bool called, PyObject **out, nc_box **kicks);
-void log_claim_timed_out(Call *call);
-step log_look_first(Call *call, bool called, nc_record *record, nc_box **kicks);
-
-/* py_claim_await.c */
-int claim_await_add_types(PyObject *module, core_state *st);
-
-/* py_native.c */
-int native_add_types(PyObject *module, core_state *st);
-PyObject *endpoint_native(PyObject *, PyObject *);
+/* A new object of a type whose last reference may be dropped by any thread, with an effect that somebody waits
+ * for: NULL with an exception set. */
+PyObject *core_new(PyTypeObject *type);
 /* Arguments as nearly all calls take them: (value, timeout=None), or (timeout=None). */
 bool core_parse_one_slow(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
                          double *timeout);
@@ -598,112 +312,18 @@ static inline bool core_parse_none(core_state *st, const char *name, PyObject *c
 /* How many recv_many may take, 0 with an exception set. */
 Py_ssize_t core_parse_count(PyObject *arg);
 
-/* py_future.c */
-int future_add_types(PyObject *module, core_state *st);
-void future_free_spares(core_state *st);
-/* A future of the loop that a task may wait on, a new reference; get_loop is a function that returns the loop. */
-PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop);
-/* Wake the task that waits on a future, ours or a loop's own: 0, or -1 with an exception set, that of no signal
- * handler.  On its loop's thread; runs Python code. */
-int future_resolve(core_state *st, PyObject *future);
+/* ---- a step ----------------------------------------------------------------------------------------- */
 
-/* py_wake.c */
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+/* What came of one: nc_outcome, and what only calls from Python know. */
+typedef enum {
+    STEP_READY = NC_DONE, /* the result is in *out (NULL stands for None) */
+    STEP_ERROR = NC_DISCONNECTED, /* for this reason or another: an exception is set; nothing was sent or taken */
+    STEP_BLOCKED = NC_BLOCKED, /* not now */
+    STEP_PARTIAL, /* some of a batch went; not the rest now */
+    STEP_BUSY, /* it is this call's turn, but a claim holds the endpoint */
+} step;
 
-/* What differs between those who are reached through a box: a loop, a blocked thread. */
-struct wake_box;
-typedef struct box_kind {
-    bool of_tasks; /* what stands in line with it is a sleeper */
-    void (*kick)(core_state *, struct wake_box *, nc_box **kicks); /* may run Python code, and find others to kick */
-    void (*kick_without_gil)(struct wake_box *); /* by whatever thread */
-    bool (*reached)(struct wake_box *); /* would that wake it? */
-    bool (*dead)(core_state *, struct wake_box *); /* will those in line with it never run?  Runs Python code */
-    void (*drop)(struct wake_box *); /* what it holds, before its memory is freed */
-} box_kind;
-
-typedef struct wake_box {
-    nc_box box;
-    const box_kind *kind;
-    uint32_t born; /* core_generation when made; a forked child leaves it alone */
-} wake_box;
-
-typedef struct parker {
-    wake_box base;
-    nc_waiter waiter;
-    PyThread_type_lock lock; /* taken; a kick releases it */
-} parker;
-
-/* What stands in line for an awaitable. */
-typedef struct sleeper {
-    nc_waiter waiter;
-    Chan *chan; /* strong; NULL once it was abandoned in the mail, with a GIL */
-    int side;
-    PyObject *_Atomic future; /* strong; taken out by whoever resolves it.  Only its loop's thread puts one
-                             in, so relaxed is enough for the rest but the hand-over: S1 */
-} sleeper;
-
-void wake_free_spares(core_state *st);
-/* Give every box of the chain its kick.  Runs Python code; keeps the current exception. */
-void wake_deliver(core_state *st, nc_box *kicks);
-/* Give every box of the chain its kick, from a thread that need not be one of Python's. */
-void wake_boxes(nc_box *kicks);
-/* Could native code kick this box? */
-bool wake_reached(nc_box *box);
-void wake_box_unref(nc_box *box);
-sleeper *sleeper_new(nc_box *box, Endpoint *owner);
-void sleeper_free(sleeper *sl);
-/* Its awaitable goes: the sleeper is freed, now or by whoever takes the mail that it is in.  Out of the line, holding
- * the awaitable. */
-void sleeper_leave(sleeper *sl);
-void sleeper_set_future(sleeper *sl, PyObject *future);
-/* Put a future in, or NULL, and take out what was there; hands the references over.  With a GIL, which every caller
- * holds, this needs no atomicity. */
-PyObject *sleeper_swap_future(sleeper *sl, PyObject *future);
-
-/* py_asyncio.c; all else of it is in py_loop.h */
-int loop_add_types(PyObject *module, core_state *st);
-
-/* py_park.c */
-/* Of the process: once there is a module. */
-void park_init(void);
-parker *parker_new(void *owner);
-/* Take the mail off, so that the next post finds the box empty and kicks.  On every round: a post may land after the
- * state that it tells of was seen, and acted on. */
-static inline void parker_receive(parker *p)
-{
-    if (nc_box_take(&p->base.box) != NULL)
-        nc_post_receive(&p->waiter);
-}
-/* Look once, and again if that was in vain because of waiters who will never come.  The result as in look. */
-step try_call(Call *call, PyObject **out);
-/* Run the call to its end in this thread, asleep without the GIL in between. */
-PyObject *wait_blocking(Call *call, double timeout);
-
-/* py_coroutine.c */
-int await_add_types(PyObject *module, core_state *st);
-
-/* py_await.c */
-/* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
- * references, also when it fails. */
-PyObject *wait_new(const Call *call, double timeout);
-/* The same for one item, sent or received; they take references of their own, and wait as long as it takes. */
-PyObject *wait_new_give(const call_op *op, Endpoint *ep, PyObject *value);
-PyObject *wait_new_take(const call_op *op, Endpoint *ep);
-/* Give a new one its timeout in seconds (< 0: none).  Passes it, or NULL, on. */
-PyObject *wait_within(PyObject *awaitable, double timeout);
-void wait_free_spares(core_state *st);
-int wait_traverse_spares(core_state *st, visitproc visit, void *arg);
-
-static inline void endpoint_leave(Endpoint *ep, nc_box **kicks)
-{
-    if (ep->birth != NULL)
-        birth_left(ep->birth);
-    nc_chan_leave(ep->chan->block, ep->side, core_generation(), kicks);
-}
-
-static inline void tell(Chan *c, int side, nc_box **kicks)
-{
-    nc_chan_tell(c->block, side, NC_GLANCE, core_generation(), kicks);
-}
+/* py_inside.c */
+PyThreadState *const *inside_tstate(void);
 
 #endif

@@ -2,8 +2,9 @@
  * was forgotten; and the types.
  */
 #include "py_await.h"
-#include "py_loop.h"
 #include "py_line.h"
+#include "py_loop.h"
+#include "py_module.h"
 
 #include <frameobject.h>
 

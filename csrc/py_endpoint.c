@@ -1,5 +1,8 @@
 /* py_endpoint.c: what all endpoints have, whatever they carry: inspecting, closing, `with`, and the collector. */
+#include "py_endpoint.h"
+#include "py_await.h"
 #include "py_doc.h"
+#include "py_ends.h"
 #include "py_line.h"
 
 /* ---- inspecting ------------------------------------------------------------------------------------- */

@@ -1,7 +1,8 @@
 /* py_ends.c: what the endpoints of a channel look like to somebody who wonders why it is still open: repr(), and in
  * debug mode where each open end was made.
  */
-#include "py_core.h"
+#include "py_ends.h"
+#include "py_endpoint.h"
 
 /* ---- where an end was made -------------------------------------------------------------------------- */
 

@@ -21,7 +21,8 @@
  * each time would cost as much as the future: the first is a function that the loop's mailbox keeps, and for the
  * second the future stands itself, which can be called.
  */
-#include "py_core.h"
+#include "py_future.h"
+#include "py_module.h"
 
 typedef enum { PENDING, WOKEN, CANCELLED } future_state;
 

@@ -76,7 +76,7 @@ void discard_orphans(Chan *c)
         return;
     }
     do {
-        n = nc_chan_discard(c->block, (void **)values, 8, chan_way(c), core_generation());
+        n = nc_chan_discard(c->block, (void **)values, 8, core_way(c->kind), core_generation());
         for (uint64_t i = 0; i < n; i++)
             Py_DECREF(values[i]);
     } while (n > 0);

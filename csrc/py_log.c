@@ -3,10 +3,14 @@
  * As in py_ring.c each operation is one `look`: try once, tell the other side.  What a claim is, and what it does to
  * the endpoint that it has borrowed, is py_claim.c's.  Senders first, receivers second, types last.
  */
+#include "py_log.h"
+#include "py_await.h"
 #include "py_bytes.h"
-
 #include "py_claim.h"
 #include "py_doc.h"
+#include "py_endpoint.h"
+#include "py_module.h"
+#include "py_park.h"
 
 /* What `for claim in rx` runs on: the claim handed out last is released when the next is asked for, or when the
  * iterator is dropped, as it is however the loop is left. */

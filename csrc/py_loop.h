@@ -2,7 +2,7 @@
 #ifndef PY_LOOP_H
 #define PY_LOOP_H
 
-#include "py_core.h"
+#include "py_wake.h"
 
 /* The running loop and its mailbox, new references; NULL with an exception set, which names `who` has to wait. */
 PyObject *loop_here(core_state *st, const char *who, PyObject **mailbox);

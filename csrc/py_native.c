@@ -9,11 +9,15 @@
  * takes the end out of the channel, else the thread does, when it ends the claim.
  */
 #include "py_bytes.h"
-
-#include "nexus_channels.h"
 #include "py_claim.h"
 #include "py_doc.h"
+#include "py_ends.h"
+#include "py_endpoint.h"
 #include "py_line.h"
+#include "py_module.h"
+#include "py_park.h"
+
+#include "nexus_channels.h"
 
 typedef struct native_end {
     nexus_end face;               /* what the address points to; read-only, as is this paragraph */
@@ -717,7 +721,7 @@ static PyType_Slot native_slots[] = {
     {Py_tp_members, native_members}, {Py_tp_doc, (void *)native_doc},   {0, NULL}};
 
 #define SPEC(cls) \
-    {.name = "nexus_channels._core." cls, .basicsize = sizeof(Native), .flags = ENDPOINT_FLAGS, .slots = native_slots}
+    {.name = "nexus_channels._core." cls, .basicsize = sizeof(Native), .flags = CORE_TYPE_FLAGS, .slots = native_slots}
 static PyType_Spec native_specs[SIDES] = {SPEC("NativeSender"), SPEC("NativeReceiver")};
 
 int native_add_types(PyObject *module, core_state *st)

@@ -1,5 +1,6 @@
 /* py_park.c: a thread of Python's that waits: in line, awake for a moment, then asleep on its lock.  Touches nc_gate.h;
  * knows calls by their `look` alone.  How native threads wait is py_native.c's. */
+#include "py_park.h"
 #include "py_line.h"
 
 #include <math.h>

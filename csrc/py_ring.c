@@ -3,8 +3,12 @@
  * Each operation is one `look` function: try once, tell the other side.  Waiting, timeouts and
  * cancellation are py_await.c's and py_park.c's, and the same for all.  Senders first, receivers second, types last.
  */
-#include "py_line.h"
+#include "py_await.h"
 #include "py_doc.h"
+#include "py_endpoint.h"
+#include "py_line.h"
+#include "py_module.h"
+#include "py_park.h"
 
 /* ---- the ring, as a side may use it ------------------------------------------------------------------ */
 
@@ -23,7 +27,7 @@ static inline bool put_one(Endpoint *ep, bool called, PyObject *value)
     if (!plain(ep) || (called ? crowd & NC_OVER : crowd))
         return false;
 #if NC_FREE_THREADED
-    return nc_chan_push(c->block, (void *const *)&value, 1, chan_way(c)) == 1;
+    return nc_chan_push(c->block, (void *const *)&value, 1, core_way(c->kind)) == 1;
 #else
     return nc_ring_push_one_sp(c->ring, value, NC_PUBLISH);
 #endif
@@ -83,7 +87,8 @@ static inline step put_some(Endpoint *ep, PyObject *const *values, uint64_t n, u
         if (s != STEP_READY)
             return s;
     }
-    step s = (step)nc_chan_put(c->block, (void *const *)values, n, called, chan_way(c), core_generation(), put, kicks);
+    step s =
+        (step)nc_chan_put(c->block, (void *const *)values, n, called, core_way(c->kind), core_generation(), put, kicks);
     if (s == STEP_ERROR && unsent != NULL)
         core_raise(c->st, E_SEND, unsent, "the receiver is gone");
     return s;
@@ -229,7 +234,7 @@ static inline step take_some(Endpoint *ep, PyObject **values, uint64_t n, uint64
         if (s != STEP_READY)
             return s;
     }
-    return (step)nc_chan_take(c->block, (void **)values, n, called, chan_way(c), core_generation(), taken, kicks);
+    return (step)nc_chan_take(c->block, (void **)values, n, called, core_way(c->kind), core_generation(), taken, kicks);
 }
 
 /* The plain case of a look. */

@@ -9,7 +9,7 @@
  * waits on, and through it to the task: so a waiting task lives as long as the channel it waits on.  The
  * awaitable owns the sleeper; if it goes while a post is in the mail, whoever takes the mail frees it.
  */
-#include "py_core.h"
+#include "py_wake.h"
 
 /* ---- boxes ----------------------------------------------------------------------------------------- */
 

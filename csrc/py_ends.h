@@ -1,0 +1,27 @@
+/* py_ends.h: which ends of a channel are open, and where they were made; see py_ends.c. */
+#ifndef PY_ENDS_H
+#define PY_ENDS_H
+
+#include "py_chan.h"
+
+/* Are ends to remember where they are made? */
+static inline bool debug_ends(core_state *st)
+{
+    return atomic_load_explicit(&st->debug_ends, memory_order_relaxed); /* a switch: nothing else goes with it */
+}
+void ends_read_environment(core_state *st);
+PyObject *ends_set_debug(PyObject *module, PyObject *on);
+/* Remember that an end is made here, until birth_forget(); NULL with an exception set. */
+birth *birth_note(Chan *c, int side, lease *native);
+void birth_forget(Chan *c, birth *b);
+/* It counts no longer as open. */
+void birth_left(birth *b);
+/* The endpoint counts no longer among those of its side. */
+static inline void endpoint_leave(Endpoint *ep, nc_box **kicks)
+{
+    if (ep->birth != NULL)
+        birth_left(ep->birth);
+    nc_chan_leave(ep->chan->block, ep->side, core_generation(), kicks);
+}
+
+#endif

@@ -1,0 +1,17 @@
+/* py_module.h: what each file adds to the module; 0, or -1 with an exception set. */
+#ifndef PY_MODULE_H
+#define PY_MODULE_H
+
+#include "py_core.h"
+
+int await_add_types(PyObject *module, core_state *st);
+int chan_add_types(PyObject *module, core_state *st);
+int claim_add_types(PyObject *module, core_state *st);
+int claim_await_add_types(PyObject *module, core_state *st);
+int future_add_types(PyObject *module, core_state *st);
+int log_add_types(PyObject *module, core_state *st);
+int loop_add_types(PyObject *module, core_state *st);
+int native_add_types(PyObject *module, core_state *st);
+int ring_add_types(PyObject *module, core_state *st);
+
+#endif
