@@ -85,15 +85,17 @@ static inline bool nc_chan_shared(nc_chan *ch) { return atomic_load_explicit(&ch
 
 /* ---- how much there is -------------------------------------------------------------------------------- */
 
+static inline bool nc_chan_of_bytes(const nc_chan *ch) { return ch->log != NULL; }
+
 static inline uint64_t nc_chan_capacity(const nc_chan *ch)
 {
-    return ch->log != NULL ? ch->log->capacity : ch->ring->capacity;
+    return nc_chan_of_bytes(ch) ? ch->log->capacity : ch->ring->capacity;
 }
 
 /* What is in use. */
 static inline uint64_t nc_chan_used(nc_chan *ch)
 {
-    return ch->log != NULL ? nc_log_used(ch->log) : nc_ring_len(ch->ring);
+    return nc_chan_of_bytes(ch) ? nc_log_used(ch->log) : nc_ring_len(ch->ring);
 }
 
 /* What a gate is asked for: items for receivers, room for senders.  Of bytes a record is counted once: the next waiter
@@ -101,7 +103,7 @@ static inline uint64_t nc_chan_used(nc_chan *ch)
 static inline uint64_t nc_chan_have(nc_chan *ch, int side)
 {
     if (side == NC_RX)
-        return ch->log != NULL ? nc_log_ready(ch->log) : nc_ring_len(ch->ring);
+        return nc_chan_of_bytes(ch) ? nc_log_ready(ch->log) : nc_ring_len(ch->ring);
     return nc_gate_over(&ch->gate[NC_TX]) ? UINT64_MAX
                                           : nc_chan_capacity(ch) - nc_chan_used(ch); /* gone: all may look */
 }
@@ -129,6 +131,22 @@ static inline uint64_t nc_chan_room(nc_chan *ch, uint32_t now)
     uint64_t room = nc_chan_spare(ch, NC_TX);
     nc_gate_exit(g);
     return room;
+}
+
+/* How much was ever put in, and how much was taken out by receivers.  Within gate[NC_RX] for what was discarded.
+ * Relaxed: a snapshot of counters that promise nothing about one another. */
+static inline void nc_chan_totals(nc_chan *ch, uint64_t *sent, uint64_t *received)
+{
+    uint64_t head, tail;
+    if (nc_chan_of_bytes(ch)) {
+        head = atomic_load_explicit(&ch->log->head, memory_order_relaxed); /* see above; and the next three */
+        tail = atomic_load_explicit(&ch->log->tail, memory_order_relaxed);
+    } else {
+        head = nc_ring_ordinal(ch->ring, atomic_load_explicit(&ch->ring->head, memory_order_relaxed));
+        tail = nc_ring_ordinal(ch->ring, atomic_load_explicit(&ch->ring->tail, memory_order_relaxed));
+    }
+    *sent = tail;
+    *received = head - ch->discarded;
 }
 
 /* ---- telling the other side --------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
  * the next.
  */
 #include "py_await.h"
+#include "py_call.h"
 #include "py_line.h"
 #include "py_loop.h"
 #include "py_pace.h"
@@ -474,7 +475,7 @@ static inline int awaitable_at_once(Awaitable *aw, PyObject **out)
     Endpoint *ep = aw->call.ep;
     aw->state = DONE;
     aw->call.ep = NULL;
-    if (ep->chan->log != NULL)
+    if (nc_chan_of_bytes(ep->chan->block))
         tell_native(ep);
     Py_DECREF(ep);
     return STEP_READY;

@@ -3,7 +3,6 @@
 #ifndef PY_AWAIT_H
 #define PY_AWAIT_H
 
-#include "py_call.h"
 #include "py_wake.h"
 
 enum { CREATED, PAUSED, BEGUN, PARKED, DONE };
@@ -27,8 +26,6 @@ typedef struct Awaitable {
     bool running; /* inside a step: Python code that it runs cannot step it again */
 } Awaitable;
 
-/* The call of an awaitable that has ended, and of one that has nothing to do. */
-extern const call_op nothing_op;
 /* Ended: out of the line, and the next is called.  Holding the awaitable and its endpoint. */
 void awaitable_end(Awaitable *aw, nc_box **kicks);
 /* It has ended: let go of all that it holds. */
@@ -39,54 +36,10 @@ Endpoint *awaitable_endpoint(Awaitable *aw);
 int awaitable_state(PyObject *self);
 PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **out);
 PyObject *awaitable_iternext(PyObject *self);
-void awaitable_dealloc(PyObject *self);
 /* Raise StopIteration(value), which may be a tuple or an exception itself.  Steals value. */
 void raise_stop_iteration(PyObject *value);
 
 /* Raise that it cannot be awaited again. */
 void awaitable_raise_reused(Awaitable *aw);
-
-/* ---- py_coroutine.c --------------------------------------------------------------------------------- */
-
-/* ---- py_await_life.c -------------------------------------------------------------------------------- */
-
-/* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
- * references, also when it fails. */
-PyObject *wait_new(const Call *call, double timeout);
-/* The same for one item, sent or received; they take references of their own, and wait as long as it takes. */
-PyObject *wait_new_give(const call_op *op, Endpoint *ep, PyObject *value);
-PyObject *wait_new_take(const call_op *op, Endpoint *ep);
-/* Give a new one its timeout in seconds (< 0: none).  Passes it, or NULL, on. */
-PyObject *wait_within(PyObject *awaitable, double timeout);
-void wait_free_spares(core_state *st);
-int wait_traverse_spares(core_state *st, visitproc visit, void *arg);
-
-/* What an awaitable's type has, also that of a claim: */
-PyObject *awaitable_send(PyObject *, PyObject *);
-PyObject *awaitable_throw(PyObject *, PyObject *const *, Py_ssize_t);
-PyObject *awaitable_close(PyObject *, PyObject *);
-PyObject *awaitable_expire(PyObject *, PyObject *);
-int awaitable_traverse(PyObject *, visitproc, void *);
-int awaitable_clear(PyObject *);
-PyObject *awaitable_repr(PyObject *);
-void awaitable_finalize(PyObject *);
-extern PyMemberDef awaitable_members[];
-extern PyGetSetDef awaitable_getset[];
-#define AWAITABLE_METHODS                                                                          \
-    {"send", awaitable_send, METH_O, NULL}, {"throw", FAST(awaitable_throw), METH_FASTCALL, NULL}, \
-        {"close", awaitable_close, METH_NOARGS, NULL},                                             \
-    {                                                                                              \
-        "_expire", awaitable_expire, METH_NOARGS, NULL                                             \
-    }
-
-/* tp_iter, so that `yield from x.__await__()` works */
-#define AWAITABLE_SLOTS                                                                                              \
-    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_traverse, awaitable_traverse}, {Py_tp_clear, awaitable_clear},        \
-        {Py_tp_repr, awaitable_repr}, {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},             \
-        {Py_am_send, awaitable_am_send}, {Py_tp_iternext, awaitable_iternext}, {Py_tp_finalize, awaitable_finalize}, \
-        {Py_tp_members, awaitable_members},                                                                          \
-    {                                                                                                                \
-        Py_tp_getset, awaitable_getset                                                                               \
-    }
 
 #endif

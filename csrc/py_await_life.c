@@ -1,6 +1,9 @@
 /* py_await_life.c: how awaitables are made, kept to be used again, seen by the collector, and freed.  What they do
  * meanwhile is py_await.c's. */
+#include "py_await_life.h"
+
 #include "py_await.h"
+#include "py_call.h"
 #include "py_line.h"
 #include "py_origin.h"
 

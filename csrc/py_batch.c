@@ -2,7 +2,9 @@
  *
  * What differs is in the payload_kind of the channel.  Senders first, receivers second.
  */
-#include "py_await.h"
+#include "py_await_life.h"
+#include "py_call.h"
+#include "py_chan.h"
 #include "py_claim.h"
 #include "py_endpoint.h"
 #include "py_park.h"

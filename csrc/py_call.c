@@ -4,11 +4,12 @@
  * What differs is in the payload_kind of the channel: how a batch to be sent is held, and the looks.
  */
 #include "py_call.h"
+#include "py_chan.h"
 #include "py_line.h"
 
 uint64_t call_share(Chan *c, uint64_t n)
 {
-    uint64_t most = c->ring != NULL ? c->ring->capacity : 1;
+    uint64_t most = nc_chan_of_bytes(c->block) ? 1 : nc_chan_capacity(c->block);
     return n < most ? n : most;
 }
 

@@ -5,44 +5,8 @@
 #ifndef PY_CALL_H
 #define PY_CALL_H
 
-#include "py_chan.h"
+#include "py_types.h"
 
-typedef struct Call {
-    const struct call_op *op;
-    Endpoint *ep; /* strong, unless the call lives on the stack of a method of ep */
-    PyObject *value; /* what to send: one value, or a list; strong, NULL once it is in the ring */
-    Py_ssize_t n; /* recv_many: at most; send_many: how many went; claim: bytes */
-    uint64_t least, share; /* for the waiter: needs, and will take at most */
-    PyObject *entered; /* async with tx.claim(n): the claim, from its start to its end; strong */
-    bool late; /* it has begun to wait: a lent endpoint is waited for, too */
-    PyObject *source; /* send_many: the iterator that `value` is filled from; strong, NULL once it ended */
-    PyObject *failure; /* what `source` ended with: to be raised when all that came before is sent; strong */
-} Call;
-
-typedef struct call_op {
-    const char *name, *qualname;
-    /* Try once, holding the endpoint.  `called`: it is this call's turn; else it must go behind those who
-     * wait.  Whom it made room for, or gave something to, is chained to `kicks`. */
-    step (*look)(Call *, bool called, PyObject **out, nc_box **kicks);
-    /* Raise what this call raises when its time is up. */
-    void (*timed_out)(Call *);
-    bool claims; /* the awaitable is to be a ClaimAwaitable */
-    bool paced; /* it counts when a task holds its loop by what is ready, and may have to yield */
-    /* With a GIL, where most calls end: the result of a look that nobody has to be told of, a new reference; or NULL
-     * without an exception, and the look is still to come.  Of bytes, the caller tells a native thread that has come to
-     * want to know meanwhile.  NULL where there is no such short way. */
-    PyObject *(*at_once)(Call *);
-} call_op;
-
-/* What objects and bytes do differently in a batch; the rest is py_call.c's. */
-enum { AWAITED, BLOCKING, FORMS };
-typedef struct payload_kind {
-    PyObject *(*checked)(Chan *, PyObject *value); /* what is put into a batch for it, a new reference; NULL: itself */
-    PyObject *(*as_passed)(PyObject *); /* what a member of a batch was passed as, borrowed; NULL: itself */
-    uint64_t (*room_for)(PyObject *); /* what a member of a batch takes in the ring; NULL: 1 */
-    uint64_t least; /* what a member takes at least */
-    call_op send_many[FORMS], recv_many[FORMS];
-} payload_kind;
 #define SEND_MANY_OPS(its_look)                   \
     {                                             \
         {.name = "send_many",                     \

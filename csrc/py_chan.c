@@ -73,7 +73,7 @@ Endpoint *endpoint_new(Chan *c, int side)
     ep->chan = (Chan *)Py_NewRef(c);
     ep->side = (uint8_t)side;
     nc_chan_join(c->block, side);
-    if (debug_ends(c->st) && (ep->birth = birth_note(c, side, NULL)) == NULL)
+    if (ends_are_noted(c->st) && (ep->birth = birth_note(c, side, NULL)) == NULL)
         Py_CLEAR(ep);
     return ep;
 }

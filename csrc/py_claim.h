@@ -2,7 +2,7 @@
 #ifndef NC_PY_CLAIM_H
 #define NC_PY_CLAIM_H
 
-#include "py_call.h"
+#include "py_types.h"
 
 typedef struct Claim Claim;
 

@@ -1,8 +1,10 @@
 /* py_claim_await.c: awaiting, entering and iterating over claims: async with tx.claim(n), for claim in rx, async for
  * claim in rx.
  */
-#include "py_await.h"
+#include "py_call.h"
+#include "py_chan.h"
 #include "py_claim.h"
+#include "py_coroutine.h"
 #include "py_line.h"
 #include "py_log.h"
 #include "py_module.h"

@@ -1,7 +1,7 @@
 /* py_coroutine.c: an awaitable as a coroutine: send, throw, close, what inspect and debuggers ask, the warning when it
  * was forgotten; and the types.
  */
-#include "py_await.h"
+#include "py_coroutine.h"
 #include "py_line.h"
 #include "py_loop.h"
 #include "py_module.h"

@@ -1,6 +1,7 @@
 /* py_endpoint.c: what all endpoints have, whatever they carry: inspecting, closing, `with`, and the collector. */
 #include "py_endpoint.h"
-#include "py_await.h"
+#include "py_await_life.h"
+#include "py_chan.h"
 #include "py_doc.h"
 #include "py_ends.h"
 #include "py_line.h"
@@ -40,27 +41,18 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Chan *c = ((Endpoint *)self)->chan;
     unsigned waiting[SIDES];
-    uint64_t discarded = 0;
+    uint64_t sent = 0, received = 0;
     for (int side = 0; side < SIDES; side++) {
         nc_gate_enter(&c->gate[side], core_generation());
         waiting[side] = nc_gate_crowd(&c->gate[side]) / NC_HEAD;
-        if (side == RX)
-            discarded = c->block->discarded;
+        nc_chan_totals(c->block, &sent, &received); /* those that count are the last */
         nc_gate_exit(&c->gate[side]);
-    }
-    uint64_t head, tail; /* relaxed: a snapshot of counters that promise nothing about one another */
-    if (c->log != NULL) {
-        head = atomic_load_explicit(&c->log->head, memory_order_relaxed);
-        tail = atomic_load_explicit(&c->log->tail, memory_order_relaxed);
-    } else {
-        head = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->head, memory_order_relaxed));
-        tail = nc_ring_ordinal(c->ring, atomic_load_explicit(&c->ring->tail, memory_order_relaxed));
     }
     return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)nc_chan_capacity(c->block),
                                  (unsigned long long)nc_chan_used(c->block),
                                  atomic_load_explicit(&c->block->open[TX], memory_order_relaxed),
                                  atomic_load_explicit(&c->block->open[RX], memory_order_relaxed), waiting[TX],
-                                 waiting[RX], (unsigned long long)tail, (unsigned long long)(head - discarded));
+                                 waiting[RX], (unsigned long long)sent, (unsigned long long)received);
 }
 
 PyObject *endpoint_same_channel(PyObject *self, PyObject *other)

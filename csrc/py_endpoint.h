@@ -2,7 +2,7 @@
 #ifndef PY_ENDPOINT_H
 #define PY_ENDPOINT_H
 
-#include "py_chan.h"
+#include "py_types.h"
 
 #define ENDPOINT_METHODS                                                                 \
     {"close", endpoint_close, METH_NOARGS, endpoint_close_doc},                          \

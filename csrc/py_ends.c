@@ -250,7 +250,7 @@ PyObject *endpoint_repr(PyObject *self)
     if (senders != NULL && receiver != NULL && made != NULL)
         repr = PyUnicode_FromFormat("<%s %s%zd/%llu %sbuffered, %U, %U%U, at %p>", Py_TYPE(self)->tp_name, state,
                                     (Py_ssize_t)nc_chan_used(c->block), (unsigned long long)nc_chan_capacity(c->block),
-                                    c->log != NULL ? "bytes " : "", senders, receiver, made, self);
+                                    nc_chan_of_bytes(c->block) ? "bytes " : "", senders, receiver, made, self);
     Py_XDECREF(senders);
     Py_XDECREF(receiver);
     Py_XDECREF(made);

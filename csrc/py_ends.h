@@ -2,10 +2,10 @@
 #ifndef PY_ENDS_H
 #define PY_ENDS_H
 
-#include "py_chan.h"
+#include "py_types.h"
 
 /* Are ends to remember where they are made? */
-static inline bool debug_ends(core_state *st)
+static inline bool ends_are_noted(core_state *st)
 {
     return atomic_load_explicit(&st->debug_ends, memory_order_relaxed); /* a switch: nothing else goes with it */
 }

@@ -71,7 +71,7 @@ void discard_orphans(Chan *c)
 {
     PyObject *values[8]; /* few: this may nest as deep as channels hold channels */
     uint64_t n;
-    if (c->log != NULL) {
+    if (nc_chan_of_bytes(c->block)) {
         nc_chan_discard_bytes(c->block, core_generation());
         return;
     }

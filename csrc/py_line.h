@@ -2,7 +2,6 @@
 #ifndef PY_LINE_H
 #define PY_LINE_H
 
-#include "py_call.h"
 #include "py_wake.h"
 
 /* Leave the line for good, and hand on what the waiter was called for but did not take: to the next in line,

@@ -4,8 +4,10 @@
  * the endpoint that it has borrowed, is py_claim.c's.  Senders first, receivers second, types last.
  */
 #include "py_log.h"
-#include "py_await.h"
+#include "py_await_life.h"
 #include "py_bytes.h"
+#include "py_call.h"
+#include "py_chan.h"
 #include "py_claim.h"
 #include "py_doc.h"
 #include "py_endpoint.h"

@@ -2,7 +2,7 @@
 #ifndef PY_LOG_H
 #define PY_LOG_H
 
-#include "py_call.h"
+#include "py_types.h"
 
 /* Looks of py_log.c: for room to claim, and for the first record: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR,
  * without an exception at the end. */

@@ -1,7 +1,8 @@
 /* py_module.c: the module nexus_channels._core: making, visiting and freeing its state.  It knows every other file of
  * the binding; none knows it. */
 #include "py_module.h"
-#include "py_await.h"
+#include "py_await_life.h"
+#include "py_chan.h"
 #include "py_claim.h"
 #include "py_doc.h"
 #include "py_ends.h"

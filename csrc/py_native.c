@@ -9,10 +9,11 @@
  * takes the end out of the channel, else the thread does, when it ends the claim.
  */
 #include "py_bytes.h"
+#include "py_chan.h"
 #include "py_claim.h"
 #include "py_doc.h"
-#include "py_ends.h"
 #include "py_endpoint.h"
+#include "py_ends.h"
 #include "py_line.h"
 #include "py_module.h"
 #include "py_park.h"
@@ -516,7 +517,7 @@ PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
     native->end = lend_held(ep);
     Py_END_CRITICAL_SECTION();
     bool made = native->end != NULL;
-    if (made && debug_ends(st))
+    if (made && ends_are_noted(st))
         made = (native->birth = birth_note(ep->chan, ep->side, &native->end->lease)) != NULL;
     if (made && line_reach_all(ep->chan))
         return (PyObject *)native;

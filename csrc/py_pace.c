@@ -46,7 +46,7 @@ void pace_share(pace *p, Endpoint *ep)
     unsigned rivals = atomic_load_explicit(&c->rivals[ep->side], memory_order_relaxed); /* a hint */
     if (rivals < 2)
         return;
-    uint64_t all = c->ring != NULL ? c->ring->capacity : c->log->capacity / 64, even = all / rivals;
+    uint64_t all = nc_chan_capacity(c->block) / (nc_chan_of_bytes(c->block) ? 64 : 1), even = all / rivals;
     p->left = p->run = even < LEAST ? LEAST : even < MOST ? (int)even : MOST;
     p->shares = true;
 }

@@ -3,7 +3,7 @@
 #ifndef PY_PACE_H
 #define PY_PACE_H
 
-#include "py_chan.h"
+#include "py_types.h"
 
 #if NC_FREE_THREADED
 extern _Thread_local pace pace_of_thread;

@@ -1,6 +1,7 @@
 /* py_park.c: a thread of Python's that waits: in line, awake for a moment, then asleep on its lock.  Touches nc_gate.h;
  * knows calls by their `look` alone.  How native threads wait is py_native.c's. */
 #include "py_park.h"
+#include "py_call.h"
 #include "py_line.h"
 
 #include <math.h>
@@ -71,7 +72,7 @@ static _Atomic unsigned spin_most = SPIN_MOST; /* relaxed: written when the modu
  * at but now and then. */
 static void parker_linger(nc_chan *b, int side, unsigned most)
 {
-    uint64_t before = 0, now, enough = !NC_FREE_THREADED ? UINT64_MAX : b->log != NULL ? ENOUGH_BYTES : ENOUGH;
+    uint64_t before = 0, now, enough = !NC_FREE_THREADED ? UINT64_MAX : nc_chan_of_bytes(b) ? ENOUGH_BYTES : ENOUGH;
     unsigned spins = 0;
     while (spins < most && (now = nc_chan_filled(b, side)) != before && now < enough) {
         before = now;

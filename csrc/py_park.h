@@ -2,7 +2,6 @@
 #ifndef PY_PARK_H
 #define PY_PARK_H
 
-#include "py_call.h"
 #include "py_wake.h"
 
 typedef struct parker {

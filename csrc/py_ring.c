@@ -3,7 +3,9 @@
  * Each operation is one `look` function: try once, tell the other side.  Waiting, timeouts and
  * cancellation are py_await.c's and py_park.c's, and the same for all.  Senders first, receivers second, types last.
  */
-#include "py_await.h"
+#include "py_await_life.h"
+#include "py_call.h"
+#include "py_chan.h"
 #include "py_doc.h"
 #include "py_endpoint.h"
 #include "py_line.h"

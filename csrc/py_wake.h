@@ -2,7 +2,7 @@
 #ifndef PY_WAKE_H
 #define PY_WAKE_H
 
-#include "py_chan.h"
+#include "py_types.h"
 
 /* What differs between those who are reached through a box: a loop, a blocked thread. */
 struct wake_box;
