@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite. Plain helper functions are in `support.py`, the hand-stepped loop in `steploop.py`."""
+"""Fixtures of the whole suite. Plain functions are in lib/support.py, the hand-stepped loop in lib/steploop.py."""
 
 import asyncio
 import faulthandler

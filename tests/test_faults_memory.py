@@ -1,7 +1,7 @@
 """Memory runs out: each allocation of every operation fails in turn. An exception or success, and nothing else.
 
 Nothing is lost or there twice, no reference is kept, nobody stands in line who does not wait, a wake-up that found no
-memory is given all the same, and the channel goes on. The cases are in memory_faults.py.
+memory is given all the same, and the channel goes on. The cases are in lib/memory_faults.py.
 """
 
 import os
@@ -12,7 +12,7 @@ import sysconfig
 
 import pytest
 from conftest import BYTES_VARIANTS, OBJECT_VARIANTS
-from harness import FREE_THREADED, SLOWNESS, TESTS, child_command, run_child
+from harness import FREE_THREADED, LIB, SLOWNESS, TESTS, child_command, run_child
 
 DEBUG_BUILD = hasattr(sys, "gettotalrefcount")
 
@@ -56,7 +56,7 @@ def cpython_survives(environment):
     """Can a module of CPython's own be made while memory fails? The dict of 3.13 and its assertions cannot."""
     source = "import memory_faults; memory_faults.load_module('_queue')"
     env = {**os.environ, **environment}
-    child = subprocess.run(child_command(source), cwd=TESTS, env=env, capture_output=True, check=False)
+    child = subprocess.run(child_command(source), cwd=LIB, env=env, capture_output=True, check=False)
     return child.returncode == 0
 
 

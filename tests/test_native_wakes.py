@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import SLOWNESS, TESTS, child_command
+from harness import LIB, SLOWNESS, child_command
 
 pytestmark = pytest.mark.skipif(
     shutil.which("strace") is None or sys.platform != "linux", reason="needs strace to count with"
@@ -58,7 +58,7 @@ SEND, MANY, QUIET = 17, 19, 20
 def writes(*args):
     """How many writes to eventfds or pipes were made between the marks, by descriptor."""
     command = ["strace", "-f", "-qq", "-y", "-e", "trace=write,sendto", *child_command(SCRIPT, *args)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS, timeout=50 * SLOWNESS, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=LIB, timeout=50 * SLOWNESS, check=False)
     if "ptrace" in done.stderr and done.returncode:
         pytest.skip("strace may not trace here")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-from harness import SLOWNESS, TESTS, child_command
+from harness import LIB, SLOWNESS, child_command
 
 MEMORY = ("mmap", "munmap", "brk", "madvise", "mprotect", "mremap")
 
@@ -17,7 +17,7 @@ def strace(source, *args):
         pytest.skip("tracing is not permitted here")
     command = ["strace", "-f", "-qq", "-e", "signal=none", "-o", "/dev/stderr", *child_command(source, *args)]
     child = subprocess.run(
-        command, capture_output=True, text=True, timeout=60 * SLOWNESS, cwd=TESTS, check=False, errors="replace"
+        command, capture_output=True, text=True, timeout=60 * SLOWNESS, cwd=LIB, check=False, errors="replace"
     )
     assert child.returncode == 0, child.stderr[-3000:]
     lines = [line.split(None, 1) for line in child.stderr.splitlines()]

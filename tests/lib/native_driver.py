@@ -1,4 +1,4 @@
-"""`driver.c` as Python sees it: native threads that work on one end, and the functions of nexus_channels.h by ctypes.
+"""native/driver.c as Python sees it: native threads that work on one end, and nexus_channels.h by ctypes.
 
 ctypes rather than cffi, so that it runs on free-threaded builds as well. Without a C compiler the tests are skipped.
 """
@@ -14,7 +14,7 @@ import sysconfig
 
 import nexus_channels
 
-HERE = pathlib.Path(__file__).parent
+NATIVE = pathlib.Path(__file__).parent.parent / "native"
 FOREVER = -1
 MILLISECOND = 1_000_000
 
@@ -45,7 +45,7 @@ def build(target, *sources, flags=(), cc=None):
 
 def build_driver(folder):
     flags = ("-shared", "-fPIC", "-std=c11", *shlex.split(os.environ.get("NEXUS_TEST_DRIVER_FLAGS", "")))
-    return build(pathlib.Path(folder, "driver.so"), HERE / "native" / "driver.c", flags=flags)
+    return build(pathlib.Path(folder, "driver.so"), NATIVE / "driver.c", flags=flags)
 
 
 class Message(c.Structure):

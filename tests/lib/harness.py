@@ -26,7 +26,8 @@ SANITIZER = next((flag for option, flag in _flags.items() if option in _configur
 # For tests that look at where memory is and how much of it.
 reuses_memory = pytest.mark.skipif(SANITIZER is not None, reason="sanitizers keep freed memory, and more of their own")
 
-TESTS = pathlib.Path(__file__).parent
+LIB = pathlib.Path(__file__).parent
+TESTS = LIB.parent
 
 
 def size(short, full):
@@ -49,14 +50,14 @@ def run_child(source, *args, seconds=10, flags=(), before=(), env=None, code=0, 
     """Run `source` in a new interpreter and return its stdout.
 
     It must end in time, with exit code `code` and no traceback, and nothing at all on stderr if `quiet`. `before` is a
-    command to run it under. It can import the modules beside the tests.
+    command to run it under. It can import the modules of tests/lib.
     """
     child = subprocess.run(
         [*before, *child_command(source, *args, flags=flags)],
         capture_output=True,
         text=True,
         timeout=seconds * SLOWNESS,
-        cwd=TESTS,
+        cwd=LIB,
         env={**os.environ, **(env or {})},
         check=False,
     )
