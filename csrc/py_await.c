@@ -1,9 +1,9 @@
-/* py_await.c: how a task waits: the steps of the awaitable that async calls return.  Touches nc_gate.h; knows calls by
- * their `look` alone, and loops by py_loop.h.
+/* py_await.c: how a task waits: the steps of the awaitable that async calls return.  Touches nc_gate.h; knows calls
+ * only by their `look`, and loops by py_loop.h.
  *
  * A wake-up says "look again" and nothing else.  What a waiter was called for stays in the ring until its
- * own `look` takes it, so cancelling it at any moment loses nothing: it leaves the line, and the gate calls
- * the next.
+ * own `look` takes it.  So cancelling a waiter at any moment loses nothing: the waiter leaves the line, and
+ * the gate calls the next.
  */
 #include "py_await.h"
 #include "py_call.h"
@@ -34,7 +34,7 @@ void awaitable_end(Awaitable *aw, nc_box **kicks)
     sleeper_leave(sl);
 }
 
-/* What it was called for is done, and there is more to do. */
+/* A part of the call is done, and more is to be done: leave the line in between. */
 static void awaitable_leave_line(Awaitable *aw, nc_box **kicks)
 {
     sleeper *sl = aw->sleeper;
@@ -43,8 +43,9 @@ static void awaitable_leave_line(Awaitable *aw, nc_box **kicks)
     aw->requeue = false;
 }
 
-/* Look, and line up while there is nothing.  `looked`: it has just looked in vain; anything published since is found by
- * lining up, only a close of the endpoint is not.  Holding the awaitable and its endpoint. */
+/* Look, and line up while there is nothing.  `looked`: it has just looked in vain, so it lines up at once.  Lining up
+ * finds whatever was published since, but not that the endpoint was closed: for that it looks once more.  Holding the
+ * awaitable and its endpoint. */
 static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box **kicks)
 {
     Call *call = &aw->call;
@@ -87,8 +88,8 @@ static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box 
     }
 }
 
-/* The first thing a step does.  STEP_READY: go on; STEP_BLOCKED: nobody called it, so why does it run?
- * `was` is the future that it waited on so far, a new reference. */
+/* The first thing that a step does.  STEP_READY: go on.  STEP_BLOCKED: it runs although nobody called it; see
+ * awaitable_woken_by_stranger().  `was` is the future that it waited on so far, a new reference. */
 static int awaitable_begin(Awaitable *aw, PyObject **was)
 {
     if (aw->running) {
@@ -112,7 +113,8 @@ static int awaitable_begin(Awaitable *aw, PyObject **was)
     return STEP_READY;
 }
 
-/* Between two steps nothing but STEP_PREPARE and STEP_MORE keeps others out.  Holding the awaitable. */
+/* The step is over, unless it goes on after STEP_PREPARE or STEP_MORE: then `running` still keeps others out.  Holding
+ * the awaitable. */
 static int awaitable_finish(Awaitable *aw, int s, PyObject **out)
 {
     if (s == STEP_SLEEP)
@@ -122,8 +124,8 @@ static int awaitable_finish(Awaitable *aw, int s, PyObject **out)
     return s;
 }
 
-/* A spare may have grown old, or been frozen by gc.freeze(): what waits is to be collected with its task, as soon as
- * anything new. */
+/* A spare may be in an old generation of the collector, or set aside by gc.freeze().  Track it anew, so that
+ * an awaitable that waits is collected together with its task. */
 static void awaitable_rejuvenate(Awaitable *aw)
 {
     if (NC_RECYCLES) {
@@ -132,8 +134,8 @@ static void awaitable_rejuvenate(Awaitable *aw)
     }
 }
 
-/* Make what it takes to wait: its place in the loop's mailbox, its timer, and the future that the task will
- * wait on, a new reference.  Runs Python code; NULL with an exception set. */
+/* Make what a wait needs: a sleeper with the loop's mailbox, the timer, and the future that the task will wait
+ * on, which is returned as a new reference.  Runs Python code; NULL with an exception set. */
 static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
 {
     PyObject *future = NULL, *mailbox, *loop = loop_here(st, aw->call.op->qualname, &mailbox);
@@ -163,7 +165,7 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
 /* Prepare, then look again or line up. */
 static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_box **kicks)
 {
-    sleeper *sl = aw->sleeper; /* ours while `running` */
+    sleeper *sl = aw->sleeper; /* nobody else changes it while `running` */
     PyObject *future = awaitable_prepare(st, aw, &sl), *before = NULL;
     int s = STEP_ERROR;
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
@@ -171,7 +173,7 @@ static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_
     aw->call.late = true;
     if (future != NULL) {
         sleeper_set_future(sl, future);
-        before = aw->future; /* it was prepared in vain, native code came between */
+        before = aw->future; /* from a first try that was in vain, as native code came in between */
         aw->future = future;
         s = awaitable_advance(aw, true, out, kicks);
     } else
@@ -182,8 +184,8 @@ static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_
     return s;
 }
 
-/* A step of something that sleeps and that nobody called: was its future resolved by a stranger (then it
- * goes back to sleep), or does a second task await it? */
+/* It sleeps, nobody called it, and yet somebody steps it.  True if a stranger resolved its future: then it goes
+ * back to sleep.  Else a second task awaits it: false with an exception set. */
 static bool awaitable_woken_by_stranger(core_state *st, Awaitable *aw, PyObject *future)
 {
     PyObject *done = future != NULL ? PyObject_CallMethodNoArgs(future, st->s_done) : Py_NewRef(Py_False);
@@ -201,8 +203,8 @@ static bool awaitable_woken_by_stranger(core_state *st, Awaitable *aw, PyObject 
     return is > 0;
 }
 
-/* Let the loop go round once, and then look: nothing has been sent or taken that is not told.  STEP_PAUSE with None for
- * the task. */
+/* Let the loop go round once before the next look.  The other side has been notified of all that was sent or taken so
+ * far.  STEP_PAUSE, with None for the task. */
 static int awaitable_pause(Awaitable *aw, PyObject **out)
 {
     Py_BEGIN_CRITICAL_SECTION(aw);
@@ -214,11 +216,11 @@ static int awaitable_pause(Awaitable *aw, PyObject **out)
     return STEP_PAUSE;
 }
 
-/* What there was of a batch is sent: take more from its source, and send that. */
+/* What was taken from a batch's source is sent: take more from it, and send that. */
 static int awaitable_more(Awaitable *aw, PyObject **out, nc_box **kicks)
 {
     core_state *st = aw->st;
-    if (pace_due(st)) /* `value` is sent, so it may be filled at the next step as well as now */
+    if (pace_due(st)) /* all of `value` is sent, so it may as well be filled at the next step */
         return awaitable_pause(aw, out);
     int more = call_refill(&aw->call, pace_allowance(st)), s;
     if (more > 0)
@@ -235,9 +237,9 @@ static int awaitable_more(Awaitable *aw, PyObject **out, nc_box **kicks)
     return s;
 }
 
-/* Let go of what an ended call need not keep, its endpoint above all: whoever keeps the awaitable must not keep the
- * channel open.  But for `async with tx.claim(n)`, which goes on until the block is left.  Runs Python code; keeps the
- * current exception. */
+/* Let go of what an ended call need not keep.  This is above all its endpoint, so that whoever keeps the awaitable does
+ * not keep the channel open.  The endpoint is kept by `async with tx.claim(n)`, which goes on until the block is left.
+ * Runs Python code; keeps the current exception. */
 void awaitable_release(Awaitable *aw)
 {
     PyObject *timer, *future, *type, *value, *traceback;
@@ -272,8 +274,8 @@ void awaitable_release(Awaitable *aw)
     PyErr_Restore(type, value, traceback);
 }
 
-/* What a signal handler raised on the way is the call's own error as long as it has sent or taken nothing: it need not
- * wait for the next wake-up to come out. */
+/* A signal handler may have raised on the way.  The call, which is about to sleep, then ends with that exception at
+ * once, rather than after the next wake-up. */
 static int awaitable_interrupt(Awaitable *aw, PyObject **out, nc_box **kicks)
 {
     if (!core_raise_postponed())
@@ -285,13 +287,13 @@ static int awaitable_interrupt(Awaitable *aw, PyObject **out, nc_box **kicks)
     return STEP_ERROR;
 }
 
-/* It is this thread's step, or done by it: prepare until it sleeps or is done, then let go of what is not needed any
+/* Go on with a step of this thread: prepare until the call sleeps or is done, then let go of what it does not need any
  * more.  The caller holds a reference to the endpoint. */
 static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
 {
     Endpoint *ep = aw->call.ep;
     Chan *c = ep->chan;
-    if (NC_RECYCLES) /* else nobody asks, and other threads might be at it */
+    if (NC_RECYCLES) /* else nobody reads it, and other threads might write it */
         aw->worn = true;
     while (s == STEP_PREPARE || s == STEP_MORE) {
         line_deliver_any(c, *kicks);
@@ -352,7 +354,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     else
         s = STEP_ERROR;
     if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->origin == NULL) {
-        aw->worn = aw->paused = aw->expired = aw->call.late = false; /* one item, gone: that is all there was */
+        aw->worn = aw->paused = aw->expired = aw->call.late = false; /* a call for one item has written nothing else */
         aw->call.least = aw->call.share = 1;
     }
     Py_XDECREF(was);
@@ -363,8 +365,8 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
 
 /* ---- its first step ---------------------------------------------------------------------------------- */
 
-/* At its first step: must it yield before it looks?  The look at the pace may start a collection, and with it Python
- * code that steps the same awaitable; with a GIL nothing else keeps it out meanwhile. */
+/* At its first step: must it yield before it looks?  The look at the pace may start a collection, and so Python code
+ * that steps the same awaitable.  With a GIL only `running` keeps such code out meanwhile. */
 static bool awaitable_must_pause(Awaitable *aw, Endpoint *ep)
 {
     if (!aw->call.op->paced)
@@ -381,7 +383,7 @@ static bool awaitable_must_pause(Awaitable *aw, Endpoint *ep)
     return must;
 }
 
-/* The first look of a new awaitable, with which most end: with a GIL nothing has to be held for it. */
+/* The first look of a new awaitable, after which most are done.  With a GIL it needs no critical section. */
 static int awaitable_first_look(Awaitable *aw, PyObject **out)
 {
     Endpoint *ep = (Endpoint *)Py_NewRef(aw->call.ep);
@@ -401,7 +403,7 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
     else if (s == STEP_READY || s == STEP_ERROR) {
         aw->running = false;
         aw->state = DONE;
-        aw->st->pace.left -= aw->call.op->at_once == NULL; /* else it was counted there */
+        aw->st->pace.left -= aw->call.op->at_once == NULL; /* else awaitable_at_once() has counted it */
         awaitable_release(aw);
     } else if (s == STEP_BLOCKED && aw->timeout != 0)
         s = awaitable_wait(aw, STEP_PREPARE, out, &kicks);
@@ -414,7 +416,7 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
     return s;
 }
 
-/* The same where nothing but critical sections keep others away. */
+/* The same without a GIL, where only critical sections keep others away. */
 static int awaitable_first_step(Awaitable *aw, PyObject **out)
 {
     Endpoint *ep = awaitable_endpoint(aw);
@@ -453,7 +455,7 @@ static int awaitable_run(Awaitable *aw, PyObject **out)
     return awaitable_step(aw, out);
 }
 
-/* Who takes no GIL, a native thread, may have lined up since the other side's flag was looked at. */
+/* A native thread takes no GIL, so it may have lined up since the other side's flag was read. */
 __attribute__((noinline)) static void tell_native(Endpoint *ep)
 {
     int other = 1 - ep->side;
@@ -461,8 +463,8 @@ __attribute__((noinline)) static void tell_native(Endpoint *ep)
         call_tell(ep, other, NULL);
 }
 
-/* The whole life of most awaitables: STEP_READY, or STEP_PAUSE where it has to yield first, else STEP_BLOCKED.  `out`
- * is written before the rest is done, so that there is little to keep in registers. */
+/* The whole life of most awaitables: STEP_READY; STEP_PAUSE if it has to yield first; STEP_BLOCKED if this way is not
+ * for it.  `out` is written first, so that little has to be kept in registers. */
 static inline int awaitable_at_once(Awaitable *aw, PyObject **out)
 {
     PyObject *(*at_once)(Call *) = aw->call.op->at_once;
@@ -533,8 +535,8 @@ static PyObject *stop_new(void)
     return stop;
 }
 
-/* A result that was taken must not be lost because there is no memory for the StopIteration that it travels
- * in: so one is put by beforehand.  False with MemoryError set, and nothing was taken. */
+/* A result that was taken must not be lost because there is no memory for the StopIteration that carries it.
+ * So one is put by beforehand.  False with MemoryError set; nothing was taken then. */
 static bool stop_put_by(core_state *st)
 {
     if (atomic_load_explicit(&st->stop, memory_order_relaxed) != NULL)
@@ -547,11 +549,11 @@ static bool stop_put_by(core_state *st)
     return true;
 }
 
-/* The one put by, with `value`, which it steals; NULL with MemoryError set in the end. */
+/* The StopIteration that was put by, with `value`, which is stolen; NULL with MemoryError still set if none is left. */
 static PyObject *stop_in_need(core_state *st, PyObject *value)
 {
     PyObject *stop = atomic_exchange_explicit(&st->stop, NULL, memory_order_acq_rel);
-    if (stop == NULL) { /* several threads in need at once */
+    if (stop == NULL) { /* several threads needed it at once */
         Py_DECREF(value);
         return NULL;
     }
@@ -560,8 +562,8 @@ static PyObject *stop_in_need(core_state *st, PyObject *value)
     return stop;
 }
 
-/* The same for `await`, which looks at .value alone: no tuple of arguments, no normalisation.  This is how
- * every result travels from 3.12 on, where only true coroutines are sent to. */
+/* As raise_stop_iteration(), for `await`, which reads only .value: no tuple of arguments, no normalisation.  From
+ * 3.12 on every result goes this way, as there only true coroutines are sent to. */
 static void hand_over(core_state *st, PyObject *value)
 {
     PyObject *stop = stop_new();

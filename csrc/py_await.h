@@ -10,27 +10,27 @@ enum { STEP_SLEEP = STEP_BUSY + 1, STEP_PREPARE, STEP_MORE, STEP_PAUSE };
 
 typedef struct Awaitable {
     PyObject_HEAD
-    core_state *st;               /* its type keeps it */
+    core_state *st;               /* borrowed: its type keeps the module, and so the state */
     PyObject *weakrefs;
     Call call;                    /* .ep is NULL once it has ended */
     double timeout;               /* seconds; < 0: none */
     PyObject *future;             /* what the task waits on while PARKED */
     PyObject *timer;              /* asyncio.TimerHandle */
     PyObject *origin;             /* where it was made, as a coroutine's cr_origin; NULL: nobody asked */
-    sleeper *sleeper;             /* stands in line for it; from the first time that it has to wait */
-    uint32_t state; /* CREATED until its first step begins: read alone there, right after it was written */
+    sleeper *sleeper;             /* its place in line, from the first time that it has to wait; or NULL */
+    uint32_t state; /* CREATED .. DONE; a word of its own, as it is read right after it was written */
     bool expired; /* the timer went off */
-    bool requeue; /* a part of it went: it goes to the end of the line */
+    bool requeue; /* a part of a batch was sent or taken: it goes to the end of the line */
     bool paused; /* it has yielded */
-    bool worn; /* more than op, ep, value, timeout and state is not as awaitable_reset() leaves it */
+    bool worn; /* must be reset before it is used again: more was written than op, ep, value, timeout, state */
     bool running; /* inside a step: Python code that it runs cannot step it again */
 } Awaitable;
 
-/* Ended: out of the line, and the next is called.  Holding the awaitable and its endpoint. */
+/* End it: it leaves the line, and the next is called.  Holding the awaitable and its endpoint. */
 void awaitable_end(Awaitable *aw, nc_box **kicks);
 /* It has ended: let go of all that it holds. */
 void awaitable_release(Awaitable *aw);
-/* Its endpoint, a new reference, or NULL without an exception once it has ended: another thread may end it at any
+/* Its endpoint, a new reference; NULL without an exception once it has ended, which another thread may do at any
  * time. */
 Endpoint *awaitable_endpoint(Awaitable *aw);
 int awaitable_state(PyObject *self);

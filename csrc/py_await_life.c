@@ -9,12 +9,12 @@
 
 /* ---- spares ----------------------------------------------------------------------------------------- */
 
-/* Most awaitables live for one step, so those that ended are used again: a spare is a live object that the module's
- * state owns, still of its type and tracked by the collector, ended and without an endpoint.  The collector may show
- * it to a user like any other; then it is his.  Spares that gc.freeze() meets stay set aside: such a one that is then
- * made part of a cycle and never waits is not collected, which comes to NC_SPARES of them at most. */
+/* Most awaitables live for one step, so those that have ended are used again.  A spare is a live object that the
+ * module's state owns, of its type and tracked by the collector, ended and without an endpoint.  gc.get_objects() may
+ * show it to a user like any other object; then it is not used again.  Spares that gc.freeze() meets stay set aside.
+ * Such a spare is not collected if it later becomes part of a cycle and never waits; there are at most NC_SPARES. */
 #if NC_RECYCLES
-/* One that was kept, or NULL. */
+/* A spare, or NULL. */
 static inline Awaitable *awaitable_kept(core_state *st, bool claims)
 {
     unsigned n = st->spare[claims].n;
@@ -24,14 +24,14 @@ static inline Awaitable *awaitable_kept(core_state *st, bool claims)
     return (Awaitable *)st->spare[claims].of[n - 1];
 }
 
-/* Let go of the last one kept if a user has got hold of it: it is not to be used again. */
+/* The last spare, if any, is in use by somebody: let go of it, as it must not be used again. */
 static inline void awaitable_give_away(core_state *st, bool claims)
 {
     if (st->spare[claims].n > 0)
         Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
 }
 
-/* Bring back to life what is being freed, and has ended.  False if there are enough. */
+/* Make a spare of an awaitable that has ended and is being freed.  False if there are enough spares. */
 static inline bool awaitable_keep(core_state *st, Awaitable *aw, bool claims)
 {
     unsigned n = st->spare[claims].n;
@@ -63,7 +63,7 @@ static step nothing_look(Call *Py_UNUSED(call), bool Py_UNUSED(called), PyObject
 
 const call_op nothing_op = {.name = "__aexit__", .qualname = "Sender.claim.__aexit__", .look = nothing_look};
 
-/* As new, but for its endpoint. */
+/* As new, but without an endpoint. */
 static void awaitable_reset(Awaitable *aw)
 {
     aw->weakrefs = NULL;
@@ -104,15 +104,15 @@ int wait_traverse_spares(core_state *st, visitproc visit, void *arg)
     return 0;
 }
 
-/* A new one, where none is kept or the next is a user's. */
+/* A new one, as no spare is kept, or the next spare is in use by somebody. */
 __attribute__((noinline)) static Awaitable *awaitable_other(core_state *st, bool claims)
 {
     awaitable_give_away(st, claims);
     return awaitable_make(st, claims ? st->claim_awaitable_type : st->awaitable_type);
 }
 
-/* It is made: hand it out, with its origin if that is asked for.  Takes over the reference; NULL with an exception set.
- * Not inlined: rarely done, and at the very end, so that there is nothing to be kept over it. */
+/* Hand out an awaitable that was just made, with its origin if that is asked for.  Takes over the reference; NULL with
+ * an exception set.  Not inlined, as it is rare; and a tail call, so that its caller keeps nothing over it. */
 __attribute__((noinline)) static PyObject *awaitable_with_origin(Awaitable *aw)
 {
     int depth = origin_depth(aw->st);
@@ -122,7 +122,7 @@ __attribute__((noinline)) static PyObject *awaitable_with_origin(Awaitable *aw)
     aw->origin = origin_here(depth);
     if (aw->origin != NULL)
         return (PyObject *)aw;
-    aw->state = DONE; /* it was never handed out */
+    aw->state = DONE; /* it was never handed out, so there is nothing to warn of */
     Py_DECREF(aw);
     return NULL;
 }
@@ -150,7 +150,7 @@ PyObject *wait_new(const Call *call, double timeout)
     return awaitable_new(aw);
 }
 
-/* For a call that moves one item: what a spare has already is not written. */
+/* For a call that moves one item: only those fields are written that differ from a spare's. */
 static inline PyObject *awaitable_begins(Awaitable *aw, const call_op *op, Endpoint *ep)
 {
     aw->call.op = op;
@@ -212,13 +212,13 @@ int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(aw->timer);
     if (aw->sleeper != NULL) {
         Py_VISIT(aw->sleeper->chan);
-        if (nc_waiter_state_of(&aw->sleeper->waiter) == NC_OUTSIDE) /* else its future is the line's to visit */
+        if (nc_waiter_state_of(&aw->sleeper->waiter) == NC_OUTSIDE) /* else line_traverse() visits its future */
             Py_VISIT(atomic_load_explicit(&aw->sleeper->future, memory_order_relaxed));
     }
     return 0;
 }
 
-/* Unreachable: leave the line, which breaks the cycle through it.  The timer, if any, is garbage as well. */
+/* The awaitable is unreachable: leave the line, which breaks the cycle through it.  Its timer is garbage as well. */
 int awaitable_clear(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
@@ -237,7 +237,7 @@ int awaitable_clear(PyObject *self)
     return 0;
 }
 
-/* Warn as of a coroutine: a forgotten `await` is a message that is not sent. */
+/* Warn as for a coroutine: a forgotten `await` is a message that is not sent. */
 void awaitable_finalize(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
@@ -247,7 +247,7 @@ void awaitable_finalize(PyObject *self)
         return;
     PyErr_Fetch(&type, &value, &traceback);
     name = PyUnicode_FromString("warnings");
-    PyObject *warnings = name != NULL ? PyImport_GetModule(name) : NULL; /* not while the interpreter goes down */
+    PyObject *warnings = name != NULL ? PyImport_GetModule(name) : NULL; /* NULL while the interpreter goes down */
     if (warnings != NULL)
         done = PyObject_CallMethod(warnings, "_warn_unawaited_coroutine", "O", self);
     if (done == NULL && (warnings == NULL || PyErr_ExceptionMatches(PyExc_AttributeError))) {
@@ -265,7 +265,7 @@ void awaitable_finalize(PyObject *self)
 
 /* ---- freeing ------------------------------------------------------------------------------------------ */
 
-/* Dropped while it waits: as if it had been closed. */
+/* It is dropped while it waits: as if it had been closed. */
 static void awaitable_drop_sleeper(Awaitable *aw)
 {
     nc_box *kicks = NULL;
@@ -280,7 +280,7 @@ __attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
     Awaitable *aw = (Awaitable *)self;
     PyTypeObject *type = Py_TYPE(aw);
     if (aw->state == CREATED && PyObject_CallFinalizerFromDealloc(self) < 0)
-        return; /* whoever hears of the warning may keep it */
+        return; /* it lives on: whoever was shown the warning has kept it */
     PyObject_GC_UnTrack(aw);
     Py_TRASHCAN_BEGIN(self,
                       awaitable_dealloc) /* what is to be sent may be such a call, of which the value may be ... */
@@ -294,7 +294,7 @@ __attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
     Py_XDECREF(aw->origin);
     Py_XDECREF(aw->call.entered);
     call_clear(&aw->call);
-    /* one that had its finaliser run is not used again: it would not have it run once more */
+    /* if its finaliser has run, it is not used again: the finaliser would not run a second time */
     if (!PyObject_GC_IsFinalized(self) && awaitable_keep(aw->st, aw, type == aw->st->claim_awaitable_type)) {
         awaitable_reset(aw);
         PyObject_GC_Track(aw);
@@ -302,14 +302,14 @@ __attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
         PyObject_GC_Del(aw);
         Py_DECREF(type);
     }
-    Py_XDECREF(ep); /* may be the last, and take the module along */
+    Py_XDECREF(ep); /* may be the last reference, and so free the module too */
     Py_TRASHCAN_END
 }
 
 void awaitable_dealloc(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
-    bool plain = !aw->worn && aw->call.ep == NULL && aw->weakrefs == NULL; /* then it has ended, and holds nothing */
+    bool plain = !aw->worn && aw->call.ep == NULL && aw->weakrefs == NULL; /* it has ended, and holds nothing */
     if (plain && awaitable_keep(aw->st, aw, false))
         aw->timeout = -1;
     else

@@ -1,5 +1,5 @@
-/* py_coroutine.c: an awaitable as a coroutine: send, throw, close, what inspect and debuggers ask, the warning when it
- * was forgotten; and the types.
+/* py_coroutine.c: what makes a coroutine of an awaitable: send, throw, close, the attributes that inspect and debuggers
+ * read, and the warning when an `await` was forgotten; and the types.
  */
 #include "py_coroutine.h"
 #include "py_line.h"
@@ -24,7 +24,7 @@ PyObject *awaitable_send(PyObject *self, PyObject *arg)
     }
 }
 
-/* End it before its time, unless it has ended; false with an exception set if it cannot be. */
+/* End the call early, unless it has ended; false with an exception set if a step of it is running. */
 static bool awaitable_abort(Awaitable *aw, bool *was_done)
 {
     nc_box *kicks = NULL;
@@ -94,7 +94,7 @@ PyObject *awaitable_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* The timer went off: wake the task, which will look a last time if it was called meanwhile. */
+/* The timer went off: wake the task, which looks one last time if it was called meanwhile. */
 PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Awaitable *aw = (Awaitable *)self;
@@ -158,8 +158,8 @@ static PyObject *awaitable_cr_suspended(PyObject *self, void *Py_UNUSED(ignored)
     return PyBool_FromLong(suspended);
 }
 
-/* What inspect.getcoroutinestate() tells a coroutine by that was not started.  It has no frame of its own: this one
- * shows its name. */
+/* A frame, by which inspect.getcoroutinestate() tells whether a coroutine has ended.  An awaitable has no frame of its
+ * own, so this makes one that shows its name. */
 static PyObject *awaitable_cr_frame(PyObject *self, void *Py_UNUSED(ignored))
 {
     if (awaitable_state(self) == DONE)
@@ -175,7 +175,7 @@ static PyObject *awaitable_cr_frame(PyObject *self, void *Py_UNUSED(ignored))
 
 static PyObject *awaitable_cr_origin(PyObject *self, void *Py_UNUSED(ignored))
 {
-    PyObject *origin = ((Awaitable *)self)->origin; /* from the start */
+    PyObject *origin = ((Awaitable *)self)->origin; /* set when it was made */
     return Py_NewRef(origin != NULL ? origin : Py_None);
 }
 
