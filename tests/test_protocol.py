@@ -33,6 +33,18 @@ def test_every_label_in_the_code_is_explained_and_every_explained_label_is_in_th
     assert in_code == in_protocol
 
 
+def test_the_page_is_no_wider_than_120_columns():
+    wide = [line for line in (CSRC / "PROTOCOL.md").read_text().splitlines() if len(line) > 120]
+    assert {line[:6] for line in wide} <= {"`send`", "| L2 |", "| F1 |"}, "these are still to be cut"
+
+
+def test_the_page_begins_with_a_glossary_of_our_own_words():
+    page = (CSRC / "PROTOCOL.md").read_text()
+    rows = re.findall(r"^\| ([^|]*) \|", page[: page.index("## 1. ")], re.MULTILINE)
+    words = {word for row in rows for word in row.split(", ")}
+    assert words >= {"gate", "flag", "crowd", "owed", "called", "box", "kick", "look", "reap", "bury", "spill", "lent"}
+
+
 def test_the_core_includes_nothing_but_itself_and_libc():
     for path in sources("nc_*.h"):
         for header in re.findall(r"#include +([<\"][^>\"]+[>\"])", code(path)):
