@@ -3,7 +3,7 @@
  * May touch libc and pthreads.  Knows nothing of Python: no callbacks, no allocation, no errno.
  *
  * A model explorer takes the place of <stdatomic.h> and of the lock by defining NC_MODEL as the header
- * to include instead; delay injection takes the place of NC_STEP.  Neither changes a line elsewhere.
+ * to include instead.  Delay injection takes the place of NC_STEP.  Neither changes a line elsewhere.
  */
 #ifndef NC_BASE_H
 #define NC_BASE_H
@@ -36,10 +36,10 @@ typedef enum nc_result {
     NC_OK = 0,
     NC_FULL,  /* no room now */
     NC_EMPTY, /* nothing committed now */
-    NC_BAD,   /* a block that is not what it should be: somebody else wrote there */
+    NC_BAD,   /* the block does not hold what it should: somebody else wrote there */
 } nc_result;
 
-/* Tell the core that we spin; after a while, let another thread have it. */
+/* Tell the processor that we spin, and now and then let another thread run. */
 #ifndef NC_MODEL
 static inline void nc_relax(unsigned *spins)
 {

@@ -1,14 +1,14 @@
-/* nc_end.h: who may touch what a native thread was lent: the thread, and whoever takes it back.  Touches nc_base.h
- * only.
+/* nc_end.h: who may touch an endpoint that was lent to a native thread: the thread, or the closer, which takes the
+ * endpoint back.  Touches nc_base.h only.
  *
  *            begin                leave                          the closer
  *    IDLE ----------> BUSY -----------------> IDLE               closed := true              N1
  *      '--<-- CLAIMED, PARKED: likewise       CLAIMED, PARKED    wait while BUSY             N1
  *                 look at closed  N1                             CLAIMED? the thread departs : the closer does
  *
- * The thread alone moves the state, but for nc_end_bury.  The closer raises `closed` and waits for a state other than
- * BUSY, a matter of instructions: if no claim is open, it takes the end out of the channel; else the thread does, when
- * it ends the claim.  Edges N1..N3 are in PROTOCOL.md.
+ * Only the thread moves the state, except in nc_end_bury.  The closer raises `closed` and waits for a state other than
+ * BUSY, which takes a few instructions.  If no claim is open then, the closer takes the end out of the channel.  Else
+ * the thread does so when it ends the claim.  Edges N1..N3 are in PROTOCOL.md.
  */
 #ifndef NC_END_H
 #define NC_END_H
@@ -20,11 +20,11 @@ enum { NC_END_IDLE, NC_END_BUSY, NC_END_CLAIMED, NC_END_PARKED };
 typedef struct nc_end {
     _Atomic bool attached;  /* a thread has it; N3 */
     _Atomic bool closed;    /* taken back, or about to be; written by the closer, N1 */
-    _Atomic bool left;      /* it counts no longer, and what was lent is given back; N2 */
+    _Atomic bool left;      /* it no longer counts as open, and the endpoint is given back; N2 */
     _Atomic uint32_t state; /* NC_END_*; written by the thread, N1 */
 } nc_end;
 
-/* How a call begins; when it is not NC_END_OPEN, it is over already. */
+/* What a call is told when it begins.  Unless it is NC_END_OPEN, the call is over already. */
 typedef enum nc_end_answer {
     NC_END_OPEN,
     NC_END_SHUT,  /* it was closed */
@@ -47,7 +47,7 @@ static inline bool nc_end_closed(const nc_end *e)
 /* ---- the thread ------------------------------------------------------------------------------------- */
 
 /* Begin a call; `was` is the state to go back to.  False when the end was closed; the call has begun all the same.
- * BUSY it is found only by a thread that is being buried: it waits for that to be over. */
+ * Only a thread that is being buried finds the state BUSY; it waits until that is over. */
 static inline bool nc_end_enter(nc_end *e, uint32_t *was)
 {
     unsigned spins = 0;
@@ -73,7 +73,7 @@ static inline nc_end_answer nc_end_begin(nc_end *e)
     return open ? NC_END_WRONG : NC_END_SHUT;
 }
 
-/* Begin a call that ends a claim, which may be done on a closed end too. */
+/* Begin a call that ends a claim.  Such a call is allowed on a closed end, too. */
 static inline nc_end_answer nc_end_begin_claimed(nc_end *e)
 {
     uint32_t was;
@@ -84,7 +84,7 @@ static inline nc_end_answer nc_end_begin_claimed(nc_end *e)
     return open ? NC_END_WRONG : NC_END_SHUT;
 }
 
-/* The claim is over, and with it what kept a closed end in the channel: true if the thread has to depart. */
+/* The claim has ended.  It kept even a closed end in the channel, so: true if the thread has to depart now. */
 static inline bool nc_end_leave_claim(nc_end *e)
 {
     nc_end_leave(e, NC_END_IDLE);
@@ -92,8 +92,8 @@ static inline bool nc_end_leave_claim(nc_end *e)
     return nc_end_closed(e);
 }
 
-/* Asleep in line, and awake again.  The thread stands in line before it sleeps and looks at `closed` in between, so
- * the closer finds it there or is seen. */
+/* The thread falls asleep in line, and wakes up again.  It joins the line first, then looks at `closed`, then sleeps.
+ * So either the closer finds the thread in line, or the thread sees that the end was closed. */
 static inline void nc_end_doze(nc_end *e) { nc_end_leave(e, NC_END_PARKED); }
 
 static inline void nc_end_awake(nc_end *e)
@@ -101,7 +101,7 @@ static inline void nc_end_awake(nc_end *e)
     atomic_exchange_explicit(&e->state, NC_END_BUSY, memory_order_seq_cst); /* N1; then it looks at closed */
 }
 
-/* One thread after the other. */
+/* True if nobody was attached: one thread after the other has the end. */
 static inline bool nc_end_attach(nc_end *e)
 {
     bool nobody = false;
@@ -122,20 +122,21 @@ static inline bool nc_end_attached(nc_end *e)
 
 /* ---- departing: the thread or the closer ------------------------------------------------------------- */
 
-/* True for the one who takes the end out of the channel. */
+/* True for the first that departs: it takes the end out of the channel. */
 static inline bool nc_end_depart(nc_end *e)
 {
     return !atomic_exchange_explicit(&e->left, true, memory_order_release); /* N2 */
 }
 
-/* Then what was lent is its owner's again. */
+/* Has the end departed?  Then the endpoint that was lent is its owner's again. */
 static inline bool nc_end_has_left(nc_end *e) { return atomic_load_explicit(&e->left, memory_order_acquire); /* N2 */ }
 
 /* ---- the closer ------------------------------------------------------------------------------------- */
 
 static inline void nc_end_close(nc_end *e) { atomic_store_explicit(&e->closed, true, memory_order_seq_cst); /* N1 */ }
 
-/* After closing and calling who stands in line: the state, once it is not BUSY.  CLAIMED: the thread will depart. */
+/* After closing, and after calling the thread if it is in line: the state, once it is not BUSY.  If it is CLAIMED, the
+ * thread will depart. */
 static inline uint32_t nc_end_await(nc_end *e)
 {
     unsigned spins = 0;
@@ -145,8 +146,8 @@ static inline uint32_t nc_end_await(nc_end *e)
     return state;
 }
 
-/* The thread is gone for good, or said to be: true if it left a claim open, which is then the closer's to end, and to
- * leave by NC_END_IDLE. */
+/* The thread is gone for good, or said to be.  True if it left a claim open: the closer then ends the claim, and leaves
+ * by NC_END_IDLE. */
 static inline bool nc_end_bury(nc_end *e)
 {
     uint32_t claimed = NC_END_CLAIMED;

@@ -1,4 +1,4 @@
-/* nc_gate.h: who waits on one side of a channel, and how they are reached.  Touches nc_base.h only.
+/* nc_gate.h: who waits on one side of a channel, and how the waiters are reached.  Touches nc_base.h only.
  *
  * The other side publishes and then looks at `flag`; a waiter raises `flag` and then looks at the ring.
  * All four accesses are seq_cst, so at least one of the two sees the other (edges W1..W4 in PROTOCOL.md).
@@ -12,16 +12,16 @@
  *      owed   = sum of their shares               called  = sum of the shares of those CALLED
  *      flag & NC_WATCHED  <=>  waiting > 0
  *
- * To call a waiter is to say "look again"; it carries no value.  A called waiter keeps its place and its
- * share until it leaves, so what was freed for it is not taken by a later comer, and leaving by
- * cancellation hands the share to the next.
+ * To call a waiter is to say "look again"; a call carries no value.  A called waiter keeps its place and its
+ * share until it leaves.  So a later comer does not take what was freed for the waiter, and a waiter that
+ * is cancelled hands its share to the next.
  *
  * A waiter is reached through its box: a loop's mailbox, or a blocked thread.  Posting to a box takes no
- * lock; whoever finds it empty owes it a kick (a write to a wake fd, a semaphore), given after the gate's
- * lock is left, so boxes in need of one are handed back as a chain.
+ * lock.  Whoever finds the box empty owes it a kick (a write to a wake fd, a semaphore).  Kicks are given
+ * after the gate's lock is left, so boxes that need one are handed back as a chain.
  *
- * The links of the line are written under the lock and only by those who enrol and leave; calling
- * changes states alone, so that a reader that keeps enrolling and leaving out may walk the line unlocked.
+ * Only enrolling and leaving write the links of the line, under the lock; calling changes nothing but
+ * states.  So a reader may walk the line without the lock if it keeps others from enrolling and leaving.
  */
 #ifndef NC_GATE_H
 #define NC_GATE_H
@@ -35,12 +35,12 @@ struct nc_waiter;
 typedef struct nc_box {
     struct nc_waiter *_Atomic mail;  /* called waiters, newest first; pushed by callers, taken by the owner */
     _Atomic uint32_t kick;           /* 1: it is in somebody's chain and will be kicked */
-    _Atomic uint32_t refs;           /* the owner's, one a waiter that may be called, one a chain */
+    _Atomic uint32_t refs;           /* one of the owner, of each waiter that may be called, of each chain */
     struct nc_box *next;             /* next in the chain; written by whoever raised `kick` */
-    bool guarded;                    /* as nc_gate.guarded, until it stands in the line of a gate that is not */
+    bool guarded;                    /* as nc_gate.guarded; lost in the line of a gate that is not */
 } nc_box;
 
-/* Where a called waiter's post stands: whoever ends it settles the reference that it carries. */
+/* Whether a called waiter is in the mail, and so who frees it: its owner, or whoever takes the mail. */
 enum { NC_POST_NONE, NC_POST_MAILED, NC_POST_ABANDONED };
 
 typedef enum nc_waiter_state { NC_OUTSIDE, NC_WAITING, NC_CALLED } nc_waiter_state;
@@ -50,9 +50,9 @@ typedef struct nc_waiter {
     struct nc_waiter *mail_next;   /* in the mail; written by the caller before it pushes */
     nc_box *box;                   /* set before enrolling */
     void *owner;                   /* the endpoint it waits on; set before enrolling */
-    uint64_t least;                /* what it needs to go on, in the ring's unit; set before enrolling */
+    uint64_t least;                /* what it needs to go on: items, or bytes; set before enrolling */
     uint64_t share;                /* what it will take at most; set before enrolling */
-    uint32_t born;                 /* the gate's, when it enrolled */
+    uint32_t born;                 /* the gate's `born` when it enrolled */
     bool deferred;                 /* called, but its endpoint is lent to a claim; under the gate's lock */
     _Atomic uint32_t state;        /* nc_waiter_state; written under the gate's lock, peeked at by a spinner */
     _Atomic uint32_t post;         /* NC_POST_* */
@@ -67,7 +67,7 @@ static inline void nc_box_init(nc_box *box)
     box->guarded = false;
 }
 
-/* Exchanges where all who might come between hold one lock: no atomicity, no orders. */
+/* Exchanges of guarded words.  Whoever might come in between holds the same lock, so they need not be atomic. */
 static inline uint32_t nc_swap_guarded(_Atomic uint32_t *word, uint32_t value)
 {
     uint32_t was = atomic_load_explicit(word, memory_order_relaxed); /* guarded */
@@ -95,7 +95,7 @@ static inline void nc_box_ref(nc_box *box)
         atomic_fetch_add_explicit(&box->refs, 1, memory_order_relaxed); /* the caller holds one already */
 }
 
-/* True when that was the last reference: the caller frees the box. */
+/* True if that was the last reference; then the caller frees the box. */
 static inline bool nc_box_unref(nc_box *box)
 {
     if (box->guarded)
@@ -103,7 +103,7 @@ static inline bool nc_box_unref(nc_box *box)
     return atomic_fetch_sub_explicit(&box->refs, 1, memory_order_acq_rel) == 1; /* B1 -> B1 */
 }
 
-/* Chain to `kicks` a box whose kick is due: the chain has a reference. */
+/* Add a box that is to be kicked to the chain `kicks`, which then has a reference to it. */
 static inline void nc_box_chain(nc_box *box, nc_box **kicks)
 {
     nc_box_ref(box);
@@ -111,7 +111,7 @@ static inline void nc_box_chain(nc_box *box, nc_box **kicks)
     *kicks = box;
 }
 
-/* Lay a waiter on top of the mail; what lay there before, or NULL. */
+/* Push a waiter onto the mail.  Returns what was on top before, or NULL. */
 static inline nc_waiter *nc_box_push(nc_box *box, nc_waiter *w)
 {
     if (box->guarded) {
@@ -144,14 +144,14 @@ static inline void nc_box_post(nc_waiter *w, nc_box **kicks)
         return;
     }
     if (atomic_exchange_explicit(&w->post, NC_POST_MAILED, memory_order_acq_rel) == NC_POST_MAILED) /* B4 */
-        return; /* called before and not received yet: the owner is still to come by */
+        return; /* called before and not received yet: the owner has yet to read its mail */
     if (nc_box_push(box, w) != NULL || atomic_exchange_explicit(&box->kick, 1, memory_order_acq_rel)) /* B3 */
         return;
     nc_box_chain(box, kicks);
 }
 
-/* The owner took w and those behind it, and cannot receive them now: they stay in the mail, after what has come since.
- * The owner sees to another kick. */
+/* The owner took w and the waiters behind it off the mail, and cannot receive them now.  Put them back, behind what was
+ * posted since.  The owner sees to another kick. */
 static inline void nc_box_return(nc_box *box, nc_waiter *w)
 {
     for (nc_waiter *next; w != NULL; w = next) {
@@ -185,8 +185,8 @@ static inline nc_box *nc_box_unchain(nc_box **kicks)
     return box;
 }
 
-/* Take everything in the box, oldest first.  Release too: who posts into the emptied box sees the way there that
- * was opened before (F1). */
+/* Take everything in the box, oldest first.  The exchange also releases: whoever posts into the emptied box sees a wake
+ * fd that was stored before (F1). */
 static inline nc_waiter *nc_box_take(nc_box *box)
 {
     nc_waiter *oldest = NULL, *w;
@@ -203,13 +203,13 @@ static inline nc_waiter *nc_box_take(nc_box *box)
     return oldest;
 }
 
-/* Is there something in the mail for w?  For its own thread, awake. */
+/* Is w in the mail?  For its own thread, while that is awake. */
 static inline bool nc_post_waits(nc_waiter *w)
 {
     return atomic_load_explicit(&w->post, memory_order_acquire) == NC_POST_MAILED; /* B4 */
 }
 
-/* The box's owner read w off its mail: true if the waiter still stands for it, false if it was abandoned. */
+/* The box's owner took w off the mail: true if w is still in use, false if it was abandoned. */
 static inline bool nc_post_receive(nc_waiter *w)
 {
     if (w->box->guarded)
@@ -217,12 +217,12 @@ static inline bool nc_post_receive(nc_waiter *w)
     return atomic_exchange_explicit(&w->post, NC_POST_NONE, memory_order_acq_rel) == NC_POST_MAILED; /* B4 */
 }
 
-/* The waiter goes away: true if nothing is in the mail, false if it is and the box's owner will settle it. */
+/* The waiter's owner gives it up: true if it is not in the mail, false if it is; then the box's owner frees it. */
 static inline bool nc_post_abandon(nc_waiter *w)
 {
     uint32_t mailed = NC_POST_MAILED;
     if (atomic_load_explicit(&w->post, memory_order_acquire) == NC_POST_NONE) /* B4 */
-        return true; /* out of the line, it is not posted again */
+        return true; /* it has left the line, so it is not posted again */
     return !atomic_compare_exchange_strong_explicit(&w->post, &mailed, NC_POST_ABANDONED, memory_order_acq_rel,
                                                     memory_order_acquire); /* B4 */
 }
@@ -241,7 +241,7 @@ typedef struct nc_gate {
     _Atomic uint32_t crowd; /* for this side: NC_HEAD a waiter, | NC_OVER; written under the lock */
     uint32_t waiting;       /* the rest: under the lock */
     uint32_t born;          /* which process it belongs to; see nc_gate_enter */
-    bool guarded;           /* all who come here hold one lock, the GIL: its own is left alone, orders relaxed */
+    bool guarded;           /* all who come here hold the GIL: the gate's own lock is not used, orders are relaxed */
     uint64_t owed, called;
     nc_waiter *first, *last, *cursor;
     nc_lock lock;
@@ -259,12 +259,12 @@ static inline void nc_gate_init(nc_gate *g, uint32_t born)
     nc_lock_init(&g->lock);
 }
 
-/* This side, before it takes: nobody is in line and the other side is there.  Relaxed: a call that
- * overlaps an enrolment may count as having come first. */
+/* This side reads it before it takes: 0 if nobody is in line and the other side is there.  Relaxed: a call
+ * that overlaps an enrolment may count as having come first. */
 static inline uint32_t nc_gate_crowd(nc_gate *g) { return atomic_load_explicit(&g->crowd, memory_order_relaxed); }
 
-/* The other side, after it has published: does somebody have to be told?  `order` is seq_cst (W2), or
- * relaxed where a lock or the GIL covers both sides. */
+/* The other side reads it after it has published: does somebody have to be notified?  `order` is seq_cst
+ * (W2), or relaxed where a lock or the GIL covers both sides. */
 static inline uint32_t nc_gate_flag(nc_gate *g, memory_order order) { return atomic_load_explicit(&g->flag, order); }
 
 static inline uint32_t nc_waiter_state_of(nc_waiter *w)
@@ -278,15 +278,15 @@ static inline bool nc_gate_over_seen(nc_gate *g)
     return atomic_load_explicit(&g->crowd, memory_order_acquire) & NC_OVER;
 }
 
-/* Under the lock, so no read-modify-write.  Release: whoever reads NC_OVER out of this store is to see
+/* Under the lock, so no read-modify-write.  Release: whoever reads NC_OVER from this store must also see
  * what C1 published. */
 static inline void nc_gate_add_crowd(nc_gate *g, uint32_t n)
 {
     atomic_store_explicit(&g->crowd, nc_gate_crowd(g) + n, memory_order_release); /* C1, handed on */
 }
 
-/* Raise the flag before looking again (W1), lower it when nobody is left to be told; lowered late it costs
- * the other side a look, no more, so release is enough. */
+/* Raise the flag before looking again (W1); lower it when nobody is left to be notified.  A flag that is
+ * lowered late costs the other side one look and no more, so release is enough for that. */
 static inline void nc_gate_set_flag(nc_gate *g)
 {
     uint32_t flag = atomic_load_explicit(&g->flag, memory_order_relaxed); /* under the lock */
@@ -297,8 +297,8 @@ static inline void nc_gate_set_flag(nc_gate *g)
     atomic_store_explicit(&g->flag, want, raise ? memory_order_seq_cst : memory_order_release); /* W1 */
 }
 
-/* Enter the gate.  `now` tells this process from the one it was forked from: what waits in the parent is
- * not waiting here, and a lock that was held there is held for ever. */
+/* Enter the gate.  `now` is this process's generation.  A gate that was born in the parent process begins
+ * anew: the parent's waiters do not wait here, and a lock that was held there would be held for ever. */
 static inline void nc_gate_enter(nc_gate *g, uint32_t now)
 {
     if (g->born != now) {
@@ -359,14 +359,14 @@ static inline void nc_gate_enrol(nc_gate *g, nc_waiter *w)
     w->born = g->born;
     w->deferred = false;
     if (w->box->guarded && !g->guarded)
-        w->box->guarded = false; /* from now on others may post; under the lock that guarded it, too */
+        w->box->guarded = false; /* from now on others may post; here the GIL is held, too */
     g->owed += w->share;
     nc_gate_add_crowd(g, NC_HEAD);
     nc_gate_mark(g, w, NC_WAITING);
     nc_gate_set_flag(g);
 }
 
-/* A called waiter looked and found nothing: wait on, in the old place.  Look again, as after enrolling. */
+/* A called waiter looked and found nothing: it waits on, in its old place.  Look again, as after enrolling. */
 static inline void nc_gate_rejoin(nc_gate *g, nc_waiter *w)
 {
     nc_gate_mark(g, w, NC_WAITING);
@@ -374,7 +374,7 @@ static inline void nc_gate_rejoin(nc_gate *g, nc_waiter *w)
     nc_gate_set_flag(g);
 }
 
-/* Leave the line, called or not; again is as good as once.  The caller then calls those whose turn it may
+/* Leave the line, called or not; leaving twice does no harm.  The caller then calls those whose turn it may
  * be now. */
 static inline void nc_gate_leave(nc_gate *g, nc_waiter *w)
 {
@@ -397,7 +397,7 @@ static inline void nc_gate_leave(nc_gate *g, nc_waiter *w)
     nc_gate_set_flag(g);
 }
 
-/* Tell a waiter to look again.  Without `kicks` it is the caller itself, who is looking anyway. */
+/* Tell a waiter to look again.  Without `kicks` the waiter is the caller itself, which looks anyway. */
 static inline void nc_gate_call(nc_gate *g, nc_waiter *w, nc_box **kicks)
 {
     g->waiting--;
@@ -407,7 +407,7 @@ static inline void nc_gate_call(nc_gate *g, nc_waiter *w, nc_box **kicks)
     nc_gate_set_flag(g);
 }
 
-/* Call from the front, as far as `have` units go; with NC_OVER and nothing left, everybody. */
+/* Call waiters from the front, as far as `have` items or bytes go.  With NC_OVER and nothing left, call everybody. */
 static inline void nc_gate_call_all(nc_gate *g, uint64_t have, nc_box **kicks)
 {
     bool end = have == 0 && nc_gate_over(g);
@@ -416,7 +416,7 @@ static inline void nc_gate_call_all(nc_gate *g, uint64_t have, nc_box **kicks)
         nc_gate_call(g, w, kicks);
 }
 
-/* After enrolling or rejoining, and a second look that found `have`: is it w's turn?  Then it counts as
+/* After enrolling or rejoining, and after a second look that found `have`: is it w's turn?  Then w counts as
  * called, and its thread goes on at once. */
 static inline bool nc_gate_my_turn(nc_gate *g, nc_waiter *w, uint64_t have)
 {
@@ -428,7 +428,7 @@ static inline bool nc_gate_my_turn(nc_gate *g, nc_waiter *w, uint64_t have)
 }
 
 /* A called waiter found its endpoint lent to a claim: it keeps its place and its share, and sleeps until
- * nc_gate_resume.  Both are called holding the endpoint. */
+ * nc_gate_resume.  The caller of either holds the endpoint. */
 static inline void nc_gate_defer(nc_waiter *w) { w->deferred = true; }
 
 static inline void nc_gate_undefer(nc_waiter *w, nc_box **kicks)
@@ -437,7 +437,7 @@ static inline void nc_gate_undefer(nc_waiter *w, nc_box **kicks)
     nc_box_post(w, kicks);
 }
 
-/* The claim on `owner` has ended: the first who was put off for it goes on; true if there was one. */
+/* The claim on `owner` has ended: the first waiter that was deferred for it goes on.  True if there was one. */
 static inline bool nc_gate_resume(nc_gate *g, void *owner, nc_box **kicks)
 {
     for (nc_waiter *w = g->first; w != NULL; w = w->next)
@@ -448,7 +448,7 @@ static inline bool nc_gate_resume(nc_gate *g, void *owner, nc_box **kicks)
     return false;
 }
 
-/* Call everybody who waits on one endpoint: it was closed. */
+/* An endpoint was closed: call everybody who waits on it. */
 static inline void nc_gate_call_owner(nc_gate *g, void *owner, nc_box **kicks)
 {
     for (nc_waiter *w = g->first; w != NULL; w = w->next)
@@ -460,7 +460,7 @@ static inline void nc_gate_call_owner(nc_gate *g, void *owner, nc_box **kicks)
             nc_gate_undefer(w, kicks);
 }
 
-/* Those who were put off go on at once: there is something to see that needs no endpoint. */
+/* All deferred waiters go on at once: there is something to see that needs no endpoint. */
 static inline void nc_gate_resume_all(nc_gate *g, nc_box **kicks)
 {
     for (nc_waiter *w = g->first; w != NULL; w = w->next)
@@ -474,7 +474,7 @@ static inline void nc_gate_end(nc_gate *g)
     atomic_store_explicit(&g->crowd, nc_gate_crowd(g) | NC_OVER, memory_order_seq_cst); /* C1 */
 }
 
-/* This side has left: whoever publishes from now on is told so (W2). */
+/* This side has left: whoever publishes from now on sees it (W2). */
 static inline void nc_gate_abandon(nc_gate *g)
 {
     uint32_t flag = atomic_load_explicit(&g->flag, memory_order_relaxed); /* under the lock */

@@ -20,19 +20,19 @@
  *
  *    0 <= tail - head <= capacity          used = tail - head          room = capacity - used
  *
- * A record that starts near the end runs on into the spill instead of wrapping round: payloads stay in one
- * piece, there is no padding, and so a record fits whenever there is room for it, wherever the last one
- * ended.  The spill is address space; its pages are touched only as far as the longest such record.
+ * A record that starts near the end runs on into the spill instead of wrapping round.  So payloads stay in
+ * one piece and there is no padding: a record fits whenever there is room for it, wherever the last one
+ * ended.  The spill costs address space; its pages are touched only as far as the longest such record.
  *
- * One producer publishes its tail when it commits; until then nothing is shared, so shrinking is free and
- * aborting is doing nothing.  Many producers claim by moving the tail and commit by setting the mark of the
- * record's first word; the consumer stops at the first that is 0, and clears those that it passes, one a
- * record.  Marks lie apart from the bytes, so no stale byte ever looks like one.  An aborted claim is
- * committed as a skip.
+ * One producer publishes its tail when it commits.  Until then nothing is shared, so shrinking is free and
+ * aborting is doing nothing.  Many producers claim by moving the tail, and commit by setting the mark of the
+ * record's first word.  The consumer stops at the first mark that is 0, and clears the mark of each record
+ * that it passes.  Marks lie apart from the bytes, so no stale byte ever looks like one.  An aborted claim
+ * is committed as a skip.
  *
- * A claim whose whole state is one word of its own is Aeron's (aeron_mpsc_rb.c), where that word is the header and the
- * consumer zeroes all that it passes; marks take the place of zeroing, and the spill that of padding.  The block holds
- * no pointers.  Edges L1..L4 are in PROTOCOL.md.
+ * That the whole state of a claim is one word of its own is taken from Aeron (aeron_mpsc_rb.c).  There the word is the
+ * header, and the consumer zeroes all that it passes.  Here marks take the place of zeroing, and the spill that of
+ * padding.  The block holds no pointers.  Edges L1..L4 are in PROTOCOL.md.
  */
 #ifndef NC_LOG_H
 #define NC_LOG_H
@@ -53,11 +53,11 @@ typedef struct nc_log {
 
     /* producers' line */
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t tail; /* sp: end of what is committed; mp: end of what is claimed */
-    _Atomic uint64_t head_seen;                    /* a head that was; written by producers, stale */
+    _Atomic uint64_t head_seen;                    /* an earlier head; written by producers, stale */
 
     /* consumer's line */
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t head; /* start of what is not consumed; written by the consumer */
-    uint64_t tail_seen;                            /* one producer: a tail that was; the consumer's own, stale */
+    uint64_t tail_seen;                            /* one producer: an earlier tail; the consumer's own, stale */
 
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t words[]; /* 2 * capacity / 8 of them; then the marks */
 } nc_log;
@@ -76,13 +76,13 @@ typedef struct nc_record {
     unsigned char *data; /* the payload */
 } nc_record;
 
-/* The capacity that a wish is rounded up to, or 0 when it is too large. */
+/* The capacity for a wish: rounded up, or 0 if the wish is too large. */
 static inline uint64_t nc_log_round(uint64_t wish)
 {
     return wish > UINT64_C(1) << 60 ? 0 : nc_pow2_ceil(wish < NC_LOG_LEAST ? NC_LOG_LEAST : wish);
 }
 
-/* Bytes of the block for a capacity, for one producer or for many: whole cache lines. */
+/* The size of the block for a capacity, for one producer or for many: whole cache lines, in bytes. */
 static inline uint64_t nc_log_block_size(uint64_t capacity, bool many)
 {
     return sizeof(nc_log) + 2 * capacity + (many ? nc_align_up(capacity / 8 * sizeof(nc_mark), NC_CACHE_LINE) : 0);
@@ -131,8 +131,8 @@ static inline nc_record nc_log_record(nc_log *log, uint64_t pos, uint64_t size)
     return (nc_record){pos, size, (unsigned char *)(nc_log_header(log, pos) + 1)};
 }
 
-/* Bytes in use, for anybody at any time: never less than what was in use throughout the call.  Head first:
- * read the other way round, the head could overtake.  (L1 -> L1', L3 -> L3') */
+/* Bytes in use, for anybody at any time: never less than what was in use throughout the call.  The head is read
+ * first: read second, it could have overtaken the tail.  (L1 -> L1', L3 -> L3') */
 static inline uint64_t nc_log_used(nc_log *log)
 {
     uint64_t head = atomic_load_explicit(&log->head, memory_order_seq_cst);
@@ -140,17 +140,17 @@ static inline uint64_t nc_log_used(nc_log *log)
     return used < log->capacity ? used : log->capacity;
 }
 
-/* Is there something for the consumer to look at, a record or a skip?  For anybody at any time, after
- * raising or reading a gate's flag, hence seq_cst (W3).  If the consumer moved meanwhile, what was read was of another
- * record: ask again.  With many producers it may be false while the consumer gives a record back, whatever
- * lies behind: the consumer has to look again, or to call the next, after that. */
+/* Is there something for the consumer to look at, a record or a skip?  For anybody at any time.  seq_cst (W3), as it is
+ * asked after raising or reading a gate's flag.  If the consumer moved meanwhile, the mark was that of another record:
+ * ask again.  With many producers the answer may be false while the consumer gives a record back, whatever lies
+ * behind.  So the consumer has to look again after that, or to call the next. */
 static inline bool nc_log_ready(nc_log *log)
 {
     for (;;) {
         uint64_t head = atomic_load_explicit(&log->head, memory_order_acquire); /* L3 */
         bool ready = head != atomic_load_explicit(&log->tail, memory_order_seq_cst) &&
                      (!log->many || atomic_load_explicit(nc_log_mark(log, head), memory_order_seq_cst) != 0);
-        if (head == atomic_load_explicit(&log->head, memory_order_relaxed)) /* after those, which are acquired */
+        if (head == atomic_load_explicit(&log->head, memory_order_relaxed)) /* after these loads, which acquire */
             return ready;
     }
 }
@@ -178,8 +178,8 @@ static inline nc_result nc_log_claim_sp(nc_log *log, uint64_t n, nc_record *reco
     return NC_OK;
 }
 
-/* Publish the first n bytes of the record, n in 1 .. its size; the rest is not taken up.  `publish` is the
- * order of the tail's store, as in nc_ring.h. */
+/* Publish the first n bytes of the record, n in 1 .. its size; the rest stays free.  `publish` is the order of the
+ * tail's store, as in nc_ring.h. */
 static inline void nc_log_commit_sp(nc_log *log, const nc_record *record, uint64_t n, memory_order publish)
 {
     atomic_store_explicit(nc_log_header(log, record->pos), n, memory_order_relaxed); /* L1 publishes it */
@@ -187,7 +187,7 @@ static inline void nc_log_commit_sp(nc_log *log, const nc_record *record, uint64
     atomic_store_explicit(&log->tail, record->pos + nc_log_extent(n), publish); /* L1 */
 }
 
-/* The same for many producers: the record is ours, and in everybody's way, from here on. */
+/* The same for many producers.  From here on the record is ours, and the consumer cannot pass it. */
 static inline nc_result nc_log_claim_mp(nc_log *log, uint64_t n, nc_record *record)
 {
     uint64_t extent = nc_log_extent(n), tail = atomic_load_explicit(&log->tail, memory_order_relaxed);
@@ -196,7 +196,7 @@ static inline nc_result nc_log_claim_mp(nc_log *log, uint64_t n, nc_record *reco
             uint64_t now = atomic_load_explicit(&log->tail, memory_order_relaxed);
             if (now == tail)
                 return NC_FULL;
-            tail = now; /* not full: somebody moved on while we looked */
+            tail = now; /* not full: another producer moved the tail while we looked */
             continue;
         }
         NC_STEP("claim_mp: room seen, not claimed");
@@ -208,8 +208,8 @@ static inline nc_result nc_log_claim_mp(nc_log *log, uint64_t n, nc_record *reco
     return NC_OK;
 }
 
-/* Publish the first n bytes of the record.  What is left over becomes a skip, in place before the mark
- * that leads to it is. */
+/* Publish the first n bytes of the record.  What is left over becomes a skip.  The skip is written before the
+ * mark of the record, by which the consumer comes to it. */
 static inline void nc_log_commit_mp(nc_log *log, const nc_record *record, uint64_t n, memory_order publish)
 {
     uint64_t extent = nc_log_extent(n), rest = nc_log_extent(record->size) - extent;
@@ -232,9 +232,9 @@ static inline void nc_log_abort_mp(nc_log *log, const nc_record *record, memory_
 
 /* ---- the consumer --------------------------------------------------------------------------------- */
 
-/* Give back `extent` bytes from the head on: clear the mark that led there, if there are marks.  One word of the
- * payload is zeroed, for speed alone: a line that the consumer wrote to is its alone, and one that the producer gets
- * back sooner than one that both have read. */
+/* Give back `extent` bytes from the head on, and clear their mark, if there are marks.  One word of the payload is
+ * zeroed, for speed alone: a cache line that the consumer has written to is in its cache only, and a producer gets such
+ * a line back sooner than one that lies in both caches. */
 static inline void nc_log_advance_sc(nc_log *log, uint64_t extent, memory_order publish)
 {
     uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* ours: nobody else writes it */
@@ -246,7 +246,7 @@ static inline void nc_log_advance_sc(nc_log *log, uint64_t extent, memory_order 
     atomic_store_explicit(&log->head, head + extent, publish); /* L3 */
 }
 
-/* Is there a record or a skip at the head?  With many producers its mark says so, and the tail is not asked. */
+/* Is there a record or a skip at the head?  With many producers its mark tells, and the tail is not read. */
 static inline bool nc_log_any_sc(nc_log *log, uint64_t head)
 {
     if (log->many)
@@ -256,8 +256,8 @@ static inline bool nc_log_any_sc(nc_log *log, uint64_t head)
     return head != log->tail_seen;
 }
 
-/* The first committed record, without taking it: NC_EMPTY if there is none.  Steps over skips; *freed tells
- * that it did, and so made room. */
+/* The first committed record, without taking it: NC_EMPTY if there is none.  Steps over skips; *freed is true if
+ * it did, as that has made room. */
 static inline nc_result nc_log_peek_sc(nc_log *log, nc_record *record, bool *freed, memory_order publish)
 {
     uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* ours */
@@ -275,8 +275,8 @@ static inline nc_result nc_log_peek_sc(nc_log *log, nc_record *record, bool *fre
     return NC_EMPTY;
 }
 
-/* The consumer has read all of the record: write a word of each further line too, for the same reason.  Not of what it
- * did not read: that lies with the producer as it is. */
+/* The consumer has read all of the record: zero a word of each further cache line too, for the same reason as in
+ * nc_log_advance_sc().  Not for lines that it has not read: these are still in the producer's cache. */
 static inline void nc_log_touch_sc(const nc_record *record)
 {
     uint64_t last = (record->size - 1) & ~UINT64_C(7); /* relaxed, all: L3 publishes them */
@@ -293,9 +293,10 @@ static inline void nc_log_release_sc(nc_log *log, const nc_record *record, memor
 
 /* ---- batches --------------------------------------------------------------------------------------- */
 
-/* What was committed, or given back, by release stores counts from here on as if it had been published seq_cst: once
- * for a batch, before the gate's flag is read (W2).  Whoever raised the flag before and looks later (W3) reads this
- * swap or a later one, and with it sees what came before.  By anybody: it changes nothing. */
+/* End a batch that was committed, or given back, by release stores: from here on it counts as if it had been published
+ * seq_cst.  Called once for a batch, before the gate's flag is read (W2).  A waiter that raised the flag before and
+ * looks later (W3) reads this swap or a later one, and with it sees what came before.  Anybody may call this, as it
+ * does not change the position. */
 static inline void nc_log_settle_tail(nc_log *log)
 {
     atomic_fetch_add_explicit(&log->tail, 0, memory_order_seq_cst); /* L1 */
@@ -308,8 +309,8 @@ static inline void nc_log_settle_head(nc_log *log)
 
 /* ---- for debugging and tests ---------------------------------------------------------------------- */
 
-/* What lies at *pos, which then moves on to the next: header 0 means claimed and not committed, and the end
- * of what can be told.  Start from the head; false when the tail is reached.  Only while nobody consumes. */
+/* The header of the record at *pos; then *pos moves on to the next.  Header 0 means claimed and not committed:
+ * what lies behind is not known.  Start from the head; false when the tail is reached.  Only while nobody consumes. */
 static inline bool nc_log_dump_next(nc_log *log, uint64_t *pos, uint64_t *header)
 {
     if (*pos == atomic_load_explicit(&log->tail, memory_order_acquire)) /* L1 */

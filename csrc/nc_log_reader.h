@@ -1,10 +1,10 @@
-/* nc_log_reader.h: a consumer of a byte ring that others may write as they please, at any time.
+/* nc_log_reader.h: a consumer of a byte ring that others may write to as they please, at any time.
  *
- * What is checked is kept here, in its own memory, or read from the block once.  Whatever the block holds, open_sc,
- * look_sc and pass_sc read and write nothing outside of it, and what look_sc shows lies within it; each look ends, and
- * looks go on at most from head to tail.  They do not promise that a record is what an honest producer sent, nor that
- * its bytes stay as they are while they are read: copy first, then parse.  The functions of nc_log.h check nothing, and
- * need not where the block is private. */
+ * What was checked is kept here, in the reader's own memory, or is read from the block only once.  Whatever the block
+ * holds, open_sc, look_sc and pass_sc read and write nothing outside of it, and what look_sc shows lies within it.
+ * Each look ends, and looks go on at most from head to tail.  It is not promised that a record is what an honest
+ * producer sent, nor that its bytes stay the same while they are read: copy first, then parse.  The functions of
+ * nc_log.h check nothing, and need not where the block is private. */
 #ifndef NC_LOG_READER_H
 #define NC_LOG_READER_H
 
@@ -12,11 +12,11 @@
 
 typedef struct nc_log_reader {
     nc_log *log;
-    uint64_t capacity, many; /* the block holds this */
-    uint64_t head;           /* the true one; the block's is for producers */
+    uint64_t capacity, many; /* as the block said when it was opened, checked */
+    uint64_t head;           /* the true head; the block has a copy of it for producers */
 } nc_log_reader;
 
-/* `block` has `size` bytes: NC_OK, or NC_BAD.  Reads once what is plain in the block, hence the builtins. */
+/* `block` has `size` bytes: NC_OK, or NC_BAD.  The builtins see to it that plain fields are read only once. */
 static inline nc_result nc_log_open_sc(nc_log_reader *r, void *block, uint64_t size)
 {
     nc_log *log = (nc_log *)block;
@@ -42,8 +42,8 @@ static inline nc_mark *nc_log_mark_at(nc_log_reader *r, uint64_t pos)
     return nc_log_mark_in(r->log, r->capacity, pos);
 }
 
-/* The header at `pos`, not before the head: NC_OK and how far it is to the next; NC_EMPTY, there is none yet; NC_BAD.
- */
+/* The header at `pos`, which is not before the head.  NC_OK, and *extent is how far it is to the next; NC_EMPTY if
+ * there is none yet; or NC_BAD. */
 static inline nc_result nc_log_look_at(nc_log_reader *r, uint64_t pos, uint64_t *header, uint64_t *extent)
 {
     uint64_t tail = atomic_load_explicit(&r->log->tail, memory_order_acquire); /* L1 */
@@ -61,7 +61,7 @@ static inline nc_result nc_log_look_at(nc_log_reader *r, uint64_t pos, uint64_t 
     return *extent <= there ? NC_OK : NC_BAD;
 }
 
-/* Give back what lies between the head and `extent` bytes further: as nc_log_advance_sc(). */
+/* Give back `extent` bytes from the head on, as nc_log_advance_sc() does. */
 static inline void nc_log_pass_sc(nc_log_reader *r, uint64_t extent, memory_order publish)
 {
     if (r->many) /* relaxed: L3 publishes it */
@@ -70,7 +70,7 @@ static inline void nc_log_pass_sc(nc_log_reader *r, uint64_t extent, memory_orde
     atomic_store_explicit(&r->log->head, r->head, publish); /* L3 */
 }
 
-/* As nc_log_peek_sc(), or NC_BAD, after which there is nothing to be had from this block. */
+/* As nc_log_peek_sc(), or NC_BAD: then this block cannot be read any further. */
 static inline nc_result nc_log_look_sc(nc_log_reader *r, nc_record *record, bool *freed, memory_order publish)
 {
     uint64_t header, extent, before = r->head;
@@ -81,7 +81,7 @@ static inline nc_result nc_log_look_sc(nc_log_reader *r, nc_record *record, bool
         NC_STEP("look_sc: passed a skip");
         *freed = true;
         if (r->head - before > r->capacity)
-            return NC_BAD; /* skips put in faster than they are passed */
+            return NC_BAD; /* somebody puts in skips faster than they are passed */
     }
     if (result == NC_OK)
         *record = (nc_record){r->head, header, (unsigned char *)(nc_log_word_at(r, r->head) + 1)};

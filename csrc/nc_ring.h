@@ -1,7 +1,7 @@
 /* nc_ring.h: a bounded ring of pointers with an exact capacity.  Touches nc_base.h only.
  *
  * Algorithms are named by side: push_sp (one producer), push_mp (many), pop_sc (one consumer, for both).
- * "One" means one at a time: whoever calls has to serialise its side, by a lock, the GIL or a single thread.
+ * "One" means one at a time: the caller has to serialise that side, by a lock, the GIL or a single thread.
  *
  *            head                      tail
  *             v                         v
@@ -17,9 +17,9 @@
  *    empty:  tail == head    full:  tail == head + span
  *    slots[head .. tail) hold values or are claimed; every other slot is NULL
  *
- * The stamp with laps is crossbeam-channel's (array flavour); claim-then-store with NULL as "not there
- * yet" is Aeron's many-to-one array queue; the stale copies of the other side's position are rtrb's.
- * Edges R1..R4 are in PROTOCOL.md.
+ * Taken from others: positions with laps from crossbeam-channel (array flavour); claim, then store, with
+ * NULL for "not there yet", from Aeron's many-to-one array queue; stale copies of the other side's
+ * position from rtrb.  Edges R1..R4 are in PROTOCOL.md.
  */
 #ifndef NC_RING_H
 #define NC_RING_H
@@ -34,7 +34,7 @@ typedef struct nc_ring {
 
     /* producers' line */
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t tail; /* next position to claim; written by producers */
-    _Atomic uint64_t head_seen;                    /* a head that was; written by producers, stale */
+    _Atomic uint64_t head_seen;                    /* an earlier head; written by producers, stale */
 
     /* consumer's line */
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t head; /* next position to take; written by the consumer */
@@ -78,14 +78,14 @@ static inline uint64_t nc_ring_distance(const nc_ring *r, uint64_t head, uint64_
     return (tail - ti == head - hi ? 0 : r->capacity) + ti - hi;
 }
 
-/* Items that ever passed a position, as long as the lap count has not wrapped. */
+/* How many items have ever passed a position, as long as the lap count has not wrapped. */
 static inline uint64_t nc_ring_ordinal(const nc_ring *r, uint64_t pos)
 {
     return pos / r->span * r->capacity + nc_ring_index(r, pos);
 }
 
-/* Items in the ring, for anybody at any time: never less than what was there throughout the call.
- * Head first: read the other way round, the head could overtake.  (R1 -> R1', R3 -> R3') */
+/* Items in the ring, for anybody at any time: never less than what was there throughout the call.  The head
+ * is read first: read second, it could have overtaken the tail.  (R1 -> R1', R3 -> R3') */
 static inline uint64_t nc_ring_len(nc_ring *r)
 {
     uint64_t head = atomic_load_explicit(&r->head, memory_order_seq_cst);
@@ -96,7 +96,7 @@ static inline uint64_t nc_ring_len(nc_ring *r)
 
 /* ---- producers ------------------------------------------------------------------------------------ */
 
-/* Room behind `tail` while the head is, or was, `head`; counted no further than `want`. */
+/* Room behind `tail` if the head is, or was, at `head`; counted no further than `want`. */
 static inline uint64_t nc_ring_gap(const nc_ring *r, uint64_t head, uint64_t tail, uint64_t want)
 {
     if (tail - head >= r->span) /* full; or `tail` is stale and the head went past it */
@@ -104,7 +104,7 @@ static inline uint64_t nc_ring_gap(const nc_ring *r, uint64_t head, uint64_t tai
     return want == 1 ? 1 : r->capacity - nc_ring_distance(r, head, tail);
 }
 
-/* Room as a producer sees it from `tail`: what it wants, or all that there really is. */
+/* Room behind `tail`, for a producer: at least what it wants, or all that there really is. */
 static inline uint64_t nc_ring_room(nc_ring *r, uint64_t tail, uint64_t want)
 {
     uint64_t head = atomic_load_explicit(&r->head_seen, memory_order_acquire); /* R4 -> A4; possibly full */
@@ -116,7 +116,7 @@ static inline uint64_t nc_ring_room(nc_ring *r, uint64_t tail, uint64_t want)
     return nc_ring_gap(r, head, tail, want);                             /* else: really full */
 }
 
-/* Items that the consumer may take, head being `head`; counted no further than `want`. */
+/* Items that the consumer may take if the head is at `head`; counted no further than `want`. */
 static inline uint64_t nc_ring_ready(const nc_ring *r, uint64_t head, uint64_t want)
 {
     return want == 1 ? head != r->tail_seen : nc_ring_distance(r, head, r->tail_seen);
@@ -210,7 +210,7 @@ static inline uint64_t nc_ring_pop_sc(nc_ring *r, void **values, uint64_t n, mem
     return n;
 }
 
-/* pop_sc for one value; NULL if there is none, or not yet: pop_sc waits for it. */
+/* pop_sc for one value; NULL if there is none, or if it is claimed and not stored yet: pop_sc waits for such a one. */
 static inline void *nc_ring_pop_one_sc(nc_ring *r, memory_order publish)
 {
     uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed); /* ours: nobody else writes it */
@@ -226,8 +226,8 @@ static inline void *nc_ring_pop_one_sc(nc_ring *r, memory_order publish)
     return value;
 }
 
-/* The same for a ring that push_mp alone fills: what is in a slot was claimed before, so the tail is not asked, and its
- * line stays with the producers. */
+/* The same for a ring that only push_mp fills.  A value in a slot was claimed before, so the tail is not read, and its
+ * cache line stays with the producers. */
 static inline void *nc_ring_pop_one_claimed_sc(nc_ring *r, memory_order publish)
 {
     uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed); /* ours: nobody else writes it */

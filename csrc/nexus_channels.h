@@ -43,7 +43,7 @@ extern "C" {
 /* What every call answers. */
 typedef enum nexus_result {
     NEXUS_OK = 0,
-    NEXUS_FULL,         /* no room now, or no more than is owed to those who wait for it */
+    NEXUS_FULL,         /* no room now, or only room that waiting calls have been promised */
     NEXUS_EMPTY,        /* no message now */
     NEXUS_TIMEOUT,      /* the time is up */
     NEXUS_DISCONNECTED, /* the other side is gone (and everything was received), or Python closed this end */
@@ -68,7 +68,7 @@ typedef struct nexus_message {
     size_t size; /* bytes */
 } nexus_message;
 
-/* ---- what lies behind an address: not for use --------------------------------------------------------- */
+/* ---- what an address points to: for this header only -------------------------------------------------- */
 
 #define NEXUS_SENDER_MAGIC UINT64_C(0x315854737578656e)   /* "nexusTX1" */
 #define NEXUS_RECEIVER_MAGIC UINT64_C(0x315852737578656e) /* "nexusRX1" */
@@ -165,8 +165,8 @@ static inline int nexus_attach_receiver(const void *address, nexus_receiver **rx
     return result;
 }
 
-/* Done with it: an open claim is aborted, what was committed quietly is announced.  Until Python closes the end it
- * may be attached to again.  The attached thread, once; NULL is ignored. */
+/* Detach: an open claim is aborted, and for what was committed quietly the receiver is woken.  A thread may attach
+ * again until Python closes the end.  By the attached thread, once; NULL is ignored. */
 static inline void nexus_detach_sender(nexus_sender *tx)
 {
     if (tx != NULL)
@@ -202,8 +202,9 @@ static inline int nexus_try_send(nexus_sender *tx, const void *data, size_t n)
     return tx->end.calls->send(&tx->end, data, n, 0);
 }
 
-/* Send copies of `count` messages in order and wake the receiver once, or before each wait for room; *sent tells how
- * many went, also when the result is not NEXUS_OK.  Errors as nexus_send; a bad size stops in front of it. */
+/* Send copies of `count` messages in order.  The receiver is woken once at the end, and before each wait for room.
+ * *sent tells how many were sent, also when the result is not NEXUS_OK.  Errors as nexus_send; a message of a bad size
+ * is not sent, nor those after it. */
 static inline int nexus_send_many(nexus_sender *tx, const nexus_message *messages, size_t count, int64_t timeout,
                                   size_t *sent)
 {
@@ -211,8 +212,8 @@ static inline int nexus_send_many(nexus_sender *tx, const nexus_message *message
 }
 
 /* Reserve n bytes to write into, aligned to 8, waiting for room up to `timeout` ns; then commit or abort.  One claim
- * may be open at a time; with several producers an open claim holds up what others send after it.  Errors as
- * nexus_send. */
+ * may be open at a time.  With several producers, the receiver does not get what others send after an open claim until
+ * that claim ends.  Errors as nexus_send. */
 static inline int nexus_claim(nexus_sender *tx, size_t n, int64_t timeout, void **place)
 {
     return tx->end.calls->claim(&tx->end, n, timeout, place);
@@ -228,11 +229,11 @@ static inline int nexus_try_claim(nexus_sender *tx, size_t n, void **place)
  * NEXUS_DISCONNECTED: the receiver is gone.  NEXUS_NO_CLAIM, NEXUS_FORKED. */
 static inline int nexus_commit(nexus_sender *tx, size_t n) { return tx->end.calls->commit(&tx->end, n, 0); }
 
-/* The same without waking anybody: for bursts.  The receiver sees the message when it looks; who sleeps is told by the
- * next nexus_flush, loud commit or send, wait for room, or detach. */
+/* The same without waking the receiver: for bursts.  A receiver that is awake sees the message when it looks.  One that
+ * sleeps is woken by the next nexus_flush, nexus_commit, send, wait for room, or detach. */
 static inline int nexus_commit_quiet(nexus_sender *tx, size_t n) { return tx->end.calls->commit(&tx->end, n, 1); }
 
-/* Wake whoever sleeps, for all that was committed quietly.  NEXUS_FORKED. */
+/* Wake a receiver that sleeps, for all that was committed quietly.  NEXUS_FORKED. */
 static inline int nexus_flush(nexus_sender *tx) { return tx->end.calls->flush(&tx->end); }
 
 /* Give the claim up; nothing is sent.  NEXUS_NO_CLAIM, NEXUS_FORKED. */
@@ -247,8 +248,8 @@ static inline int nexus_sender_is_disconnected(const nexus_sender *tx)
 /* ---- receiving: by the thread that is attached ----------------------------------------------------------- */
 
 /* Borrow the next message, waiting for one up to `timeout` ns: *data, aligned to 8, and its size *n are good until
- * nexus_release.  NEXUS_TIMEOUT (NEXUS_EMPTY where timeout is 0), NEXUS_DISCONNECTED: every sender is gone and all was
- * received.  NEXUS_BUSY (a claim is open), NEXUS_FORKED. */
+ * nexus_release.  NEXUS_TIMEOUT (NEXUS_EMPTY where timeout is 0), NEXUS_DISCONNECTED (every sender is gone and all was
+ * received), NEXUS_BUSY (a claim is open), NEXUS_FORKED. */
 static inline int nexus_peek(nexus_receiver *rx, const void **data, size_t *n, int64_t timeout)
 {
     return rx->end.calls->peek(&rx->end, data, n, timeout);
@@ -260,7 +261,7 @@ static inline int nexus_try_peek(nexus_receiver *rx, const void **data, size_t *
     return rx->end.calls->peek(&rx->end, data, n, 0);
 }
 
-/* Done with the message that was borrowed.  NEXUS_NO_CLAIM, NEXUS_FORKED. */
+/* Give back the message that was borrowed.  NEXUS_NO_CLAIM, NEXUS_FORKED. */
 static inline int nexus_release(nexus_receiver *rx) { return rx->end.calls->release(&rx->end); }
 
 /* Copy the next message into a buffer of `size` bytes, waiting for one up to `timeout` ns; *n is its size.
