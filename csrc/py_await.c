@@ -1,9 +1,9 @@
-/* py_await.c: how a task waits: the steps of the awaitable that async calls return.  Touches nc_gate.h; knows calls by
- * their `look` alone, and loops by py_loop.h.
+/* py_await.c: how a task waits: the steps of the awaitable that async calls return.  Touches nc_gate.h; knows calls
+ * only by their `look`, and loops by py_loop.h.
  *
  * A wake-up says "look again" and nothing else.  What a waiter was called for stays in the ring until its
- * own `look` takes it, so cancelling it at any moment loses nothing: it leaves the line, and the gate calls
- * the next.
+ * own `look` takes it.  So cancelling a waiter at any moment loses nothing: the waiter leaves the line, and
+ * the gate calls the next.
  */
 #include "py_await.h"
 #include "py_line.h"
@@ -28,7 +28,7 @@ void awaitable_end(Awaitable *aw, nc_box **kicks)
     sleeper_leave(sl);
 }
 
-/* What it was called for is done, and there is more to do. */
+/* A part of the call is done, and more is to be done: leave the line in between. */
 static void awaitable_leave_line(Awaitable *aw, nc_box **kicks)
 {
     sleeper *sl = aw->sleeper;
@@ -37,8 +37,9 @@ static void awaitable_leave_line(Awaitable *aw, nc_box **kicks)
     aw->requeue = false;
 }
 
-/* Look, and line up while there is nothing.  `looked`: it has just looked in vain; anything published since is found by
- * lining up, only a close of the endpoint is not.  Holding the awaitable and its endpoint. */
+/* Look, and line up while there is nothing.  `looked`: it has just looked in vain, so it lines up at once.  Lining up
+ * finds whatever was published since, but not that the endpoint was closed: for that it looks once more.  Holding the
+ * awaitable and its endpoint. */
 static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box **kicks)
 {
     Call *call = &aw->call;
@@ -81,8 +82,8 @@ static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box 
     }
 }
 
-/* The first thing a step does.  STEP_READY: go on; STEP_BLOCKED: nobody called it, so why does it run?
- * `was` is the future that it waited on so far, a new reference. */
+/* The first thing that a step does.  STEP_READY: go on.  STEP_BLOCKED: it runs although nobody called it; see
+ * awaitable_woken_by_stranger().  `was` is the future that it waited on so far, a new reference. */
 static int awaitable_begin(Awaitable *aw, PyObject **was)
 {
     if (aw->running) {
@@ -106,7 +107,8 @@ static int awaitable_begin(Awaitable *aw, PyObject **was)
     return STEP_READY;
 }
 
-/* Between two steps nothing but STEP_PREPARE and STEP_MORE keeps others out.  Holding the awaitable. */
+/* The step is over, unless it goes on after STEP_PREPARE or STEP_MORE: then `running` still keeps others out.  Holding
+ * the awaitable. */
 static int awaitable_finish(Awaitable *aw, int s, PyObject **out)
 {
     if (s == STEP_SLEEP)
@@ -116,8 +118,8 @@ static int awaitable_finish(Awaitable *aw, int s, PyObject **out)
     return s;
 }
 
-/* A spare may have grown old, or been frozen by gc.freeze(): what waits is to be collected with its task, as soon as
- * anything new. */
+/* A spare may be in an old generation of the collector, or set aside by gc.freeze().  Track it anew, so that
+ * an awaitable that waits is collected together with its task. */
 static void awaitable_rejuvenate(Awaitable *aw)
 {
     if (NC_RECYCLES) {
@@ -126,8 +128,8 @@ static void awaitable_rejuvenate(Awaitable *aw)
     }
 }
 
-/* Make what it takes to wait: its place in the loop's mailbox, its timer, and the future that the task will
- * wait on, a new reference.  Runs Python code; NULL with an exception set. */
+/* Make what a wait needs: a sleeper with the loop's mailbox, the timer, and the future that the task will wait
+ * on, which is returned as a new reference.  Runs Python code; NULL with an exception set. */
 static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
 {
     PyObject *future = NULL, *mailbox, *loop = loop_here(st, aw->call.op->qualname, &mailbox);
@@ -157,7 +159,7 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
 /* Prepare, then look again or line up. */
 static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_box **kicks)
 {
-    sleeper *sl = aw->sleeper; /* ours while `running` */
+    sleeper *sl = aw->sleeper; /* nobody else changes it while `running` */
     PyObject *future = awaitable_prepare(st, aw, &sl), *before = NULL;
     int s = STEP_ERROR;
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
@@ -165,7 +167,7 @@ static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_
     aw->call.late = true;
     if (future != NULL) {
         sleeper_set_future(sl, future);
-        before = aw->future; /* it was prepared in vain, native code came between */
+        before = aw->future; /* from a first try that was in vain, as native code came in between */
         aw->future = future;
         s = awaitable_advance(aw, true, out, kicks);
     } else
@@ -176,8 +178,8 @@ static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_
     return s;
 }
 
-/* A step of something that sleeps and that nobody called: was its future resolved by a stranger (then it
- * goes back to sleep), or does a second task await it? */
+/* It sleeps, nobody called it, and yet somebody steps it.  True if a stranger resolved its future: then it goes
+ * back to sleep.  Else a second task awaits it: false with an exception set. */
 static bool awaitable_woken_by_stranger(core_state *st, Awaitable *aw, PyObject *future)
 {
     PyObject *done = future != NULL ? PyObject_CallMethodNoArgs(future, st->s_done) : Py_NewRef(Py_False);
@@ -195,8 +197,8 @@ static bool awaitable_woken_by_stranger(core_state *st, Awaitable *aw, PyObject 
     return is > 0;
 }
 
-/* Let the loop go round once, and then look: nothing has been sent or taken that is not told.  STEP_PAUSE with None for
- * the task. */
+/* Let the loop go round once before the next look.  The other side has been notified of all that was sent or taken so
+ * far.  STEP_PAUSE, with None for the task. */
 static int awaitable_pause(Awaitable *aw, PyObject **out)
 {
     Py_BEGIN_CRITICAL_SECTION(aw);
@@ -208,11 +210,11 @@ static int awaitable_pause(Awaitable *aw, PyObject **out)
     return STEP_PAUSE;
 }
 
-/* What there was of a batch is sent: take more from its source, and send that. */
+/* What was taken from a batch's source is sent: take more from it, and send that. */
 static int awaitable_more(Awaitable *aw, PyObject **out, nc_box **kicks)
 {
     core_state *st = aw->st;
-    if (pace_due(st)) /* `value` is sent, so it may be filled at the next step as well as now */
+    if (pace_due(st)) /* all of `value` is sent, so it may as well be filled at the next step */
         return awaitable_pause(aw, out);
     int more = call_refill(&aw->call, pace_allowance(st)), s;
     if (more > 0)
@@ -229,9 +231,9 @@ static int awaitable_more(Awaitable *aw, PyObject **out, nc_box **kicks)
     return s;
 }
 
-/* Let go of what an ended call need not keep, its endpoint above all: whoever keeps the awaitable must not keep the
- * channel open.  But for `async with tx.claim(n)`, which goes on until the block is left.  Runs Python code; keeps the
- * current exception. */
+/* Let go of what an ended call need not keep.  This is above all its endpoint, so that whoever keeps the awaitable does
+ * not keep the channel open.  The endpoint is kept by `async with tx.claim(n)`, which goes on until the block is left.
+ * Runs Python code; keeps the current exception. */
 void awaitable_release(Awaitable *aw)
 {
     PyObject *timer, *future, *type, *value, *traceback;
@@ -266,8 +268,8 @@ void awaitable_release(Awaitable *aw)
     PyErr_Restore(type, value, traceback);
 }
 
-/* What a signal handler raised on the way is the call's own error as long as it has sent or taken nothing: it need not
- * wait for the next wake-up to come out. */
+/* A signal handler may have raised on the way.  The call, which is about to sleep, then ends with that exception at
+ * once, rather than after the next wake-up. */
 static int awaitable_interrupt(Awaitable *aw, PyObject **out, nc_box **kicks)
 {
     if (!core_raise_postponed())
@@ -279,13 +281,13 @@ static int awaitable_interrupt(Awaitable *aw, PyObject **out, nc_box **kicks)
     return STEP_ERROR;
 }
 
-/* It is this thread's step, or done by it: prepare until it sleeps or is done, then let go of what is not needed any
+/* Go on with a step of this thread: prepare until the call sleeps or is done, then let go of what it does not need any
  * more.  The caller holds a reference to the endpoint. */
 static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
 {
     Endpoint *ep = aw->call.ep;
     Chan *c = ep->chan;
-    if (NC_RECYCLES) /* else nobody asks, and other threads might be at it */
+    if (NC_RECYCLES) /* else nobody reads it, and other threads might write it */
         aw->worn = true;
     while (s == STEP_PREPARE || s == STEP_MORE) {
         settle_soon(c, *kicks);
@@ -346,7 +348,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     else
         s = STEP_ERROR;
     if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->origin == NULL) {
-        aw->worn = aw->paused = aw->expired = aw->call.late = false; /* one item, gone: that is all there was */
+        aw->worn = aw->paused = aw->expired = aw->call.late = false; /* a call for one item has written nothing else */
         aw->call.least = aw->call.share = 1;
     }
     Py_XDECREF(was);
@@ -365,7 +367,7 @@ static step nothing_look(Call *Py_UNUSED(call), bool Py_UNUSED(called), PyObject
 
 const call_op nothing_op = {.name = "__aexit__", .qualname = "Sender.claim.__aexit__", .look = nothing_look};
 
-/* As new, but for its endpoint. */
+/* As new, but without an endpoint. */
 static void awaitable_reset(Awaitable *aw)
 {
     aw->weakrefs = NULL;
@@ -406,14 +408,14 @@ int wait_traverse_spares(core_state *st, visitproc visit, void *arg)
     return 0;
 }
 
-/* A new one, where none is kept or the next is a user's. */
+/* A new one, as no spare is kept, or the next spare is in use by somebody. */
 __attribute__((noinline)) static Awaitable *awaitable_other(core_state *st, bool claims)
 {
     awaitable_give_away(st, claims);
     return awaitable_make(st, claims ? st->claim_awaitable_type : st->awaitable_type);
 }
 
-/* True where it is known at once that nobody asks for it. */
+/* True if it is known at once that nobody asks for origins. */
 static inline bool origin_unasked(core_state *st)
 {
 #if PY_VERSION_HEX >= 0x030C0000
@@ -423,7 +425,7 @@ static inline bool origin_unasked(core_state *st)
 #endif
 }
 
-/* It is made: hand it out. */
+/* Hand out an awaitable that was just made. */
 static inline PyObject *awaitable_new(Awaitable *aw)
 {
     return origin_unasked(aw->st) ? (PyObject *)aw : awaitable_with_origin(aw);
@@ -446,7 +448,7 @@ PyObject *wait_new(const Call *call, double timeout)
     return awaitable_new(aw);
 }
 
-/* For a call that moves one item: what a spare has already is not written. */
+/* For a call that moves one item: only those fields are written that differ from a spare's. */
 static inline PyObject *awaitable_begins(Awaitable *aw, const call_op *op, Endpoint *ep)
 {
     aw->call.op = op;
@@ -493,8 +495,8 @@ PyObject *wait_within(PyObject *awaitable, double timeout)
     return awaitable;
 }
 
-/* At its first step: must it yield before it looks?  The look at the pace may start a collection, and with it Python
- * code that steps the same awaitable; with a GIL nothing else keeps it out meanwhile. */
+/* At its first step: must it yield before it looks?  The look at the pace may start a collection, and so Python code
+ * that steps the same awaitable.  With a GIL only `running` keeps such code out meanwhile. */
 static bool awaitable_must_pause(Awaitable *aw, Endpoint *ep)
 {
     if (!aw->call.op->paced)
@@ -511,7 +513,7 @@ static bool awaitable_must_pause(Awaitable *aw, Endpoint *ep)
     return must;
 }
 
-/* The first look of a new awaitable, with which most end: with a GIL nothing has to be held for it. */
+/* The first look of a new awaitable, after which most are done.  With a GIL it needs no critical section. */
 static int awaitable_first_look(Awaitable *aw, PyObject **out)
 {
     Endpoint *ep = (Endpoint *)Py_NewRef(aw->call.ep);
@@ -531,7 +533,7 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
     else if (s == STEP_READY || s == STEP_ERROR) {
         aw->running = false;
         aw->state = DONE;
-        aw->st->pace.left -= aw->call.op->at_once == NULL; /* else it was counted there */
+        aw->st->pace.left -= aw->call.op->at_once == NULL; /* else awaitable_at_once() has counted it */
         awaitable_release(aw);
     } else if (s == STEP_BLOCKED && aw->timeout != 0)
         s = awaitable_wait(aw, STEP_PREPARE, out, &kicks);
@@ -544,7 +546,7 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
     return s;
 }
 
-/* The same where nothing but critical sections keep others away. */
+/* The same without a GIL, where only critical sections keep others away. */
 static int awaitable_first_step(Awaitable *aw, PyObject **out)
 {
     Endpoint *ep = awaitable_endpoint(aw);
@@ -583,7 +585,7 @@ static int awaitable_run(Awaitable *aw, PyObject **out)
     return awaitable_step(aw, out);
 }
 
-/* Who takes no GIL, a native thread, may have lined up since the other side's flag was looked at. */
+/* A native thread takes no GIL, so it may have lined up since the other side's flag was read. */
 __attribute__((noinline)) static void tell_native(Endpoint *ep)
 {
     int other = 1 - ep->side;
@@ -591,8 +593,8 @@ __attribute__((noinline)) static void tell_native(Endpoint *ep)
         call_tell(ep, other, NULL);
 }
 
-/* The whole life of most awaitables: STEP_READY, or STEP_PAUSE where it has to yield first, else STEP_BLOCKED.  `out`
- * is written before the rest is done, so that there is little to keep in registers. */
+/* The whole life of most awaitables: STEP_READY; STEP_PAUSE if it has to yield first; STEP_BLOCKED if this way is not
+ * for it.  `out` is written first, so that little has to be kept in registers. */
 static inline int awaitable_at_once(Awaitable *aw, PyObject **out)
 {
     PyObject *(*at_once)(Call *) = aw->call.op->at_once;
@@ -663,8 +665,8 @@ static PyObject *stop_new(void)
     return stop;
 }
 
-/* A result that was taken must not be lost because there is no memory for the StopIteration that it travels
- * in: so one is put by beforehand.  False with MemoryError set, and nothing was taken. */
+/* A result that was taken must not be lost because there is no memory for the StopIteration that carries it.
+ * So one is put by beforehand.  False with MemoryError set; nothing was taken then. */
 static bool stop_put_by(core_state *st)
 {
     if (atomic_load_explicit(&st->stop, memory_order_relaxed) != NULL)
@@ -677,11 +679,11 @@ static bool stop_put_by(core_state *st)
     return true;
 }
 
-/* The one put by, with `value`, which it steals; NULL with MemoryError set in the end. */
+/* The StopIteration that was put by, with `value`, which is stolen; NULL with MemoryError still set if none is left. */
 static PyObject *stop_in_need(core_state *st, PyObject *value)
 {
     PyObject *stop = atomic_exchange_explicit(&st->stop, NULL, memory_order_acq_rel);
-    if (stop == NULL) { /* several threads in need at once */
+    if (stop == NULL) { /* several threads needed it at once */
         Py_DECREF(value);
         return NULL;
     }
@@ -690,8 +692,8 @@ static PyObject *stop_in_need(core_state *st, PyObject *value)
     return stop;
 }
 
-/* The same for `await`, which looks at .value alone: no tuple of arguments, no normalisation.  This is how
- * every result travels from 3.12 on, where only true coroutines are sent to. */
+/* As raise_stop_iteration(), for `await`, which reads only .value: no tuple of arguments, no normalisation.  From
+ * 3.12 on every result goes this way, as there only true coroutines are sent to. */
 static void hand_over(core_state *st, PyObject *value)
 {
     PyObject *stop = stop_new();
@@ -731,7 +733,7 @@ PyObject *awaitable_iternext(PyObject *self)
     }
 }
 
-/* Dropped while it waits: as if it had been closed. */
+/* It is dropped while it waits: as if it had been closed. */
 static void awaitable_drop_sleeper(Awaitable *aw)
 {
     nc_box *kicks = NULL;
@@ -746,7 +748,7 @@ __attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
     Awaitable *aw = (Awaitable *)self;
     PyTypeObject *type = Py_TYPE(aw);
     if (aw->state == CREATED && PyObject_CallFinalizerFromDealloc(self) < 0)
-        return; /* whoever hears of the warning may keep it */
+        return; /* it lives on: whoever was shown the warning has kept it */
     PyObject_GC_UnTrack(aw);
     Py_TRASHCAN_BEGIN(self,
                       awaitable_dealloc) /* what is to be sent may be such a call, of which the value may be ... */
@@ -760,7 +762,7 @@ __attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
     Py_XDECREF(aw->origin);
     Py_XDECREF(aw->call.entered);
     call_clear(&aw->call);
-    /* one that had its finaliser run is not used again: it would not have it run once more */
+    /* if its finaliser has run, it is not used again: the finaliser would not run a second time */
     if (!PyObject_GC_IsFinalized(self) && awaitable_keep(aw->st, aw, type == aw->st->claim_awaitable_type)) {
         awaitable_reset(aw);
         PyObject_GC_Track(aw);
@@ -768,14 +770,14 @@ __attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
         PyObject_GC_Del(aw);
         Py_DECREF(type);
     }
-    Py_XDECREF(ep); /* may be the last, and take the module along */
+    Py_XDECREF(ep); /* may be the last reference, and so free the module too */
     Py_TRASHCAN_END
 }
 
 void awaitable_dealloc(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
-    bool plain = !aw->worn && aw->call.ep == NULL && aw->weakrefs == NULL; /* then it has ended, and holds nothing */
+    bool plain = !aw->worn && aw->call.ep == NULL && aw->weakrefs == NULL; /* it has ended, and holds nothing */
     if (plain && awaitable_keep(aw->st, aw, false))
         aw->timeout = -1;
     else

@@ -1,4 +1,5 @@
-/* py_await.h: the awaitable that async calls return.  py_await.c steps it, py_coroutine.c makes a coroutine of it. */
+/* py_await.h: the awaitable that async calls return.  py_await.c runs its steps; py_coroutine.c has what makes it
+ * a coroutine. */
 #ifndef PY_AWAIT_H
 #define PY_AWAIT_H
 
@@ -9,29 +10,29 @@ enum { STEP_SLEEP = STEP_BUSY + 1, STEP_PREPARE, STEP_MORE, STEP_PAUSE };
 
 typedef struct Awaitable {
     PyObject_HEAD
-    core_state *st;               /* its type keeps it */
+    core_state *st;               /* borrowed: its type keeps the module, and so the state */
     PyObject *weakrefs;
     Call call;                    /* .ep is NULL once it has ended */
     double timeout;               /* seconds; < 0: none */
     PyObject *future;             /* what the task waits on while PARKED */
     PyObject *timer;              /* asyncio.TimerHandle */
     PyObject *origin;             /* where it was made, as a coroutine's cr_origin; NULL: nobody asked */
-    sleeper *sleeper;             /* stands in line for it; from the first time that it has to wait */
-    uint32_t state; /* CREATED until its first step begins: read alone there, right after it was written */
+    sleeper *sleeper;             /* its place in line, from the first time that it has to wait; or NULL */
+    uint32_t state; /* CREATED .. DONE; a word of its own, as it is read right after it was written */
     bool expired; /* the timer went off */
-    bool requeue; /* a part of it went: it goes to the end of the line */
+    bool requeue; /* a part of a batch was sent or taken: it goes to the end of the line */
     bool paused; /* it has yielded */
-    bool worn; /* more than op, ep, value, timeout and state is not as awaitable_reset() leaves it */
+    bool worn; /* must be reset before it is used again: more was written than op, ep, value, timeout, state */
     bool running; /* inside a step: Python code that it runs cannot step it again */
 } Awaitable;
 
 /* The call of an awaitable that has ended, and of one that has nothing to do. */
 extern const call_op nothing_op;
-/* Ended: out of the line, and the next is called.  Holding the awaitable and its endpoint. */
+/* End it: it leaves the line, and the next is called.  Holding the awaitable and its endpoint. */
 void awaitable_end(Awaitable *aw, nc_box **kicks);
 /* It has ended: let go of all that it holds. */
 void awaitable_release(Awaitable *aw);
-/* Its endpoint, a new reference, or NULL without an exception once it has ended: another thread may end it at any
+/* Its endpoint, a new reference; NULL without an exception once it has ended, which another thread may do at any
  * time. */
 Endpoint *awaitable_endpoint(Awaitable *aw);
 int awaitable_state(PyObject *self);
@@ -43,12 +44,12 @@ void raise_stop_iteration(PyObject *value);
 
 /* ---- spares ----------------------------------------------------------------------------------------- */
 
-/* Most awaitables live for one step, so those that ended are used again: a spare is a live object that the module's
- * state owns, still of its type and tracked by the collector, ended and without an endpoint.  The collector may show
- * it to a user like any other; then it is his.  Spares that gc.freeze() meets stay set aside: such a one that is then
- * made part of a cycle and never waits is not collected, which comes to NC_SPARES of them at most. */
+/* Most awaitables live for one step, so those that have ended are used again.  A spare is a live object that the
+ * module's state owns, of its type and tracked by the collector, ended and without an endpoint.  gc.get_objects() may
+ * show it to a user like any other object; then it is not used again.  Spares that gc.freeze() meets stay set aside.
+ * Such a spare is not collected if it later becomes part of a cycle and never waits; there are at most NC_SPARES. */
 #if NC_RECYCLES
-/* One that was kept, or NULL. */
+/* A spare, or NULL. */
 static inline Awaitable *awaitable_kept(core_state *st, bool claims)
 {
     unsigned n = st->spare[claims].n;
@@ -58,14 +59,14 @@ static inline Awaitable *awaitable_kept(core_state *st, bool claims)
     return (Awaitable *)st->spare[claims].of[n - 1];
 }
 
-/* Let go of the last one kept if a user has got hold of it: it is not to be used again. */
+/* The last spare, if any, is in use by somebody: let go of it, as it must not be used again. */
 static inline void awaitable_give_away(core_state *st, bool claims)
 {
     if (st->spare[claims].n > 0)
         Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
 }
 
-/* Bring back to life what is being freed, and has ended.  False if there are enough. */
+/* Make a spare of an awaitable that has ended and is being freed.  False if there are enough spares. */
 static inline bool awaitable_keep(core_state *st, Awaitable *aw, bool claims)
 {
     unsigned n = st->spare[claims].n;
@@ -90,13 +91,13 @@ static inline bool awaitable_keep(core_state *Py_UNUSED(st), Awaitable *Py_UNUSE
 /* ---- py_coroutine.c --------------------------------------------------------------------------------- */
 
 void awaitable_raise_reused(Awaitable *aw);
-/* How deep coroutines remember where they are made: sys.set_coroutine_origin_tracking_depth() holds for us, too. */
+/* How many frames coroutines remember of where they were made; see sys.set_coroutine_origin_tracking_depth(). */
 int origin_depth(core_state *st);
-/* It is made: hand it out, with its origin if that is asked for.  Takes over the reference; NULL with an exception set.
- * Not inlined: rarely done, and at the very end, so that there is nothing to be kept over it. */
+/* Hand out an awaitable that was just made, with its origin if that is asked for.  Takes over the reference; NULL with
+ * an exception set.  Not inlined, as it is rare; and a tail call, so that its caller keeps nothing over it. */
 PyObject *awaitable_with_origin(Awaitable *aw);
 
-/* What an awaitable's type has, also that of a claim: */
+/* What the type of an awaitable has, also of one that is awaited for a claim: */
 PyObject *awaitable_send(PyObject *, PyObject *);
 PyObject *awaitable_throw(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *awaitable_close(PyObject *, PyObject *);

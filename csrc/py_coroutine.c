@@ -1,5 +1,5 @@
-/* py_coroutine.c: an awaitable as a coroutine: send, throw, close, what inspect and debuggers ask, the warning when it
- * was forgotten; and the types.
+/* py_coroutine.c: what makes a coroutine of an awaitable: send, throw, close, the attributes that inspect and debuggers
+ * read, and the warning when an `await` was forgotten; and the types.
  */
 #include "py_await.h"
 #include "py_loop.h"
@@ -8,7 +8,7 @@
 
 /* ---- where it was made ------------------------------------------------------------------------------ */
 
-/* Where the running code is: ((file, line, function), ...), innermost first, as deep as the thread asks for; a new
+/* The frames of the running code, at most `depth` of them: ((file, line, function), ...), innermost first; a new
  * reference, or NULL with an exception set. */
 static PyObject *origin_here(int depth)
 {
@@ -50,7 +50,7 @@ PyObject *awaitable_with_origin(Awaitable *aw)
     aw->origin = origin_here(depth);
     if (aw->origin != NULL)
         return (PyObject *)aw;
-    aw->state = DONE; /* it was never handed out */
+    aw->state = DONE; /* it was never handed out, so there is nothing to warn of */
     Py_DECREF(aw);
     return NULL;
 }
@@ -76,7 +76,7 @@ PyObject *awaitable_send(PyObject *self, PyObject *arg)
     }
 }
 
-/* End it before its time, unless it has ended; false with an exception set if it cannot be. */
+/* End the call early, unless it has ended; false with an exception set if a step of it is running. */
 static bool awaitable_abort(Awaitable *aw, bool *was_done)
 {
     nc_box *kicks = NULL;
@@ -146,7 +146,7 @@ PyObject *awaitable_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* The timer went off: wake the task, which will look a last time if it was called meanwhile. */
+/* The timer went off: wake the task, which looks one last time if it was called meanwhile. */
 PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Awaitable *aw = (Awaitable *)self;
@@ -210,8 +210,8 @@ static PyObject *awaitable_cr_suspended(PyObject *self, void *Py_UNUSED(ignored)
     return PyBool_FromLong(suspended);
 }
 
-/* What inspect.getcoroutinestate() tells a coroutine by that was not started.  It has no frame of its own: this one
- * shows its name. */
+/* A frame, by which inspect.getcoroutinestate() tells whether a coroutine has ended.  An awaitable has no frame of its
+ * own, so this makes one that shows its name. */
 static PyObject *awaitable_cr_frame(PyObject *self, void *Py_UNUSED(ignored))
 {
     if (awaitable_state(self) == DONE)
@@ -227,7 +227,7 @@ static PyObject *awaitable_cr_frame(PyObject *self, void *Py_UNUSED(ignored))
 
 static PyObject *awaitable_cr_origin(PyObject *self, void *Py_UNUSED(ignored))
 {
-    PyObject *origin = ((Awaitable *)self)->origin; /* from the start */
+    PyObject *origin = ((Awaitable *)self)->origin; /* set when it was made */
     return Py_NewRef(origin != NULL ? origin : Py_None);
 }
 
@@ -246,13 +246,13 @@ int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(aw->timer);
     if (aw->sleeper != NULL) {
         Py_VISIT(aw->sleeper->chan);
-        if (nc_waiter_state_of(&aw->sleeper->waiter) == NC_OUTSIDE) /* else its future is the line's to visit */
+        if (nc_waiter_state_of(&aw->sleeper->waiter) == NC_OUTSIDE) /* else line_traverse() visits its future */
             Py_VISIT(atomic_load_explicit(&aw->sleeper->future, memory_order_relaxed));
     }
     return 0;
 }
 
-/* Unreachable: leave the line, which breaks the cycle through it.  The timer, if any, is garbage as well. */
+/* The awaitable is unreachable: leave the line, which breaks the cycle through it.  Its timer is garbage as well. */
 int awaitable_clear(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
@@ -271,7 +271,7 @@ int awaitable_clear(PyObject *self)
     return 0;
 }
 
-/* Warn as of a coroutine: a forgotten `await` is a message that is not sent. */
+/* Warn as for a coroutine: a forgotten `await` is a message that is not sent. */
 void awaitable_finalize(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
@@ -281,7 +281,7 @@ void awaitable_finalize(PyObject *self)
         return;
     PyErr_Fetch(&type, &value, &traceback);
     name = PyUnicode_FromString("warnings");
-    PyObject *warnings = name != NULL ? PyImport_GetModule(name) : NULL; /* not while the interpreter goes down */
+    PyObject *warnings = name != NULL ? PyImport_GetModule(name) : NULL; /* NULL while the interpreter goes down */
     if (warnings != NULL)
         done = PyObject_CallMethod(warnings, "_warn_unawaited_coroutine", "O", self);
     if (done == NULL && (warnings == NULL || PyErr_ExceptionMatches(PyExc_AttributeError))) {

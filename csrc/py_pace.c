@@ -4,16 +4,16 @@
  * time-out, no cancellation and no Ctrl-C would get through.  Once a task has held its loop for about TURN by awaiting
  * what was ready, its next call yields once, before it sends or takes anything.
  *
- * A turn of a loop costs as much as hundreds of calls.  Where the loop shows that nobody waits for it, the task goes
- * on, up to TURNS of its own: what only the kernel knows of, a descriptor that is ready, has to wait that long.
- * Together they are longer than the 5 ms after which a thread that waits for the GIL asks for it: each turn of the loop
- * lets go of the GIL for a moment that is too short to take it, and has that thread begin to wait anew.
+ * A turn of a loop costs as much as hundreds of calls.  If the loop shows that nobody waits for it, the task goes on,
+ * up to TURNS turns of its own.  A descriptor that became ready is known only to the kernel, and has to wait that long.
+ * TURNS turns are longer than the 5 ms after which a thread that waits for the GIL asks for it.  For each turn of the
+ * loop lets go of the GIL for a moment that is too short to take it, and that thread then begins to wait anew.
  *
  * Reading a clock at each call would cost half as much as the call.  So calls are counted, and there is a look every
- * CHECK calls, or every CHECK_FAST where at least FAST take a turn.  Some of the runs between two looks are timed, so
- * that it is known how many calls take a turn; the larger count of the last two such runs holds, as the machine may
- * have stopped one of them for something else.  The count is the task's own.  A wait for something else than a channel
- * is not seen; it costs at most one turn of the loop too many.
+ * CHECK calls, or every CHECK_FAST where at least FAST take a turn.  Some of the runs between two looks are timed, to
+ * learn how many calls take a turn.  The larger count of the last two such runs holds, as the machine may have stopped
+ * one of them for something else.  Each task has its own count.  If a task waits for something else than a channel,
+ * this is not noticed; it costs at most one turn of the loop too many.
  *
  * tokio gives each task 128 operations between two yields, trio a checkpoint each. */
 #include "py_pace.h"
@@ -26,13 +26,13 @@
 enum { TURNS = 16 };
 enum { CHECK = 64, MEASURE = CHECK, MEASURE_AGAIN = 4 * CHECK, MOST = 16 * CHECK };
 enum { FAST = 32 * CHECK, CHECK_FAST = 4 * CHECK };
-enum { LEAST = 8 }; /* calls, of a task that competes with others */
+enum { LEAST = 8 }; /* calls between two yields of a task that competes with others */
 
 #if NC_FREE_THREADED
 _Thread_local pace pace_of_thread;
 #endif
 
-/* How many calls of a run, which has just ended, take a turn. */
+/* A timed run of `run` calls has just ended: how many calls take a turn? */
 static int pace_measured(pace *p, int run)
 {
     int64_t took = now_ns() - p->began, every = took > 0 ? (int64_t)run * TURN / took : INT_MAX;
@@ -76,14 +76,14 @@ static bool refers_to(PyObject *weak, PyObject *object)
 }
 #endif
 
-/* Is it another task than at the last look?  Also where it lies at the address of one that is gone. */
+/* Is it another task than at the last look?  Also if it lies at the address of a task that is gone. */
 static bool pace_other_task(pace *p, PyObject *task)
 {
     bool other = task != p->task;
 #if !NC_FREE_THREADED
     if (task != NULL && (other || p->alive == NULL || !refers_to(p->alive, task))) {
         other = true;
-        Py_XSETREF(p->alive, PyWeakref_NewRef(task, NULL)); /* what all share who want no callback */
+        Py_XSETREF(p->alive, PyWeakref_NewRef(task, NULL)); /* without a callback CPython shares one */
         if (p->alive == NULL)
             PyErr_Clear();
     }
@@ -94,7 +94,7 @@ static bool pace_other_task(pace *p, PyObject *task)
 bool pace_spent(core_state *st)
 {
     pace *p = pace_of(st);
-    int run = p->run - p->left; /* a batch may have taken more than it was allowed */
+    int run = p->run - p->left; /* a batch may have moved more items than it was allowed */
     void *task = loop_task(st);
     bool fresh = p->over || pace_other_task(p, task);
     p->shared = false;
@@ -106,7 +106,7 @@ bool pace_spent(core_state *st)
         p->shares = false;
         return false;
     }
-    size_t at = ((uintptr_t)task >> 4) % PACE_TASKS; /* another task may take its place, which is measured then */
+    size_t at = ((uintptr_t)task >> 4) % PACE_TASKS; /* shared: a task that takes it over is measured anew */
     if (p->of[at].task != task) {
         p->of[at].task = task;
         p->of[at].every = INT_MAX;

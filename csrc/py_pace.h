@@ -1,5 +1,5 @@
-/* py_pace.h: how long a task may hold its loop; see py_pace.c.  With a GIL all of a module share one record, without
- * one each thread has its own. */
+/* py_pace.h: how long a task may hold its loop; see py_pace.c.  With a GIL there is one record for each module, without
+ * one there is one for each thread. */
 #ifndef PY_PACE_H
 #define PY_PACE_H
 
@@ -12,9 +12,9 @@ static inline pace *pace_of(core_state *Py_UNUSED(st)) { return &pace_of_thread;
 static inline pace *pace_of(core_state *st) { return &st->pace; }
 #endif
 
-enum { PACE_FIRST = 4 }; /* calls, after which somebody who may be new and slow is looked at */
+enum { PACE_FIRST = 4 }; /* calls, after which a task that may be new, and slow, is looked at */
 
-/* Whoever is next looks again soon: it is another task's turn, or a new one of this. */
+/* The next call looks again soon: it is made by another task, or in a new turn of this one. */
 static inline void pace_new_turn(pace *p)
 {
     p->over = true;
@@ -22,20 +22,21 @@ static inline void pace_new_turn(pace *p)
     p->left = p->run = PACE_FIRST;
 }
 
-/* The running task competes with others for the same room, or the same items, and was just given some: the first to run
- * would take all there is, as the others were called for one each.  So it yields after an even part of what the channel
- * holds; again and again, while there are others. */
+/* The running task competes with others for the same room or the same items, and was just given some.  The others were
+ * called for one item each, so the first to run could take all the rest.  Therefore it yields after an even part of
+ * what the channel holds, as long as there are others. */
 void pace_share(pace *p, Endpoint *ep);
-/* It is to yield to others, if there still are some: else it goes on at once, and there is one less to reckon with. */
+/* The task is to yield to others.  If nobody is in line any more, there is one rival less to reckon with.  True if
+ * there is none left: the task goes on at once. */
 bool pace_rivals_gone(Endpoint *ep);
-/* The calls that were allowed have passed.  Has the running task to yield?  Not where none runs: whoever drives the
+/* The calls that were allowed have passed: has the running task to yield?  No if no task runs, as whoever drives an
  * awaitable by hand would not know what that means. */
 bool pace_spent(core_state *st);
 
-/* Has the running task to yield?  One look at two integers, mostly.  Runs Python code. */
+/* Has the running task to yield?  Mostly this reads one integer.  May run Python code. */
 static inline bool pace_due(core_state *st) { return pace_of(st)->left < 0 && pace_spent(st); }
 
-/* Items of one call that may pass before the task has to look whether it must yield. */
+/* How many items of a batch may be moved before the next look whether the task must yield. */
 static inline Py_ssize_t pace_allowance(core_state *st)
 {
     int left = pace_of(st)->left;

@@ -1,5 +1,5 @@
-/* py_park.c: a thread of Python's that waits: in line, awake for a moment, then asleep on its lock.  Touches nc_gate.h;
- * knows calls by their `look` alone.  How native threads wait is py_native.c's. */
+/* py_park.c: how a thread that runs Python waits: in line, awake for a moment, then asleep on its lock.  Touches
+ * nc_gate.h; knows calls only by their `look`.  How native threads wait is in py_native.c. */
 #include "py_line.h"
 
 #include <math.h>
@@ -28,7 +28,7 @@ static const box_kind parker_kind = {
     .drop = parker_drop,
 };
 
-/* Not on the blocked thread's stack: a daemon thread may die there while the line still knows its waiter. */
+/* On the heap, not on the blocked thread's stack: a daemon thread may die while its waiter is still in line. */
 parker *parker_new(void *owner)
 {
     parker *p = PyMem_RawCalloc(1, sizeof *p);
@@ -53,21 +53,21 @@ parker *parker_new(void *owner)
 
 static double monotonic(void) { return (double)now_ns() * 1e-9; }
 
-/* A wait that took less than this would have been spun through, and is next time: falling asleep and waking up takes as
- * long.  So whoever waits seldom or long spends next to nothing on it. */
+/* Falling asleep and waking up take about this long.  If the last wait was shorter, the next one is spent awake; else
+ * next to no time is spent awake. */
 #define SPIN_WORTH 100e-6 /* seconds */
-enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; the most takes about as long */
+enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; SPIN_MOST take about SPIN_WORTH */
 enum { NAP = 1000 }; /* microseconds of the main thread's first sleep */
-enum { LOOKS_EVERY = 24 }; /* pauses, in which whoever fills or empties a ring moves at least once */
-enum { ENOUGH = 64, ENOUGH_BYTES = 4096 }; /* items, or bytes of messages, that are worth coming for without a GIL */
+enum { LOOKS_EVERY = 24 }; /* pauses, in which the other side sends or takes at least once, while it is at it */
+enum { ENOUGH = 64, ENOUGH_BYTES = 4096 }; /* items, or bytes of messages: without a GIL, no need to wait for more */
 
-/* Alone on one processor there is nobody to wait for awake. */
+/* On a single processor nobody else runs while we spin. */
 static _Atomic unsigned spin_most = SPIN_MOST; /* relaxed: written when the module is made, always the same */
 
-/* Called, and whoever called is likely to be still at it: stay awake a moment longer, as long as there is ever more.
- * With a GIL it holds that, and asking for it now means to sleep until it ends, which takes longer than filling or
- * emptying the ring.  Without, both would fight for each cache line, item by item; which is also why the ring is looked
- * at but now and then. */
+/* We were called, and the thread that called us is likely to go on.  So stay awake a moment longer, as long as the ring
+ * goes on to fill or empty.  With a GIL, that thread holds the GIL: to ask for it now would mean to sleep until that
+ * thread lets go of it, which takes longer than filling or emptying the ring.  Without a GIL, both threads would fight
+ * for each cache line, item by item.  For the same reason the ring is looked at only now and then. */
 static void parker_linger(chan_block *b, int side, unsigned most)
 {
     uint64_t before = 0, now, enough = !NC_FREE_THREADED ? UINT64_MAX : b->log != NULL ? ENOUGH_BYTES : ENOUGH;
@@ -79,18 +79,18 @@ static void parker_linger(chan_block *b, int side, unsigned most)
     }
 }
 
-/* Until a kick, a signal or the deadline (< 0: none), at first awake; without the GIL.  `doze`: not for long, as if a
- * signal had come then.  *woken tells when that was, before the GIL had to be waited for. */
+/* Wait for a kick, a signal or the deadline (< 0: none), at first awake, and without the GIL.  `doze`: a brief sleep,
+ * which ends as if by a signal.  *woken is the time at its end, before waiting for the GIL. */
 static PyLockStatus parker_sleep(parker *p, chan_block *b, int side, double deadline, unsigned spin, bool doze,
                                  double *woken)
 {
     PyLockStatus slept = PY_LOCK_ACQUIRED;
-    PY_TIMEOUT_T us = -1, nap = spin > SPIN_MAIN ? 0 : NAP; /* who was awake for long has given signals their time */
+    PY_TIMEOUT_T us = -1, nap = spin > SPIN_MAIN ? 0 : NAP; /* after a long spin no brief sleep is needed */
     if (deadline >= 0) {
         double left = deadline - monotonic();
         if (left <= 0)
             return PY_LOCK_FAILURE;
-        us = left > 3600 ? (PY_TIMEOUT_T)3600000000 : (PY_TIMEOUT_T)ceil(left * 1e6); /* it is asked again */
+        us = left > 3600 ? (PY_TIMEOUT_T)3600000000 : (PY_TIMEOUT_T)ceil(left * 1e6); /* the caller then asks again */
     }
     unsigned spins = 0;
     Py_BEGIN_ALLOW_THREADS;
@@ -108,8 +108,8 @@ static PyLockStatus parker_sleep(parker *p, chan_block *b, int side, double dead
     return slept == PY_LOCK_FAILURE && us > 0 && deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
 }
 
-/* One round: look if it is our turn, line up if there was nothing.  *turn: look again at once.  Holding the
- * endpoint. */
+/* One round: look if we may, and line up if there was nothing.  *turn: it is our turn, look again at once.  Holding
+ * the endpoint. */
 static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box **kicks)
 {
     step s = STEP_BLOCKED;
@@ -118,7 +118,7 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
     *turn = false;
     if (place == NC_CALLED && line_deferred(call, &p->waiter))
         s = STEP_BUSY;
-    else if (place != NC_WAITING) /* before lining up too: the endpoint was let go of since the first look */
+    else if (place != NC_WAITING) /* also before lining up: since the first look others could use the endpoint */
         s = call->op->look(call, place == NC_CALLED, out, kicks);
     if (s == STEP_READY || s == STEP_ERROR)
         return s;
@@ -127,15 +127,15 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
         return STEP_BLOCKED;
     }
     if (p->base.born != core_generation())
-        p->base.born = core_generation(); /* a signal handler has forked us */
+        p->base.born = core_generation(); /* a signal handler has forked this process */
     *turn = line_up_for(call, &p->waiter, s == STEP_PARTIAL, kicks) == LINE_TURN;
     return STEP_BLOCKED;
 }
 
 /* Sleep until called: STEP_BLOCKED, or STEP_ERROR when a signal handler raised or the time is up.  A signal that comes
  * between the last look for signals and the sleep is not heard before the next wake-up, as with CPython's own locks.
- * So the one thread that runs Python's signal handlers begins by a doze (*fresh), and looks for signals once more: what
- * came while it lined up is heard. */
+ * So the main thread, which runs Python's signal handlers, begins with a brief sleep (*fresh) and then looks for
+ * signals once more: a signal that came while it lined up is heard. */
 static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bool *fresh, double *woken)
 {
     Endpoint *ep = call->ep;
@@ -153,13 +153,13 @@ static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bo
     return STEP_BLOCKED;
 }
 
-/* Having found nothing: line up and sleep until the call is done.  The result as in look. */
+/* After a look in vain: line up and sleep until the call is done.  The result is as that of a look. */
 static step park(Call *call, double timeout, PyObject **out)
 {
     Endpoint *ep = call->ep;
     Chan *c = ep->chan;
     double began = monotonic(), woken = began, deadline = timeout < 0 ? -1 : began + timeout;
-    unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint: what suited the last one here */
+    unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint: what suited the last wait here */
     nc_box *kicks = NULL;
     bool turn, fresh = true;
     step s;
@@ -177,7 +177,7 @@ static step park(Call *call, double timeout, PyObject **out)
             line_look_ahead(c, ep->side, &kicks);
         settle(c->st, c, kicks);
         kicks = NULL;
-        if (s == STEP_BLOCKED && core_raise_postponed()) /* a signal handler's, on the way here */
+        if (s == STEP_BLOCKED && core_raise_postponed()) /* an exception of a signal handler that ran on the way here */
             s = STEP_ERROR;
         if (s == STEP_BLOCKED && !turn)
             s = park_sleep(call, p, deadline, spin, &fresh, &woken);
@@ -207,7 +207,7 @@ step try_call(Call *call, PyObject **out)
     return s;
 }
 
-/* One look, and a wait if that was in vain; `deadline` < 0: none, 0: do not wait.  The result as in look. */
+/* One look, and a wait if that was in vain; `deadline` < 0: none, 0: do not wait.  The result is as that of a look. */
 static step run_blocking(Call *call, double deadline, PyObject **out)
 {
     step s = try_call(call, out);
