@@ -1,9 +1,9 @@
-/* py_asyncio.c: the event loops of asyncio, and those that keep to its rules: a mailbox for each, how it is kicked, and
- * what a task that waits there needs.  With py_running.c, py_future.c and the names in py_core.h all that knows
- * asyncio.
+/* py_asyncio.c: the event loops of asyncio, and other loops with the same interface: the mailbox of each loop, how a
+ * loop is kicked, and what a task that waits there needs.  Only this file, py_running.c and py_future.c know asyncio;
+ * py_core.h and py_module.c have its names.
  *
- * The wake fd is opened when somebody off the loop first has to wake it; until then, and on loops without
- * add_reader, call_soon_threadsafe does it.
+ * The wake fd of the main thread's loop is opened when another thread first has to wake that loop; any other loop has
+ * one from its first wait on.  Until then, and on loops without add_reader, call_soon_threadsafe wakes the loop.
  */
 #include "py_loop.h"
 #include "py_running.h"
@@ -11,21 +11,21 @@
 
 typedef struct loop_box {
     wake_box base;
-    _Atomic int wake_fd; /* what wakers write to; NO_FD until somebody off the loop has woken it */
-    int read_fd; /* what the loop reads from; the same for an eventfd */
-    void *loop; /* the loop's identity, to find its mailbox by; never followed */
+    _Atomic int wake_fd; /* what wakers write to; NO_FD until it is opened */
+    int read_fd; /* what the loop reads from; an eventfd is both */
+    void *loop; /* the loop's address, by which its mailbox is found; never followed */
 } loop_box;
 
 enum { NO_FD = -1, NO_READER = -2 }; /* NO_READER: a loop without add_reader */
 
 /* ---- waking a task ---------------------------------------------------------------------------------- */
 
-/* Wake the task of a waiter that was taken off the mail.  True: the waiter is received, and freed if it left the line
- * meanwhile.  False with an exception set: it is as if it had not been taken. */
+/* Wake the task of a waiter that was taken off the mail.  True: the waiter is received, and freed if it was abandoned
+ * meanwhile.  False with an exception set: the waiter is as if it had not been taken. */
 static bool sleeper_wake(core_state *st, nc_waiter *w)
 {
     sleeper *sl = container_of(w, sleeper, waiter);
-    PyObject *future; /* more than one only on a loop that runs the task on the spot, which then waits once more */
+    PyObject *future; /* a second one only on a loop that runs the task on the spot, if the task then waits once more */
     while ((future = sleeper_swap_future(sl, NULL)) != NULL) {
         bool woken = future_resolve(st, future) == 0;
         if (!woken) {
@@ -40,8 +40,8 @@ static bool sleeper_wake(core_state *st, nc_waiter *w)
     return true;
 }
 
-/* Take the next one off the mail of a dead loop: its future, a new reference or NULL.  `gone`: it left the line
- * meanwhile, and is freed. */
+/* Receive a waiter from the mail of a dead loop: its future, a new reference or NULL.  `gone`: the waiter was abandoned
+ * meanwhile, and has been freed. */
 static PyObject *sleeper_receive(nc_waiter *w, bool *gone)
 {
     sleeper *sl = container_of(w, sleeper, waiter);
@@ -61,9 +61,9 @@ typedef struct Mailbox {
     loop_box *box;
     PyObject *loop; /* weak reference */
     PyObject *key;
-    PyObject *get_loop; /* of our own futures */
-    bool makes_futures; /* its class has a create_future() of its own, which is to be asked for them */
-    _Atomic unsigned failures; /* wake-ups that could not be given, since the last that could; relaxed, a hint */
+    PyObject *get_loop; /* the method of that name, of our own futures */
+    bool makes_futures; /* the loop's class has a create_future() of its own, which must be used */
+    _Atomic unsigned failures; /* wake-ups that failed since the last that did not; relaxed, a hint */
 } Mailbox;
 
 static PyObject *mailbox_loop(Mailbox *m) { return core_weak_target(m->loop); }
@@ -76,7 +76,7 @@ static void mailbox_drain(Mailbox *m, nc_box **kicks)
 {
     nc_box *box = &m->box->base.box;
     for (nc_waiter *w = nc_box_take(box), *next; w != NULL; w = next) {
-        next = w->mail_next; /* before it is received: it may be posted again from then on */
+        next = w->mail_next; /* read before w is received, as w may be posted again from then on */
         if (!sleeper_wake(m->st, w)) {
             w->mail_next = next;
             nc_box_return(box, w);
@@ -85,11 +85,11 @@ static void mailbox_drain(Mailbox *m, nc_box **kicks)
             Py_XDECREF(loop);
             return;
         }
-        atomic_store_explicit(&m->failures, 0, memory_order_relaxed); /* see there */
+        atomic_store_explicit(&m->failures, 0, memory_order_relaxed); /* a hint */
     }
 }
 
-/* The same for what the loop calls. */
+/* The same when the loop calls us; then the chain is kicked, too. */
 static void mailbox_come_by(Mailbox *m)
 {
     nc_box *kicks = NULL;
@@ -97,18 +97,18 @@ static void mailbox_come_by(Mailbox *m)
     settle(m->st, NULL, kicks);
 }
 
-/* Take a waiter out of the line whose awaitable, and endpoint, may be gone already; then call the next. */
+/* Take a waiter out of its line, and call the next.  The waiter's awaitable and endpoint may be gone already. */
 static void line_drop(Chan *c, int side, nc_waiter *w, nc_box **kicks)
 {
     nc_gate *g = &c->gate[side];
     nc_gate_enter(g, core_generation());
     nc_gate_leave(g, w);
-    nc_gate_resume(g, w->owner, kicks); /* compared, not followed; too often at worst */
+    nc_gate_resume(g, w->owner, kicks); /* the owner is compared, not followed; at worst one too many goes on */
     nc_gate_call_all(g, chan_have(c, side), kicks);
     nc_gate_exit(g);
 }
 
-/* The loop is closed or gone: nobody will ever run there.  Whoever was called gives its turn to the next. */
+/* The loop is closed or gone: no task will ever run there.  Each waiter in its mail gives its turn to the next. */
 static void loop_box_bury(loop_box *box, nc_box **kicks)
 {
     nc_waiter *w = nc_box_take(&box->base.box);
@@ -123,7 +123,7 @@ static void loop_box_bury(loop_box *box, nc_box **kicks)
     }
 }
 
-/* Is the interpreter being taken down?  Then threads other than this run no Python code any more. */
+/* Is the interpreter being taken down?  Then no other thread runs Python code any more. */
 static bool interpreter_ends(void)
 {
 #if PY_VERSION_HEX >= 0x030D0000
@@ -133,8 +133,8 @@ static bool interpreter_ends(void)
 #endif
 }
 
-/* The loop could not be told: those in its mail wait on, as if they had not been called, and whoever publishes
- * next tells them again.  Reports the current exception. */
+/* The loop could not be woken: the waiters in its mail wait on, as if they had not been called, and whoever publishes
+ * next calls them again.  Reports the current exception. */
 static void loop_box_put_back(loop_box *box, PyObject *about)
 {
     for (nc_waiter *w = nc_box_take(&box->base.box), *next; w != NULL; w = next) {
@@ -149,19 +149,19 @@ static void loop_box_put_back(loop_box *box, PyObject *about)
         nc_gate_enter(g, core_generation());
         if (nc_waiter_state_of(w) == NC_CALLED && w->born == g->born)
             nc_gate_rejoin(g, w);
-        bool gone = !nc_post_receive(w); /* in the gate: nobody can call it in between */
+        bool gone = !nc_post_receive(w); /* inside the gate, so that nobody calls w in between */
         nc_gate_exit(g);
         if (gone)
             sleeper_free(sl);
         Py_DECREF(c);
     }
     if (interpreter_ends())
-        PyErr_Clear(); /* the loop runs no more, and asyncio may be in pieces: nothing that anybody could mend */
+        PyErr_Clear(); /* the loop runs no more, and asyncio may be half gone: a report would help nobody */
     else
         core_report_error(about);
 }
 
-/* The loop's reader: the wake fd was written to. */
+/* What the loop calls when its wake fd was written to. */
 static PyObject *mailbox_wake(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Mailbox *m = (Mailbox *)self;
@@ -172,8 +172,8 @@ static PyObject *mailbox_wake(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef mailbox_wake_def = {"_wake", mailbox_wake, METH_NOARGS, NULL};
 
-/* Give the mailbox a wake fd that its loop reads.  On the loop's thread.  Without one, every burst takes
- * the way through call_soon_threadsafe. */
+/* Give the mailbox a wake fd that its loop reads.  On the loop's thread.  Without one, every burst of wake-ups
+ * goes through call_soon_threadsafe. */
 static void mailbox_open_fd(Mailbox *m, PyObject *loop)
 {
     int fds[2];
@@ -204,7 +204,7 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
         atomic_store_explicit(&m->box->wake_fd, NO_READER, memory_order_release); /* F1 */
 }
 
-/* Sent by call_soon_threadsafe from the loop's own thread, to which a wake fd would be of no use. */
+/* What call_soon_threadsafe is given by the loop's own thread, which gains nothing from a wake fd. */
 static PyObject *mailbox_deliver(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     mailbox_come_by((Mailbox *)self);
@@ -213,7 +213,7 @@ static PyObject *mailbox_deliver(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef mailbox_deliver_def = {"_deliver", mailbox_deliver, METH_NOARGS, NULL};
 
-/* Sent by it from another thread, as there is no wake fd (yet). */
+/* What it is given by another thread, as there is no wake fd (yet). */
 static PyObject *mailbox_arm(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Mailbox *m = (Mailbox *)self;
@@ -278,7 +278,7 @@ static void forget_mailbox(core_state *st, PyObject *key)
         Py_DECREF(recent);
     }
     if (PyDict_DelItem(st->mailboxes, key) < 0)
-        PyErr_Clear(); /* somebody was quicker */
+        PyErr_Clear(); /* another thread was quicker */
 }
 
 /* Called when a loop is freed: self is (module, key of its mailbox). */
@@ -290,7 +290,7 @@ static PyObject *forget_loop(PyObject *self, PyObject *Py_UNUSED(weakref))
 
 static PyMethodDef forget_loop_def = {"_forget_loop", forget_loop, METH_O, NULL};
 
-/* 1, 0, or 0 where asking fails: only a loop that says so is closed. */
+/* 1 if the loop says that it is closed, else 0, also where asking fails. */
 static int loop_is_closed(core_state *st, PyObject *loop)
 {
     interruptions kept = {0};
@@ -305,9 +305,9 @@ static int loop_is_closed(core_state *st, PyObject *loop)
     return is == 1;
 }
 
-/* Mailboxes of loops that were closed keep a descriptor open until the loop is freed: let them go.  Not those of loops
- * that are gone, which forget_loop() sees to: by now another loop may lie where such a one was, and its mailbox be
- * the one that is found by that address. */
+/* The mailbox of a closed loop keeps a descriptor open until the loop is freed: let go of it now.  Loops that have been
+ * freed are left to forget_loop(): another loop may lie at the same address by now, and its mailbox be the one found by
+ * that address. */
 static void forget_closed_loops(core_state *st)
 {
     PyObject *all = PyDict_Values(st->mailboxes);
@@ -322,8 +322,8 @@ static void forget_closed_loops(core_state *st)
     PyErr_Clear();
 }
 
-/* Has the loop a create_future() of its own, written in Python?  Such a one may give futures of another class.  What
- * asyncio and uvloop have gives nothing but an asyncio.Future.  -1 with an exception set. */
+/* Has the loop a create_future() of its own, written in Python?  It may then make futures of another class; those of
+ * asyncio and uvloop make nothing but asyncio.Future.  -1 with an exception set. */
 static int makes_futures(core_state *st, PyObject *loop)
 {
     PyObject *its = PyObject_GetAttr(loop, st->s_create_future);
@@ -337,7 +337,7 @@ static int makes_futures(core_state *st, PyObject *loop)
     return differs;
 }
 
-/* get_loop() of a future: self is a weak reference. */
+/* get_loop() of our futures: self is a weak reference to the loop. */
 static PyObject *future_get_loop(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *loop = core_weak_target(self);
@@ -348,7 +348,7 @@ static PyMethodDef future_get_loop_def = {"get_loop", future_get_loop, METH_NOAR
 
 static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
 {
-    forget_closed_loops(st); /* one comes, others may go */
+    forget_closed_loops(st); /* now and then, as when a new loop comes */
     Mailbox *m = (Mailbox *)st->mailbox_type->tp_alloc(st->mailbox_type, 0);
     if (m == NULL)
         return NULL;
@@ -391,8 +391,8 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
 static Mailbox *recent_mailbox(core_state *Py_UNUSED(st), PyObject *Py_UNUSED(loop)) { return NULL; }
 static void remember_mailbox(core_state *Py_UNUSED(st), Mailbox *Py_UNUSED(m)) {}
 #else
-/* Most programs have one loop: its mailbox, a new reference, without a search.  A loop that is freed takes it along, so
- * that no other at its place is taken for it. */
+/* Most programs have one loop: its mailbox, a new reference, without a search.  `recent` is forgotten when its loop is
+ * freed, so another loop at the same address is not taken for it. */
 static inline Mailbox *recent_mailbox(core_state *st, PyObject *loop)
 {
     Mailbox *m = (Mailbox *)st->recent;
@@ -426,8 +426,8 @@ static Mailbox *mailbox_of(core_state *st, PyObject *loop, bool create)
     return m != NULL ? m : mailbox_searched(st, loop, create);
 }
 
-/* The loop that this thread runs and its mailbox, new references; loop is None where none runs.  False with
- * an exception set. */
+/* The loop that this thread runs, and its mailbox, new references; *loop is None if none runs.  False with an
+ * exception set. */
 static bool find_running(core_state *st, bool create, PyObject **loop, Mailbox **m)
 {
     *m = NULL;
@@ -442,7 +442,7 @@ static bool find_running(core_state *st, bool create, PyObject **loop, Mailbox *
 
 enum { ELSEWHERE, ON_LOOP, DELIVERED };
 
-/* Is this thread running the box's loop?  Then, if in a task, deliver at once. */
+/* Does this thread run the box's loop?  If it runs a task of that loop, deliver the mail at once. */
 static int deliver_here(core_state *st, loop_box *box, nc_box **kicks)
 {
     int where = ELSEWHERE;
@@ -474,10 +474,10 @@ static int kick_again(void *arg)
     return 0;
 }
 
-enum { TRIES = 8, TRIES_PENDING = 1000 }; /* in a row: turns of the loop; looks for pending calls, many in a moment */
+enum { TRIES = 8, TRIES_PENDING = 1000 }; /* in a row: turns of the loop; looks for pending calls, which come fast */
 
-/* See to another kick by what needs neither memory nor a stack: a write to the wake fd, or a pending call.  The thread
- * that runs pending calls opens the fd late; a loop of any other thread has it from its first wait on. */
+/* Arrange another kick by what needs neither memory nor a stack: a write to the wake fd, or a pending call.  The thread
+ * that runs pending calls opens the fd late.  The loop of any other thread has an fd from its first wait on. */
 static bool mailbox_kick_later(Mailbox *m)
 {
     int fd = atomic_load_explicit(&m->box->wake_fd, memory_order_acquire); /* F1 */
@@ -495,15 +495,15 @@ static bool mailbox_kick_later(Mailbox *m)
     return false;
 }
 
-/* Those in the mail could not be told.  Where memory or the stack has run out, that passes: the loop is kicked later.
- * A loop that was closed is buried.  Where a loop refuses, or it was tried often enough, they wait on in their old
- * places, and the error is reported.  `loop` may be NULL: it is gone.  An exception is set, and cleared. */
+/* The waiters in the mail could not be woken.  If memory or the stack has run out, that will pass: the loop is kicked
+ * later.  A closed loop is buried.  If the loop refuses, or was tried often enough, the waiters wait on in their old
+ * places and the error is reported.  `loop` is NULL if it is gone.  An exception is set, and gets cleared. */
 static void mailbox_try_again(Mailbox *m, PyObject *loop, nc_box **kicks)
 {
     bool passes = PyErr_ExceptionMatches(PyExc_MemoryError) || PyErr_ExceptionMatches(PyExc_RecursionError);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    bool dead = loop == NULL || loop_is_closed(m->st, loop); /* it may be closed between any question and the call */
+    bool dead = loop == NULL || loop_is_closed(m->st, loop); /* it may have been closed just now */
     bool later = !dead && passes && mailbox_kick_later(m);
     if (dead)
         loop_box_bury(m->box, kicks);
@@ -518,8 +518,8 @@ static void mailbox_try_again(Mailbox *m, PyObject *loop, nc_box **kicks)
     Py_XDECREF(traceback);
 }
 
-/* Ask the loop to come by, through its own queue; once more if a signal handler interrupts that, as coming by once too
- * often does no harm. */
+/* Have the loop read its mail, through its own queue of callbacks; once more if a signal handler interrupts that, as
+ * a callback too many does no harm. */
 static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, PyMethodDef *what, PyObject *self,
                                  nc_box **kicks)
 {
@@ -536,7 +536,7 @@ static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, PyM
     core_postpone_all(&kept);
 }
 
-/* The same as mailbox_of_box() where there is no memory for a key. */
+/* The same as mailbox_of_box(), for when there is no memory for a key. */
 static Mailbox *mailbox_among_all(core_state *st, loop_box *box)
 {
     PyObject *key, *value;
@@ -561,7 +561,7 @@ static Mailbox *mailbox_of_box(core_state *st, loop_box *box)
     Mailbox *m = (Mailbox *)core_dict_find(st->mailboxes, key);
     Py_DECREF(key);
     if (m != NULL && m->box != box)
-        Py_CLEAR(m); /* of another loop, at the same address */
+        Py_CLEAR(m); /* that of another loop, at the same address */
     return m;
 }
 
@@ -588,7 +588,7 @@ static void loop_kick(core_state *st, wake_box *base, nc_box **kicks)
 
 /* ---- its box ---------------------------------------------------------------------------------------- */
 
-/* A loop that has no wake fd yet is having it opened, after which its mail is looked through: F1. */
+/* If the loop has no wake fd yet, somebody is opening it, and will read the mail after that: F1. */
 static void loop_kick_without_gil(wake_box *b)
 {
     int fd = atomic_load_explicit(&((loop_box *)b)->wake_fd, memory_order_acquire); /* F1 */
@@ -614,9 +614,9 @@ static bool loop_dead(core_state *st, wake_box *b)
 static void loop_drop(wake_box *base)
 {
     loop_box *b = (loop_box *)base;
-    int wake = atomic_load_explicit(&b->wake_fd, memory_order_relaxed); /* the last to know it */
+    int wake = atomic_load_explicit(&b->wake_fd, memory_order_relaxed); /* nobody else knows the box any more */
     if (wake < 0)
-        return; /* never opened, or somebody else has closed it: its number may be another file's by now */
+        return; /* never opened; or closed by a stranger, and its number may be another file's by now */
     close(wake);
     if (b->read_fd != wake)
         close(b->read_fd);
@@ -651,7 +651,7 @@ bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who)
     return wake_reached(box);
 }
 
-/* Everyone in line who is reached through the box is to look again, and to see that he must not sleep like this. */
+/* Call every waiter of this box: each is to look again, and to find that it must not sleep without a wake fd. */
 static void line_call_box(Chan *c, int side, nc_box *box, nc_box **kicks)
 {
     nc_gate *g = &c->gate[side];
@@ -662,8 +662,8 @@ static void line_call_box(Chan *c, int side, nc_box *box, nc_box **kicks)
     nc_gate_exit(g);
 }
 
-/* Open the wake fd on the loop's thread; self is (mailbox, channel).  If that cannot be done, the tasks that wait
- * there are woken and raise. */
+/* Open the wake fd on the loop's thread; self is (mailbox, channel).  If that fails, the tasks that wait there are
+ * woken, and raise. */
 static PyObject *chan_reach(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Mailbox *m = (Mailbox *)PyTuple_GET_ITEM(self, 0);
@@ -695,7 +695,7 @@ bool loop_summon(Chan *c, nc_box *called, nc_box **kicks)
     return ok;
 }
 
-/* ---- for those who are about to wait ---------------------------------------------------------------- */
+/* ---- for a task that is about to wait ---------------------------------------------------------------- */
 
 PyObject *loop_here(core_state *st, const char *who, PyObject **mailbox)
 {
@@ -724,11 +724,11 @@ PyObject *loop_future(core_state *st, PyObject *loop, PyObject *mailbox)
     PyObject *future = PyObject_CallMethodNoArgs(loop, st->s_create_future);
     if (future == NULL)
         return NULL;
-    if (Py_IS_TYPE(future, (PyTypeObject *)st->Future)) { /* an ordinary one after all */
+    if (Py_IS_TYPE(future, (PyTypeObject *)st->Future)) { /* an ordinary one after all: ours costs less */
         Py_DECREF(future);
         return future_new(st, loop, m->get_loop);
     }
-    /* what `yield` from a future does: a task that is given it must know that it was asked for */
+    /* as a future's own __await__() does: a task takes only futures that are so marked */
     if (PyObject_SetAttr(future, st->s_blocking, Py_True) < 0)
         Py_CLEAR(future);
     return future;

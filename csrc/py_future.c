@@ -1,25 +1,26 @@
 /* py_future.c: what a waiting task waits on: a future as far as asyncio can tell.  Touches py_core.h only.
  *
- * An asyncio.Future would do, and does on loops whose create_future() gives one of a class of its own.  But each one
- * asks its loop whether it debugs, which is a call into Python, and is made with a dict of arguments; together that is
- * more than all else that a wait costs.  This one holds no result, has no owner who might forget an error, and lives
- * from a wait to its wake-up; a few dead ones are kept for the next.
+ * An asyncio.Future would do, and loops whose create_future() makes futures of another class are asked for those.  But
+ * each asyncio.Future calls Python code to ask its loop for debug mode, and is made with a dict of arguments.  Together
+ * this costs more than all the rest of a wait.  Our future holds no result, has no owner who might forget an error, and
+ * lives from the start of a wait to its wake-up.  A few dead futures are kept, to be used again.
  *
- * Nor does it lose a wake-up.  call_soon() runs Python code and may fail: memory runs out, the stack is too deep, a
- * signal handler raises, before or after the loop has put the callback into its queue.  An asyncio.Future is done then
- * and has forgotten whom to call.  This one has the loop call the future itself, which keeps its callbacks until then:
+ * Nor does our future lose a wake-up.  call_soon() runs Python code and may fail: memory runs out, the stack is too
+ * deep, or a signal handler raises, before or after the loop has put the callback into its queue.  An asyncio.Future is
+ * then done, and has forgotten whom to call.  Ours has the loop call the future itself, and keeps its callbacks until
+ * the loop does so:
  *
  *                wake, cancel: call_soon(future)                          the loop calls it
  *     PENDING ------------------------------------> WOKEN, CANCELLED ----------------------------> its callbacks run
  *        ^          call_soon failed                      |                                         once
  *        '------------------------------------------------'
  *
- * So call_soon() may be tried again, however far it came: a second call of the future finds nothing to do, and so does
- * one that comes while it is PENDING again.
+ * So call_soon() may be tried again, however far it came.  A second call of the future finds nothing to do, and neither
+ * does a call that comes while the future is PENDING again.
  *
- * A task asks a future that is not asyncio's for get_loop() and add_done_callback() by name.  A method bound anew
- * each time would cost as much as the future: the first is a function that the loop's mailbox keeps, and for the
- * second the future stands itself, which can be called.
+ * A task asks a future that is not asyncio's for get_loop() and add_done_callback() by name.  Binding a method each
+ * time would cost as much as the future.  So get_loop is a function that the loop's mailbox keeps, and
+ * add_done_callback is the future itself, which can be called.
  */
 #include "py_core.h"
 
@@ -27,17 +28,17 @@ typedef enum { PENDING, WOKEN, CANCELLED } future_state;
 
 typedef struct Future {
     PyObject_HEAD
-    PyObject *module;             /* keeps `st` alive; for a spare, nothing: the next one */
+    PyObject *module;             /* keeps `st` alive; in a spare: the next spare */
     core_state *st;
     PyObject *loop, *get_loop;
     PyObject *callback, *context; /* the first to be called: most have one */
     PyObject *more;               /* list of (callback, context) that are still to be called */
-    PyObject *message;            /* of the cancellation, or NULL */
-    vectorcallfunc call;          /* add_done_callback(); without arguments, what the loop calls */
-    _Atomic future_state state;   /* this and the next: relaxed; written on the loop's thread, looked at by others */
+    PyObject *message;            /* the message of a cancellation, or NULL */
+    vectorcallfunc call;          /* with arguments add_done_callback(), without any what the loop calls */
+    _Atomic future_state state;   /* this and the next: relaxed; written on the loop's thread, read by others */
     _Atomic bool blocking;        /* _asyncio_future_blocking */
-    bool called;                  /* the callback was; it is kept for reports of what the loop ran */
-    unsigned asked;               /* how often call_soon() was asked to call it, and may yet */
+    bool called;                  /* `callback` was called; it is kept for asyncio's reports of what a loop ran */
+    unsigned asked;               /* how often call_soon() was asked to have the future called */
 } Future;
 
 static inline future_state state_of(Future *f) { return atomic_load_explicit(&f->state, memory_order_relaxed); }
@@ -90,8 +91,8 @@ void future_free_spares(core_state *st)
     }
 }
 
-/* A future of asyncio's that is done, of a loop that is none: nobody will wait on it.  Made when the first task waits,
- * not with the module: the first releases of 3.12 do not stand asyncio's futures in sub-interpreters. */
+/* An asyncio.Future that is done, with a stand-in for its loop, as nobody will wait on it.  Made when the first task
+ * waits, not with the module: in the first releases of 3.12, sub-interpreters cannot have asyncio's futures. */
 static PyObject *woken_new(core_state *st)
 {
     PyObject *namespace = core_import("types", "SimpleNamespace"), *loop = NULL, *woken = NULL, *done = NULL;
@@ -111,7 +112,7 @@ static PyObject *woken_new(core_state *st)
     return woken;
 }
 
-/* As a task wants it: asked for by an `await`. */
+/* A new future, marked as a task wants it: as if it came from an `await`. */
 PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop)
 {
     if (st->woken == NULL) {
@@ -139,8 +140,8 @@ PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop)
 
 /* ---- waking ------------------------------------------------------------------------------------------ */
 
-/* What the callback is told is done.  A task only looks whether it may go on, and does so sooner if that is asked of an
- * asyncio.Future. */
+/* The future that is passed to the callback.  A task only asks it whether it is done, and is quicker to ask an
+ * asyncio.Future, so a task is passed one that is done. */
 static PyObject *future_told(Future *f, PyObject *callback)
 {
     bool task = state_of(f) == WOKEN && PyCFunction_CheckExact(callback) && PyCFunction_GET_SELF(callback) != NULL &&
@@ -148,8 +149,8 @@ static PyObject *future_told(Future *f, PyObject *callback)
     return task ? f->st->woken : (PyObject *)f;
 }
 
-/* call_soon(what[, argument], context=context); once more as often as a signal handler interrupts it.  Each time the
- * loop may have taken `what`. */
+/* call_soon(what[, argument], context=context); repeated as often as a signal handler interrupts it.  The loop may have
+ * taken `what` each time. */
 static int loop_call_soon(Future *f, PyObject *what, PyObject *argument, PyObject *context)
 {
     PyObject *args[4] = {f->loop, what}, *handle;
@@ -169,8 +170,8 @@ static int loop_call_soon(Future *f, PyObject *what, PyObject *argument, PyObjec
 
 static bool has_callbacks(Future *f) { return (f->callback != NULL && !f->called) || f->more != NULL; }
 
-/* It is done: have the loop call it, so that it calls its callbacks.  0, or -1 with an exception set; runs Python
- * code. */
+/* The future is done: have the loop call it, so that it calls its callbacks.  0, or -1 with an exception set; runs
+ * Python code. */
 static int future_schedule(Future *f)
 {
     if (!has_callbacks(f))
@@ -179,7 +180,7 @@ static int future_schedule(Future *f)
     return loop_call_soon(f, (PyObject *)f, NULL, f->context);
 }
 
-/* PENDING becomes `state`, unless the loop will not have it: then -1 with an exception set. */
+/* PENDING becomes `state`, unless the loop does not take the future: then -1 with an exception set. */
 static int future_finish(Future *f, future_state state)
 {
     set_state(f, state);
@@ -189,7 +190,7 @@ static int future_finish(Future *f, future_state state)
         set_state(f, PENDING);
         return -1;
     }
-    core_report_error((PyObject *)f); /* the loop has called it on the spot, and failed after that */
+    core_report_error((PyObject *)f); /* the loop has called it on the spot, and then failed */
     return 0;
 }
 
@@ -201,8 +202,8 @@ static int future_wake(PyObject *self)
     return future_finish(f, WOKEN);
 }
 
-/* Have the callbacks of strangers called, each in its own context, first come first; those that the loop did not take
- * are tried again when it next calls the future.  False with an exception set. */
+/* Have all further callbacks called, each in its own context, first come first.  Those that the loop did not take are
+ * tried again when the loop next calls the future.  False with an exception set. */
 static bool future_pass_on(Future *f)
 {
     while (f->more != NULL) {
@@ -221,10 +222,10 @@ static bool future_pass_on(Future *f)
     return true;
 }
 
-/* The loop calls it. */
+/* The loop calls the future. */
 static PyObject *future_deliver(Future *f)
 {
-    if (state_of(f) == PENDING) /* the call_soon() that brought this about has failed after all */
+    if (state_of(f) == PENDING) /* the call_soon() that led to this call has failed after all */
         Py_RETURN_NONE;
     PyObject *callback = f->callback, *result;
     if (callback != NULL && !f->called) {
@@ -280,7 +281,7 @@ static int future_append(Future *f, PyObject *callback, PyObject *context)
     return failed;
 }
 
-/* Are these the names of no keyword but "context"?  Tasks call with the same tuple again and again. */
+/* Is "context" the only keyword?  Tasks pass the same tuple of names again and again, so it is remembered. */
 static bool names_context(core_state *st, PyObject *kwnames)
 {
     if (kwnames == st->context_names)
@@ -315,7 +316,7 @@ static PyObject *future_add_done_callback(PyObject *self, PyObject *const *args,
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
-/* What the type's instances do when they are called: see `call`. */
+/* What a future does when it is called: see `call`. */
 static PyObject *future_call(PyObject *self, PyObject *const *args, size_t nargs, PyObject *kwnames)
 {
     if (PyVectorcall_NARGS(nargs) == 0 && kwnames == NULL && ((Future *)self)->asked > 0)
@@ -323,7 +324,7 @@ static PyObject *future_call(PyObject *self, PyObject *const *args, size_t nargs
     return future_add_done_callback(self, args, nargs, kwnames);
 }
 
-/* Have `more` hold all callbacks; false with an exception set. */
+/* Move all callbacks into `more`; false with an exception set. */
 static bool future_spread(Future *f)
 {
     PyObject *list = PyList_New(0), *pair = NULL;
@@ -346,7 +347,7 @@ static bool future_spread(Future *f)
     return true;
 }
 
-/* remove_done_callback(callback): how many there were.  Comparing runs Python code, which may come here, too. */
+/* remove_done_callback(callback): how many were removed.  Comparing runs Python code, which may call this, too. */
 static PyObject *future_remove_done_callback(PyObject *self, PyObject *callback)
 {
     Future *f = (Future *)self;
@@ -398,7 +399,7 @@ static PyObject *future_done(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(state_of((Future *)self) != PENDING);
 }
 
-/* None, once it is done: it carries nothing.  What exception() answers, too. */
+/* None once it is done, as a future carries no value.  exception() gives the same. */
 static PyObject *future_result(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Future *f = (Future *)self;
@@ -426,7 +427,7 @@ static PyObject *future_set_result(PyObject *self, PyObject *Py_UNUSED(result))
     return future_wake(self) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* Awaited itself: yielded once, and done then. */
+/* The future itself is awaited: it is yielded once, and is done after that. */
 static PyObject *future_next(PyObject *self)
 {
     Future *f = (Future *)self;
@@ -452,7 +453,7 @@ static PyObject *future_get_loop(PyObject *self, void *Py_UNUSED(ignored))
 
 static PyObject *future_self(PyObject *self, void *Py_UNUSED(ignored)) { return Py_NewRef(self); }
 
-/* Whose callback it is that the loop runs, for asyncio's reports of slow ones: a task's, as a rule. */
+/* For asyncio's reports of slow callbacks: whose callback it is that the loop runs, usually a task's. */
 static PyObject *future_bound_to(PyObject *self, void *Py_UNUSED(ignored))
 {
     PyObject *callback = ((Future *)self)->callback;
@@ -474,8 +475,8 @@ static int future_set_blocking(PyObject *self, PyObject *value, void *Py_UNUSED(
     return 0;
 }
 
-/* The three names that a task asks for each time, without a search through types; interned strings are the same object.
- */
+/* The three names that a task asks for each time are answered without a search through types.  Interned strings that
+ * are equal are the same object. */
 static PyObject *future_getattro(PyObject *self, PyObject *name)
 {
     Future *f = (Future *)self;
@@ -511,7 +512,7 @@ static int future_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* Not the loop, which it cannot be without: others of a cycle through it let go of it. */
+/* Does not clear the loop, which a future always has; whatever else is in a cycle with the loop lets go of it. */
 static int future_clear(PyObject *self)
 {
     Future *f = (Future *)self;
@@ -528,7 +529,7 @@ static void future_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject *module = f->module;
     PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, future_dealloc) /* a callback may belong to a future that waits for another ... */
+    Py_TRASHCAN_BEGIN(self, future_dealloc) /* a callback may belong to another future, and so on */
     Py_DECREF(f->loop);
     Py_DECREF(f->get_loop);
     Py_XDECREF(f->callback);
@@ -536,7 +537,7 @@ static void future_dealloc(PyObject *self)
     Py_XDECREF(f->more);
     Py_XDECREF(f->message);
     future_recycle(f->st, f);
-    Py_DECREF(module); /* may be the last, and take `st` along */
+    Py_DECREF(module); /* may be the last reference, and so free `st` */
     Py_DECREF(type);
     Py_TRASHCAN_END
 }

@@ -1,10 +1,11 @@
-/* py_running.c: which loop and task of asyncio this thread runs, and whether the loop has anything to do.  What is read
- * here of CPython's and asyncio's insides has a public answer to fall back on. */
+/* py_running.c: which loop and task of asyncio this thread runs, and whether the loop has anything to do.  Wherever
+ * this reads private parts of CPython or asyncio, it can fall back on a public function. */
 #include "py_running.h"
 
 #if PY_VERSION_HEX < 0x030C0000
-/* asyncio._get_running_loop() of 3.11 asks the kernel for the process id.  What it looks into is a holder in the
- * thread's dict, whose first field is the loop: read here once asyncio's answer has shown that it is. */
+/* asyncio._get_running_loop() of 3.11 asks the kernel for the process id, which is slow.  It then reads a holder in the
+ * thread's dict, whose first field is the loop.  We read that field ourselves once asyncio's answer has shown that it
+ * is the loop. */
 typedef struct {
     PyObject_HEAD
     PyObject *loop;
@@ -27,8 +28,8 @@ __attribute__((noinline)) static PyObject *running_loop_slowly(core_state *st, P
     return Py_NewRef(holder->loop);
 }
 
-/* No two states of whatever dicts have the same version: while that of the thread's dict is the one seen, the holder is
- * in it. */
+/* A dict gets a new version whenever it changes, and no other dict ever has the same.  So as long as the thread's dict
+ * has the version that was seen, the holder is in it. */
 PyObject *running_loop(core_state *st)
 {
     PyDictObject *dict = (PyDictObject *)PyThreadState_GetDict();
@@ -48,7 +49,7 @@ static PyObject *task_of(core_state *st, PyObject *loop)
     Py_ssize_t at = 0;
     if (PyDict_Check(st->current_tasks) && PyDict_GET_SIZE(st->current_tasks) == 1 &&
         PyDict_Next(st->current_tasks, &at, &key, &value) && key == loop)
-        return value != Py_None ? Py_NewRef(value) : NULL; /* as nearly always: one loop, found without hashing */
+        return value != Py_None ? Py_NewRef(value) : NULL; /* nearly always there is one loop: found without hashing */
 #endif
     PyObject *task = PyDict_Check(st->current_tasks) ? core_dict_find(st->current_tasks, loop)
                                                      : PyObject_CallOneArg(st->current_tasks, loop);
@@ -62,7 +63,7 @@ static PyObject *task_of(core_state *st, PyObject *loop)
 bool running_task_of(core_state *st, PyObject *loop)
 {
     PyObject *task = task_of(st, loop);
-    Py_XDECREF(task); /* not the last: asyncio's */
+    Py_XDECREF(task); /* not the last: asyncio has one */
     return task != NULL;
 }
 
@@ -78,7 +79,7 @@ void *loop_task(core_state *st)
     return task;
 }
 
-/* Is the first timer of asyncio's heap due?  Also where that cannot be told; then an exception is set. */
+/* Is the first timer of asyncio's heap due?  True with an exception set if that is not known. */
 static bool first_timer_due(core_state *st, PyObject *loop, PyObject *timers)
 {
     if (!PyList_Check(timers))

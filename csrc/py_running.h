@@ -6,11 +6,11 @@
 
 /* The running loop, or None where none runs, a new reference; NULL with an exception set. */
 PyObject *running_loop(core_state *st);
-/* Does this thread run a task of `loop` right now?  Inside a bare callback the answer is no, as it is inside a signal
- * handler that interrupted the loop's select(): there only a wake-up call helps. */
+/* Does this thread run a task of `loop` right now?  No inside a bare callback, and no inside a signal handler that
+ * interrupted the loop's select(): the latter has to wake the loop. */
 bool running_task_of(core_state *st, PyObject *loop);
-/* Is anything ready in a loop of asyncio's own, or due?  It keeps that under private names: where they are gone or mean
- * something else the answer is yes.  An exception may be set. */
+/* Has a loop of asyncio's own a callback that is ready, or a timer that is due?  asyncio keeps both under private
+ * names.  Where these are gone or mean something else the answer is yes.  An exception may be set. */
 bool running_has_work(core_state *st, PyObject *loop);
 
 #endif
