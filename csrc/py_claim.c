@@ -1,7 +1,7 @@
 /* py_claim.c: WriteClaim and ReadClaim: a record of the ring as an object that exports its memory as a buffer.
  * Touches nc_log.h and nc_gate.h.
  *
- * While a buffer is exported the record cannot be committed, aborted or released, so no view ever outlives what it
+ * While a buffer is exported the record cannot be committed, aborted or released.  So no view ever outlives what it
  * shows:
  *
  *             commit, abort, release                      getbuffer
@@ -9,9 +9,9 @@
  *      ^            exports > 0          |
  *      '---------------------------------'   BufferError, nothing changed
  *
- * An open claim has borrowed its endpoint: another claim or receive raises BusyError; who waits in line for it
- * already is put off until the claim ends.  A claim that is dropped is aborted, or released.  A claim whose iteration
- * was left ends at once, or with its last view.
+ * An open claim has borrowed its endpoint: another claim or receive raises BusyError, and a call that waits in line
+ * already is deferred until the claim ends.  A claim that is dropped is aborted, or released.  When an iteration over
+ * claims is left, its last claim ends at once, or with its last view.
  *
  * A claim that has ended lets go of its endpoint, so keeping it does not hold the channel open.
  */
@@ -36,8 +36,8 @@ enum { CLAIM_OPEN, CLAIM_DONE };
 
 bool claim_lent(Endpoint *ep) { return ep->claim != NULL || (ep->lent != NULL && native_holds(ep)); }
 
-/* At the call a lent endpoint is an error; who has begun to wait, waits for the claim to end as well.  Native
- * code takes no turns with those in line: where it has the endpoint, nobody waits. */
+/* A new call on a lent endpoint is an error.  A call that has begun to wait also waits for the claim to end.  But
+ * nobody waits for native code, which takes no turns with Python's calls on the endpoint that it has. */
 step claim_busy(Endpoint *ep, bool patient)
 {
     core_state *st = ep->chan->st;
@@ -51,7 +51,7 @@ step claim_busy(Endpoint *ep, bool patient)
                    name);
         return STEP_ERROR;
     }
-    Py_ssize_t views = atomic_load_explicit(&claim->exports, memory_order_relaxed); /* to be told, no more */
+    Py_ssize_t views = atomic_load_explicit(&claim->exports, memory_order_relaxed); /* for the message only */
     const char *kind = sends ? "WriteClaim" : "ReadClaim";
     unsigned long long n = claim->record.size;
     if (views > 0)
@@ -97,7 +97,7 @@ Py_ssize_t claim_parse_size(Chan *c, PyObject *arg)
         PyErr_Format(PyExc_TypeError, "the size of a claim must be an int, not %.200s", Py_TYPE(arg)->tp_name);
         return 0;
     }
-    Py_ssize_t n = PyNumber_AsSsize_t(arg, NULL); /* clips: what is huge stays huge */
+    Py_ssize_t n = PyNumber_AsSsize_t(arg, NULL); /* clipped: a huge number stays huge */
     if (n == -1 && PyErr_Occurred())
         return 0;
     if (n < 0)
@@ -112,7 +112,7 @@ Py_ssize_t claim_parse_size(Chan *c, PyObject *arg)
 
 /* ---- making one --------------------------------------------------------------------------------------- */
 
-/* Memory for a claim.  Most live shortly, so with a GIL a few dead ones are kept to be used again. */
+/* Memory for a claim.  Most claims are short-lived, so with a GIL a few dead ones are kept to be used again. */
 #if NC_FREE_THREADED
 static Claim *claim_alloc(core_state *Py_UNUSED(st), PyTypeObject *type) { return (Claim *)core_new(type); }
 
@@ -127,7 +127,7 @@ static Claim *claim_alloc(core_state *st, PyTypeObject *type)
         return (Claim *)core_new(type);
     st->spare_claim = claim->view;
     st->spare_claims--;
-    claim->view = NULL; /* the collector may look at once */
+    claim->view = NULL; /* now, as the collector may look at any time */
     PyObject_Init((PyObject *)claim, type);
     PyObject_GC_Track(claim);
     return claim;
@@ -139,7 +139,7 @@ static void claim_recycle(core_state *st, Claim *claim)
         PyObject_GC_Del(claim);
         return;
     }
-    claim->view = st->spare_claim; /* any pointer of a dead claim will do for a link */
+    claim->view = st->spare_claim; /* in a dead claim this links the spares */
     st->spare_claim = claim;
     st->spare_claims++;
 }
@@ -195,12 +195,12 @@ bool claim_is_open(Claim *claim)
     return atomic_load_explicit(&claim->state, memory_order_seq_cst) == CLAIM_OPEN; /* E1 */
 }
 
-/* Buffers are given out and returned, and claims ended, with the GIL held; where there is one it orders them, and
- * the locked instructions are not needed. */
+/* If there is a GIL, buffers are given out and returned, and claims are ended, with the GIL held.  The GIL orders them,
+ * so no locked instructions are needed. */
 #if NC_FREE_THREADED
 static void claim_count_export(Claim *claim, Py_ssize_t by)
 {
-    atomic_fetch_add_explicit(&claim->exports, by, memory_order_seq_cst); /* E1: counted first, looked at after */
+    atomic_fetch_add_explicit(&claim->exports, by, memory_order_seq_cst); /* E1: first the count, then the look */
 }
 
 /* OPEN becomes DONE; false if it was DONE. */
@@ -226,7 +226,7 @@ static bool claim_shut(Claim *claim)
 }
 #endif
 
-/* The endpoint, a new reference; NULL without an exception if it was let go of, as the claim has ended. */
+/* The endpoint, a new reference; NULL without an exception if the claim has ended, and so has let go of it. */
 static Endpoint *claim_endpoint(Claim *claim)
 {
     Endpoint *ep;
@@ -246,9 +246,9 @@ void claim_let_go(Claim *claim)
     Py_XDECREF(ep);
 }
 
-/* The endpoint for an attempt to end the claim, and what comes after: that the claim lets go of it, if it has `ended`.
- * With a GIL this takes no reference: who ends it alone lets go, and who does not uses the endpoint no more after
- * Python code has run. */
+/* Borrow the endpoint for an attempt to end the claim, and return it after that: the claim lets go of its endpoint if
+ * it has `ended`.  With a GIL no reference is taken.  Only the call that ends the claim lets go of the endpoint, and
+ * any other call does not use the endpoint after Python code has run. */
 #if NC_FREE_THREADED
 static Endpoint *claim_borrow(Claim *claim) { return claim_endpoint(claim); }
 
@@ -256,7 +256,7 @@ static void claim_return(Claim *claim, Endpoint *ep, bool ended)
 {
     if (ended)
         claim_let_go(claim);
-    Py_DECREF(ep); /* may be the last, and close it */
+    Py_DECREF(ep); /* may be the last reference, and so close it */
 }
 #else
 static Endpoint *claim_borrow(Claim *claim) { return claim->ep; }
@@ -266,12 +266,12 @@ static void claim_return(Claim *claim, Endpoint *ep, bool ended)
     if (!ended)
         return;
     claim->ep = NULL;
-    Py_DECREF(ep); /* may be the last, and close it */
+    Py_DECREF(ep); /* may be the last reference, and so close it */
 }
 #endif
 
-/* The module's state, or NULL: a claim may outlive its endpoint, and so all that keeps the module but the type; and the
- * collector clears that if it goes together with the claim. */
+/* The module's state, or NULL.  A claim may outlive its endpoint; then only its type keeps the module.  The collector
+ * clears the type's reference if it frees both together. */
 static core_state *claim_state(Claim *claim)
 {
     return ((PyHeapTypeObject *)Py_TYPE(claim))->ht_module != NULL ? claim->st : NULL;
@@ -279,8 +279,8 @@ static core_state *claim_state(Claim *claim)
 
 /* ---- ending it ---------------------------------------------------------------------------- */
 
-/* OPEN becomes DONE if no view is left: 0.  Else nothing changes: how many there are, or -1 if it was DONE.  Holding
- * the endpoint. */
+/* If no view is left, OPEN becomes DONE: returns 0.  Else nothing changes: returns the number of views, or -1 if the
+ * claim was DONE.  Holding the endpoint. */
 static Py_ssize_t claim_shut_unviewed(Claim *claim)
 {
     if (!claim_shut(claim))
@@ -291,13 +291,13 @@ static Py_ssize_t claim_shut_unviewed(Claim *claim)
     return exports;
 }
 
-/* The record's fate, once the claim is DONE and nothing is exported. */
+/* Commit, abort or release the record, once the claim is DONE and nothing is exported. */
 static inline void claim_settle_record(Endpoint *ep, Claim *claim, int how, uint64_t n, nc_box **kicks)
 {
     Chan *c = ep->chan;
     if (ep->side == RX) {
         nc_gate *g = &c->gate[RX];
-        if (ep->closed) /* then whoever holds the gate is the consumer */
+        if (ep->closed) /* then the consumer is whoever holds the gate */
             nc_gate_enter(g, core_generation());
         log_take(c->block, &claim->record);
         c->block->reading = false;
@@ -316,8 +316,8 @@ static inline void claim_settle_record(Endpoint *ep, Claim *claim, int how, uint
     block_tell(c->block, how == FINISH_COMMIT ? RX : log_freed_by_abort(c->block), kicks);
 }
 
-/* All that comes of its end, once the claim is DONE and nothing is exported: CLAIM_ENDED or CLAIM_LOST.  Holding the
- * endpoint. */
+/* All that has to be done when a claim ends, once it is DONE and nothing is exported: CLAIM_ENDED or CLAIM_LOST.
+ * Holding the endpoint. */
 __attribute__((always_inline)) static inline claim_fate claim_end_held(Endpoint *ep, Claim *claim, int how, uint64_t n,
                                                                        nc_box **kicks)
 {
@@ -348,7 +348,7 @@ static void raise_released(Claim *claim)
         PyErr_Format(PyExc_BufferError, "this claim was already %s", how);
 }
 
-/* It is kept for its views, or has ended before (-1). */
+/* The claim was not ended: it has `views`, or it had ended before (-1).  Sets the exception. */
 __attribute__((noinline)) static claim_fate claim_kept(Claim *claim, Py_ssize_t views)
 {
     if (views < 0)
@@ -367,7 +367,7 @@ __attribute__((noinline)) claim_fate claim_finish_held(Endpoint *ep, Claim *clai
     return how == FINISH_QUIETLY ? CLAIM_KEPT : claim_kept(claim, views);
 }
 
-/* Give it up, unless it has ended or views of it are left: has it ended now?  No exception. */
+/* Abort or release the claim, unless it has ended or has views: has it ended by this call?  No exception. */
 static bool claim_give_up(Endpoint *ep, Claim *claim)
 {
     nc_box *kicks = NULL;
@@ -380,7 +380,7 @@ static bool claim_give_up(Endpoint *ep, Claim *claim)
     return ended;
 }
 
-/* It was left by its iteration, and this may have been its last view. */
+/* The iteration over this claim was left, and its last view may be gone now: then end it. */
 __attribute__((noinline)) static void claim_end_left(Claim *claim)
 {
     Endpoint *ep = claim_borrow(claim);
@@ -394,7 +394,7 @@ void claim_leave_behind(Claim *claim)
     claim_end_left(claim);
 }
 
-/* The view that the `with` block was given, or NULL; the caller's then. */
+/* Take the view that the `with` block was given, or NULL; the reference is the caller's then. */
 static inline PyObject *claim_take_view(Claim *claim)
 {
     PyObject *view;
@@ -405,8 +405,8 @@ static inline PyObject *claim_take_view(Claim *claim)
     return view;
 }
 
-/* Let go of that view; false with BufferError set if it is exported further.  Then the block has it still, if `keep`;
- * else it goes with what it was exported to.  Steals the view; runs Python code. */
+/* Release that view; false with BufferError set if the view itself is exported.  Then the `with` block keeps it if
+ * `keep`; else it is freed with what it was exported to.  Steals the view; runs Python code. */
 __attribute__((noinline)) static bool claim_drop_view(Claim *claim, PyObject *view, bool keep)
 {
     core_state *st = claim_state(claim);
@@ -425,7 +425,7 @@ __attribute__((noinline)) static bool claim_drop_view(Claim *claim, PyObject *vi
     return done != NULL;
 }
 
-/* End it as claim_finish_held() does; false with an exception set. */
+/* End the claim as claim_finish_held() does; false with an exception set. */
 static bool claim_finish(Claim *claim, int how, uint64_t n, bool keep_view)
 {
     nc_box *kicks = NULL;
@@ -437,7 +437,7 @@ static bool claim_finish(Claim *claim, int how, uint64_t n, bool keep_view)
     Endpoint *ep = claim_borrow(claim);
     if (ep == NULL) {
         if (viewed &&
-            atomic_load_explicit(&claim->left, memory_order_relaxed)) /* as it went with that view, just now */
+            atomic_load_explicit(&claim->left, memory_order_relaxed)) /* it has ended with that view, just now */
             return true;
         raise_released(claim);
         return false;
@@ -451,7 +451,7 @@ static bool claim_finish(Claim *claim, int how, uint64_t n, bool keep_view)
     return fate == CLAIM_ENDED;
 }
 
-/* How much of it is to be sent, 0 with an exception set. */
+/* How many bytes of the claim are to be sent; 0 with an exception set. */
 static Py_ssize_t claim_parse_part(Claim *claim, PyObject *arg)
 {
     Endpoint *ep = claim_endpoint(claim);
@@ -518,7 +518,7 @@ bool claim_leave(Claim *claim, bool failed)
         return true;
     if (!failed)
         return false;
-    PyErr_Clear(); /* the block's own exception counts; the claim ends with its last view */
+    PyErr_Clear(); /* the block's own exception is raised; the claim ends with its last view */
     return true;
 }
 
@@ -529,18 +529,18 @@ static PyObject *claim_exit(PyObject *self, PyObject *const *args, Py_ssize_t n)
 
 /* ---- by its endpoint ------------------------------------------------------------------------------------ */
 
-/* A reference to a claim that nobody may hold one to any more; false if so.  Holding its endpoint. */
+/* Take a reference to the claim; false if it has none left, and is being freed.  Holding its endpoint. */
 static bool claim_try_incref(Claim *claim)
 {
 #if NC_FREE_THREADED
-    Py_ssize_t *refs = &((PyObject *)claim)->ob_ref_shared; /* core_new() has all counted here */
-    Py_ssize_t now = _Py_atomic_load_ssize_relaxed(refs); /* the exchange finds out if it is stale */
+    Py_ssize_t *refs = &((PyObject *)claim)->ob_ref_shared; /* core_new() has all references counted here */
+    Py_ssize_t now = _Py_atomic_load_ssize_relaxed(refs); /* if it is stale, the exchange fails */
     do {
         if (now >> _Py_REF_SHARED_SHIFT == 0)
             return false;
     } while (!_Py_atomic_compare_exchange_ssize(refs, &now, now + ((Py_ssize_t)1 << _Py_REF_SHARED_SHIFT)));
 #else
-    Py_INCREF(claim); /* it ends before it is freed, and no Python code runs in between */
+    Py_INCREF(claim); /* a claim is ended before it is freed, and no Python code runs in between */
 #endif
     return true;
 }
@@ -554,7 +554,7 @@ PyObject *endpoint_end_claim(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_BEGIN_CRITICAL_SECTION(self);
     claim = ep->claim;
     open = claim != NULL;
-    if (open && !(kept = claim_try_incref(claim))) /* another thread is about to do this, and then to free it */
+    if (open && !(kept = claim_try_incref(claim))) /* another thread is about to end it, and then to free it */
         claim_finish_held(ep, claim, FINISH_QUIETLY, 0, &kicks);
     Py_END_CRITICAL_SECTION();
     settle_soon(ep->chan, kicks);
@@ -660,9 +660,9 @@ static int claim_clear(PyObject *self)
     return 0;
 }
 
-/* Dropped: nothing is exported any more, or it would be referred to.  While the endpoint still knows it, others may
- * look at it there, or end it.  The endpoint does not know one that was never started; that may be dropped by who holds
- * the endpoint, and to ask for it once more would let others in between. */
+/* A claim that is dropped has no exports, as each of them refers to it.  While the endpoint still knows the claim,
+ * others may look at it there, or end it.  The endpoint does not know a claim that was never started.  Such a claim may
+ * be dropped by a caller that holds the endpoint; to enter its critical section again would let others in. */
 static void claim_dealloc(PyObject *self)
 {
     Claim *claim = (Claim *)self;
@@ -674,7 +674,7 @@ static void claim_dealloc(PyObject *self)
     Py_CLEAR(claim->view); /* after that, as this may run Python code */
     claim_recycle(claim_state(claim), claim);
     Py_XDECREF(ep);
-    Py_DECREF(type); /* after either of which the state may be gone */
+    Py_DECREF(type); /* after this or the line above the state may be gone */
 }
 
 /* ---- types ------------------------------------------------------------------------------------------ */

@@ -6,43 +6,46 @@
 
 typedef struct Claim Claim;
 
-/* Of a read claim all are release; quietly: abort it without an exception, if that can be. */
+/* For a read claim all of these mean release.  Quietly: abort it if that is possible, without an exception. */
 enum { FINISH_ABORT, FINISH_COMMIT, FINISH_QUIETLY };
 typedef enum {
-    CLAIM_KEPT,  /* nothing changed: ClaimReleased or BufferError is set, unless quietly */
+    CLAIM_KEPT,  /* nothing changed; ClaimReleased or BufferError is set, unless quietly */
     CLAIM_ENDED, /* as asked for */
-    CLAIM_LOST,  /* it was to be sent, and nobody was there: aborted, and ClaimDisconnected is set */
+    CLAIM_LOST,  /* it was to be sent, but the receiver is gone: aborted, and ClaimDisconnected is set */
 } claim_fate;
 
-/* An open claim on a record, which has borrowed the endpoint from its start on; a new reference.  Holding the endpoint.
+/* An open claim on a record, a new reference.  From its start on it has borrowed the endpoint.  Holding the endpoint.
  *
- * In two steps, for the first may begin a collection, and with it any Python code: which may use the endpoint, take the
- * message that was just looked at, close it.  A claim that is not started has ended; drop it, or start it with what
- * was found since, which runs nothing.  NULL with an exception set. */
+ * There are two steps, as claim_make() may begin a collection, and so run any Python code.  That code may use the
+ * endpoint, close it, or take the message that was just looked at.  So make the claim first, then look, then start the
+ * claim with what was found; claim_start() runs no Python code.  A claim that was not started counts as ended, and can
+ * be dropped.  NULL with an exception set. */
 Claim *claim_make(Endpoint *ep);
 PyObject *claim_start(Claim *claim, const nc_record *record);
-/* The same where it runs nothing; else NULL, without an exception. */
+/* As claim_make() where that runs no Python code; else NULL, without an exception. */
 Claim *claim_spare(Endpoint *ep);
 bool claim_is_open(Claim *claim);
-/* End a claim: commit its first n bytes, abort or release it.  Holding its endpoint, and another reference to that;
- * whoever ends it has it let go then. */
+/* End a claim: commit its first n bytes, abort or release it.  The caller holds the endpoint, and a reference to it
+ * besides the claim's.  If it has ended, the caller has the claim let go of the endpoint. */
 claim_fate claim_finish_held(Endpoint *ep, Claim *claim, int how, uint64_t n, nc_box **kicks);
-/* It has ended: let go of the endpoint.  May close that, and run Python code.  May be called by who holds the endpoint,
- * which others may use meanwhile, as free-threaded builds leave an outer critical section to wait for an inner one. */
+/* The claim has ended: let go of the endpoint.  This may close the endpoint, and run Python code.  It may be called
+ * while holding the endpoint.  But others may use the endpoint meanwhile: a free-threaded build leaves an outer
+ * critical section while it waits for an inner one. */
 void claim_let_go(Claim *claim);
-/* Its iteration was left: end it, now or when its last view goes.  Runs Python code; keeps the current exception. */
+/* The iteration over the claim was left: end it, now or with its last view.  Runs Python code; keeps the current
+ * exception. */
 void claim_leave_behind(Claim *claim);
-/* rx.release(), tx.abort(): end the claim that is open, whoever holds it. */
+/* rx.release(), tx.abort(): end the open claim, whoever has it. */
 PyObject *endpoint_end_claim(PyObject *self, PyObject *);
 /* The view for a `with` block, a new reference, or NULL with an exception set. */
 PyObject *claim_enter(PyObject *self, PyObject *);
-/* Leaving the block normally commits or releases, by an exception aborts or releases; what the block ended itself is
- * left alone.  False with an exception set. */
+/* The `with` block is left: normally, commit or release; by an exception, abort or release.  A claim that the block has
+ * ended itself is left alone.  False with an exception set. */
 bool claim_leave(Claim *claim, bool failed);
 
-/* Is the endpoint lent, to a claim or to a native end?  Holding it. */
+/* Is the endpoint lent to a claim or to a native end?  Holding the endpoint. */
 bool claim_lent(Endpoint *ep);
-/* Then: STEP_BUSY for who is patient and may wait for it, else STEP_ERROR with BusyError set. */
+/* If so: STEP_BUSY for a call that is `patient` and may wait for it, else STEP_ERROR with BusyError set. */
 step claim_busy(Endpoint *ep, bool patient);
 
 /* May a message have n bytes?  False with ZeroLengthClaim or ClaimTooLarge set. */
@@ -50,10 +53,10 @@ bool claim_check_size(Chan *c, uint64_t n);
 /* A size to claim, 0 with an exception set. */
 Py_ssize_t claim_parse_size(Chan *c, PyObject *arg);
 
-/* What iterates over claims: py_claim_await.c. */
+/* The iterator over claims, in py_claim_await.c. */
 typedef struct ClaimIterator {
     PyObject_HEAD
-    Endpoint *ep;                 /* strong, NULL once it has come to its end; in the iterator's critical section */
+    Endpoint *ep;                 /* strong, NULL once the iterator has ended; in the iterator's critical section */
     Claim *last;                  /* strong; in the endpoint's critical section */
 } ClaimIterator;
 

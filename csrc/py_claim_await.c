@@ -27,7 +27,7 @@ static const call_op claim_aenter_op = {.name = "claim",
                                         .claims = true,
                                         .paced = true};
 
-/* async with tx.claim(n) as view: awaiting it enters the claim */
+/* async with tx.claim(n) as view: the awaitable is its own __aenter__(); awaiting it enters the claim. */
 static PyObject *awaitable_aenter(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Awaitable *aw = (Awaitable *)self;
@@ -43,7 +43,7 @@ static PyObject *awaitable_aenter(PyObject *self, PyObject *Py_UNUSED(ignored))
     return NULL;
 }
 
-/* and leaving it commits or aborts, at once; there is nothing left to wait for */
+/* Leaving the block commits or aborts at once; the awaitable that is returned has nothing to wait for. */
 static PyObject *awaitable_aexit(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     Awaitable *aw = (Awaitable *)self;
@@ -82,8 +82,8 @@ static PyType_Spec claim_awaitable_spec = {
 
 /* ---- for claim in rx --------------------------------------------------------------------------------- */
 
-/* The claim handed out last goes before the next is looked for; false with BufferError set.  Holding the endpoint,
- * which others may use meanwhile: see claim_let_go(). */
+/* End the claim that was handed out last, before the next is looked for; false with BufferError set.  Holding the
+ * endpoint, which others may use meanwhile: see claim_let_go(). */
 static bool iterator_pass_on(ClaimIterator *it, Endpoint *ep, nc_box **kicks)
 {
     Claim *last = it->last;
@@ -97,7 +97,7 @@ static bool iterator_pass_on(ClaimIterator *it, Endpoint *ep, nc_box **kicks)
     return true;
 }
 
-/* It has come to its end, and lets go of the endpoint. */
+/* The iterator has come to its end, and lets go of the endpoint. */
 static void iterator_end(ClaimIterator *it)
 {
     Endpoint *ep;
@@ -108,12 +108,12 @@ static void iterator_end(ClaimIterator *it)
     Py_XDECREF(ep);
 }
 
-/* Iteration (call->value).  The end is no error. */
+/* One look of the iterator, which is call->value.  The end is STEP_ERROR without an exception. */
 static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     ClaimIterator *it = (ClaimIterator *)call->value;
     nc_record record;
-    Claim *claim = claim_make(call->ep); /* first, as in log_claim_look */
+    Claim *claim = claim_make(call->ep); /* before the look, as in log_claim_look */
     if (claim == NULL)
         return STEP_ERROR;
     step s = iterator_pass_on(it, call->ep, kicks) ? log_look_first(call, called, &record, kicks) : STEP_ERROR;
@@ -122,7 +122,7 @@ static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
         return s;
     }
     *out = Py_NewRef(claim_start(claim, &record));
-    Py_XSETREF(it->last, claim); /* of another thread, if any, and ended */
+    Py_XSETREF(it->last, claim); /* if another thread has put one there, it has ended */
     call->ep->chan->block->reading = true;
     return STEP_READY;
 }
@@ -131,7 +131,7 @@ static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     step s = next_look(call, called, out, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred()) {
-        iterator_end((ClaimIterator *)call->value); /* the call has a reference of its own */
+        iterator_end((ClaimIterator *)call->value); /* the call has a reference of its own to the endpoint */
         PyErr_SetNone(PyExc_StopAsyncIteration);
     }
     return s;
@@ -150,7 +150,7 @@ static const call_op anext_op = {.name = "__anext__",
                                  .qualname = "Receiver.__anext__",
                                  .look = anext_look,
                                  .timed_out = call_recv_timed_out,
-                                 .paced = true}; /* the last claim was given back by the call itself */
+                                 .paced = true}; /* the last claim was given back when __anext__() was called */
 static const call_op anext_past_end_op = {
     .name = "__anext__", .qualname = "Receiver.__anext__", .look = anext_past_end};
 
@@ -164,7 +164,7 @@ static Endpoint *iterator_endpoint(PyObject *self)
     return ep;
 }
 
-/* Blocks; NULL without an exception is the end. */
+/* __next__(): blocks.  NULL without an exception is the end. */
 static PyObject *iterator_next(PyObject *self)
 {
     Endpoint *ep = iterator_endpoint(self);
@@ -178,13 +178,13 @@ static PyObject *iterator_next(PyObject *self)
     return claim;
 }
 
-/* The next is asked for now, whenever it is awaited: so the last one goes now. */
+/* __anext__(): the next claim is asked for now, whenever that is awaited, so the last claim ends now. */
 static PyObject *iterator_anext(PyObject *self)
 {
     Endpoint *ep = iterator_endpoint(self);
     nc_box *kicks = NULL;
     bool ok;
-    if (ep == NULL) { /* the endpoint is gone, and an awaitable has one */
+    if (ep == NULL) { /* the endpoint is gone, but an awaitable needs one */
         PyObject *module = PyType_GetModule(Py_TYPE(self));
         ep = module != NULL ? chan_lone_receiver(module) : NULL;
         return ep != NULL ? wait_new(&(Call){.op = &anext_past_end_op, .ep = ep}, -1) : NULL;
@@ -208,7 +208,7 @@ static int iterator_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* Unreachable or dropped: the loop was left. */
+/* The iterator is unreachable or dropped: its `for` loop was left. */
 static int iterator_clear(PyObject *self)
 {
     Claim *last = ((ClaimIterator *)self)->last;

@@ -1,4 +1,4 @@
-/* py_core.c: what every file of the binding uses: errors, arguments, what signal handlers raise, forks.  Touches
+/* py_core.c: what every file of the binding uses: errors, arguments, exceptions of signal handlers, forks.  Touches
  * nothing but CPython. */
 #include "py_core.h"
 
@@ -37,7 +37,7 @@ bool core_parse_timeout(PyObject *arg, double *seconds)
         return false;
     }
     if (value == -1 && PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) /* an int beyond all floats */
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) /* an int too large for a float */
             return false;
         PyErr_Clear();
         int negative = PyObject_RichCompareBool(arg, Py_False, Py_LT);
@@ -101,7 +101,7 @@ Py_ssize_t core_parse_count(PyObject *arg)
 bool core_main_thread(void)
 {
 #ifdef __linux__
-    static _Thread_local uint32_t asked; /* in which generation this thread last asked: a fork makes it main */
+    static _Thread_local uint32_t asked; /* the generation when this thread last asked, + 1: a fork makes it main */
     static _Thread_local bool main;
     if (asked != core_generation() + 1) {
         asked = core_generation() + 1;
@@ -139,7 +139,7 @@ static PyObject *code_of(PyObject *callable)
     return code;
 }
 
-/* Did a frame that runs this code let the exception pass?  `traceback` is where it came by. */
+/* Did the exception pass through a frame that runs this code?  `traceback` is the exception's. */
 static bool came_by(PyObject *traceback, PyObject *code)
 {
     for (PyTracebackObject *t = (PyTracebackObject *)traceback; t != NULL; t = t->tb_next) {
@@ -151,7 +151,7 @@ static bool came_by(PyObject *traceback, PyObject *code)
     return false;
 }
 
-/* Did a signal handler of the program raise what came by there? */
+/* Did a signal handler of the program raise the exception with this traceback? */
 static bool raised_by_handler(PyObject *traceback)
 {
     PyObject *signals = PyImport_ImportModule("_signal");
@@ -162,7 +162,7 @@ static bool raised_by_handler(PyObject *traceback)
         found = code != NULL && came_by(traceback, code);
         Py_XDECREF(code);
         Py_XDECREF(handler);
-        PyErr_Clear(); /* a number that is no signal here */
+        PyErr_Clear(); /* the number is no signal on this system */
     }
     Py_XDECREF(signals);
     PyErr_Clear();
@@ -201,10 +201,10 @@ void core_give_error(PyObject *error)
     PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
 }
 
-/* Handed on and not raised yet.  Relaxed: written and read by the thread that handles signals. */
+/* How many exceptions were postponed and not raised yet.  Relaxed: only the thread that handles signals uses it. */
 static _Atomic int postponed;
 
-/* A pending call: CPython runs it in the main thread between two bytecodes.  Takes over the exception. */
+/* A pending call: CPython runs it in the main thread between two bytecodes.  Steals the exception. */
 static int raise_now(void *error)
 {
     atomic_fetch_sub_explicit(&postponed, 1, memory_order_relaxed); /* this thread's own */
@@ -212,10 +212,10 @@ static int raise_now(void *error)
     return -1;
 }
 
-/* Takes over the exception. */
+/* Have the exception raised a little later, between two bytecodes.  Steals it. */
 static void postpone(PyObject *error)
 {
-    if (!core_handles_signals()) { /* set in this thread by another, which had no more than the class to give either */
+    if (!core_handles_signals()) { /* it came by PyThreadState_SetAsyncExc(), which takes a class, too */
         PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), (PyObject *)Py_TYPE(error));
         Py_DECREF(error);
         return;
@@ -224,7 +224,7 @@ static void postpone(PyObject *error)
     if (Py_AddPendingCall(raise_now, error) == 0)
         return;
     atomic_fetch_sub_explicit(&postponed, 1, memory_order_relaxed); /* this thread's own */
-    core_give_error(error); /* too many wait to be raised already */
+    core_give_error(error); /* there are too many pending calls */
     PyErr_WriteUnraisable(NULL);
 }
 
@@ -275,9 +275,9 @@ void core_report_error(PyObject *about)
 
 /* ---- objects ---------------------------------------------------------------------------------------- */
 
-/* Free-threaded CPython counts the references of an object's first thread apart, and a last one dropped
- * elsewhere waits for that thread to come by; but it may sleep in a call of ours, until just this object is
- * gone.  So such objects belong to no thread from the start. */
+/* Free-threaded CPython counts the references of an object's first thread apart.  If another thread drops the
+ * last reference, the object is freed only when the first thread comes by.  But that thread may be asleep in
+ * a call of ours until this very object is gone.  So such objects belong to no thread from the start. */
 PyObject *core_new(PyTypeObject *type)
 {
     PyObject *op = type->tp_alloc(type, 0);

@@ -1,20 +1,20 @@
-/* py_ends.c: what the endpoints of a channel look like to somebody who wonders why it is still open: repr(), and in
- * debug mode where each open end was made.
+/* py_ends.c: for finding out why a channel is still open: the repr() of its endpoints, and in debug mode where each
+ * open end was made.
  */
 #include "py_core.h"
 
 /* ---- where an end was made -------------------------------------------------------------------------- */
 
-/* One end, from when it was made in debug mode until it is freed.  Refers to strings alone. */
+/* One end that was made in debug mode, until it is freed.  Of objects it refers to strings only. */
 struct birth {
     birth *next, **link;          /* in the channel's list; this and `where` in the channel's critical section */
     PyObject *where;              /* a tuple of str, the line that made it first and its callers after; strong */
-    struct native_end *native;    /* what Python lent out, borrowed; NULL for an endpoint */
+    struct native_end *native;    /* the native end, borrowed; NULL for an endpoint */
     uint8_t side;
-    _Atomic bool left;            /* it counts no longer as open; relaxed, as the counts are */
+    _Atomic bool left;            /* it no longer counts as open; relaxed, as the counts are */
 };
 
-enum { FRAMES = 5 }; /* that are remembered, at most */
+enum { FRAMES = 5 }; /* are remembered at most */
 
 /* Is this a frame of the package itself?  -1 with an exception set. */
 static int frame_is_ours(PyFrameObject *frame)
@@ -105,7 +105,7 @@ void birth_left(birth *b) { atomic_store_explicit(&b->left, true, memory_order_r
 
 void birth_forget(Chan *c, birth *b)
 {
-    (void)c; /* the GIL is its critical section, where there is one */
+    (void)c; /* unused with a GIL, which takes the place of the critical section */
     Py_BEGIN_CRITICAL_SECTION(c);
     *b->link = b->next;
     if (b->next != NULL)
@@ -127,7 +127,7 @@ PyObject *ends_set_debug(PyObject *module, PyObject *on)
     int is = PyObject_IsTrue(on);
     if (is < 0)
         return NULL;
-    atomic_store_explicit(&st->debug_ends, is > 0, memory_order_relaxed); /* a switch: nothing else goes with it */
+    atomic_store_explicit(&st->debug_ends, is > 0, memory_order_relaxed); /* a switch: it publishes nothing else */
     Py_RETURN_NONE;
 }
 
@@ -146,8 +146,8 @@ typedef struct Seen {
     uint8_t side;
 } Seen;
 
-/* Copies of all that are open, *n of them; NULL with an exception set.  In between nothing is allocated by Python,
- * which might begin a collection, and so change the list. */
+/* Copies of all births that are open, *n of them; NULL with an exception set.  While the list is read nothing is
+ * allocated from Python: that might begin a collection, which might change the list. */
 static Seen *ends_seen(Chan *c, Py_ssize_t *n)
 {
     Seen *seen;

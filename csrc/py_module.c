@@ -1,5 +1,5 @@
-/* py_module.c: the module nexus_channels._core: making, visiting and freeing its state.  It knows every other file of
- * the binding; none knows it. */
+/* py_module.c: the module nexus_channels._core: makes, visits and frees its state.  It knows every other file of the
+ * binding; none of them knows it. */
 #include "py_core.h"
 
 /* ---- how it was built ----------------------------------------------------------------------------------------- */
@@ -70,7 +70,7 @@ static int import_errors(core_state *st)
     return 0;
 }
 
-/* asyncio's dict of running tasks where there is one, else its function: either tells who runs on a loop. */
+/* asyncio's dict of running tasks if it has one, else current_task(): either tells which task a loop runs. */
 static PyObject *import_current_tasks(void)
 {
     PyObject *tasks = core_import("_asyncio", "_current_tasks");
@@ -131,7 +131,7 @@ static int core_exec(PyObject *module)
     return 0;
 }
 
-/* Everything the state refers to but its names, in turn. */
+/* Apply X to everything that the state refers to, except its names. */
 #define REFERENCES(X)                          \
     for (int i = 0; i < ERRORS; i++)           \
         X(errors[i])                           \
@@ -157,8 +157,8 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     return wait_traverse_spares(st, visit, arg);
 }
 
-/* Only what can close a cycle through a user's objects: channels may outlive this and still need the rest,
- * which goes with the state itself. */
+/* Clears only what can be part of a cycle through a user's objects.  Channels may outlive this call and still
+ * need the rest, which is freed with the state itself. */
 static int core_clear(PyObject *module)
 {
     core_state *st = PyModule_GetState(module);
