@@ -1,5 +1,5 @@
-/* py_bytes.h: what channels of bytes want of nc_chan.h, for Python endpoints (py_log.c, py_claim.c) and native ends
- * (py_native.c) alike: no Python object, no GIL.
+/* py_bytes.h: what channels of bytes want of nc_chan.h, for Python endpoints (py_log.c, py_log_recv.c, py_claim.c) and
+ * native ends (py_native.c) alike: no Python object, no GIL.
  *
  * Native code may come at any time, so all orders are the strong ones on every build, and the gates' locks real.
  */

@@ -7,6 +7,7 @@
 #include "py_coroutine.h"
 #include "py_line.h"
 #include "py_log.h"
+#include "py_log_recv.h"
 #include "py_module.h"
 #include "py_park.h"
 

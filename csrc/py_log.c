@@ -1,7 +1,7 @@
-/* py_log.c: the endpoints that carry bytes: claim, send and recv, on nc_log.h.
+/* py_log.c: the endpoints that carry bytes, on nc_log.h: the senders' claim and send, and the types of both sides.
  *
  * As in py_ring.c each operation is one `look`: try once, tell the other side.  What a claim is, and what it does to
- * the endpoint that it has borrowed, is py_claim.c's.  Senders first, receivers second, types last.
+ * the endpoint that it has borrowed, is py_claim.c's.  What receivers do is py_log_recv.c's.
  */
 #include "py_log.h"
 #include "py_await_life.h"
@@ -11,20 +11,11 @@
 #include "py_claim.h"
 #include "py_doc.h"
 #include "py_endpoint.h"
+#include "py_log_recv.h"
 #include "py_module.h"
 #include "py_park.h"
 
-/* What `for claim in rx` runs on: the claim handed out last is released when the next is asked for, or when the
- * iterator is dropped, as it is however the loop is left. */
-
 /* ---- the plain case --------------------------------------------------------------------------------- */
-
-/* Most calls find room, or a message, and nobody in line: they end here.  What is not so plain goes the long way, which
- * says why. */
-static inline bool plain(Endpoint *ep, uint32_t crowded)
-{
-    return !ep->closed && nc_gate_crowd(&ep->chan->gate[ep->side]) < crowded && !claim_lent(ep);
-}
 
 /* The bytes of a message that nobody can change or move before it is copied. */
 static inline const char *plain_bytes(PyObject *data, uint64_t *n)
@@ -52,32 +43,13 @@ static inline bool put_plainly(Endpoint *ep, PyObject *data)
     if (n == 0 || n > nc_log_largest(b->log))
         return false;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    if (plain(ep, 1) && nc_chan_reserve(b, n, &record) == NC_OK) {
+    if (log_plain(ep, 1) && nc_chan_reserve(b, n, &record) == NC_OK) {
         memcpy(record.data, bytes, n);
         bytes_commit(b, &record, n);
         put = true;
     }
     Py_END_CRITICAL_SECTION();
     return put;
-}
-
-/* Copy one out, and tell nobody: a new reference, or NULL without an exception.  *freed: skips were stepped over. */
-static inline PyObject *take_plainly(Endpoint *ep, bool *freed)
-{
-    nc_chan *b = ep->chan->block;
-    nc_record record;
-    PyObject *bytes = NULL;
-    *freed = false;
-    Py_BEGIN_CRITICAL_SECTION(ep);
-    if (plain(ep, NC_HEAD) && nc_log_peek_sc(b->log, &record, freed, memory_order_seq_cst) == NC_OK) {
-        bytes = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
-        if (bytes != NULL)
-            bytes_take(b, &record);
-        else
-            PyErr_Clear(); /* the long way runs into it again */
-    }
-    Py_END_CRITICAL_SECTION();
-    return bytes;
 }
 
 /* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
@@ -89,26 +61,6 @@ static inline PyObject *send_plainly(Endpoint *ep, PyObject *data)
         Py_RETURN_NONE;
     return call_tell(ep, RX, Py_NewRef(Py_None));
 }
-
-/* Receive a copy the plain way, likewise. */
-static inline PyObject *recv_plainly(Endpoint *ep)
-{
-    bool freed;
-    PyObject *bytes = take_plainly(ep, &freed);
-    if ((bytes == NULL && !freed) || nc_gate_flag(&ep->chan->gate[TX], memory_order_seq_cst) == 0) /* W2 */
-        return bytes;
-    return call_tell(ep, TX, bytes);
-}
-
-/* Does nobody on that side want to know, as far as the GIL covers it?  Then an awaited call may end by the short way.
- */
-static inline bool nobody_asks(Endpoint *ep, int side)
-{
-    return nc_gate_flag(&ep->chan->gate[side], memory_order_relaxed) == 0;
-}
-
-/* A list of what is received has place for so many at first, at most: what it may waste if they are fewer. */
-enum { LIST_AT_ONCE = 1024 };
 
 /* ---- senders: look ---------------------------------------------------------------------------------- */
 
@@ -458,342 +410,7 @@ static uint64_t room_for(PyObject *held)
     return nc_log_extent(n);
 }
 
-/* ---- receivers: look -------------------------------------------------------------------------------- */
-
-/* The first record: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR, without an exception at the end. */
-step log_look_first(Call *call, bool called, nc_record *record, nc_box **kicks)
-{
-    Endpoint *ep = call->ep;
-    if (ep->closed)
-        return endpoint_check(ep);
-    if (claim_lent(ep))
-        return claim_busy(ep, called || call->late);
-    return bytes_show(ep->chan->block, called, record, kicks);
-}
-
-/* For those to whom the end is an error. */
-static step show_or_raise(Call *call, bool called, nc_record *record, nc_box **kicks)
-{
-    step s = log_look_first(call, called, record, kicks);
-    if (s == STEP_ERROR)
-        call_raise_end(call);
-    return s;
-}
-
-static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
-{
-    nc_record record;
-    Claim *claim = claim_make(call->ep); /* first, as in log_claim_look */
-    if (claim == NULL)
-        return STEP_ERROR;
-    step s = show_or_raise(call, called, &record, kicks);
-    if (s == STEP_READY) {
-        *out = claim_start(claim, &record);
-        call->ep->chan->block->reading = true;
-    } else {
-        Py_DECREF(claim);
-    }
-    return s;
-}
-
-static PyObject *recv_at_once(Call *call)
-{
-    Endpoint *ep = call->ep;
-    nc_chan *b = ep->chan->block;
-    nc_record record;
-    bool freed;
-    Claim *claim = nobody_asks(ep, TX) && plain(ep, NC_HEAD) ? claim_spare(ep) : NULL;
-    if (claim == NULL)
-        return NULL;
-    if (nc_log_peek_sc(b->log, &record, &freed, memory_order_seq_cst) == NC_OK) {
-        b->reading = true;
-        return claim_start(claim, &record);
-    }
-    Py_DECREF(claim);
-    return freed ? call_tell(ep, TX, NULL) : NULL;
-}
-
-static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **kicks)
-{
-    nc_record record;
-    step s = show_or_raise(call, called, &record, kicks);
-    if (s != STEP_READY)
-        return s;
-    *out = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
-    if (*out == NULL)
-        return STEP_ERROR; /* the record stays */
-    bytes_take(call->ep->chan->block, &record);
-    bytes_tell(call->ep->chan->block, TX, kicks);
-    return STEP_READY;
-}
-
-static PyObject *recv_bytes_at_once(Call *call)
-{
-    Endpoint *ep = call->ep;
-    bool freed;
-    if (!nobody_asks(ep, TX))
-        return NULL;
-    PyObject *bytes = take_plainly(ep, &freed);
-    return bytes == NULL && freed ? call_tell(ep, TX, NULL) : bytes;
-}
-
-/* call->value is a memoryview of the target. */
-static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kicks)
-{
-    Py_buffer *target = PyMemoryView_GET_BUFFER(call->value);
-    nc_record record;
-    step s = show_or_raise(call, called, &record, kicks);
-    if (s != STEP_READY)
-        return s;
-    if (record.size > (uint64_t)target->len) {
-        PyErr_Format(PyExc_ValueError, "the message has %llu bytes and the buffer only %zd; the message stays",
-                     (unsigned long long)record.size, target->len);
-        return STEP_ERROR;
-    }
-    *out = PyLong_FromUnsignedLongLong(record.size);
-    if (*out == NULL)
-        return STEP_ERROR;
-    memcpy(target->buf, record.data, record.size);
-    bytes_take(call->ep->chan->block, &record);
-    bytes_tell(call->ep->chan->block, TX, kicks);
-    return STEP_READY;
-}
-
-/* Add a new reference to a list of which `got` items are there and `room` places allocated; false with an
- * exception set. */
-static inline bool list_add(PyObject *list, Py_ssize_t got, Py_ssize_t room, PyObject *item)
-{
-    if (got < room) {
-        PyList_SET_ITEM(list, got, item);
-        return true;
-    }
-    Py_SET_SIZE((PyVarObject *)list, got);
-    bool kept = PyList_Append(list, item) == 0;
-    Py_DECREF(item);
-    return kept;
-}
-
-/* A list of 0 items with place for some of the n at most that will be taken, of which the first is as large as
- * `record`; *room says for how many.  NULL with an exception set.  May begin a collection: look again then. */
-static PyObject *list_for(nc_chan *b, const nc_record *record, Py_ssize_t n, Py_ssize_t *room)
-{
-    uint64_t alike = nc_log_used(b->log) / nc_log_extent(record->size); /* so many, if all are as long as the first */
-    *room = n < LIST_AT_ONCE ? n : LIST_AT_ONCE;
-    if (alike < (uint64_t)*room)
-        *room = (Py_ssize_t)alike;
-    PyObject *list = PyList_New(*room);
-    if (list != NULL)
-        Py_SET_SIZE((PyVarObject *)list,
-                    0); /* until they are there: the collector, and who asks it, may see the list */
-    return list;
-}
-
-/* Take up to n messages, of which `record` is the first, into the list; false with an exception set if not even that
- * one.  What there is no memory for stays in the ring. */
-static bool take_many(nc_chan *b, nc_record *record, PyObject *list, Py_ssize_t room, Py_ssize_t n, nc_box **kicks)
-{
-    Py_ssize_t got = 0;
-    bool freed;
-    do {
-        PyObject *bytes = PyBytes_FromStringAndSize((const char *)record->data, (Py_ssize_t)record->size);
-        if (bytes == NULL || !list_add(list, got, room, bytes))
-            break;
-        got++;
-        nc_log_touch_sc(record);
-        nc_log_release_sc(b->log, record, memory_order_release);
-    } while (got < n && nc_log_peek_sc(b->log, record, &freed, memory_order_release) == NC_OK);
-    if (got == 0)
-        return false;
-    Py_SET_SIZE((PyVarObject *)list, got);
-    PyErr_Clear();
-    nc_log_settle_head(b->log);
-    bytes_tell(b, TX, kicks);
-    return true;
-}
-
-/* At least one, at most call->n. */
-static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
-{
-    nc_chan *b = call->ep->chan->block;
-    Py_ssize_t room;
-    nc_record record;
-    step s = show_or_raise(call, called, &record, kicks);
-    if (s != STEP_READY)
-        return s;
-    PyObject *list = list_for(b, &record, call->n, &room);
-    if (list == NULL)
-        return STEP_ERROR;
-    s = show_or_raise(call, called, &record, kicks); /* again: it may be another by now, or none */
-    if (s == STEP_READY && !take_many(b, &record, list, room, call->n, kicks))
-        s = STEP_ERROR;
-    if (s == STEP_READY)
-        *out = list;
-    else
-        Py_DECREF(list);
-    return s;
-}
-
-static const call_op recv_op = {.name = "recv",
-                                .qualname = "Receiver.recv",
-                                .look = recv_look,
-                                .timed_out = call_recv_timed_out,
-                                .paced = true,
-                                .at_once = recv_at_once};
-static const call_op recv_blocking_op = {
-    .name = "recv_blocking", .qualname = "Receiver.recv_blocking", .look = recv_look, .timed_out = call_recv_timed_out};
-static const call_op recv_bytes_op = {.name = "recv_bytes",
-                                      .qualname = "Receiver.recv_bytes",
-                                      .look = recv_bytes_look,
-                                      .timed_out = call_recv_timed_out,
-                                      .paced = true,
-                                      .at_once = recv_bytes_at_once};
-static const call_op recv_bytes_blocking_op = {.name = "recv_bytes_blocking",
-                                               .qualname = "Receiver.recv_bytes_blocking",
-                                               .look = recv_bytes_look,
-                                               .timed_out = call_recv_timed_out};
-static const call_op recv_into_op = {.name = "recv_into",
-                                     .qualname = "Receiver.recv_into",
-                                     .look = recv_into_look,
-                                     .timed_out = call_recv_timed_out,
-                                     .paced = true};
-static const call_op recv_into_blocking_op = {.name = "recv_into_blocking",
-                                              .qualname = "Receiver.recv_into_blocking",
-                                              .look = recv_into_look,
-                                              .timed_out = call_recv_timed_out};
-static const payload_kind log_payload = {
-    .checked = checked_payload,
-    .as_passed = original,
-    .room_for = room_for,
-    .least = 16, /* a header, and a word for the shortest */
-    .send_many = SEND_MANY_OPS(send_many_look),
-    .recv_many = RECV_MANY_OPS(recv_many_look),
-};
-
-/* ---- receivers: methods ----------------------------------------------------------------------------- */
-
-/* recv and recv_bytes differ in their look only. */
-static PyObject *receive(PyObject *self, const call_op *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    if (!core_parse_none(ep->chan->st, op->name, args, n, kwnames, &timeout) || !endpoint_idle(ep))
-        return NULL;
-    return wait_within(wait_new_take(op, ep), timeout);
-}
-
-__attribute__((noinline)) static PyObject *receive_blocking(Endpoint *ep, const call_op *op, double timeout)
-{
-    return wait_blocking(&(Call){.op = op, .ep = ep, .n = 1, .least = 1, .share = 1}, timeout);
-}
-
-__attribute__((noinline)) static PyObject *try_receive(PyObject *self, const call_op *op)
-{
-    Call call = {.op = op, .ep = (Endpoint *)self, .n = 1};
-    PyObject *out = NULL;
-    if (try_call(&call, &out) == STEP_BLOCKED)
-        core_raise(call.ep->chan->st, E_EMPTY, NULL, "the channel is empty");
-    return out;
-}
-
-static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    return receive(self, &recv_op, args, n, kwnames);
-}
-
-static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    double timeout;
-    if (!core_parse_none(((Endpoint *)self)->chan->st, "recv_blocking", args, n, kwnames, &timeout))
-        return NULL;
-    return receive_blocking((Endpoint *)self, &recv_blocking_op, timeout);
-}
-
-static PyObject *receiver_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored)) { return try_receive(self, &recv_op); }
-
-static PyObject *receiver_recv_bytes(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    return receive(self, &recv_bytes_op, args, n, kwnames);
-}
-
-static PyObject *receiver_recv_bytes_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    double timeout;
-    if (!core_parse_none(((Endpoint *)self)->chan->st, "recv_bytes_blocking", args, n, kwnames, &timeout))
-        return NULL;
-    PyObject *bytes = recv_plainly((Endpoint *)self);
-    return bytes != NULL ? bytes : receive_blocking((Endpoint *)self, &recv_bytes_blocking_op, timeout);
-}
-
-static PyObject *receiver_try_recv_bytes(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    PyObject *bytes = recv_plainly((Endpoint *)self);
-    return bytes != NULL ? bytes : try_receive(self, &recv_bytes_op);
-}
-
-/* A memoryview of where to put a message, or NULL with an exception set. */
-static PyObject *checked_target(PyObject *target)
-{
-    PyObject *view = PyMemoryView_FromObject(target);
-    if (view == NULL)
-        return NULL;
-    Py_buffer *buffer = PyMemoryView_GET_BUFFER(view);
-    if (buffer->readonly || !PyBuffer_IsContiguous(buffer, 'C')) {
-        PyErr_Format(buffer->readonly ? PyExc_TypeError : PyExc_BufferError,
-                     "recv_into() needs a %s buffer, and this %.200s is not",
-                     buffer->readonly ? "writable" : "C-contiguous", Py_TYPE(target)->tp_name);
-        Py_CLEAR(view);
-    }
-    return view;
-}
-
-static PyObject *receiver_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    if (!core_parse_one(ep->chan->st, "recv_into", args, n, kwnames, &timeout) || !endpoint_idle(ep))
-        return NULL;
-    PyObject *view = checked_target(args[0]);
-    if (view == NULL)
-        return NULL;
-    return wait_new(
-        &(Call){.op = &recv_into_op, .ep = (Endpoint *)Py_NewRef(self), .value = view, .n = 1, .least = 1, .share = 1},
-        timeout);
-}
-
-static PyObject *receiver_recv_into_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
-{
-    Endpoint *ep = (Endpoint *)self;
-    double timeout;
-    if (!core_parse_one(ep->chan->st, "recv_into_blocking", args, n, kwnames, &timeout))
-        return NULL;
-    PyObject *view = checked_target(args[0]);
-    if (view == NULL)
-        return NULL;
-    PyObject *result = wait_blocking(
-        &(Call){.op = &recv_into_blocking_op, .ep = ep, .value = view, .n = 1, .least = 1, .share = 1}, timeout);
-    Py_DECREF(view);
-    return result;
-}
-
-static PyObject *receiver_try_recv_into(PyObject *self, PyObject *target)
-{
-    Call call = {.op = &recv_into_op, .ep = (Endpoint *)self, .value = checked_target(target)};
-    PyObject *out = NULL;
-    if (call.value == NULL)
-        return NULL;
-    if (try_call(&call, &out) == STEP_BLOCKED)
-        core_raise(call.ep->chan->st, E_EMPTY, NULL, "the channel is empty");
-    Py_DECREF(call.value);
-    return out;
-}
-
-static PyObject *receiver_iter(PyObject *self)
-{
-    ClaimIterator *it = (ClaimIterator *)core_new(((Endpoint *)self)->chan->st->claim_iterator_type);
-    if (it != NULL)
-        it->ep = (Endpoint *)Py_NewRef(self);
-    return (PyObject *)it;
-}
+/* ---- both sides ------------------------------------------------------------------------------------- */
 
 static PyObject *get_max_message_size(PyObject *self, void *Py_UNUSED(ignored))
 {
@@ -823,6 +440,15 @@ static PyObject *endpoint_dump(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
+static const payload_kind log_payload = {
+    .checked = checked_payload,
+    .as_passed = original,
+    .room_for = room_for,
+    .least = 16, /* a header, and a word for the shortest */
+    .send_many = SEND_MANY_OPS(send_many_look),
+    .recv_many = RECV_MANY_OPS(log_recv_many_look),
+};
+
 /* Rows of a table of methods: whose arguments may be named, that take one, that take none. */
 #define NAMED(method, function) {#method, FAST(function), METH_FASTCALL | METH_KEYWORDS, log_##method##_doc}
 #define ONE(method, function) {#method, function, METH_O, log_##method##_doc}
@@ -838,15 +464,15 @@ static PyObject *endpoint_dump(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, END_OF_METHODS};
 static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, END_OF_METHODS};
 static PyMethodDef receiver_methods[] = {
-    NAMED(recv, receiver_recv),
-    NAMED(recv_blocking, receiver_recv_blocking),
-    NONE(try_recv, receiver_try_recv),
-    NAMED(recv_bytes, receiver_recv_bytes),
-    NAMED(recv_bytes_blocking, receiver_recv_bytes_blocking),
-    NONE(try_recv_bytes, receiver_try_recv_bytes),
-    NAMED(recv_into, receiver_recv_into),
-    NAMED(recv_into_blocking, receiver_recv_into_blocking),
-    ONE(try_recv_into, receiver_try_recv_into),
+    NAMED(recv, log_recv),
+    NAMED(recv_blocking, log_recv_blocking),
+    NONE(try_recv, log_try_recv),
+    NAMED(recv_bytes, log_recv_bytes),
+    NAMED(recv_bytes_blocking, log_recv_bytes_blocking),
+    NONE(try_recv_bytes, log_try_recv_bytes),
+    NAMED(recv_into, log_recv_into),
+    NAMED(recv_into_blocking, log_recv_into_blocking),
+    ONE(try_recv_into, log_try_recv_into),
     NAMED(recv_many, endpoint_recv_many),
     NAMED(recv_many_blocking, endpoint_recv_many_blocking),
     ONE(try_recv_many, endpoint_try_recv_many),
@@ -874,8 +500,8 @@ static PyType_Slot mpsc_sender_slots[] = SENDER_SLOTS(mpsc_sender_methods);
 static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
                                        {Py_tp_doc, (void *)log_receiver_doc},
                                        {Py_tp_getset, log_getset},
-                                       {Py_tp_iter, receiver_iter},
-                                       {Py_am_aiter, receiver_iter},
+                                       {Py_tp_iter, log_iter},
+                                       {Py_am_aiter, log_iter},
                                        ENDPOINT_SLOTS,
                                        {0, NULL}};
 
