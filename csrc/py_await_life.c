@@ -13,45 +13,28 @@
  * module's state owns, of its type and tracked by the collector, ended and without an endpoint.  gc.get_objects() may
  * show it to a user like any other object; then it is not used again.  Spares that gc.freeze() meets stay set aside.
  * Such a spare is not collected if it later becomes part of a cycle and never waits; there are at most NC_SPARES. */
-#if NC_RECYCLES
-/* A spare, or NULL. */
-static inline Awaitable *awaitable_kept(core_state *st, bool claims)
+static inline spares *awaitable_spares(core_state *st, bool claims)
 {
-    unsigned n = st->spare[claims].n;
-    if (n == 0 || Py_REFCNT(st->spare[claims].of[n - 1]) != 1)
-        return NULL;
-    st->spare[claims].n = n - 1;
-    return (Awaitable *)st->spare[claims].of[n - 1];
+    return &st->spare[claims ? SPARE_CLAIM_AWAITABLES : SPARE_AWAITABLES];
 }
 
-/* The last spare, if any, is in use by somebody: let go of it, as it must not be used again. */
-static inline void awaitable_give_away(core_state *st, bool claims)
+/* A spare that nobody else has, or NULL. */
+static inline Awaitable *awaitable_kept(core_state *st, bool claims)
 {
-    if (st->spare[claims].n > 0)
-        Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
+    spares *s = awaitable_spares(st, claims);
+    if (!NC_RECYCLES || s->n == 0 || Py_REFCNT(s->of[s->n - 1]) != 1)
+        return NULL;
+    return s->of[--s->n];
 }
 
 /* Make a spare of an awaitable that has ended and is being freed.  False if there are enough spares. */
 static inline bool awaitable_keep(core_state *st, Awaitable *aw, bool claims)
 {
-    unsigned n = st->spare[claims].n;
-    if (n >= st->spares_most)
+    if (!spare_keep(st, claims ? SPARE_CLAIM_AWAITABLES : SPARE_AWAITABLES, aw))
         return false;
     Py_SET_REFCNT((PyObject *)aw, 1);
-    st->spare[claims].of[n] = (PyObject *)aw;
-    st->spare[claims].n = n + 1;
     return true;
 }
-#else
-static inline Awaitable *awaitable_kept(core_state *Py_UNUSED(st), bool Py_UNUSED(claims)) { return NULL; }
-
-static inline void awaitable_give_away(core_state *Py_UNUSED(st), bool Py_UNUSED(claims)) {}
-
-static inline bool awaitable_keep(core_state *Py_UNUSED(st), Awaitable *Py_UNUSED(aw), bool Py_UNUSED(claims))
-{
-    return false;
-}
-#endif
 
 /* ---- making one --------------------------------------------------------------------------------------- */
 
@@ -91,23 +74,24 @@ void wait_free_spares(core_state *st)
     Py_XDECREF(atomic_exchange_explicit(&st->stop, NULL, memory_order_relaxed)); /* the last to know it */
     Py_CLEAR(st->pace.alive);
     st->spares_most = 0; /* what is freed here is not kept again */
-    for (int claims = 0; claims < 2; claims++)
-        while (st->spare[claims].n > 0)
-            Py_DECREF(st->spare[claims].of[--st->spare[claims].n]);
+    for (int kind = SPARE_AWAITABLES; kind <= SPARE_CLAIM_AWAITABLES; kind++)
+        for (PyObject *aw; (aw = spare_take(st, kind)) != NULL;)
+            Py_DECREF(aw);
 }
 
 int wait_traverse_spares(core_state *st, visitproc visit, void *arg)
 {
-    for (int claims = 0; claims < 2; claims++)
-        for (unsigned i = 0; i < st->spare[claims].n; i++)
-            Py_VISIT(st->spare[claims].of[i]);
+    for (int kind = SPARE_AWAITABLES; kind <= SPARE_CLAIM_AWAITABLES; kind++)
+        for (unsigned i = 0; i < st->spare[kind].n; i++)
+            Py_VISIT(st->spare[kind].of[i]);
     return 0;
 }
 
-/* A new one, as no spare is kept, or the next spare is in use by somebody. */
+/* A new one, as no spare is kept, or the next spare is in use by somebody; then let go of it, as it must not be used
+ * again. */
 __attribute__((noinline)) static Awaitable *awaitable_other(core_state *st, bool claims)
 {
-    awaitable_give_away(st, claims);
+    Py_XDECREF(spare_take(st, claims ? SPARE_CLAIM_AWAITABLES : SPARE_AWAITABLES));
     return awaitable_make(st, claims ? st->claim_awaitable_type : st->awaitable_type);
 }
 

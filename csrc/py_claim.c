@@ -116,46 +116,21 @@ Py_ssize_t claim_parse_size(Chan *c, PyObject *arg)
 
 /* ---- making one --------------------------------------------------------------------------------------- */
 
-/* Memory for a claim.  Most claims are short-lived, so with a GIL a few dead ones are kept to be used again. */
-#if NC_FREE_THREADED
-static Claim *claim_alloc(core_state *Py_UNUSED(st), PyTypeObject *type) { return (Claim *)core_new(type); }
-
-static void claim_recycle(core_state *Py_UNUSED(st), Claim *claim) { PyObject_GC_Del(claim); }
-#else
-enum { SPARE_CLAIMS = 16 };
-
+/* Memory for a claim; most are short-lived. */
 static Claim *claim_alloc(core_state *st, PyTypeObject *type)
 {
-    Claim *claim = st->spare_claim;
+    Claim *claim = spare_take(st, SPARE_CLAIMS);
     if (claim == NULL)
         return (Claim *)core_new(type);
-    st->spare_claim = claim->view;
-    st->spare_claims--;
-    claim->view = NULL; /* now, as the collector may look at any time */
     PyObject_Init((PyObject *)claim, type);
     PyObject_GC_Track(claim);
     return claim;
 }
 
-static void claim_recycle(core_state *st, Claim *claim)
-{
-    if (st == NULL || st->spare_claims == SPARE_CLAIMS) {
-        PyObject_GC_Del(claim);
-        return;
-    }
-    claim->view = st->spare_claim; /* in a dead claim this links the spares */
-    st->spare_claim = claim;
-    st->spare_claims++;
-}
-#endif
-
 void claim_free_spares(core_state *st)
 {
-    for (; st->spare_claims > 0; st->spare_claims--) {
-        Claim *claim = st->spare_claim;
-        st->spare_claim = claim->view;
+    for (Claim *claim; (claim = spare_take(st, SPARE_CLAIMS)) != NULL;)
         PyObject_GC_Del(claim);
-    }
 }
 
 Claim *claim_make(Endpoint *ep)
@@ -174,15 +149,7 @@ Claim *claim_make(Endpoint *ep)
     return claim;
 }
 
-Claim *claim_spare(Endpoint *ep)
-{
-#if NC_FREE_THREADED
-    (void)ep;
-    return NULL;
-#else
-    return ep->chan->st->spare_claims > 0 ? claim_make(ep) : NULL;
-#endif
-}
+Claim *claim_spare(Endpoint *ep) { return ep->chan->st->spare[SPARE_CLAIMS].n > 0 ? claim_make(ep) : NULL; }
 
 PyObject *claim_start(Claim *claim, const nc_record *record)
 {
@@ -662,7 +629,9 @@ static void claim_dealloc(PyObject *self)
     if (ep != NULL && claim->record.data != NULL)
         claim_give_up(ep, claim);
     Py_CLEAR(claim->view); /* after that, as this may run Python code */
-    claim_recycle(claim_state(claim), claim);
+    core_state *st = claim_state(claim);
+    if (st == NULL || !spare_keep(st, SPARE_CLAIMS, claim))
+        PyObject_GC_Del(claim);
     Py_XDECREF(ep);
     Py_DECREF(type); /* after this or the line above the state may be gone */
 }

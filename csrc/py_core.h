@@ -44,14 +44,6 @@ static inline nc_way core_way(chan_kind kind)
     return (nc_way){.many = many, .publish = many ? memory_order_seq_cst : memory_order_release, .glance = NC_GLANCE};
 }
 
-/* Where references are traced, or threads run at once, an object that ended is freed. */
-#if NC_FREE_THREADED || defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
-#define NC_RECYCLES 0
-#else
-#define NC_RECYCLES 1
-#endif
-enum { NC_SPARES = 64 };
-
 /* The calling thread as PyThread_get_thread_ident() names it, without a call where that is known to be the same. */
 static inline unsigned long this_thread(void)
 {
@@ -111,11 +103,20 @@ typedef struct pace {
     } of[PACE_TASKS];
 } pace;
 
-/* Objects that ended and are to be used again: a strong reference to each. */
+/* What has ended, is kept, and is used again.  Nothing is kept where references are traced, as a trace would then show
+ * objects that nobody has; nor without a GIL, as several threads would come for the same. */
+#define NC_RECYCLES (!NC_FREE_THREADED && !NC_TRACES_REFERENCES)
+#if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
+#define NC_TRACES_REFERENCES 1
+#else
+#define NC_TRACES_REFERENCES 0
+#endif
+enum { NC_SPARES = 64 }; /* of a kind, at most */
 typedef struct spares {
     unsigned n;
-    PyObject *of[NC_SPARES];
+    void *of[NC_SPARES];
 } spares;
+enum { SPARE_AWAITABLES, SPARE_CLAIM_AWAITABLES, SPARE_CLAIMS, SPARE_FUTURES, SPARE_SLEEPERS, SPARE_KINDS };
 
 /* What the state refers to, each listed once: X(field).  Made in py_module.c, visited and cleared there by this list.
  */
@@ -188,20 +189,31 @@ typedef struct core_state {
     _Atomic bool debug_ends;      /* remember where ends are made; relaxed */
     pace pace;
     PyThreadState *const *tstate; /* 3.11: where CPython keeps the current thread state; NULL: ask it by a call */
-    spares spare[2];              /* awaitables, those of claims apart */
+    spares spare[SPARE_KINDS];
     unsigned spares_most;         /* how many of each are kept; 0 once the module goes */
-    void *spare_future;           /* dead futures to be used again: the first of a list */
-    unsigned spare_futures;       /* and how many there are */
-    struct sleeper *spare_sleeper; /* the same of sleepers */
-    unsigned spare_sleepers;
     PyObject *_Atomic stop;       /* a StopIteration for when there is no memory to hand a result over; relaxed */
-    void *spare_claim;            /* the same of dead claims */
-    unsigned spare_claims;
     PyTypeObject *holder_type;    /* 3.11: see running_loop(); this and the next three */
     void *holder;
     uint64_t holder_seen;
     uint32_t holder_born;
 } core_state;
+
+/* One that was kept, or NULL. */
+static inline void *spare_take(core_state *st, int kind)
+{
+    spares *s = &st->spare[kind];
+    return NC_RECYCLES && s->n > 0 ? s->of[--s->n] : NULL;
+}
+
+/* Keep one that has ended.  False if there are enough: it is to be freed. */
+static inline bool spare_keep(core_state *st, int kind, void *dead)
+{
+    spares *s = &st->spare[kind];
+    if (!NC_RECYCLES || s->n >= st->spares_most)
+        return false;
+    s->of[s->n++] = dead;
+    return true;
+}
 
 /* Raise errors[which](message), or errors[which](message, value) where a value was not sent; NULL. */
 PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...);

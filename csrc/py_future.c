@@ -29,7 +29,7 @@ typedef enum { PENDING, WOKEN, CANCELLED } future_state;
 
 typedef struct Future {
     PyObject_HEAD
-    PyObject *module;             /* keeps `st` alive; in a spare: the next spare */
+    PyObject *module;             /* keeps `st` alive */
     core_state *st;
     PyObject *loop, *get_loop;
     PyObject *callback, *context; /* the first to be called: most have one */
@@ -62,34 +62,18 @@ static PyObject *future_call(PyObject *, PyObject *const *, size_t, PyObject *);
 
 static Future *future_alloc(core_state *st)
 {
-    if (!NC_RECYCLES || st->spare_futures == 0)
+    Future *f = spare_take(st, SPARE_FUTURES);
+    if (f == NULL)
         return PyObject_GC_New(Future, st->future_type);
-    Future *f = st->spare_future;
-    st->spare_future = f->module;
-    st->spare_futures--;
     Py_SET_REFCNT((PyObject *)f, 1);
     Py_SET_TYPE((PyObject *)f, (PyTypeObject *)Py_NewRef(st->future_type));
     return f;
 }
 
-static void future_recycle(core_state *st, Future *f)
-{
-    if (!NC_RECYCLES || st->spare_futures == NC_SPARES) {
-        PyObject_GC_Del(f);
-        return;
-    }
-    f->module = st->spare_future;
-    st->spare_future = f;
-    st->spare_futures++;
-}
-
 void future_free_spares(core_state *st)
 {
-    for (; st->spare_futures > 0; st->spare_futures--) {
-        Future *f = st->spare_future;
-        st->spare_future = f->module;
+    for (Future *f; (f = spare_take(st, SPARE_FUTURES)) != NULL;)
         PyObject_GC_Del(f);
-    }
 }
 
 /* An asyncio.Future that is done, with a stand-in for its loop, as nobody will wait on it.  Made when the first task
@@ -537,7 +521,8 @@ static void future_dealloc(PyObject *self)
     Py_XDECREF(f->context);
     Py_XDECREF(f->more);
     Py_XDECREF(f->message);
-    future_recycle(f->st, f);
+    if (!spare_keep(f->st, SPARE_FUTURES, f))
+        PyObject_GC_Del(f);
     Py_DECREF(module); /* may be the last reference, and so free `st` */
     Py_DECREF(type);
     Py_TRASHCAN_END

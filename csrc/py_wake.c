@@ -61,41 +61,16 @@ bool wake_reached(nc_box *box)
 
 /* ---- sleepers --------------------------------------------------------------------------------------- */
 
-static sleeper *sleeper_alloc(core_state *st)
-{
-    sleeper *sl = st->spare_sleeper;
-    if (NC_FREE_THREADED || sl == NULL)
-        return PyMem_Malloc(sizeof *sl);
-    st->spare_sleeper = (sleeper *)sl->chan; /* any pointer of a dead one will do for a link */
-    st->spare_sleepers--;
-    return sl;
-}
-
-static void sleeper_recycle(core_state *st, sleeper *sl)
-{
-    if (NC_FREE_THREADED || st->spare_sleepers == NC_SPARES) {
-        PyMem_Free(sl);
-        return;
-    }
-    sl->chan = (Chan *)st->spare_sleeper;
-    st->spare_sleeper = sl;
-    st->spare_sleepers++;
-}
-
 void wake_free_spares(core_state *st)
 {
-    for (sleeper *sl = st->spare_sleeper, *next; sl != NULL; sl = next) {
-        next = (sleeper *)sl->chan;
+    for (sleeper *sl; (sl = spare_take(st, SPARE_SLEEPERS)) != NULL;)
         PyMem_Free(sl);
-    }
-    st->spare_sleeper = NULL;
-    st->spare_sleepers = 0;
 }
 
 sleeper *sleeper_new(nc_box *box, Endpoint *owner)
 {
-    sleeper *sl = sleeper_alloc(owner->chan->st);
-    if (sl == NULL)
+    sleeper *sl = spare_take(owner->chan->st, SPARE_SLEEPERS);
+    if (sl == NULL && (sl = PyMem_Malloc(sizeof *sl)) == NULL)
         return NULL;
     nc_box_ref(box);
     sl->waiter.box = box;
@@ -117,7 +92,8 @@ void sleeper_free(sleeper *sl)
         PyMem_Free(sl);
         return;
     }
-    sleeper_recycle(c->st, sl);
+    if (!spare_keep(c->st, SPARE_SLEEPERS, sl))
+        PyMem_Free(sl);
     Py_DECREF(c); /* may be the last, and take the module along */
 }
 
