@@ -386,7 +386,7 @@ static inline nc_outcome nc_chan_claim(nc_chan *ch, uint64_t n, bool called, uin
     return got ? NC_DONE : NC_BLOCKED;
 }
 
-/* Then tell NC_RX.  `publish`: release within a batch, which nc_log_settle_tail() ends. */
+/* Then tell NC_RX.  `publish`: release within a batch, which nc_log_publish_batch() ends. */
 static inline void nc_chan_commit(nc_chan *ch, const nc_record *record, uint64_t n, memory_order publish)
 {
     if (ch->log->many)

@@ -297,12 +297,12 @@ static inline void nc_log_release_sc(nc_log *log, const nc_record *record, memor
  * seq_cst.  Called once for a batch, before the gate's flag is read (W2).  A waiter that raised the flag before and
  * looks later (W3) reads this swap or a later one, and with it sees what came before.  Anybody may call this, as it
  * does not change the position. */
-static inline void nc_log_settle_tail(nc_log *log)
+static inline void nc_log_publish_batch(nc_log *log)
 {
     atomic_fetch_add_explicit(&log->tail, 0, memory_order_seq_cst); /* L1 */
 }
 
-static inline void nc_log_settle_head(nc_log *log)
+static inline void nc_log_release_batch(nc_log *log)
 {
     atomic_fetch_add_explicit(&log->head, 0, memory_order_seq_cst); /* L3 */
 }

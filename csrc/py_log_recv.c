@@ -190,7 +190,7 @@ static bool take_many(nc_chan *b, nc_record *record, PyObject *list, Py_ssize_t 
         return false;
     Py_SET_SIZE((PyVarObject *)list, got);
     PyErr_Clear();
-    nc_log_settle_head(b->log);
+    nc_log_release_batch(b->log);
     bytes_tell(b, TX, kicks);
     return true;
 }

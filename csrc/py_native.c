@@ -66,7 +66,7 @@ static void tell_receivers(nc_chan *b, nc_box **kicks)
 static void announce(native_end *e, nc_box **kicks)
 {
     if (e->untold)
-        nc_log_settle_tail(e->block->log);
+        nc_log_publish_batch(e->block->log);
     e->untold = false;
     tell_receivers(e->block, kicks);
 }
@@ -553,7 +553,7 @@ static void end_close(native_end *e, bool abandon, nc_box **kicks)
     }
     uint32_t state = nc_end_await(&e->lease.life);
     if (e->side == TX) { /* of what was committed quietly */
-        nc_log_settle_tail(b->log);
+        nc_log_publish_batch(b->log);
         tell_receivers(b, kicks);
     }
     if (abandon && end_bury(e, kicks))

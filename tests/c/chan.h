@@ -176,10 +176,10 @@ static inline void chan_count(chan *c, uint64_t messages)
 }
 
 /* What the binding does when its hands are free: kick, and discard what nobody will receive. */
-static inline void chan_settle(chan *c, nc_box *kicks)
+static inline void chan_deliver(chan *c, nc_box *kicks)
 {
     while (kicks != NULL) {
-        NC_STEP("settle: gate left, not kicked");
+        NC_STEP("deliver: gate left, not kicked");
         parker *p = parker_of(nc_box_unchain(&kicks));
         parker_kick(p);
         parker_unref(p);
@@ -201,7 +201,7 @@ static inline chan_step chan_try(chan *c, int side, chan_value *value)
     chan_enter(c, side);
     chan_step step = chan_look(c, side, false, value, &kicks);
     chan_exit(c, side);
-    chan_settle(c, kicks);
+    chan_deliver(c, kicks);
     return step;
 }
 
@@ -232,7 +232,7 @@ static inline chan_step chan_park(chan *c, int side, chan_value *value, parker *
         if (step == CHAN_BLOCKED)
             turn = chan_line_up(c, side, &p->waiter, &kicks);
         chan_exit(c, side);
-        chan_settle(c, kicks);
+        chan_deliver(c, kicks);
         if (step == CHAN_BLOCKED && !turn && !parker_sleep(p, patience) && !nc_post_waits(&p->waiter))
             step = CHAN_GAVE_UP;
         if (step == CHAN_BLOCKED)
@@ -241,7 +241,7 @@ static inline chan_step chan_park(chan *c, int side, chan_value *value, parker *
         chan_enter(c, side);
         chan_line_leave(c, side, &p->waiter, &kicks);
         chan_exit(c, side);
-        chan_settle(c, kicks);
+        chan_deliver(c, kicks);
         return step;
     }
 }
@@ -253,7 +253,7 @@ static inline void chan_abort(chan *c, const nc_record *record)
 {
     nc_box *kicks = NULL;
     chan_tell(c, nc_chan_abort(&c->in, record), &kicks);
-    chan_settle(c, kicks);
+    chan_deliver(c, kicks);
 }
 
 static inline chan_step chan_commit(chan *c, const nc_record *record, uint64_t n)
@@ -265,7 +265,7 @@ static inline chan_step chan_commit(chan *c, const nc_record *record, uint64_t n
     }
     nc_chan_commit(&c->in, record, n, memory_order_seq_cst);
     chan_tell(c, RX, &kicks);
-    chan_settle(c, kicks);
+    chan_deliver(c, kicks);
     return CHAN_DONE;
 }
 
@@ -275,7 +275,7 @@ static inline void chan_release(chan *c, const nc_record *record, bool left)
     nc_box *kicks = NULL;
     chan_count(c, nc_chan_end_read(&c->in, record, left, 0));
     chan_tell(c, TX, &kicks);
-    chan_settle(c, kicks);
+    chan_deliver(c, kicks);
 }
 #endif
 
@@ -286,7 +286,7 @@ static inline void chan_close_sender(chan *c)
 {
     nc_box *kicks = NULL;
     nc_chan_leave(&c->in, TX, 0, &kicks);
-    chan_settle(c, kicks);
+    chan_deliver(c, kicks);
 }
 
 /* The one endpoint of a side goes. */
@@ -295,7 +295,7 @@ static inline void chan_leave(chan *c, int side)
     nc_box *kicks = NULL;
     nc_chan_call_owner(&c->in, side, c, 0, &kicks);
     nc_chan_leave(&c->in, side, 0, &kicks);
-    chan_settle(c, kicks);
+    chan_deliver(c, kicks);
 }
 
 #endif

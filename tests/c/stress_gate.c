@@ -407,7 +407,7 @@ static bool lane_advance(int lane, uint64_t *last)
         else if (nc_waiter_state_of(w) != NC_OUTSIDE)
             chan_line_leave(c, RX, w, &kicks);
         chan_exit(c, RX);
-        chan_settle(c, kicks);
+        chan_deliver(c, kicks);
         if (step == CHAN_OVER)
             return true;
         if (step == CHAN_BLOCKED && !turn)
@@ -469,7 +469,7 @@ static void several_posters_into_one_mailbox(void)
 
 /* Waiters come and go while a caller calls them and the box's owner receives them: each is ended once, by one of the
  * two who might. */
-static void settle_post(nc_waiter *w)
+static void end_post(nc_waiter *w)
 {
     free(w);
     add(&freed, 1);
@@ -495,7 +495,7 @@ static void abandoned(int id)
             nc_gate_leave(g, w);
             nc_gate_exit(g);
             if (nc_post_abandon(w))
-                settle_post(w);
+                end_post(w);
             stress_done(1);
         }
         atomic_store(&over, true);
@@ -506,7 +506,7 @@ static void abandoned(int id)
             nc_gate_enter(g, 0);
             nc_gate_call_all(g, 1, &kicks);
             nc_gate_exit(g);
-            chan_settle(&channel[0], kicks);
+            chan_deliver(&channel[0], kicks);
             sched_yield();
         }
     } else {
@@ -516,7 +516,7 @@ static void abandoned(int id)
             for (nc_waiter *w = nc_box_take(&loop->box), *next; w != NULL; w = next) {
                 next = w->mail_next;
                 if (!nc_post_receive(w))
-                    settle_post(w);
+                    end_post(w);
             }
         } while (!atomic_load(&over));
     }
@@ -532,7 +532,7 @@ static void an_abandoned_waiter_is_ended_once(void)
     for (nc_waiter *w = nc_box_take(&loop->box), *next; w != NULL; w = next) { /* called at the very end */
         next = w->mail_next;
         CHECK(!nc_post_receive(w));
-        settle_post(w);
+        end_post(w);
     }
     CHECK_EQ(get(&freed), n_items);
     CHECK_EQ(atomic_load(&loop->box.refs), 1);

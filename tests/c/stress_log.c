@@ -104,7 +104,7 @@ static void produce(int producer)
         }
         commit(&record, p.size);
         if (sent % 8 == 0)
-            nc_log_settle_tail(log_); /* changes nothing, at any time */
+            nc_log_publish_batch(log_); /* changes nothing, at any time */
     }
 }
 

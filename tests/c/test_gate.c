@@ -608,7 +608,7 @@ static void the_last_reference_frees_the_box(void)
     CHECK(nc_box_unref(&box[0]));
 }
 
-static void who_abandons_settles_what_is_not_in_the_mail(void)
+static void who_abandons_frees_what_is_not_in_the_mail(void)
 {
     setup();
     CHECK(nc_post_abandon(&waiter[0])); /* never posted */
@@ -813,7 +813,7 @@ static void run_all(void)
     RUN(a_chain_holds_each_box_once);
     RUN(chains_of_two_callers_do_not_mix);
     RUN(the_last_reference_frees_the_box);
-    RUN(who_abandons_settles_what_is_not_in_the_mail);
+    RUN(who_abandons_frees_what_is_not_in_the_mail);
     RUN(a_call_posts_and_a_turn_does_not);
     RUN(any_order_of_calls_agrees_with_a_plain_model);
 }

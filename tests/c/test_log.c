@@ -678,13 +678,13 @@ static void batch(void)
             CHECK(twin_claim(&t, 5, (uint8_t)i));
             twin_commit(&t, 0, 5, memory_order_release);
         }
-        nc_log_settle_tail(t.log);
+        nc_log_publish_batch(t.log);
         twin_check(&t); /* it changes nothing */
         for (int i = 0; i < 3; i++) {
             CHECK(twin_peek(&t, memory_order_release));
             twin_release(&t, memory_order_release);
         }
-        nc_log_settle_head(t.log);
+        nc_log_release_batch(t.log);
         twin_check(&t);
     }
 }

@@ -257,7 +257,7 @@ static chan_step native_park(int side, chan_value *value, parker *p)
             break;
         bool turn = chan_line_up(&ch, side, &p->waiter, &kicks);
         enrolled = true;
-        chan_settle(&ch, kicks);
+        chan_deliver(&ch, kicks);
         kicks = NULL;
         if (!turn && !nc_end_closed(&end)) {
             nc_end_doze(&end);
@@ -266,7 +266,7 @@ static chan_step native_park(int side, chan_value *value, parker *p)
         }
     }
     chan_line_leave(&ch, side, &p->waiter, &kicks);
-    chan_settle(&ch, kicks);
+    chan_deliver(&ch, kicks);
     return step;
 }
 
@@ -278,7 +278,7 @@ static chan_step native_call(int side, chan_value *value, parker *p)
         return CHAN_OVER;
     lent++;
     chan_step step = chan_look(&ch, side, false, value, &kicks);
-    chan_settle(&ch, kicks);
+    chan_deliver(&ch, kicks);
     if (step == CHAN_BLOCKED)
         step = native_park(side, value, p);
     nc_end_leave(&end, NC_END_IDLE);
@@ -290,7 +290,7 @@ static void native_close(int side)
     nc_box *kicks = NULL;
     nc_end_close(&end);
     nc_chan_call_owner(&ch.in, side, &end, 0, &kicks);
-    chan_settle(&ch, kicks);
+    chan_deliver(&ch, kicks);
     if (nc_end_await(&end) == NC_END_CLAIMED)
         return;
     depart();

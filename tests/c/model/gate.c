@@ -322,7 +322,7 @@ static void setup_two_gates(void)
     }
 }
 
-static void settle(nc_box *kicks)
+static void deliver(nc_box *kicks)
 {
     while (kicks != NULL) {
         parker *p = parker_of(nc_box_unchain(&kicks));
@@ -337,7 +337,7 @@ static void call(nc_gate *g)
     nc_gate_enter(g, 0);
     nc_gate_call_all(g, 1, &kicks);
     nc_gate_exit(g);
-    settle(kicks);
+    deliver(kicks);
 }
 
 static void two_callers(int id)
@@ -763,7 +763,7 @@ static void empty_but_for_a_skip(void)
     CHECK(nc_chan_used(&ch.in) == 0);
 }
 
-/* A batch is published by release stores, settled, and told of once; the receiver's likewise. */
+/* A batch is published by release stores, ended, and told of once; the receiver's likewise. */
 static void batch(int id)
 {
     nc_box *kicks = NULL;
@@ -772,9 +772,9 @@ static void batch(int id)
         payload[1] = payload[2] = 1;
         push_quietly(1);
         push_quietly(2);
-        nc_log_settle_tail(ch.in.log);
+        nc_log_publish_batch(ch.in.log);
         chan_tell(&ch, RX, &kicks);
-        chan_settle(&ch, kicks);
+        chan_deliver(&ch, kicks);
         return;
     }
     CHECK(recv(2, 0, &got) == CHAN_DONE);
@@ -795,9 +795,9 @@ static void batch_taken(int id)
         chan_read(&value);
         nc_log_release_sc(ch.in.log, &value.record, memory_order_release);
     }
-    nc_log_settle_head(ch.in.log);
+    nc_log_release_batch(ch.in.log);
     chan_tell(&ch, TX, &kicks);
-    chan_settle(&ch, kicks);
+    chan_deliver(&ch, kicks);
 }
 
 static void one_held(void)
@@ -895,9 +895,9 @@ static const model models[] = {
     {"a claim in the way", setup_many, claim_in_the_way, at_rest, 3, 1, 1, 2, NULL},
     {"shrinking makes room, one producer", setup, shrinking_makes_room, empty_but_for_a_skip, 2, 2, 1, 2, NULL},
     {"shrinking makes room, many", setup_many, shrinking_makes_room, empty_but_for_a_skip, 2, 2, 1, 2, NULL},
-    {"a batch settled, one producer", setup, batch, at_rest, 2, 3, 2, 2, NULL},
-    {"a batch settled, many", setup_many, batch, at_rest, 2, 3, 2, 2, NULL},
-    {"a batch taken and settled", setup_full, batch_taken, one_held, 2, 3, 2, 2, NULL},
+    {"a batch published, one producer", setup, batch, at_rest, 2, 3, 2, 2, NULL},
+    {"a batch published, many", setup_many, batch, at_rest, 2, 3, 2, 2, NULL},
+    {"a batch taken and given back", setup_full, batch_taken, one_held, 2, 3, 2, 2, NULL},
     {"close against a claim, one producer", setup, close_against_claim, all_discarded, 2, 3, 1, 1, NULL},
     {"close against a claim, many", setup_many, close_against_claim, all_discarded, 2, 3, 1, 1, NULL},
     {"close against two claims", setup_many, close_against_claim, all_discarded, 3, 1, 1, 2, NULL},

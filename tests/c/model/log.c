@@ -434,14 +434,14 @@ static void abort_now(void)
 static void commit_quietly(void)
 {
     CHECK(put(1, 0));
-    if (!many) /* of many, the second claim would settle what came before it */
+    if (!many) /* of many, the second claim would publish what came before it */
         CHECK(put(1, 1));
 }
 
-static void commit_settled(void)
+static void commit_batch(void)
 {
     commit_quietly();
-    nc_log_settle_tail(ring);
+    nc_log_publish_batch(ring);
 }
 
 static void release_now(void)
@@ -461,10 +461,10 @@ static void skip_now(void)
 
 static void release_quietly(void) { CHECK(take()); }
 
-static void release_settled(void)
+static void release_batch(void)
 {
     release_quietly();
-    nc_log_settle_head(ring);
+    nc_log_release_batch(ring);
 }
 
 static bool ready(void) { return nc_log_ready(ring); }
@@ -487,19 +487,19 @@ static void setup_skip(void)
 static void committed(int id) { publish(commit_now, ready, id); }
 static void aborted(int id) { publish(abort_now, ready, id); }
 static void committed_in_use(int id) { publish(commit_now, in_use, id); }
-static void settled(int id) { publish(commit_settled, ready, id); }
-static void unsettled(int id) { publish(commit_quietly, ready, id); }
+static void published(int id) { publish(commit_batch, ready, id); }
+static void unpublished(int id) { publish(commit_quietly, ready, id); }
 static void released(int id) { publish(release_now, room, id); }
 static void skipped(int id) { publish(skip_now, room, id); }
-static void head_settled(int id) { publish(release_settled, room, id); }
-static void head_unsettled(int id) { publish(release_quietly, room, id); }
+static void head_released(int id) { publish(release_batch, room, id); }
+static void head_unreleased(int id) { publish(release_quietly, room, id); }
 
-/* Two producers, each with a batch that it settles: who waits for both to be there sees both, or is told. */
-static void two_settled(int id)
+/* Two producers, each with a batch that it publishes: who waits for both to be there sees both, or is told. */
+static void two_published(int id)
 {
     if (id <= 2) {
         CHECK(put(id, 0));
-        nc_log_settle_tail(ring);
+        nc_log_publish_batch(ring);
         saw(told(0));
     } else {
         raise_flag(0);
@@ -515,16 +515,16 @@ static const model models[] = {
     {"a flag and a commit, in use, one", setup, committed_in_use, one_saw_the_other, 2, 3, 3, 32, NULL},
     {"a flag and a commit, in use, many", setup_many, committed_in_use, one_saw_the_other, 2, 3, 3, 32, NULL},
     {"a flag and an abort", setup_many, aborted, one_saw_the_other, 2, 3, 3, 32, NULL},
-    {"a flag and a batch, one producer", setup, settled, one_saw_the_other, 2, 3, 3, 32, NULL},
-    {"a flag and a batch, many", setup_many, settled, one_saw_the_other, 2, 3, 3, 32, NULL},
-    {"a flag and two batches", setup_many, two_settled, one_saw_the_other, 3, 3, 2, 32, NULL},
-    {"a flag and a batch not settled", setup, unsettled, one_saw_the_other, 2, 3, 1, 32, MISSED},
-    {"the same, many", setup_many, unsettled, one_saw_the_other, 2, 3, 1, 32, MISSED},
+    {"a flag and a batch, one producer", setup, published, one_saw_the_other, 2, 3, 3, 32, NULL},
+    {"a flag and a batch, many", setup_many, published, one_saw_the_other, 2, 3, 3, 32, NULL},
+    {"a flag and two batches", setup_many, two_published, one_saw_the_other, 3, 3, 2, 32, NULL},
+    {"a flag and a batch not published", setup, unpublished, one_saw_the_other, 2, 3, 1, 32, MISSED},
+    {"the same, many", setup_many, unpublished, one_saw_the_other, 2, 3, 1, 32, MISSED},
     {"a flag and a release", setup_full, released, one_saw_the_other, 2, 3, 3, 32, NULL},
     {"a flag and a release, guarded", setup_full_guarded, released, one_saw_the_other, 2, 3, 3, 32, NULL},
     {"a flag and a skip", setup_skip, skipped, one_saw_the_other, 2, 3, 3, 32, NULL},
-    {"a flag and a batch given back", setup_full, head_settled, one_saw_the_other, 2, 3, 3, 32, NULL},
-    {"the same, not settled", setup_full, head_unsettled, one_saw_the_other, 2, 3, 1, 32, MISSED},
+    {"a flag and a batch given back", setup_full, head_released, one_saw_the_other, 2, 3, 3, 32, NULL},
+    {"the same, not released", setup_full, head_unreleased, one_saw_the_other, 2, 3, 1, 32, MISSED},
     {"used of what is never empty", setup_one_in, never_empty, NULL, 3, 3, 2, 32, NULL},
     {"ready, always", setup_one_in, always_ready, NULL, 3, 3, 2, 32, NULL},
     {"ready, always, one producer", setup_one_in_of_one, always_ready, NULL, 3, 3, 2, 32, NULL},
