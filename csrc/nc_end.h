@@ -3,7 +3,7 @@
  *
  *            begin                leave                          the closer
  *    IDLE ----------> BUSY -----------------> IDLE               closed := true              N1
- *      '--<-- CLAIMED, PARKED: likewise       CLAIMED, PARKED    wait while BUSY             N1
+ *      '--<-- CLAIMED, ASLEEP: likewise       CLAIMED, ASLEEP    wait while BUSY             N1
  *                 look at closed  N1                             CLAIMED? the thread departs : the closer does
  *
  * Only the thread moves the state, except in nc_end_bury.  The closer raises `closed` and waits for a state other than
@@ -15,7 +15,7 @@
 
 #include "nc_base.h"
 
-enum { NC_END_IDLE, NC_END_BUSY, NC_END_CLAIMED, NC_END_PARKED };
+enum { NC_END_IDLE, NC_END_BUSY, NC_END_CLAIMED, NC_END_ASLEEP };
 
 typedef struct nc_end {
     _Atomic bool attached;  /* a thread has it; N3 */
@@ -94,7 +94,7 @@ static inline bool nc_end_leave_claim(nc_end *e)
 
 /* The thread falls asleep in line, and wakes up again.  It joins the line first, then looks at `closed`, then sleeps.
  * So either the closer finds the thread in line, or the thread sees that the end was closed. */
-static inline void nc_end_doze(nc_end *e) { nc_end_leave(e, NC_END_PARKED); }
+static inline void nc_end_sleep(nc_end *e) { nc_end_leave(e, NC_END_ASLEEP); }
 
 static inline void nc_end_awake(nc_end *e)
 {

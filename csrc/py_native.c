@@ -147,12 +147,12 @@ typedef struct Want {
 enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses, as in py_park.c */
 
 /* Asleep until called, closed or the deadline (< 0: none), at first awake for a blink; false when time is up. */
-static bool nap(native_end *e, int64_t deadline)
+static bool end_sleep(native_end *e, int64_t deadline)
 {
     parker *p = e->parker;
     PY_TIMEOUT_T us = -1;
     unsigned spins = 0;
-    nc_end_doze(&e->lease.life);
+    nc_end_sleep(&e->lease.life);
     if (deadline >= 0) {
         int64_t left = deadline - now_ns(), hour = INT64_C(3600000000);
         us = left <= 0 ? 0 : left / 1000 >= hour ? hour : left / 1000 + 1; /* it is asked again */
@@ -169,7 +169,7 @@ static bool nap(native_end *e, int64_t deadline)
 }
 
 /* Stand in line until the look finds what it wants: STEP_READY, STEP_ERROR, or STEP_BLOCKED when time is up. */
-static step park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
+static step end_park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
 {
     nc_waiter *w = &e->parker->waiter;
     int64_t now = timeout < 0 ? 0 : now_ns();
@@ -190,7 +190,7 @@ static step park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
         wake_boxes(*kicks);
         *kicks = NULL;
         s = STEP_BLOCKED;
-        if (!turn && !nc_end_closed(&e->lease.life) && !nap(e, deadline))
+        if (!turn && !nc_end_closed(&e->lease.life) && !end_sleep(e, deadline))
             break;
     }
     end_leave_line(e, kicks);
@@ -209,7 +209,7 @@ static int run(native_end *e, Want *want, int64_t timeout)
         if (e->untold) /* who sleeps on a full ring has to be told of it */
             announce(e, &kicks);
         if (timeout != 0)
-            s = park(e, want, timeout, &kicks);
+            s = end_park(e, want, timeout, &kicks);
         result = timeout != 0 ? NEXUS_TIMEOUT : e->side == TX ? NEXUS_FULL : NEXUS_EMPTY;
     }
     if (s == STEP_READY)

@@ -59,7 +59,7 @@ static double monotonic(void) { return (double)now_ns() * 1e-9; }
  * next to no time is spent awake. */
 #define SPIN_WORTH 100e-6 /* seconds */
 enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; SPIN_MOST take about SPIN_WORTH */
-enum { NAP = 1000 }; /* microseconds of the main thread's first sleep */
+enum { BRIEF = 1000 }; /* microseconds of the main thread's first sleep */
 enum { LOOKS_EVERY = 24 }; /* pauses, in which the other side sends or takes at least once, while it is at it */
 enum { ENOUGH = 64, ENOUGH_BYTES = 4096 }; /* items, or bytes of messages: without a GIL, no need to wait for more */
 
@@ -81,13 +81,13 @@ static void parker_linger(nc_chan *b, int side, unsigned most)
     }
 }
 
-/* Wait for a kick, a signal or the deadline (< 0: none), at first awake, and without the GIL.  `doze`: a brief sleep,
+/* Wait for a kick, a signal or the deadline (< 0: none), at first awake, and without the GIL.  `brief`: a brief sleep,
  * which ends as if by a signal.  *woken is the time at its end, before waiting for the GIL. */
-static PyLockStatus parker_sleep(parker *p, nc_chan *b, int side, double deadline, unsigned spin, bool doze,
+static PyLockStatus parker_sleep(parker *p, nc_chan *b, int side, double deadline, unsigned spin, bool brief,
                                  double *woken)
 {
     PyLockStatus slept = PY_LOCK_ACQUIRED;
-    PY_TIMEOUT_T us = -1, nap = spin > SPIN_MAIN ? 0 : NAP; /* after a long spin no brief sleep is needed */
+    PY_TIMEOUT_T us = -1, brief_us = spin > SPIN_MAIN ? 0 : BRIEF; /* after a long spin no brief sleep is needed */
     if (deadline >= 0) {
         double left = deadline - monotonic();
         if (left <= 0)
@@ -100,8 +100,8 @@ static PyLockStatus parker_sleep(parker *p, nc_chan *b, int side, double deadlin
         nc_relax(&spins);
     bool posted = nc_post_waits(&p->waiter);
     if (!posted)
-        slept = PyThread_acquire_lock_timed(p->lock, doze && (us < 0 || us > nap) ? nap : us, 1);
-    if (doze && slept == PY_LOCK_FAILURE)
+        slept = PyThread_acquire_lock_timed(p->lock, brief && (us < 0 || us > brief_us) ? brief_us : us, 1);
+    if (brief && slept == PY_LOCK_FAILURE)
         slept = PY_LOCK_INTR;
     *woken = monotonic();
     if (posted)
@@ -141,11 +141,11 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
 static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bool *fresh, double *woken)
 {
     Endpoint *ep = call->ep;
-    bool main = core_main_thread(), doze = main && *fresh;
-    if (spin > SPIN_MAIN && main && !doze)
+    bool main = core_main_thread(), brief = main && *fresh;
+    if (spin > SPIN_MAIN && main && !brief)
         spin = SPIN_MAIN;
     *fresh = false;
-    PyLockStatus slept = parker_sleep(p, ep->chan->block, ep->side, deadline, spin, doze, woken);
+    PyLockStatus slept = parker_sleep(p, ep->chan->block, ep->side, deadline, spin, brief, woken);
     if (slept == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
         return STEP_ERROR;
     if (slept == PY_LOCK_FAILURE && !nc_post_waits(&p->waiter)) {

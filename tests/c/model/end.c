@@ -260,7 +260,7 @@ static chan_step native_park(int side, chan_value *value, parker *p)
         chan_deliver(&ch, kicks);
         kicks = NULL;
         if (!turn && !nc_end_closed(&end)) {
-            nc_end_doze(&end);
+            nc_end_sleep(&end);
             parker_sleep(p, 0);
             nc_end_awake(&end);
         }

@@ -29,7 +29,7 @@ static bool parker_sleep(parker *p, double patience)
     if (nc_post_waits(&p->waiter)) /* it spins a little first */
         return true;
     if (patience > 0)
-        return model_doze(&p->bed->semaphore);
+        return model_sleep_timed(&p->bed->semaphore);
     model_sleep(&p->bed->semaphore);
     return true;
 }

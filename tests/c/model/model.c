@@ -62,7 +62,7 @@ typedef struct thread {
     ucontext_t start;
     char *stack;
     bool started, done;
-    bool dozes;        /* while blocked: would give up, if nobody else can run */
+    bool may_give_up;        /* while blocked: would give up, if nobody else can run */
     uint8_t blocked;   /* NEVER, ANY, or a location */
     view view, got;    /* got: the oldest it has read since it last went round a loop, */
     uint64_t read;     /* of the locations in this set */
@@ -186,7 +186,7 @@ static void leave(void)
         return;
     }
     for (int t = 1; t <= the_model->threads; t++)
-        if (!threads[t].done && threads[t].dozes) {
+        if (!threads[t].done && threads[t].may_give_up) {
             threads[t].blocked = NEVER;
             run_thread(t);
             return;
@@ -442,7 +442,7 @@ bool model_cas(void *p, size_t size, uint64_t *old, uint64_t value, memory_order
 /* ---- waiting --------------------------------------------------------------------------------------- */
 
 /* Locks and semaphores are counts that always show the newest.  False: nobody is left to count them up. */
-static bool count_down(uint32_t *p, bool dozes, uint64_t stop_at, const char *text)
+static bool count_down(uint32_t *p, bool may_give_up, uint64_t stop_at, const char *text)
 {
     bool blocked = false;
     for (;; blocked = true) {
@@ -454,11 +454,11 @@ static bool count_down(uint32_t *p, bool dozes, uint64_t stop_at, const char *te
             explain(text, "", 0, "");
             return true;
         }
-        if (blocked && dozes)
+        if (blocked && may_give_up)
             return false;
-        threads[current].dozes = dozes;
+        threads[current].may_give_up = may_give_up;
         block(l);
-        threads[current].dozes = false;
+        threads[current].may_give_up = false;
     }
 }
 
@@ -472,7 +472,7 @@ static void count_up(uint32_t *p, const char *text)
 void model_lock(nc_lock *lock) { count_down(lock, false, UINT32_MAX, "locks"); }
 void model_unlock(nc_lock *lock) { count_up(lock, "unlocks"); } /* no point: no operation of another can tell */
 void model_sleep(uint32_t *semaphore) { count_down(semaphore, false, 0, "awakes"); }
-bool model_doze(uint32_t *semaphore) { return model_choose(2) == 0 && count_down(semaphore, true, 0, "awakes"); }
+bool model_sleep_timed(uint32_t *semaphore) { return model_choose(2) == 0 && count_down(semaphore, true, 0, "awakes"); }
 
 void model_wake(uint32_t *semaphore)
 {
@@ -501,9 +501,9 @@ void model_relax(void)
 void model_idle(void)
 {
     thread *t = &threads[current];
-    t->dozes = true;
+    t->may_give_up = true;
     block(IDLE);
-    t->dozes = false;
+    t->may_give_up = false;
     for (int l = 0; l < n_locations; l++)
         t->view.at[l] = locations[l].n - 1;
 }
@@ -559,7 +559,7 @@ static void reset(void)
     n_locations = current = preempted = weak = steps = depth = 0;
     for (int t = 0; t < THREADS; t++) {
         thread *th = &threads[t];
-        th->started = th->done = th->dozes = false;
+        th->started = th->done = th->may_give_up = false;
         th->blocked = NEVER;
         th->read = 0;
         memset(&th->view, 0, sizeof th->view);

@@ -106,7 +106,7 @@ int model_main(const model *models, size_t n, int argc, char **argv);
 int model_choose(int n);
 void model_sleep(uint32_t *semaphore);
 /* The same with a timeout, which may come at any time; true if it did not. */
-bool model_doze(uint32_t *semaphore);
+bool model_sleep_timed(uint32_t *semaphore);
 void model_wake(uint32_t *semaphore);
 /* Go on when nobody else can. */
 void model_idle(void);
