@@ -324,7 +324,7 @@ static inline void nc_gate_exit(nc_gate *g)
 
 static inline bool nc_gate_over(nc_gate *g) { return nc_gate_crowd(g) & NC_OVER; }
 
-static inline void nc_gate_mark(nc_gate *g, nc_waiter *w, uint32_t state)
+static inline void nc_gate_set_state(nc_gate *g, nc_waiter *w, uint32_t state)
 {
     bool was = atomic_load_explicit(&w->state, memory_order_relaxed) == NC_CALLED; /* under the lock */
     if (was && state != NC_CALLED)
@@ -362,14 +362,14 @@ static inline void nc_gate_enrol(nc_gate *g, nc_waiter *w)
         w->box->guarded = false; /* from now on others may post; here the GIL is held, too */
     g->owed += w->share;
     nc_gate_add_crowd(g, NC_HEAD);
-    nc_gate_mark(g, w, NC_WAITING);
+    nc_gate_set_state(g, w, NC_WAITING);
     nc_gate_set_flag(g);
 }
 
 /* A called waiter looked and found nothing: it waits on, in its old place.  Look again, as after enrolling. */
 static inline void nc_gate_rejoin(nc_gate *g, nc_waiter *w)
 {
-    nc_gate_mark(g, w, NC_WAITING);
+    nc_gate_set_state(g, w, NC_WAITING);
     g->cursor = g->first; /* it may stand before the cursor */
     nc_gate_set_flag(g);
 }
@@ -386,7 +386,7 @@ static inline void nc_gate_leave(nc_gate *g, nc_waiter *w)
     }
     if (atomic_load_explicit(&w->state, memory_order_relaxed) == NC_WAITING) /* under the lock */
         g->waiting--;
-    nc_gate_mark(g, w, NC_OUTSIDE);
+    nc_gate_set_state(g, w, NC_OUTSIDE);
     if (g->cursor == w)
         g->cursor = w->next;
     *(w->prev != NULL ? &w->prev->next : &g->first) = w->next;
@@ -401,7 +401,7 @@ static inline void nc_gate_leave(nc_gate *g, nc_waiter *w)
 static inline void nc_gate_call(nc_gate *g, nc_waiter *w, nc_box **kicks)
 {
     g->waiting--;
-    nc_gate_mark(g, w, NC_CALLED);
+    nc_gate_set_state(g, w, NC_CALLED);
     if (kicks != NULL)
         nc_box_post(w, kicks);
     nc_gate_set_flag(g);
