@@ -510,7 +510,7 @@ static inline void nc_chan_leave(nc_chan *ch, int side, uint32_t now, nc_box **k
     if (atomic_fetch_sub_explicit(&ch->open[side], 1, memory_order_acq_rel) != 1)
         return;
     nc_gate_enter(theirs, now);
-    nc_gate_end(theirs); /* C1: first, or others would go on sending to nobody for as long as we are held up here */
+    nc_gate_close(theirs); /* C1: first, or others would go on sending to nobody for as long as we are held up here */
     nc_gate_call_all(theirs, nc_chan_have(ch, 1 - side), kicks);
     nc_gate_resume_all(theirs, kicks);
     nc_gate_exit(theirs);

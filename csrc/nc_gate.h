@@ -469,7 +469,7 @@ static inline void nc_gate_resume_all(nc_gate *g, nc_box **kicks)
 }
 
 /* The other side has left: no wait in this line makes sense any more. */
-static inline void nc_gate_end(nc_gate *g)
+static inline void nc_gate_close(nc_gate *g)
 {
     atomic_store_explicit(&g->crowd, nc_gate_crowd(g) | NC_OVER, memory_order_seq_cst); /* C1 */
 }

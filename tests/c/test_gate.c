@@ -57,7 +57,7 @@ static void rejoin(int i) { LOCKED(nc_gate_rejoin(&gate, &waiter[i])); }
 static void leave(int i) { LOCKED(nc_gate_leave(&gate, &waiter[i])); }
 static void call_all(uint64_t have) { LOCKED(nc_gate_call_all(&gate, have, &kicks)); }
 static void call_owner(int o) { LOCKED(nc_gate_call_owner(&gate, &owner[o], &kicks)); }
-static void end(void) { LOCKED(nc_gate_end(&gate)); }
+static void end(void) { LOCKED(nc_gate_close(&gate)); }
 static void abandon_gate(void) { LOCKED(nc_gate_abandon(&gate)); }
 
 static bool my_turn(int i, uint64_t have)

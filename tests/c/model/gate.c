@@ -675,7 +675,7 @@ static void over_seen(int id)
         payload[1] = 1;
         push_quietly(1);
         nc_gate_enter(gate, 0);
-        nc_gate_end(gate);
+        nc_gate_close(gate);
         nc_gate_exit(gate);
     } else if (id == 2) {
         nc_gate_enter(gate, 0);
