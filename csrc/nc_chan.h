@@ -3,7 +3,7 @@
  *
  *      put, claim and commit                              take, show and release
  *      --------------------->   nc_ring or nc_log   --------------------------->
- *      then tell NC_RX                                              then tell NC_TX
+ *      then notify NC_RX                                          then notify NC_TX
  *
  *      gate[NC_TX]: senders in line, for room             gate[NC_RX]: receivers in line, for what was sent
  *
@@ -149,26 +149,27 @@ static inline void nc_chan_totals(nc_chan *ch, uint64_t *sent, uint64_t *receive
     *received = head - ch->discarded;
 }
 
-/* ---- telling the other side --------------------------------------------------------------------------- */
+/* ---- notifying the other side ------------------------------------------------------------------------- */
 
-/* Call those on `side` who can go on now; for when the gate's flag says that somebody wants to know.  Not inlined: it
- * is mostly down. */
-static __attribute__((noinline, unused)) void nc_chan_notify(nc_chan *ch, int side, uint32_t now, nc_box **kicks)
+/* Call those on `side` who can go on now, after the gate's flag was seen to be up.  Not inlined: the flag is mostly
+ * down. */
+static __attribute__((noinline, unused)) void nc_chan_call_waiting(nc_chan *ch, int side, uint32_t now, nc_box **kicks)
 {
     nc_gate *g = &ch->gate[side];
-    NC_STEP("notify: flag seen, gate not entered");
+    NC_STEP("call_waiting: flag seen, gate not entered");
     nc_gate_enter(g, now);
     if (g->waiting > 0)
         nc_gate_call_all(g, nc_chan_have(ch, side), kicks);
     nc_gate_exit(g);
 }
 
-/* After something was published, or was found and could not be: does anybody on `side` want to know? */
-static inline void nc_chan_tell(nc_chan *ch, int side, memory_order glance, uint32_t now, nc_box **kicks)
+/* After something was published, or nothing could be: call those on `side` who can go on now, if the flag says that
+ * anybody waits there. */
+static inline void nc_chan_notify(nc_chan *ch, int side, memory_order glance, uint32_t now, nc_box **kicks)
 {
-    NC_STEP("tell: published, flag not seen");
+    NC_STEP("notify: published, flag not seen");
     if (nc_gate_flag(&ch->gate[side], glance) != 0) /* W2 */
-        nc_chan_notify(ch, side, now, kicks);
+        nc_chan_call_waiting(ch, side, now, kicks);
 }
 
 /* ---- the line ----------------------------------------------------------------------------------------- */
@@ -245,7 +246,7 @@ static inline void nc_chan_leave_lines_of(nc_chan *ch, int side, const nc_box *b
     nc_gate_exit(g);
 }
 
-/* A waiter that was taken off the mail could not be told: it waits on in its old place, as if it had not been called.
+/* A waiter that was taken off the mail could not be woken: it waits on in its old place, as if it had not been called.
  * False if it was abandoned meanwhile.  Both in the gate: nobody can call it in between. */
 static inline bool nc_chan_uncall(nc_chan *ch, int side, nc_waiter *w, uint32_t now)
 {
@@ -331,7 +332,7 @@ static inline uint64_t nc_chan_pop_behind(nc_chan *ch, void **values, uint64_t n
 }
 
 /* Put up to n values, *put of them.  `called`: it is the caller's turn; else it goes behind those in line.  The other
- * side is told also when there is no room: somebody there may wait for a wake-up that could not be given. */
+ * side is notified also when there is no room: somebody there may wait for a wake-up that could not be given. */
 static inline nc_outcome nc_chan_put(nc_chan *ch, void *const *values, uint64_t n, bool called, nc_way way,
                                      uint32_t now, uint64_t *put, nc_box **kicks)
 {
@@ -340,7 +341,7 @@ static inline nc_outcome nc_chan_put(nc_chan *ch, void *const *values, uint64_t 
     if (crowd & NC_OVER)
         return NC_DISCONNECTED;
     *put = crowd == 0 || called ? nc_chan_push(ch, values, n, way) : nc_chan_push_behind(ch, values, n, way, now);
-    nc_chan_tell(ch, NC_RX, way.glance, now, kicks);
+    nc_chan_notify(ch, NC_RX, way.glance, now, kicks);
     return *put > 0 ? NC_DONE : NC_BLOCKED;
 }
 
@@ -359,7 +360,7 @@ static inline nc_outcome nc_chan_take(nc_chan *ch, void **values, uint64_t n, bo
     }
     if (*taken == 0 && over)
         return nc_ring_len(ch->ring) == 0 ? NC_DISCONNECTED : NC_BLOCKED; /* or is owed to those in line */
-    nc_chan_tell(ch, NC_TX, way.glance, now, kicks);
+    nc_chan_notify(ch, NC_TX, way.glance, now, kicks);
     return *taken > 0 ? NC_DONE : NC_BLOCKED;
 }
 
@@ -386,7 +387,7 @@ static inline nc_outcome nc_chan_claim(nc_chan *ch, uint64_t n, bool called, uin
     return got ? NC_DONE : NC_BLOCKED;
 }
 
-/* Then tell NC_RX.  `publish`: release within a batch, which nc_log_publish_batch() ends. */
+/* Then notify NC_RX.  `publish`: release within a batch, which nc_log_publish_batch() ends. */
 static inline void nc_chan_commit(nc_chan *ch, const nc_record *record, uint64_t n, memory_order publish)
 {
     if (ch->log->many)
@@ -395,7 +396,7 @@ static inline void nc_chan_commit(nc_chan *ch, const nc_record *record, uint64_t
         nc_log_commit_sp(ch->log, record, n, publish);
 }
 
-/* Then tell the side that it returns.  Many producers: the consumer has a skip to step over.  One has shared nothing
+/* Then notify the side that it returns.  Many producers: the consumer has a skip to step over.  One has shared nothing
  * yet: what it claimed is simply free again. */
 static inline int nc_chan_abort(nc_chan *ch, const nc_record *record)
 {
@@ -414,19 +415,19 @@ static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc
         if (first) {
             nc_result r = nc_log_peek_sc(ch->log, record, &freed, memory_order_seq_cst);
             if (freed)
-                nc_chan_tell(ch, NC_TX, memory_order_seq_cst, now, kicks);
+                nc_chan_notify(ch, NC_TX, memory_order_seq_cst, now, kicks);
             if (r == NC_OK)
                 return NC_DONE;
         }
         if (last == 0 && !nc_gate_over_seen(g)) { /* C1, before the last look */
-            nc_chan_tell(ch, NC_TX, memory_order_seq_cst, now, kicks); /* as in nc_chan_put */
+            nc_chan_notify(ch, NC_TX, memory_order_seq_cst, now, kicks); /* as in nc_chan_put */
             return NC_BLOCKED;
         }
     }
     return nc_log_used(ch->log) == 0 ? NC_DISCONNECTED : NC_BLOCKED;
 }
 
-/* Then tell NC_TX. */
+/* Then notify NC_TX. */
 static inline void nc_chan_release(nc_chan *ch, const nc_record *record)
 {
     nc_log_release_sc(ch->log, record, memory_order_seq_cst);
@@ -479,7 +480,7 @@ static inline uint64_t nc_chan_discard_bytes(nc_chan *ch, uint32_t now)
     return messages;
 }
 
-/* A read claim, for which `reading` was raised, ends; then tell NC_TX.  `left`: its receiver left meanwhile.  Then
+/* A read claim, for which `reading` was raised, ends; then notify NC_TX.  `left`: its receiver left meanwhile.  Then
  * whoever is in the gate is the consumer, and what lies behind the record goes, too: how many messages, with this. */
 static inline uint64_t nc_chan_end_read(nc_chan *ch, const nc_record *record, bool left, uint32_t now)
 {
@@ -514,7 +515,7 @@ static inline void nc_chan_leave(nc_chan *ch, int side, uint32_t now, nc_box **k
     nc_gate_call_all(theirs, nc_chan_have(ch, 1 - side), kicks);
     nc_gate_resume_all(theirs, kicks);
     nc_gate_exit(theirs);
-    NC_STEP("leave: the other side is told, not gone yet");
+    NC_STEP("leave: the other side is notified, not gone yet");
     nc_gate_enter(mine, now);
     nc_gate_abandon(mine); /* C2: before the ring is emptied */
     nc_gate_exit(mine);

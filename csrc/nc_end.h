@@ -24,7 +24,7 @@ typedef struct nc_end {
     _Atomic uint32_t state; /* NC_END_*; written by the thread, N1 */
 } nc_end;
 
-/* What a call is told when it begins.  Unless it is NC_END_OPEN, the call is over already. */
+/* The answer to a call that begins.  Unless it is NC_END_OPEN, the call is over already. */
 typedef enum nc_end_answer {
     NC_END_OPEN,
     NC_END_SHUT,  /* it was closed */

@@ -456,11 +456,11 @@ static int awaitable_run(Awaitable *aw, PyObject **out)
 }
 
 /* A native thread takes no GIL, so it may have lined up since the other side's flag was read. */
-__attribute__((noinline)) static void tell_native(Endpoint *ep)
+__attribute__((noinline)) static void notify_native(Endpoint *ep)
 {
     int other = 1 - ep->side;
     if (nc_gate_flag(&ep->chan->gate[other], memory_order_seq_cst) != 0) /* W2 */
-        call_tell(ep, other, NULL);
+        call_notify(ep, other, NULL);
 }
 
 /* The whole life of most awaitables: STEP_READY; STEP_PAUSE if it has to yield first; STEP_BLOCKED if this way is not
@@ -478,7 +478,7 @@ static inline int awaitable_at_once(Awaitable *aw, PyObject **out)
     aw->state = DONE;
     aw->call.ep = NULL;
     if (nc_chan_of_bytes(ep->chan->block))
-        tell_native(ep);
+        notify_native(ep);
     Py_DECREF(ep);
     return STEP_READY;
 }

@@ -8,10 +8,10 @@
 
 #include "py_core.h"
 
-/* After something was published: does anybody on that side want to know? */
-static inline void bytes_tell(nc_chan *b, int side, nc_box **kicks)
+/* After something was published: call those on that side who wait for it. */
+static inline void bytes_notify(nc_chan *b, int side, nc_box **kicks)
 {
-    nc_chan_tell(b, side, memory_order_seq_cst, core_generation(), kicks);
+    nc_chan_notify(b, side, memory_order_seq_cst, core_generation(), kicks);
 }
 
 static inline void bytes_commit(nc_chan *b, const nc_record *record, uint64_t n)
@@ -19,7 +19,7 @@ static inline void bytes_commit(nc_chan *b, const nc_record *record, uint64_t n)
     nc_chan_commit(b, record, n, memory_order_seq_cst);
 }
 
-/* Nobody is told before nc_log_publish_batch(). */
+/* Nobody is notified before nc_log_publish_batch(). */
 static inline void bytes_commit_quiet(nc_chan *b, const nc_record *record, uint64_t n)
 {
     nc_chan_commit(b, record, n, memory_order_release);

@@ -1,5 +1,5 @@
-/* py_call.c: what calls have in common whether they carry objects or bytes: who is told, how they fail, and how a call
- * that sends a batch takes more of it from its source.
+/* py_call.c: what calls have in common whether they carry objects or bytes: who is notified, how they fail, and how a
+ * call that sends a batch takes more of it from its source.
  *
  * What differs is in the payload_kind of the channel: how a batch to be sent is held, and the looks.
  */
@@ -14,11 +14,11 @@ uint64_t call_share(Chan *c, uint64_t n)
 }
 
 /* Not inlined: where nobody wants to know, which is mostly, the plain way is to stay short. */
-PyObject *call_tell(Endpoint *ep, int side, PyObject *result)
+PyObject *call_notify(Endpoint *ep, int side, PyObject *result)
 {
     nc_box *kicks = NULL;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    nc_chan_notify(ep->chan->block, side, core_generation(), &kicks);
+    nc_chan_call_waiting(ep->chan->block, side, core_generation(), &kicks);
     Py_END_CRITICAL_SECTION();
     line_deliver_any(ep->chan, kicks);
     return result;

@@ -34,7 +34,7 @@
 
 /* Something was published, or given back, the plain way, and the flag says that somebody wants to know.  Hands the
  * result on. */
-PyObject *call_tell(Endpoint *ep, int side, PyObject *result);
+PyObject *call_notify(Endpoint *ep, int side, PyObject *result);
 /* Raise errors[which] with the list of what was not sent of a batch, as it was passed. */
 void call_raise_unsent(Call *call, int which, const char *why);
 void call_send_many_timed_out(Call *call);

@@ -268,12 +268,12 @@ static inline void claim_finish_record(Endpoint *ep, Claim *claim, int how, uint
     nc_chan *b = ep->chan->block;
     if (ep->side == RX) {
         nc_chan_end_read(b, &claim->record, ep->closed, core_generation());
-        bytes_tell(b, TX, kicks);
+        bytes_notify(b, TX, kicks);
     } else if (how == FINISH_COMMIT) {
         bytes_commit(b, &claim->record, n);
-        bytes_tell(b, RX, kicks);
+        bytes_notify(b, RX, kicks);
     } else {
-        bytes_tell(b, nc_chan_abort(b, &claim->record), kicks);
+        bytes_notify(b, nc_chan_abort(b, &claim->record), kicks);
     }
 }
 

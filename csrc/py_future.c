@@ -127,7 +127,7 @@ PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop)
 
 /* The future that is passed to the callback.  A task only asks it whether it is done, and is quicker to ask an
  * asyncio.Future, so a task is passed one that is done. */
-static PyObject *future_told(Future *f, PyObject *callback)
+static PyObject *future_for(Future *f, PyObject *callback)
 {
     bool task = state_of(f) == WOKEN && PyCFunction_CheckExact(callback) && PyCFunction_GET_SELF(callback) != NULL &&
                 Py_IS_TYPE(PyCFunction_GET_SELF(callback), (PyTypeObject *)f->st->Task);
@@ -215,7 +215,7 @@ static PyObject *future_deliver(Future *f)
     PyObject *callback = f->callback, *result;
     if (callback != NULL && !f->called) {
         f->called = true;
-        result = PyObject_CallOneArg(callback, future_told(f, callback));
+        result = PyObject_CallOneArg(callback, future_for(f, callback));
     } else
         result = Py_NewRef(Py_None);
     if (f->more == NULL)
@@ -290,7 +290,7 @@ static PyObject *future_add_done_callback(PyObject *self, PyObject *const *args,
         return NULL;
     int failed = 0;
     if (state_of(f) != PENDING && !has_callbacks(f))
-        failed = loop_call_soon(f, args[0], future_told(f, args[0]), context);
+        failed = loop_call_soon(f, args[0], future_for(f, args[0]), context);
     else if (has_callbacks(f))
         failed = future_append(f, args[0], context);
     else {

@@ -1,6 +1,6 @@
 /* py_log.c: the endpoints that carry bytes, on nc_log.h: the senders' claim and send, and the types of both sides.
  *
- * As in py_ring.c each operation is one `look`: try once, tell the other side.  What a claim is, and what it does to
+ * As in py_ring.c each operation is one `look`: try once, notify the other side.  What a claim is, and what it does to
  * the endpoint that it has borrowed, is py_claim.c's.  What receivers do is py_log_recv.c's.
  */
 #include "py_log.h"
@@ -32,7 +32,7 @@ static inline const char *plain_bytes(PyObject *data, uint64_t *n)
     return NULL;
 }
 
-/* Copy a message into the ring, and tell nobody. */
+/* Copy a message into the ring, and notify nobody. */
 static inline bool put_plainly(Endpoint *ep, PyObject *data)
 {
     nc_chan *b = ep->chan->block;
@@ -59,7 +59,7 @@ static inline PyObject *send_plainly(Endpoint *ep, PyObject *data)
         return NULL;
     if (nc_gate_flag(&ep->chan->gate[RX], memory_order_seq_cst) == 0) /* W2 */
         Py_RETURN_NONE;
-    return call_tell(ep, RX, Py_NewRef(Py_None));
+    return call_notify(ep, RX, Py_NewRef(Py_None));
 }
 
 /* ---- senders: look ---------------------------------------------------------------------------------- */
@@ -96,7 +96,7 @@ step log_claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     }
     Py_DECREF(claim);
     if (s == STEP_BLOCKED)
-        bytes_tell(ep->chan->block, RX, kicks); /* who reads may wait for a wake-up that could not be given */
+        bytes_notify(ep->chan->block, RX, kicks); /* who reads may wait for a wake-up that could not be given */
     if (s == STEP_ERROR && !PyErr_Occurred())
         core_raise(ep->chan->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
     return s;
@@ -140,7 +140,7 @@ static inline step send_one(Call *call, PyObject *value, const char *bytes, uint
 {
     step s = put_bytes(call, bytes, n, called);
     if (s == STEP_READY || s == STEP_BLOCKED) /* see log_claim_look */
-        bytes_tell(call->ep->chan->block, RX, kicks);
+        bytes_notify(call->ep->chan->block, RX, kicks);
     else if (s == STEP_ERROR && !PyErr_Occurred())
         core_raise(call->ep->chan->st, E_SEND, value, "the receiver is gone");
     return s;
@@ -212,7 +212,7 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
             call->n++;
     }
     if (call->n > before || s == STEP_BLOCKED) /* see log_claim_look */
-        bytes_tell(c->block, RX, kicks);
+        bytes_notify(c->block, RX, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred())
         call_raise_unsent(call, E_SEND, "the receiver is gone");
     if (s == STEP_BLOCKED) {

@@ -10,7 +10,7 @@
 
 /* ---- the plain case --------------------------------------------------------------------------------- */
 
-/* Copy a message out of the ring, and tell nobody: a new reference, or NULL without an exception.  *freed: skips were
+/* Copy a message out of the ring, and notify nobody: a new reference, or NULL without an exception.  *freed: skips were
  * stepped over. */
 static inline PyObject *take_plainly(Endpoint *ep, bool *freed)
 {
@@ -37,7 +37,7 @@ static inline PyObject *recv_plainly(Endpoint *ep)
     PyObject *bytes = take_plainly(ep, &freed);
     if ((bytes == NULL && !freed) || nc_gate_flag(&ep->chan->gate[TX], memory_order_seq_cst) == 0) /* W2 */
         return bytes;
-    return call_tell(ep, TX, bytes);
+    return call_notify(ep, TX, bytes);
 }
 
 /* The largest initial size of a list of messages: it bounds what the list wastes if fewer come. */
@@ -94,7 +94,7 @@ static PyObject *recv_at_once(Call *call)
         return claim_start(claim, &record);
     }
     Py_DECREF(claim);
-    return freed ? call_tell(ep, TX, NULL) : NULL;
+    return freed ? call_notify(ep, TX, NULL) : NULL;
 }
 
 static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **kicks)
@@ -107,7 +107,7 @@ static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **ki
     if (*out == NULL)
         return STEP_ERROR; /* the record stays */
     bytes_take(call->ep->chan->block, &record);
-    bytes_tell(call->ep->chan->block, TX, kicks);
+    bytes_notify(call->ep->chan->block, TX, kicks);
     return STEP_READY;
 }
 
@@ -118,7 +118,7 @@ static PyObject *recv_bytes_at_once(Call *call)
     if (!nobody_asks(ep, TX))
         return NULL;
     PyObject *bytes = take_plainly(ep, &freed);
-    return bytes == NULL && freed ? call_tell(ep, TX, NULL) : bytes;
+    return bytes == NULL && freed ? call_notify(ep, TX, NULL) : bytes;
 }
 
 /* call->value is a memoryview of the target. */
@@ -139,7 +139,7 @@ static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kic
         return STEP_ERROR;
     memcpy(target->buf, record.data, record.size);
     bytes_take(call->ep->chan->block, &record);
-    bytes_tell(call->ep->chan->block, TX, kicks);
+    bytes_notify(call->ep->chan->block, TX, kicks);
     return STEP_READY;
 }
 
@@ -191,7 +191,7 @@ static bool take_many(nc_chan *b, nc_record *record, PyObject *list, Py_ssize_t 
     Py_SET_SIZE((PyVarObject *)list, got);
     PyErr_Clear();
     nc_log_release_batch(b->log);
-    bytes_tell(b, TX, kicks);
+    bytes_notify(b, TX, kicks);
     return true;
 }
 

@@ -17,7 +17,7 @@ bool loop_wake(core_state *st, PyObject *future);
 /* Which task this thread runs: an address to be compared, or NULL. */
 void *loop_task(core_state *st);
 /* Does the loop that runs here know of anybody who waits for a turn of it?  A descriptor that is ready it has yet to
- * ask the kernel for.  Yes where a loop of another make does not tell. */
+ * ask the kernel for.  Yes where a loop of another make does not say. */
 bool loop_wanted(core_state *st);
 /* See to it that native code can kick the loop's box, on the loop's thread; false with an exception set. */
 bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who);

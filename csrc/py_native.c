@@ -30,7 +30,7 @@ typedef struct native_end {
     lease lease;                  /* its references: the object, the attachment, the endpoint, and each capsule */
 
     nc_record record;             /* of the open claim; this and the rest belong to the thread in a call */
-    bool untold;                  /* something was committed quietly */
+    bool unnotified;              /* something was committed quietly: receivers were not notified */
     unsigned spin;                /* pauses worth spending before a wait sleeps */
 } native_end;
 
@@ -55,20 +55,21 @@ static void end_drop(lease *l)
 
 static bool end_foreign(const native_end *e) { return e->born != core_generation(); }
 
-/* Receivers are to know what was published.  If there is none any more, drop it: C2. */
-static void tell_receivers(nc_chan *b, nc_box **kicks)
+/* Something was published: notify the receivers.  If there is none any more, drop it: C2. */
+static void notify_receivers(nc_chan *b, nc_box **kicks)
 {
-    bytes_tell(b, RX, kicks);
+    bytes_notify(b, RX, kicks);
     if (nc_chan_orphaned(b))
         nc_chan_discard_bytes(b, core_generation());
 }
 
-static void announce(native_end *e, nc_box **kicks)
+/* End the batch of quiet commits, and notify the receivers. */
+static void publish_and_notify(native_end *e, nc_box **kicks)
 {
-    if (e->untold)
+    if (e->unnotified)
         nc_log_publish_batch(e->block->log);
-    e->untold = false;
-    tell_receivers(e->block, kicks);
+    e->unnotified = false;
+    notify_receivers(e->block, kicks);
 }
 
 /* Take the end out of the channel, once.  Nobody is in a call or has a claim open. */
@@ -96,7 +97,7 @@ static void claim_drop(native_end *e, nc_box **kicks)
         freed = nc_chan_abort(b, &e->record);
     else
         nc_chan_release(b, &e->record);
-    bytes_tell(b, freed, kicks);
+    bytes_notify(b, freed, kicks);
 }
 
 /* ---- the frame of every call ------------------------------------------------------------------------ */
@@ -206,8 +207,8 @@ static int run(native_end *e, Want *want, int64_t timeout)
         return result;
     step s = want->look(e, want, false, &kicks);
     if (s == STEP_BLOCKED || s == STEP_PARTIAL) {
-        if (e->untold) /* who sleeps on a full ring has to be told of it */
-            announce(e, &kicks);
+        if (e->unnotified) /* a receiver that sleeps beside a full ring would never make room */
+            publish_and_notify(e, &kicks);
         if (timeout != 0)
             s = end_park(e, want, timeout, &kicks);
         result = timeout != 0 ? NEXUS_TIMEOUT : e->side == TX ? NEXUS_FULL : NEXUS_EMPTY;
@@ -245,8 +246,8 @@ static void call_detach(nexus_end *face)
         nc_end_enter(&e->lease.life, &was); /* closed or not */
         if (was == NC_END_CLAIMED)
             claim_drop(e, &kicks);
-        if (e->untold)
-            announce(e, &kicks);
+        if (e->unnotified)
+            publish_and_notify(e, &kicks);
         leave_claim(e, kicks);
     }
     if (nc_end_detach(&e->lease.life))
@@ -293,10 +294,10 @@ static int call_commit(nexus_end *face, size_t n, int quiet)
         result = NEXUS_DISCONNECTED;
     } else {
         (quiet ? bytes_commit_quiet : bytes_commit)(e->block, &e->record, n);
-        e->untold |= quiet;
+        e->unnotified |= quiet;
     }
     if (!quiet || nc_end_closed(&e->lease.life)) /* there may be no next call */
-        announce(e, &kicks);
+        publish_and_notify(e, &kicks);
     leave_claim(e, kicks);
     return result;
 }
@@ -328,10 +329,10 @@ static step send_look(native_end *e, Want *want, bool called, nc_box **kicks)
             break;
         memcpy(record.data, message->data, message->size);
         bytes_commit_quiet(e->block, &record, message->size);
-        e->untold = true;
+        e->unnotified = true;
     }
     if (want->sent > before)
-        announce(e, kicks);
+        publish_and_notify(e, kicks);
     return s == STEP_BLOCKED && want->sent > before ? STEP_PARTIAL : s;
 }
 
@@ -360,8 +361,8 @@ static int call_flush(nexus_end *face)
     if (end_foreign(e))
         return NEXUS_FORKED;
     nc_end_enter(&e->lease.life, &was); /* closed or not */
-    if (e->untold)
-        announce(e, &kicks);
+    if (e->unnotified)
+        publish_and_notify(e, &kicks);
     nc_end_leave(&e->lease.life, was);
     wake_boxes(kicks);
     return NEXUS_OK;
@@ -398,7 +399,7 @@ static step recv_look(native_end *e, Want *want, bool called, nc_box **kicks)
         return STEP_READY;
     memcpy(want->buffer, record.data, record.size);
     bytes_take(e->block, &record);
-    bytes_tell(e->block, TX, kicks);
+    bytes_notify(e->block, TX, kicks);
     return STEP_READY;
 }
 
@@ -554,7 +555,7 @@ static void end_close(native_end *e, bool abandon, nc_box **kicks)
     uint32_t state = nc_end_await(&e->lease.life);
     if (e->side == TX) { /* of what was committed quietly */
         nc_log_publish_batch(b->log);
-        tell_receivers(b, kicks);
+        notify_receivers(b, kicks);
     }
     if (abandon && end_bury(e, kicks))
         state = NC_END_IDLE;

@@ -14,7 +14,7 @@ typedef struct parker {
 void park_init(void);
 parker *parker_new(void *owner);
 /* Take the mail off, so that the next post finds the box empty and kicks.  On every round: a post may land after the
- * state that it tells of was seen, and acted on. */
+ * thread has seen the state that it announces, and acted on it. */
 static inline void parker_receive(parker *p)
 {
     if (nc_box_take(&p->base.box) != NULL)

@@ -1,6 +1,6 @@
 /* py_ring.c: the endpoints that carry objects: send and recv, one and many, on nc_ring.h.
  *
- * Each operation is one `look` function: try once, tell the other side.  Waiting, timeouts and
+ * Each operation is one `look` function: try once, notify the other side.  Waiting, timeouts and
  * cancellation are py_await.c's and py_park.c's, and the same for all.  Senders first, receivers second, types last.
  */
 #include "py_await_life.h"
@@ -14,8 +14,8 @@
 
 /* ---- the ring, as a side may use it ------------------------------------------------------------------ */
 
-/* The plain case, for which every instruction counts: one item, nobody in line or its turn (`called`), nobody to tell.
- * Where it is not so, the long way says why. */
+/* The plain case, for which every instruction counts: one item, nobody in line or its turn (`called`), nobody to
+ * notify. Where it is not so, the long way says why. */
 static inline bool plain(Endpoint *ep)
 {
     Chan *c = ep->chan;
@@ -61,7 +61,7 @@ static inline PyObject *send_plainly(Endpoint *ep, PyObject *value)
     }
     if (nc_gate_flag(&ep->chan->gate[RX], NC_GLANCE) == 0) /* W2 */
         Py_RETURN_NONE;
-    return call_tell(ep, RX, Py_NewRef(Py_None));
+    return call_notify(ep, RX, Py_NewRef(Py_None));
 }
 
 /* Receive the plain way, likewise. */
@@ -73,7 +73,7 @@ static inline PyObject *recv_plainly(Endpoint *ep)
     Py_END_CRITICAL_SECTION();
     if (value == NULL || nc_gate_flag(&ep->chan->gate[TX], NC_GLANCE) == 0) /* W2 */
         return value;
-    return call_tell(ep, TX, value);
+    return call_notify(ep, TX, value);
 }
 
 /* ---- senders: look ---------------------------------------------------------------------------------- */
@@ -110,7 +110,7 @@ static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box
     if (!put_one(call->ep, called, call->value))
         return send_look_slowly(call, called, kicks);
     call->value = NULL;
-    tell(call->ep->chan, RX, kicks);
+    chan_notify(call->ep->chan, RX, kicks);
     return STEP_READY;
 }
 
@@ -244,7 +244,7 @@ static inline bool take_first(Call *call, bool called, PyObject **out, nc_box **
 {
     if ((*out = take_one(call->ep, called)) == NULL)
         return false;
-    tell(call->ep->chan, TX, kicks);
+    chan_notify(call->ep->chan, TX, kicks);
     return true;
 }
 

@@ -80,10 +80,10 @@ static inline bool endpoint_leased(Endpoint *ep)
     return false;
 }
 
-/* After something was published: does anybody on the other side want to know? */
-static inline void tell(Chan *c, int side, nc_box **kicks)
+/* After something was published: call those on that side who wait for it. */
+static inline void chan_notify(Chan *c, int side, nc_box **kicks)
 {
-    nc_chan_tell(c->block, side, NC_GLANCE, core_generation(), kicks);
+    nc_chan_notify(c->block, side, NC_GLANCE, core_generation(), kicks);
 }
 
 /* ---- calls: one send or receive, however it waits --------------------------------------------------- */
@@ -109,9 +109,9 @@ typedef struct call_op {
     void (*timed_out)(Call *);
     bool claims; /* the awaitable is to be a ClaimAwaitable */
     bool paced; /* it counts when a task holds its loop by what is ready, and may have to yield */
-    /* With a GIL, where most calls end: the result of a look that nobody has to be told of, a new reference; or NULL
-     * without an exception, and the look is still to come.  Of bytes, the caller tells a native thread that has come to
-     * want to know meanwhile.  NULL where there is no such short way. */
+    /* With a GIL, where most calls end: the result of a look that nobody has to be notified of, a new reference;
+     * or NULL without an exception, and the look is still to come.  Of bytes, the caller notifies a native thread that
+     * has begun to wait meanwhile.  NULL where there is no such short way. */
     PyObject *(*at_once)(Call *);
 } call_op;
 

@@ -129,9 +129,9 @@ static inline void chan_exit(chan *c, int side)
         nc_lock_exit(&c->user[side]);
 }
 
-static inline void chan_tell(chan *c, int side, nc_box **kicks)
+static inline void chan_notify(chan *c, int side, nc_box **kicks)
 {
-    nc_chan_tell(&c->in, side, memory_order_seq_cst, 0, kicks);
+    nc_chan_notify(&c->in, side, memory_order_seq_cst, 0, kicks);
 }
 
 /* ---- one try ------------------------------------------------------------------------------------------ */
@@ -158,11 +158,11 @@ static inline chan_step chan_look(chan *c, int side, bool called, chan_value *va
         if (copied)
             nc_chan_commit(&c->in, record, chan_write(value), memory_order_seq_cst);
         if (copied || step == CHAN_BLOCKED)
-            chan_tell(c, RX, kicks);
+            chan_notify(c, RX, kicks);
     } else if (copied) {
         chan_read(value);
         nc_chan_release(&c->in, record);
-        chan_tell(c, TX, kicks);
+        chan_notify(c, TX, kicks);
     } else if (step == CHAN_DONE) {
         c->in.reading = true;
     }
@@ -252,7 +252,7 @@ static inline chan_step chan_park(chan *c, int side, chan_value *value, parker *
 static inline void chan_abort(chan *c, const nc_record *record)
 {
     nc_box *kicks = NULL;
-    chan_tell(c, nc_chan_abort(&c->in, record), &kicks);
+    chan_notify(c, nc_chan_abort(&c->in, record), &kicks);
     chan_deliver(c, kicks);
 }
 
@@ -264,7 +264,7 @@ static inline chan_step chan_commit(chan *c, const nc_record *record, uint64_t n
         return CHAN_OVER;
     }
     nc_chan_commit(&c->in, record, n, memory_order_seq_cst);
-    chan_tell(c, RX, &kicks);
+    chan_notify(c, RX, &kicks);
     chan_deliver(c, kicks);
     return CHAN_DONE;
 }
@@ -274,7 +274,7 @@ static inline void chan_release(chan *c, const nc_record *record, bool left)
 {
     nc_box *kicks = NULL;
     chan_count(c, nc_chan_end_read(&c->in, record, left, 0));
-    chan_tell(c, TX, &kicks);
+    chan_notify(c, TX, &kicks);
     chan_deliver(c, kicks);
 }
 #endif

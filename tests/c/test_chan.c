@@ -130,7 +130,7 @@ static void a_claim_goes_behind_the_line_as_far_as_there_is_room_for_all(void)
         CHECK_EQ(nc_chan_claim(&ch, 8, false, now, &second), NC_BLOCKED);
         CHECK_EQ(nc_chan_show(&ch, false, now, &second, &kicks), NC_DONE);
         nc_chan_release(&ch, &second);
-        nc_chan_tell(&ch, NC_TX, memory_order_seq_cst, now, &kicks);
+        nc_chan_notify(&ch, NC_TX, memory_order_seq_cst, now, &kicks);
         CHECK_EQ(state(0), NC_CALLED);
         CHECK_EQ(nc_chan_claim(&ch, 64, false, now, &first), NC_BLOCKED); /* 72 of the 64 that are not owed */
         CHECK_EQ(nc_chan_claim(&ch, 56, false, now, &first), NC_DONE);
@@ -139,7 +139,7 @@ static void a_claim_goes_behind_the_line_as_far_as_there_is_room_for_all(void)
     }
 }
 
-static void who_finds_nothing_tells_the_other_side_all_the_same(void)
+static void who_finds_nothing_notifies_the_other_side_all_the_same(void)
 {
     uint64_t n;
     setup_objects();
@@ -264,7 +264,7 @@ static void those_of_one_box_are_called_without_a_reason(void)
     CHECK(kicks == &box[1] && box[1].next == NULL);
 }
 
-static void a_waiter_that_could_not_be_told_waits_on_in_its_place(void)
+static void a_waiter_that_could_not_be_notified_waits_on_in_its_place(void)
 {
     uint64_t n;
     setup_objects();
@@ -275,7 +275,7 @@ static void a_waiter_that_could_not_be_told_waits_on_in_its_place(void)
     CHECK(nc_chan_uncall(&ch, NC_RX, &waiter[0], now));
     CHECK_EQ(state(0), NC_WAITING);
     CHECK_EQ(gates[NC_RX].called, 0);
-    nc_chan_tell(&ch, NC_RX, memory_order_seq_cst, now, &kicks);
+    nc_chan_notify(&ch, NC_RX, memory_order_seq_cst, now, &kicks);
     CHECK_EQ(state(0), NC_CALLED);
     CHECK_EQ(state(1), NC_WAITING);
     CHECK(nc_box_take(&box[0]) == &waiter[0]);
@@ -380,7 +380,7 @@ int main(void)
     RUN(what_is_owed_to_those_in_line_is_not_taken_by_others);
     RUN(room_is_counted_without_what_is_owed);
     RUN(a_claim_goes_behind_the_line_as_far_as_there_is_room_for_all);
-    RUN(who_finds_nothing_tells_the_other_side_all_the_same);
+    RUN(who_finds_nothing_notifies_the_other_side_all_the_same);
     RUN(who_got_a_part_goes_to_the_end_of_the_line);
     RUN(a_called_waiter_that_found_nothing_keeps_its_place_and_its_share);
     RUN(lining_up_where_there_is_something_already_is_a_turn);
@@ -389,7 +389,7 @@ int main(void)
     RUN(who_leaves_hands_on_what_it_was_called_for);
     RUN(the_waiters_of_a_dead_thread_leave_together);
     RUN(those_of_one_box_are_called_without_a_reason);
-    RUN(a_waiter_that_could_not_be_told_waits_on_in_its_place);
+    RUN(a_waiter_that_could_not_be_notified_waits_on_in_its_place);
     RUN(who_is_put_off_for_a_claim_goes_on_when_it_ends);
     RUN(the_last_of_a_side_ends_it);
     RUN(a_receiver_that_leaves_is_told_of_and_what_it_left_is_discarded);

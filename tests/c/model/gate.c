@@ -773,7 +773,7 @@ static void batch(int id)
         push_quietly(1);
         push_quietly(2);
         nc_log_publish_batch(ch.in.log);
-        chan_tell(&ch, RX, &kicks);
+        chan_notify(&ch, RX, &kicks);
         chan_deliver(&ch, kicks);
         return;
     }
@@ -796,7 +796,7 @@ static void batch_taken(int id)
         nc_log_release_sc(ch.in.log, &value.record, memory_order_release);
     }
     nc_log_release_batch(ch.in.log);
-    chan_tell(&ch, TX, &kicks);
+    chan_notify(&ch, TX, &kicks);
     chan_deliver(&ch, kicks);
 }
 
