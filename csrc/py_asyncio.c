@@ -323,13 +323,13 @@ static int makes_futures(core_state *st, PyObject *loop)
 }
 
 /* get_loop() of our futures: self is a weak reference to the loop. */
-static PyObject *future_get_loop(PyObject *self, PyObject *Py_UNUSED(ignored))
+static PyObject *mailbox_get_loop(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *loop = core_weak_target(self);
     return loop != NULL ? loop : Py_NewRef(Py_None);
 }
 
-static PyMethodDef future_get_loop_def = {"get_loop", future_get_loop, METH_NOARGS, NULL};
+static PyMethodDef mailbox_get_loop_def = {"get_loop", mailbox_get_loop, METH_NOARGS, NULL};
 
 static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
 {
@@ -346,7 +346,7 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
     m->key = Py_NewRef(key);
     m->loop = forget != NULL ? PyWeakref_NewRef(loop, forget) : NULL;
     Py_XDECREF(forget);
-    m->get_loop = m->loop != NULL ? PyCFunction_New(&future_get_loop_def, m->loop) : NULL;
+    m->get_loop = m->loop != NULL ? PyCFunction_New(&mailbox_get_loop_def, m->loop) : NULL;
     int makes = m->get_loop != NULL ? makes_futures(st, loop) : -1;
     m->makes_futures = makes > 0;
     m->box = makes >= 0 ? PyMem_RawCalloc(1, sizeof *m->box) : NULL;

@@ -116,7 +116,7 @@ static void iterator_end(ClaimIterator *it)
 }
 
 /* One look of the iterator, which is call->value.  The end is STEP_ERROR without an exception. */
-static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+static step iterator_next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     ClaimIterator *it = (ClaimIterator *)call->value;
     nc_record record;
@@ -134,9 +134,9 @@ static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return STEP_READY;
 }
 
-static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+static step iterator_anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    step s = next_look(call, called, out, kicks);
+    step s = iterator_next_look(call, called, out, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred()) {
         iterator_end((ClaimIterator *)call->value); /* the call has a reference of its own to the endpoint */
         PyErr_SetNone(PyExc_StopAsyncIteration);
@@ -152,10 +152,10 @@ static step anext_past_end(Call *Py_UNUSED(call), bool Py_UNUSED(called), PyObje
 }
 
 static const call_op next_op = {
-    .name = "__next__", .qualname = "Receiver.__next__", .look = next_look, .timed_out = call_recv_timed_out};
+    .name = "__next__", .qualname = "Receiver.__next__", .look = iterator_next_look, .timed_out = call_recv_timed_out};
 static const call_op anext_op = {.name = "__anext__",
                                  .qualname = "Receiver.__anext__",
-                                 .look = anext_look,
+                                 .look = iterator_anext_look,
                                  .timed_out = call_recv_timed_out,
                                  .paced = true}; /* the last claim was given back when __anext__() was called */
 static const call_op anext_past_end_op = {

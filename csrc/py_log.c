@@ -53,7 +53,7 @@ static inline bool put_plainly(Endpoint *ep, PyObject *data)
 }
 
 /* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
-static inline PyObject *send_plainly(Endpoint *ep, PyObject *data)
+static inline PyObject *log_send_plainly(Endpoint *ep, PyObject *data)
 {
     if (!put_plainly(ep, data))
         return NULL;
@@ -152,7 +152,7 @@ static void raise_send_timeout(Call *call, PyObject *value, uint64_t n)
                (unsigned long long)n, (unsigned long long)call->ep->chan->log->capacity);
 }
 
-static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+static step log_send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
     uint64_t n;
     const char *bytes = payload(call->value, &n);
@@ -162,7 +162,7 @@ static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box
     return s;
 }
 
-static PyObject *send_at_once(Call *call)
+static PyObject *log_send_at_once(Call *call)
 {
     if (!nobody_asks(call->ep, RX) || !put_plainly(call->ep, call->value)) /* not, where it is a pair */
         return NULL;
@@ -170,7 +170,7 @@ static PyObject *send_at_once(Call *call)
     return Py_NewRef(Py_None);
 }
 
-static void send_timed_out(Call *call)
+static void log_send_timed_out(Call *call)
 {
     uint64_t n;
     payload(call->value, &n);
@@ -198,7 +198,7 @@ static void held_send_timed_out(Call *call)
 }
 
 /* call->value is a private list of checked messages, of which `n` went already. */
-static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+static step log_send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
     Chan *c = call->ep->chan;
     Py_ssize_t before = call->n, all = PyList_GET_SIZE(call->value);
@@ -235,10 +235,10 @@ static const call_op claim_blocking_op = {.name = "claim_blocking",
                                           .timed_out = log_claim_timed_out};
 static const call_op send_op = {.name = "send",
                                 .qualname = "Sender.send",
-                                .look = send_look,
-                                .timed_out = send_timed_out,
+                                .look = log_send_look,
+                                .timed_out = log_send_timed_out,
                                 .paced = true,
-                                .at_once = send_at_once};
+                                .at_once = log_send_at_once};
 static const call_op send_blocking_op = {.name = "send_blocking",
                                          .qualname = "Sender.send_blocking",
                                          .look = held_send_look,
@@ -306,7 +306,7 @@ static inline bool hold_message(HeldSend *send, PyObject *data)
     return false;
 }
 
-static PyObject *sender_claim(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+static PyObject *log_claim(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
@@ -320,7 +320,7 @@ static PyObject *sender_claim(PyObject *self, PyObject *const *args, Py_ssize_t 
     return wait_new(&call, timeout);
 }
 
-static PyObject *sender_claim_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+static PyObject *log_claim_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
@@ -333,7 +333,7 @@ static PyObject *sender_claim_blocking(PyObject *self, PyObject *const *args, Py
     return wait_blocking(&call, timeout);
 }
 
-static PyObject *sender_try_claim(PyObject *self, PyObject *arg)
+static PyObject *log_try_claim(PyObject *self, PyObject *arg)
 {
     Endpoint *ep = (Endpoint *)self;
     Call call = {.op = &claim_op, .ep = ep, .n = claim_parse_size(ep->chan, arg)};
@@ -346,7 +346,7 @@ static PyObject *sender_try_claim(PyObject *self, PyObject *arg)
     return claim;
 }
 
-static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+static PyObject *log_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
@@ -360,7 +360,7 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n
     return awaitable;
 }
 
-__attribute__((noinline)) static PyObject *send_blocking_slowly(Endpoint *ep, PyObject *data, double timeout)
+__attribute__((noinline)) static PyObject *log_send_blocking_slowly(Endpoint *ep, PyObject *data, double timeout)
 {
     HeldSend send; /* the view is left alone where it is not needed */
     send.call = (Call){.op = &send_blocking_op, .ep = ep};
@@ -372,17 +372,17 @@ __attribute__((noinline)) static PyObject *send_blocking_slowly(Endpoint *ep, Py
     return result;
 }
 
-static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+static PyObject *log_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
     if (!core_parse_one(ep->chan->st, "send_blocking", args, n, kwnames, &timeout))
         return NULL;
-    PyObject *sent = send_plainly(ep, args[0]);
-    return sent != NULL ? sent : send_blocking_slowly(ep, args[0], timeout);
+    PyObject *sent = log_send_plainly(ep, args[0]);
+    return sent != NULL ? sent : log_send_blocking_slowly(ep, args[0], timeout);
 }
 
-__attribute__((noinline)) static PyObject *try_send_slowly(Endpoint *ep, PyObject *data)
+__attribute__((noinline)) static PyObject *log_try_send_slowly(Endpoint *ep, PyObject *data)
 {
     HeldSend send;
     send.call = (Call){.op = &send_blocking_op, .ep = ep};
@@ -396,10 +396,10 @@ __attribute__((noinline)) static PyObject *try_send_slowly(Endpoint *ep, PyObjec
     return s == STEP_READY ? Py_NewRef(Py_None) : NULL;
 }
 
-static PyObject *sender_try_send(PyObject *self, PyObject *data)
+static PyObject *log_try_send(PyObject *self, PyObject *data)
 {
-    PyObject *sent = send_plainly((Endpoint *)self, data);
-    return sent != NULL ? sent : try_send_slowly((Endpoint *)self, data);
+    PyObject *sent = log_send_plainly((Endpoint *)self, data);
+    return sent != NULL ? sent : log_try_send_slowly((Endpoint *)self, data);
 }
 
 /* What a message that payload() takes needs in the ring. */
@@ -445,7 +445,7 @@ static const payload_kind log_payload = {
     .as_passed = original,
     .room_for = room_for,
     .least = 16, /* a header, and a word for the shortest */
-    .send_many = SEND_MANY_OPS(send_many_look),
+    .send_many = SEND_MANY_OPS(log_send_many_look),
     .recv_many = RECV_MANY_OPS(log_recv_many_look),
 };
 
@@ -456,10 +456,10 @@ static const payload_kind log_payload = {
 #define EITHER_METHODS                                                                                          \
     {"native", endpoint_native, METH_NOARGS, endpoint_native_doc}, {"_dump", endpoint_dump, METH_NOARGS, NULL}, \
         ENDPOINT_METHODS
-#define SENDER_METHODS                                                                                          \
-    NAMED(claim, sender_claim), NAMED(claim_blocking, sender_claim_blocking), ONE(try_claim, sender_try_claim), \
-        NAMED(send, sender_send), NAMED(send_blocking, sender_send_blocking), ONE(try_send, sender_try_send),   \
-        NAMED(send_many, endpoint_send_many), NAMED(send_many_blocking, endpoint_send_many_blocking),           \
+#define SENDER_METHODS                                                                                 \
+    NAMED(claim, log_claim), NAMED(claim_blocking, log_claim_blocking), ONE(try_claim, log_try_claim), \
+        NAMED(send, log_send), NAMED(send_blocking, log_send_blocking), ONE(try_send, log_try_send),   \
+        NAMED(send_many, endpoint_send_many), NAMED(send_many_blocking, endpoint_send_many_blocking),  \
         ONE(try_send_many, endpoint_try_send_many), NONE(abort, endpoint_end_claim), EITHER_METHODS
 static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, END_OF_METHODS};
 static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, END_OF_METHODS};

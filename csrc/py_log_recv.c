@@ -31,7 +31,7 @@ static inline PyObject *take_plainly(Endpoint *ep, bool *freed)
 }
 
 /* Receive a copy the plain way: a new reference, or NULL without an exception where that cannot be. */
-static inline PyObject *recv_plainly(Endpoint *ep)
+static inline PyObject *log_recv_plainly(Endpoint *ep)
 {
     bool freed;
     PyObject *bytes = take_plainly(ep, &freed);
@@ -64,7 +64,7 @@ static step show_or_raise(Call *call, bool called, nc_record *record, nc_box **k
     return s;
 }
 
-static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+static step log_recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
     Claim *claim = claim_make(call->ep); /* first, as in log_claim_look */
@@ -80,7 +80,7 @@ static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return s;
 }
 
-static PyObject *recv_at_once(Call *call)
+static PyObject *log_recv_at_once(Call *call)
 {
     Endpoint *ep = call->ep;
     nc_chan *b = ep->chan->block;
@@ -97,7 +97,7 @@ static PyObject *recv_at_once(Call *call)
     return freed ? call_notify(ep, TX, NULL) : NULL;
 }
 
-static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+static step log_recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     nc_record record;
     step s = show_or_raise(call, called, &record, kicks);
@@ -111,7 +111,7 @@ static step recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **ki
     return STEP_READY;
 }
 
-static PyObject *recv_bytes_at_once(Call *call)
+static PyObject *log_recv_bytes_at_once(Call *call)
 {
     Endpoint *ep = call->ep;
     bool freed;
@@ -122,7 +122,7 @@ static PyObject *recv_bytes_at_once(Call *call)
 }
 
 /* call->value is a memoryview of the target. */
-static step recv_into_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+static step log_recv_into_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     Py_buffer *target = PyMemoryView_GET_BUFFER(call->value);
     nc_record record;
@@ -218,30 +218,32 @@ step log_recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 
 static const call_op recv_op = {.name = "recv",
                                 .qualname = "Receiver.recv",
-                                .look = recv_look,
+                                .look = log_recv_look,
                                 .timed_out = call_recv_timed_out,
                                 .paced = true,
-                                .at_once = recv_at_once};
-static const call_op recv_blocking_op = {
-    .name = "recv_blocking", .qualname = "Receiver.recv_blocking", .look = recv_look, .timed_out = call_recv_timed_out};
+                                .at_once = log_recv_at_once};
+static const call_op recv_blocking_op = {.name = "recv_blocking",
+                                         .qualname = "Receiver.recv_blocking",
+                                         .look = log_recv_look,
+                                         .timed_out = call_recv_timed_out};
 static const call_op recv_bytes_op = {.name = "recv_bytes",
                                       .qualname = "Receiver.recv_bytes",
-                                      .look = recv_bytes_look,
+                                      .look = log_recv_bytes_look,
                                       .timed_out = call_recv_timed_out,
                                       .paced = true,
-                                      .at_once = recv_bytes_at_once};
+                                      .at_once = log_recv_bytes_at_once};
 static const call_op recv_bytes_blocking_op = {.name = "recv_bytes_blocking",
                                                .qualname = "Receiver.recv_bytes_blocking",
-                                               .look = recv_bytes_look,
+                                               .look = log_recv_bytes_look,
                                                .timed_out = call_recv_timed_out};
 static const call_op recv_into_op = {.name = "recv_into",
                                      .qualname = "Receiver.recv_into",
-                                     .look = recv_into_look,
+                                     .look = log_recv_into_look,
                                      .timed_out = call_recv_timed_out,
                                      .paced = true};
 static const call_op recv_into_blocking_op = {.name = "recv_into_blocking",
                                               .qualname = "Receiver.recv_into_blocking",
-                                              .look = recv_into_look,
+                                              .look = log_recv_into_look,
                                               .timed_out = call_recv_timed_out};
 
 /* ---- methods ---------------------------------------------------------------------------------------- */
@@ -295,13 +297,13 @@ PyObject *log_recv_bytes_blocking(PyObject *self, PyObject *const *args, Py_ssiz
     double timeout;
     if (!core_parse_none(((Endpoint *)self)->chan->st, "recv_bytes_blocking", args, n, kwnames, &timeout))
         return NULL;
-    PyObject *bytes = recv_plainly((Endpoint *)self);
+    PyObject *bytes = log_recv_plainly((Endpoint *)self);
     return bytes != NULL ? bytes : receive_blocking((Endpoint *)self, &recv_bytes_blocking_op, timeout);
 }
 
 PyObject *log_try_recv_bytes(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *bytes = recv_plainly((Endpoint *)self);
+    PyObject *bytes = log_recv_plainly((Endpoint *)self);
     return bytes != NULL ? bytes : try_receive(self, &recv_bytes_op);
 }
 

@@ -261,7 +261,7 @@ static int check_size(const native_end *e, size_t n)
     return n == 0 ? NEXUS_ZERO_LENGTH : n > nc_log_largest(e->block->log) ? NEXUS_TOO_LARGE : NEXUS_OK;
 }
 
-static step claim_look(native_end *e, Want *want, bool called, nc_box **Py_UNUSED(kicks))
+static step end_claim_look(native_end *e, Want *want, bool called, nc_box **Py_UNUSED(kicks))
 {
     return bytes_claim(e->block, want->size, called, &e->record);
 }
@@ -270,7 +270,7 @@ static int call_claim(nexus_end *face, size_t n, int64_t timeout, void **place)
 {
     native_end *e = container_of(face, native_end, face);
     int result = check_size(e, n);
-    Want want = {.look = claim_look, .least = nc_log_extent(n), .size = n, .after = NC_END_CLAIMED};
+    Want want = {.look = end_claim_look, .least = nc_log_extent(n), .size = n, .after = NC_END_CLAIMED};
     if (result == NEXUS_OK)
         result = run(e, &want, timeout);
     *place = result == NEXUS_OK ? e->record.data : NULL;
@@ -315,7 +315,7 @@ static int call_abort(nexus_end *face)
 }
 
 /* All that fit, and then one wake-up. */
-static step send_look(native_end *e, Want *want, bool called, nc_box **kicks)
+static step end_send_look(native_end *e, Want *want, bool called, nc_box **kicks)
 {
     size_t before = want->sent;
     step s = STEP_READY;
@@ -338,7 +338,7 @@ static step send_look(native_end *e, Want *want, bool called, nc_box **kicks)
 
 static int call_send_many(nexus_end *face, const nexus_message *messages, size_t count, int64_t timeout, size_t *sent)
 {
-    Want want = {.look = send_look, .messages = messages, .count = count};
+    Want want = {.look = end_send_look, .messages = messages, .count = count};
     int result = run(container_of(face, native_end, face), &want, timeout);
     *sent = want.sent;
     return result;
@@ -348,7 +348,7 @@ static int call_send(nexus_end *face, const void *data, size_t n, int64_t timeou
 {
     native_end *e = container_of(face, native_end, face);
     nexus_message message = {data, n};
-    Want want = {.look = send_look, .messages = &message, .count = 1};
+    Want want = {.look = end_send_look, .messages = &message, .count = 1};
     int result = check_size(e, n); /* before all else, as in Python */
     return result != NEXUS_OK ? result : run(e, &want, timeout);
 }
@@ -370,7 +370,7 @@ static int call_flush(nexus_end *face)
 
 /* ---- receiving --------------------------------------------------------------------------------------- */
 
-static step peek_look(native_end *e, Want *Py_UNUSED(want), bool called, nc_box **kicks)
+static step end_peek_look(native_end *e, Want *Py_UNUSED(want), bool called, nc_box **kicks)
 {
     return bytes_show(e->block, called, &e->record, kicks);
 }
@@ -378,7 +378,7 @@ static step peek_look(native_end *e, Want *Py_UNUSED(want), bool called, nc_box 
 static int call_peek(nexus_end *face, const void **data, size_t *n, int64_t timeout)
 {
     native_end *e = container_of(face, native_end, face);
-    Want want = {.look = peek_look, .least = 1, .after = NC_END_CLAIMED};
+    Want want = {.look = end_peek_look, .least = 1, .after = NC_END_CLAIMED};
     int result = run(e, &want, timeout);
     *data = result == NEXUS_OK ? e->record.data : NULL;
     *n = result == NEXUS_OK ? e->record.size : 0;
@@ -387,7 +387,7 @@ static int call_peek(nexus_end *face, const void **data, size_t *n, int64_t time
 
 static int call_release(nexus_end *face) { return call_abort(face); /* of what was borrowed, both are the same */ }
 
-static step recv_look(native_end *e, Want *want, bool called, nc_box **kicks)
+static step end_recv_look(native_end *e, Want *want, bool called, nc_box **kicks)
 {
     nc_record record;
     step s = bytes_show(e->block, called, &record, kicks);
@@ -405,7 +405,7 @@ static step recv_look(native_end *e, Want *want, bool called, nc_box **kicks)
 
 static int call_recv(nexus_end *face, void *buffer, size_t size, size_t *n, int64_t timeout)
 {
-    Want want = {.look = recv_look, .least = 1, .buffer = buffer, .size = size};
+    Want want = {.look = end_recv_look, .least = 1, .buffer = buffer, .size = size};
     int result = run(container_of(face, native_end, face), &want, timeout);
     *n = result == NEXUS_OK || result == NEXUS_TOO_LARGE ? want.size : 0;
     return result;

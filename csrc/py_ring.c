@@ -14,9 +14,9 @@
 
 /* ---- the ring, as a side may use it ------------------------------------------------------------------ */
 
-/* The plain case, for which every instruction counts: one item, nobody in line or its turn (`called`), nobody to
+/* The ring_plain case, for which every instruction counts: one item, nobody in line or its turn (`called`), nobody to
  * notify. Where it is not so, the long way says why. */
-static inline bool plain(Endpoint *ep)
+static inline bool ring_plain(Endpoint *ep)
 {
     Chan *c = ep->chan;
     return !ep->closed && (c->thread == 0 || c->thread == this_thread());
@@ -26,7 +26,7 @@ static inline bool put_one(Endpoint *ep, bool called, PyObject *value)
 {
     Chan *c = ep->chan;
     uint32_t crowd = nc_gate_crowd(&c->gate[TX]);
-    if (!plain(ep) || (called ? crowd & NC_OVER : crowd))
+    if (!ring_plain(ep) || (called ? crowd & NC_OVER : crowd))
         return false;
 #if NC_FREE_THREADED
     return nc_chan_push(c->block, (void *const *)&value, 1, core_way(c->kind)) == 1;
@@ -38,7 +38,7 @@ static inline bool put_one(Endpoint *ep, bool called, PyObject *value)
 static inline PyObject *take_one(Endpoint *ep, bool called)
 {
     Chan *c = ep->chan;
-    if (!plain(ep) || (!called && nc_gate_crowd(&c->gate[RX]) >= NC_HEAD))
+    if (!ring_plain(ep) || (!called && nc_gate_crowd(&c->gate[RX]) >= NC_HEAD))
         return NULL;
 #if NC_FREE_THREADED
     if (c->kind != LOCAL)
@@ -47,8 +47,8 @@ static inline PyObject *take_one(Endpoint *ep, bool called)
     return nc_ring_pop_one_sc(c->ring, NC_PUBLISH);
 }
 
-/* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
-static inline PyObject *send_plainly(Endpoint *ep, PyObject *value)
+/* Send the ring_plain way: a new reference to None, or NULL without an exception where that cannot be. */
+static inline PyObject *ring_send_plainly(Endpoint *ep, PyObject *value)
 {
     bool put;
     Py_INCREF(value);
@@ -64,8 +64,8 @@ static inline PyObject *send_plainly(Endpoint *ep, PyObject *value)
     return call_notify(ep, RX, Py_NewRef(Py_None));
 }
 
-/* Receive the plain way, likewise. */
-static inline PyObject *recv_plainly(Endpoint *ep)
+/* Receive the ring_plain way, likewise. */
+static inline PyObject *ring_recv_plainly(Endpoint *ep)
 {
     PyObject *value;
     Py_BEGIN_CRITICAL_SECTION(ep);
@@ -96,7 +96,7 @@ static inline step put_some(Endpoint *ep, PyObject *const *values, uint64_t n, u
     return s;
 }
 
-__attribute__((noinline)) static step send_look_slowly(Call *call, bool called, nc_box **kicks)
+__attribute__((noinline)) static step ring_send_look_slowly(Call *call, bool called, nc_box **kicks)
 {
     uint64_t put;
     step s = put_some(call->ep, &call->value, 1, &put, called, call->value, kicks);
@@ -105,17 +105,17 @@ __attribute__((noinline)) static step send_look_slowly(Call *call, bool called, 
     return s;
 }
 
-static step send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+static step ring_send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
     if (!put_one(call->ep, called, call->value))
-        return send_look_slowly(call, called, kicks);
+        return ring_send_look_slowly(call, called, kicks);
     call->value = NULL;
     chan_notify(call->ep->chan, RX, kicks);
     return STEP_READY;
 }
 
 /* Relaxed: a GIL covers both sides, so that nobody comes between the two. */
-static PyObject *send_at_once(Call *call)
+static PyObject *ring_send_at_once(Call *call)
 {
     if (nc_gate_flag(&call->ep->chan->gate[RX], memory_order_relaxed) != 0 || !put_one(call->ep, false, call->value))
         return NULL;
@@ -123,7 +123,7 @@ static PyObject *send_at_once(Call *call)
     return Py_NewRef(Py_None);
 }
 
-static void send_timed_out(Call *call)
+static void ring_send_timed_out(Call *call)
 {
     core_raise(call->ep->chan->st, E_SEND_TIMEOUT, call->value, "no room within the timeout (capacity %llu)",
                (unsigned long long)call->ep->chan->ring->capacity);
@@ -131,15 +131,17 @@ static void send_timed_out(Call *call)
 
 static const call_op send_op = {.name = "send",
                                 .qualname = "Sender.send",
-                                .look = send_look,
-                                .timed_out = send_timed_out,
+                                .look = ring_send_look,
+                                .timed_out = ring_send_timed_out,
                                 .paced = true,
-                                .at_once = send_at_once};
-static const call_op send_blocking_op = {
-    .name = "send_blocking", .qualname = "Sender.send_blocking", .look = send_look, .timed_out = send_timed_out};
+                                .at_once = ring_send_at_once};
+static const call_op send_blocking_op = {.name = "send_blocking",
+                                         .qualname = "Sender.send_blocking",
+                                         .look = ring_send_look,
+                                         .timed_out = ring_send_timed_out};
 
 /* call->value is a private list of which `n` went already; its references stay its own. */
-static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
+static step ring_send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
     Chan *c = call->ep->chan;
     PyObject **values = PySequence_Fast_ITEMS(call->value) + call->n;
@@ -162,8 +164,8 @@ static step send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
 
 /* ---- senders: methods ------------------------------------------------------------------------------- */
 
-__attribute__((noinline)) static PyObject *send_within(Endpoint *ep, PyObject *const *args, Py_ssize_t n,
-                                                       PyObject *kwnames)
+__attribute__((noinline)) static PyObject *ring_send_within(Endpoint *ep, PyObject *const *args, Py_ssize_t n,
+                                                            PyObject *kwnames)
 {
     double timeout;
     if (!core_parse_one(ep->chan->st, "send", args, n, kwnames, &timeout))
@@ -171,14 +173,14 @@ __attribute__((noinline)) static PyObject *send_within(Endpoint *ep, PyObject *c
     return wait_within(wait_new_give(&send_op, ep, args[0]), timeout);
 }
 
-static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+static PyObject *ring_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     if (n == 1 && kwnames == NULL)
         return wait_new_give(&send_op, (Endpoint *)self, args[0]);
-    return send_within((Endpoint *)self, args, n, kwnames);
+    return ring_send_within((Endpoint *)self, args, n, kwnames);
 }
 
-__attribute__((noinline)) static PyObject *send_blocking_slowly(Endpoint *ep, PyObject *value, double timeout)
+__attribute__((noinline)) static PyObject *ring_send_blocking_slowly(Endpoint *ep, PyObject *value, double timeout)
 {
     Call call = {.op = &send_blocking_op, .ep = ep, .value = Py_NewRef(value), .least = 1, .share = 1};
     PyObject *result = wait_blocking(&call, timeout);
@@ -186,17 +188,17 @@ __attribute__((noinline)) static PyObject *send_blocking_slowly(Endpoint *ep, Py
     return result;
 }
 
-static PyObject *sender_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+static PyObject *ring_send_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
     if (!core_parse_one(ep->chan->st, "send_blocking", args, n, kwnames, &timeout))
         return NULL;
-    PyObject *sent = send_plainly(ep, args[0]);
-    return sent != NULL ? sent : send_blocking_slowly(ep, args[0], timeout);
+    PyObject *sent = ring_send_plainly(ep, args[0]);
+    return sent != NULL ? sent : ring_send_blocking_slowly(ep, args[0], timeout);
 }
 
-__attribute__((noinline)) static PyObject *try_send_slowly(PyObject *self, PyObject *value)
+__attribute__((noinline)) static PyObject *ring_try_send_slowly(PyObject *self, PyObject *value)
 {
     Endpoint *ep = (Endpoint *)self;
     nc_box *kicks = NULL;
@@ -218,10 +220,10 @@ __attribute__((noinline)) static PyObject *try_send_slowly(PyObject *self, PyObj
     return NULL;
 }
 
-static PyObject *sender_try_send(PyObject *self, PyObject *value)
+static PyObject *ring_try_send(PyObject *self, PyObject *value)
 {
-    PyObject *sent = send_plainly((Endpoint *)self, value);
-    return sent != NULL ? sent : try_send_slowly(self, value);
+    PyObject *sent = ring_send_plainly((Endpoint *)self, value);
+    return sent != NULL ? sent : ring_try_send_slowly(self, value);
 }
 
 /* ---- receivers: look -------------------------------------------------------------------------------- */
@@ -239,7 +241,7 @@ static inline step take_some(Endpoint *ep, PyObject **values, uint64_t n, uint64
     return (step)nc_chan_take(c->block, (void **)values, n, called, core_way(c->kind), core_generation(), taken, kicks);
 }
 
-/* The plain case of a look. */
+/* The ring_plain case of a look. */
 static inline bool take_first(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     if ((*out = take_one(call->ep, called)) == NULL)
@@ -248,7 +250,7 @@ static inline bool take_first(Call *call, bool called, PyObject **out, nc_box **
     return true;
 }
 
-__attribute__((noinline)) static step recv_look_slowly(Call *call, bool called, PyObject **out, nc_box **kicks)
+__attribute__((noinline)) static step ring_recv_look_slowly(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     uint64_t taken;
     step s = take_some(call->ep, out, 1, &taken, called, kicks);
@@ -257,52 +259,54 @@ __attribute__((noinline)) static step recv_look_slowly(Call *call, bool called, 
     return s;
 }
 
-static step recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+static step ring_recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    return take_first(call, called, out, kicks) ? STEP_READY : recv_look_slowly(call, called, out, kicks);
+    return take_first(call, called, out, kicks) ? STEP_READY : ring_recv_look_slowly(call, called, out, kicks);
 }
 
-static PyObject *recv_at_once(Call *call)
+static PyObject *ring_recv_at_once(Call *call)
 {
-    if (nc_gate_flag(&call->ep->chan->gate[TX], memory_order_relaxed) != 0) /* as in send_at_once */
+    if (nc_gate_flag(&call->ep->chan->gate[TX], memory_order_relaxed) != 0) /* as in ring_send_at_once */
         return NULL;
     return take_one(call->ep, false);
 }
 
 static const call_op recv_op = {.name = "recv",
                                 .qualname = "Receiver.recv",
-                                .look = recv_look,
+                                .look = ring_recv_look,
                                 .timed_out = call_recv_timed_out,
                                 .paced = true,
-                                .at_once = recv_at_once};
-static const call_op recv_blocking_op = {
-    .name = "recv_blocking", .qualname = "Receiver.recv_blocking", .look = recv_look, .timed_out = call_recv_timed_out};
+                                .at_once = ring_recv_at_once};
+static const call_op recv_blocking_op = {.name = "recv_blocking",
+                                         .qualname = "Receiver.recv_blocking",
+                                         .look = ring_recv_look,
+                                         .timed_out = call_recv_timed_out};
 
 /* The same for iteration, where the end is no error. */
-static step next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+static step ring_next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     uint64_t taken;
     return take_some(call->ep, out, 1, &taken, called, kicks);
 }
 
-static step anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+static step ring_anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     if (take_first(call, called, out, kicks))
         return STEP_READY;
-    step s = next_look(call, called, out, kicks);
+    step s = ring_next_look(call, called, out, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred())
         PyErr_SetNone(PyExc_StopAsyncIteration);
     return s;
 }
 
 static const call_op next_op = {
-    .name = "__next__", .qualname = "Receiver.__next__", .look = next_look, .timed_out = call_recv_timed_out};
+    .name = "__next__", .qualname = "Receiver.__next__", .look = ring_next_look, .timed_out = call_recv_timed_out};
 static const call_op anext_op = {.name = "__anext__",
                                  .qualname = "Receiver.__anext__",
-                                 .look = anext_look,
+                                 .look = ring_anext_look,
                                  .timed_out = call_recv_timed_out,
                                  .paced = true,
-                                 .at_once = recv_at_once};
+                                 .at_once = ring_recv_at_once};
 
 /* Fill up a list that had no place for what came while it was made: a batch is short only where nothing is left. */
 __attribute__((noinline)) static uint64_t take_what_came(Call *call, PyObject *list, uint64_t taken, bool called,
@@ -326,7 +330,7 @@ __attribute__((noinline)) static uint64_t take_what_came(Call *call, PyObject *l
 }
 
 /* At least one, at most call->n, as a list. */
-static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
+static step ring_recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     uint64_t len = nc_ring_len(call->ep->chan->ring), n = (uint64_t)call->n, room = n < len ? n : len, taken;
     if (room == 0)
@@ -349,14 +353,14 @@ static step recv_many_look(Call *call, bool called, PyObject **out, nc_box **kic
 
 static const payload_kind ring_payload = {
     .least = 1,
-    .send_many = SEND_MANY_OPS(send_many_look),
-    .recv_many = RECV_MANY_OPS(recv_many_look),
+    .send_many = SEND_MANY_OPS(ring_send_many_look),
+    .recv_many = RECV_MANY_OPS(ring_recv_many_look),
 };
 
 /* ---- receivers: methods ----------------------------------------------------------------------------- */
 
-__attribute__((noinline)) static PyObject *recv_within(Endpoint *ep, PyObject *const *args, Py_ssize_t n,
-                                                       PyObject *kwnames)
+__attribute__((noinline)) static PyObject *ring_recv_within(Endpoint *ep, PyObject *const *args, Py_ssize_t n,
+                                                            PyObject *kwnames)
 {
     double timeout;
     if (!core_parse_none(ep->chan->st, "recv", args, n, kwnames, &timeout))
@@ -364,29 +368,29 @@ __attribute__((noinline)) static PyObject *recv_within(Endpoint *ep, PyObject *c
     return wait_within(wait_new_take(&recv_op, ep), timeout);
 }
 
-static PyObject *receiver_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+static PyObject *ring_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     if (n == 0 && kwnames == NULL)
         return wait_new_take(&recv_op, (Endpoint *)self);
-    return recv_within((Endpoint *)self, args, n, kwnames);
+    return ring_recv_within((Endpoint *)self, args, n, kwnames);
 }
 
-__attribute__((noinline)) static PyObject *recv_blocking_slowly(Endpoint *ep, const call_op *op, double timeout)
+__attribute__((noinline)) static PyObject *ring_recv_blocking_slowly(Endpoint *ep, const call_op *op, double timeout)
 {
     return wait_blocking(&(Call){.op = op, .ep = ep, .n = 1, .least = 1, .share = 1}, timeout);
 }
 
-static PyObject *receiver_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
+static PyObject *ring_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
     double timeout;
     if (!core_parse_none(ep->chan->st, "recv_blocking", args, n, kwnames, &timeout))
         return NULL;
-    PyObject *value = recv_plainly(ep);
-    return value != NULL ? value : recv_blocking_slowly(ep, &recv_blocking_op, timeout);
+    PyObject *value = ring_recv_plainly(ep);
+    return value != NULL ? value : ring_recv_blocking_slowly(ep, &recv_blocking_op, timeout);
 }
 
-__attribute__((noinline)) static PyObject *try_recv_slowly(PyObject *self)
+__attribute__((noinline)) static PyObject *ring_try_recv_slowly(PyObject *self)
 {
     Endpoint *ep = (Endpoint *)self;
     nc_box *kicks = NULL;
@@ -409,22 +413,22 @@ __attribute__((noinline)) static PyObject *try_recv_slowly(PyObject *self)
 }
 
 /* METH_FASTCALL: calling a bound METH_NOARGS is slower by a third. */
-static PyObject *receiver_try_recv(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t n)
+static PyObject *ring_try_recv(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t n)
 {
     if (n != 0)
         return PyErr_Format(PyExc_TypeError, "try_recv() takes no arguments (%zd given)", n);
-    PyObject *value = recv_plainly((Endpoint *)self);
-    return value != NULL ? value : try_recv_slowly(self);
+    PyObject *value = ring_recv_plainly((Endpoint *)self);
+    return value != NULL ? value : ring_try_recv_slowly(self);
 }
 
 /* for v in rx: blocks; NULL without an exception is the end. */
-static PyObject *receiver_next(PyObject *self)
+static PyObject *ring_next(PyObject *self)
 {
-    PyObject *value = recv_plainly((Endpoint *)self);
-    return value != NULL ? value : recv_blocking_slowly((Endpoint *)self, &next_op, -1);
+    PyObject *value = ring_recv_plainly((Endpoint *)self);
+    return value != NULL ? value : ring_recv_blocking_slowly((Endpoint *)self, &next_op, -1);
 }
 
-static PyObject *receiver_anext(PyObject *self) { return wait_new_take(&anext_op, (Endpoint *)self); }
+static PyObject *ring_anext(PyObject *self) { return wait_new_take(&anext_op, (Endpoint *)self); }
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
@@ -432,16 +436,16 @@ static PyObject *receiver_anext(PyObject *self) { return wait_new_take(&anext_op
 #define NAMED(method, function) {#method, FAST(function), METH_FASTCALL | METH_KEYWORDS, ring_##method##_doc}
 #define ONE(method, function) {#method, function, METH_O, ring_##method##_doc}
 #define NONE(method, function) {#method, FAST(function), METH_FASTCALL, ring_##method##_doc}
-#define SENDER_METHODS                                                                              \
-    NAMED(send, sender_send), ONE(try_send, sender_try_send), NAMED(send_many, endpoint_send_many), \
+#define SENDER_METHODS                                                                          \
+    NAMED(send, ring_send), ONE(try_send, ring_try_send), NAMED(send_many, endpoint_send_many), \
         ONE(try_send_many, endpoint_try_send_many)
 #define SENDER_BLOCKING_METHODS \
-    NAMED(send_blocking, sender_send_blocking), NAMED(send_many_blocking, endpoint_send_many_blocking)
-#define RECEIVER_METHODS                                                                                 \
-    NAMED(recv, receiver_recv), NONE(try_recv, receiver_try_recv), NAMED(recv_many, endpoint_recv_many), \
+    NAMED(send_blocking, ring_send_blocking), NAMED(send_many_blocking, endpoint_send_many_blocking)
+#define RECEIVER_METHODS                                                                         \
+    NAMED(recv, ring_recv), NONE(try_recv, ring_try_recv), NAMED(recv_many, endpoint_recv_many), \
         ONE(try_recv_many, endpoint_try_recv_many)
 #define RECEIVER_BLOCKING_METHODS \
-    NAMED(recv_blocking, receiver_recv_blocking), NAMED(recv_many_blocking, endpoint_recv_many_blocking)
+    NAMED(recv_blocking, ring_recv_blocking), NAMED(recv_many_blocking, endpoint_recv_many_blocking)
 
 static PyMethodDef local_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS, ENDPOINT_GENERIC,
                                              END_OF_METHODS};
@@ -469,16 +473,16 @@ static PyType_Slot local_receiver_slots[] = {{Py_tp_methods, local_receiver_meth
                                              {Py_tp_doc, (void *)local_receiver_doc},
                                              {Py_tp_getset, ring_getset},
                                              {Py_am_aiter, PyObject_SelfIter},
-                                             {Py_am_anext, receiver_anext},
+                                             {Py_am_anext, ring_anext},
                                              ENDPOINT_SLOTS,
                                              {0, NULL}};
 static PyType_Slot receiver_slots[] = {{Py_tp_methods, receiver_methods},
                                        {Py_tp_doc, (void *)ring_receiver_doc},
                                        {Py_tp_getset, ring_getset},
                                        {Py_tp_iter, PyObject_SelfIter},
-                                       {Py_tp_iternext, receiver_next},
+                                       {Py_tp_iternext, ring_next},
                                        {Py_am_aiter, PyObject_SelfIter},
-                                       {Py_am_anext, receiver_anext},
+                                       {Py_am_anext, ring_anext},
                                        ENDPOINT_SLOTS,
                                        {0, NULL}};
 

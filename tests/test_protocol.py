@@ -198,6 +198,19 @@ def test_a_header_includes_only_what_stands_below_it():
                 assert STEPS[name] < STEPS[path.stem], (path.name, name)
 
 
+ATTRIBUTE = re.compile(r"__attribute__\(\([^)]*\)\)\s*")
+
+
+def test_no_two_files_define_a_function_of_the_same_name():
+    files = {}
+    for path in sources("*.[ch]"):
+        text = ATTRIBUTE.sub("", without_strings(code(path)))
+        for match in DEFINITION.finditer(text):
+            files.setdefault(match["name"], set()).add(path.name)
+    assert len(files) > 500, "the definitions were not found"
+    assert {name: found for name, found in files.items() if len(found) > 1} == {}
+
+
 # Who asks a channel what kind of ring it has; all others ask nc_chan.h.
 KNOW_THE_RING = {"py_ring.c", "py_chan.c"}
 KNOW_THE_BYTES = {"py_log.c", "py_log_recv.c", "py_claim.c", "py_native.c", "py_chan.c"}
