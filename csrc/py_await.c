@@ -170,7 +170,7 @@ static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_
     int s = STEP_ERROR;
     Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
     aw->sleeper = sl;
-    aw->call.late = true;
+    aw->call.waiting = true;
     if (future != NULL) {
         sleeper_set_future(sl, future);
         before = aw->future; /* from a first try that was in vain, as native code came in between */
@@ -210,7 +210,7 @@ static int awaitable_pause(Awaitable *aw, PyObject **out)
     Py_BEGIN_CRITICAL_SECTION(aw);
     aw->state = PAUSED;
     aw->running = false;
-    aw->paused = aw->worn = true;
+    aw->paused = aw->dirty = true;
     Py_END_CRITICAL_SECTION();
     *out = Py_NewRef(Py_None);
     return STEP_PAUSE;
@@ -294,7 +294,7 @@ static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
     Endpoint *ep = aw->call.ep;
     Chan *c = ep->chan;
     if (NC_RECYCLES) /* else nobody reads it, and other threads might write it */
-        aw->worn = true;
+        aw->dirty = true;
     while (s == STEP_PREPARE || s == STEP_MORE) {
         line_deliver_any(c, *kicks);
         *kicks = NULL;
@@ -335,7 +335,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     Chan *c = ep->chan;
     Py_BEGIN_CRITICAL_SECTION2(aw, ep);
     s = awaitable_begin(aw, &was);
-    aw->worn = true;
+    aw->dirty = true;
     begun = s != STEP_ERROR;
     if (s == STEP_READY)
         s = awaitable_finish(aw,
@@ -354,7 +354,8 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     else
         s = STEP_ERROR;
     if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->origin == NULL) {
-        aw->worn = aw->paused = aw->expired = aw->call.late = false; /* a call for one item has written nothing else */
+        /* a call for one item has written nothing else */
+        aw->dirty = aw->paused = aw->expired = aw->call.waiting = false;
         aw->call.least = aw->call.share = 1;
     }
     Py_XDECREF(was);

@@ -22,7 +22,7 @@ typedef struct Awaitable {
     bool expired; /* the timer went off */
     bool requeue; /* a part of a batch was sent or taken: it goes to the end of the line */
     bool paused; /* it has yielded */
-    bool worn; /* must be reset before it is used again: more was written than op, ep, value, timeout, state */
+    bool dirty; /* must be reset before it is used again: more was written than op, ep, value, timeout, state */
     bool running; /* inside a step: Python code that it runs cannot step it again */
 } Awaitable;
 

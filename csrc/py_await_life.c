@@ -55,7 +55,7 @@ static void awaitable_reset(Awaitable *aw)
     aw->future = aw->timer = aw->origin = NULL;
     aw->sleeper = NULL;
     aw->state = DONE;
-    aw->running = aw->expired = aw->requeue = aw->paused = aw->worn = false;
+    aw->running = aw->expired = aw->requeue = aw->paused = aw->dirty = false;
 }
 
 __attribute__((noinline)) static Awaitable *awaitable_make(core_state *st, PyTypeObject *type)
@@ -102,7 +102,7 @@ __attribute__((noinline)) static PyObject *awaitable_with_origin(Awaitable *aw)
     int depth = origin_depth(aw->st);
     if (depth <= 0)
         return (PyObject *)aw;
-    aw->worn = true;
+    aw->dirty = true;
     aw->origin = origin_here(depth);
     if (aw->origin != NULL)
         return (PyObject *)aw;
@@ -130,7 +130,7 @@ PyObject *wait_new(const Call *call, double timeout)
     aw->call = *call;
     aw->timeout = timeout;
     aw->state = CREATED;
-    aw->worn = true;
+    aw->dirty = true;
     return awaitable_new(aw);
 }
 
@@ -226,7 +226,7 @@ void awaitable_finalize(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
     PyObject *type, *value, *traceback, *name, *done = NULL;
-    aw->worn = true; /* the collector may have come here first */
+    aw->dirty = true; /* the collector may have come here first */
     if (aw->state != CREATED)
         return;
     PyErr_Fetch(&type, &value, &traceback);
@@ -293,8 +293,8 @@ __attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
 void awaitable_dealloc(PyObject *self)
 {
     Awaitable *aw = (Awaitable *)self;
-    bool plain = !aw->worn && aw->call.ep == NULL && aw->weakrefs == NULL; /* it has ended, and holds nothing */
-    if (plain && awaitable_keep(aw->st, aw, false))
+    bool clean = !aw->dirty && aw->call.ep == NULL && aw->weakrefs == NULL; /* it has ended, and holds nothing */
+    if (clean && awaitable_keep(aw->st, aw, false))
         aw->timeout = -1;
     else
         awaitable_dealloc_slowly(self);

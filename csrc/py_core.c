@@ -54,8 +54,8 @@ bool core_parse_timeout(PyObject *arg, double *seconds)
     return true;
 }
 
-bool core_parse_one_slow(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
-                         double *timeout)
+bool core_parse_one_slowly(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
+                           double *timeout)
 {
     Py_ssize_t keywords = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
     *timeout = -1;
@@ -69,8 +69,8 @@ bool core_parse_one_slow(core_state *st, const char *name, PyObject *const *args
     return false;
 }
 
-bool core_parse_none_slow(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
-                          double *timeout)
+bool core_parse_none_slowly(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
+                            double *timeout)
 {
     Py_ssize_t keywords = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
     *timeout = -1;

@@ -305,21 +305,21 @@ enum {
  * for: NULL with an exception set. */
 PyObject *core_new(PyTypeObject *type);
 /* Arguments as nearly all calls take them: (value, timeout=None), or (timeout=None). */
-bool core_parse_one_slow(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
-                         double *timeout);
-bool core_parse_none_slow(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
-                          double *timeout);
+bool core_parse_one_slowly(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
+                           double *timeout);
+bool core_parse_none_slowly(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
+                            double *timeout);
 static inline bool core_parse_one(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n,
                                   PyObject *kwnames, double *timeout)
 {
     *timeout = -1;
-    return (n == 1 && kwnames == NULL) || core_parse_one_slow(st, name, args, n, kwnames, timeout);
+    return (n == 1 && kwnames == NULL) || core_parse_one_slowly(st, name, args, n, kwnames, timeout);
 }
 static inline bool core_parse_none(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n,
                                    PyObject *kwnames, double *timeout)
 {
     *timeout = -1;
-    return (n == 0 && kwnames == NULL) || core_parse_none_slow(st, name, args, n, kwnames, timeout);
+    return (n == 0 && kwnames == NULL) || core_parse_none_slowly(st, name, args, n, kwnames, timeout);
 }
 /* How many recv_many may take, 0 with an exception set. */
 Py_ssize_t core_parse_count(PyObject *arg);

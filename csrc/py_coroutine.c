@@ -101,7 +101,7 @@ PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
     PyObject *future;
     Py_BEGIN_CRITICAL_SECTION(aw);
     if (aw->state != DONE)
-        aw->expired = aw->worn = true;
+        aw->expired = aw->dirty = true;
     future = Py_XNewRef(aw->future);
     Py_END_CRITICAL_SECTION();
     if (future != NULL && !loop_wake(aw->st, future)) {

@@ -33,7 +33,7 @@ static inline const char *plain_bytes(PyObject *data, uint64_t *n)
 }
 
 /* Copy a message into the ring, and notify nobody. */
-static inline bool put_plainly(Endpoint *ep, PyObject *data)
+static inline bool log_put_plainly(Endpoint *ep, PyObject *data)
 {
     nc_chan *b = ep->chan->block;
     nc_record record;
@@ -43,7 +43,7 @@ static inline bool put_plainly(Endpoint *ep, PyObject *data)
     if (n == 0 || n > nc_log_largest(b->log))
         return false;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    if (log_plain(ep, 1) && nc_chan_reserve(b, n, &record) == NC_OK) {
+    if (log_is_plain(ep, 1) && nc_chan_reserve(b, n, &record) == NC_OK) {
         memcpy(record.data, bytes, n);
         bytes_commit(b, &record, n);
         put = true;
@@ -55,7 +55,7 @@ static inline bool put_plainly(Endpoint *ep, PyObject *data)
 /* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
 static inline PyObject *log_send_plainly(Endpoint *ep, PyObject *data)
 {
-    if (!put_plainly(ep, data))
+    if (!log_put_plainly(ep, data))
         return NULL;
     if (nc_gate_flag(&ep->chan->gate[RX], memory_order_seq_cst) == 0) /* W2 */
         Py_RETURN_NONE;
@@ -75,7 +75,7 @@ static step reserve(Call *call, uint64_t n, bool called, nc_record *record)
     if (nc_gate_crowd(&c->gate[TX]) & NC_OVER)
         return STEP_ERROR;
     if (claim_lent(ep))
-        return claim_busy(ep, called || call->late);
+        return claim_busy(ep, called || call->waiting);
     return bytes_claim(c->block, n, called, record);
 }
 
@@ -136,7 +136,7 @@ static inline step put_bytes(Call *call, const char *bytes, uint64_t n, bool cal
 }
 
 /* `value` is what was passed. */
-static inline step send_one(Call *call, PyObject *value, const char *bytes, uint64_t n, bool called, nc_box **kicks)
+static inline step send_payload(Call *call, PyObject *value, const char *bytes, uint64_t n, bool called, nc_box **kicks)
 {
     step s = put_bytes(call, bytes, n, called);
     if (s == STEP_READY || s == STEP_BLOCKED) /* see log_claim_look */
@@ -156,7 +156,7 @@ static step log_send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc
 {
     uint64_t n;
     const char *bytes = payload(call->value, &n);
-    step s = send_one(call, original(call->value), bytes, n, called, kicks);
+    step s = send_payload(call, original(call->value), bytes, n, called, kicks);
     if (s == STEP_BLOCKED)
         call_needs(call, n);
     return s;
@@ -164,7 +164,7 @@ static step log_send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc
 
 static PyObject *log_send_at_once(Call *call)
 {
-    if (!nobody_asks(call->ep, RX) || !put_plainly(call->ep, call->value)) /* not, where it is a pair */
+    if (!nobody_asks(call->ep, RX) || !log_put_plainly(call->ep, call->value)) /* not, where it is a pair */
         return NULL;
     Py_CLEAR(call->value);
     return Py_NewRef(Py_None);
@@ -189,7 +189,7 @@ typedef struct HeldSend {
 static step held_send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
     HeldSend *send = container_of(call, HeldSend, call);
-    return send_one(call, call->value, send->bytes, send->n, called, kicks);
+    return send_payload(call, call->value, send->bytes, send->n, called, kicks);
 }
 
 static void held_send_timed_out(Call *call)
@@ -248,9 +248,9 @@ static const call_op send_blocking_op = {.name = "send_blocking",
 
 static bool check_contiguous(PyObject *data, const Py_buffer *view)
 {
-    bool plain = view->ndim == 1 && view->suboffsets == NULL && /* nearly all are; asking takes longer than looking */
+    bool dense = view->ndim == 1 && view->suboffsets == NULL && /* nearly all are; asking takes longer than looking */
                  (view->strides == NULL || view->strides[0] == view->itemsize);
-    if (plain || PyBuffer_IsContiguous(view, 'C'))
+    if (dense || PyBuffer_IsContiguous(view, 'C'))
         return true;
     PyErr_Format(PyExc_BufferError, "a message must be C-contiguous, and this %.200s is not", Py_TYPE(data)->tp_name);
     return false;

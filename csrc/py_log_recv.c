@@ -12,19 +12,19 @@
 
 /* Copy a message out of the ring, and notify nobody: a new reference, or NULL without an exception.  *freed: skips were
  * stepped over. */
-static inline PyObject *take_plainly(Endpoint *ep, bool *freed)
+static inline PyObject *log_take_plainly(Endpoint *ep, bool *freed)
 {
     nc_chan *b = ep->chan->block;
     nc_record record;
     PyObject *bytes = NULL;
     *freed = false;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    if (log_plain(ep, NC_HEAD) && nc_log_peek_sc(b->log, &record, freed, memory_order_seq_cst) == NC_OK) {
+    if (log_is_plain(ep, NC_HEAD) && nc_log_peek_sc(b->log, &record, freed, memory_order_seq_cst) == NC_OK) {
         bytes = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
         if (bytes != NULL)
             bytes_take(b, &record);
         else
-            PyErr_Clear(); /* the long way runs into it again */
+            PyErr_Clear(); /* the slow way runs into it again */
     }
     Py_END_CRITICAL_SECTION();
     return bytes;
@@ -34,14 +34,14 @@ static inline PyObject *take_plainly(Endpoint *ep, bool *freed)
 static inline PyObject *log_recv_plainly(Endpoint *ep)
 {
     bool freed;
-    PyObject *bytes = take_plainly(ep, &freed);
+    PyObject *bytes = log_take_plainly(ep, &freed);
     if ((bytes == NULL && !freed) || nc_gate_flag(&ep->chan->gate[TX], memory_order_seq_cst) == 0) /* W2 */
         return bytes;
     return call_notify(ep, TX, bytes);
 }
 
 /* The largest initial size of a list of messages: it bounds what the list wastes if fewer come. */
-enum { LIST_AT_ONCE = 1024 };
+enum { LIST_MOST = 1024 };
 
 /* ---- look ------------------------------------------------------------------------------------------- */
 
@@ -51,7 +51,7 @@ step log_look_first(Call *call, bool called, nc_record *record, nc_box **kicks)
     if (ep->closed)
         return endpoint_check(ep);
     if (claim_lent(ep))
-        return claim_busy(ep, called || call->late);
+        return claim_busy(ep, called || call->waiting);
     return bytes_show(ep->chan->block, called, record, kicks);
 }
 
@@ -86,7 +86,7 @@ static PyObject *log_recv_at_once(Call *call)
     nc_chan *b = ep->chan->block;
     nc_record record;
     bool freed;
-    Claim *claim = nobody_asks(ep, TX) && log_plain(ep, NC_HEAD) ? claim_spare(ep) : NULL;
+    Claim *claim = nobody_asks(ep, TX) && log_is_plain(ep, NC_HEAD) ? claim_spare(ep) : NULL;
     if (claim == NULL)
         return NULL;
     if (nc_log_peek_sc(b->log, &record, &freed, memory_order_seq_cst) == NC_OK) {
@@ -117,7 +117,7 @@ static PyObject *log_recv_bytes_at_once(Call *call)
     bool freed;
     if (!nobody_asks(ep, TX))
         return NULL;
-    PyObject *bytes = take_plainly(ep, &freed);
+    PyObject *bytes = log_take_plainly(ep, &freed);
     return bytes == NULL && freed ? call_notify(ep, TX, NULL) : bytes;
 }
 
@@ -162,7 +162,7 @@ static inline bool list_add(PyObject *list, Py_ssize_t got, Py_ssize_t room, PyO
 static PyObject *list_for(nc_chan *b, const nc_record *record, Py_ssize_t n, Py_ssize_t *room)
 {
     uint64_t alike = nc_log_used(b->log) / nc_log_extent(record->size); /* so many, if all are as long as the first */
-    *room = n < LIST_AT_ONCE ? n : LIST_AT_ONCE;
+    *room = n < LIST_MOST ? n : LIST_MOST;
     if (alike < (uint64_t)*room)
         *room = (Py_ssize_t)alike;
     PyObject *list = PyList_New(*room);

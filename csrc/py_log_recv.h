@@ -6,14 +6,14 @@
 #include "py_call.h"
 #include "py_claim.h"
 
-/* Most calls find room, or a message, and nobody in line: may this one go the short way?  If not, the long way finds
+/* Most calls find room, or a message, and nobody in line: may this one go the plain way?  If not, the slow way finds
  * out why, and says so. */
-static inline bool log_plain(Endpoint *ep, uint32_t crowded)
+static inline bool log_is_plain(Endpoint *ep, uint32_t crowded)
 {
     return !ep->closed && nc_gate_crowd(&ep->chan->gate[ep->side]) < crowded && !claim_lent(ep);
 }
 
-/* Does nobody on that side want to know, as far as the GIL covers it?  Then an awaited call may end by the short way.
+/* Does nobody on that side want to know, as far as the GIL covers it?  Then an awaited call may end by the plain way.
  */
 static inline bool nobody_asks(Endpoint *ep, int side)
 {

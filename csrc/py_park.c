@@ -170,7 +170,7 @@ static step park(Call *call, double timeout, PyObject **out)
         PyErr_NoMemory();
         return STEP_ERROR;
     }
-    call->late = true;
+    call->waiting = true;
     do {
         Py_BEGIN_CRITICAL_SECTION(ep);
         s = park_look(call, p, out, &turn, &kicks);

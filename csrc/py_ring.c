@@ -14,19 +14,19 @@
 
 /* ---- the ring, as a side may use it ------------------------------------------------------------------ */
 
-/* The ring_plain case, for which every instruction counts: one item, nobody in line or its turn (`called`), nobody to
- * notify. Where it is not so, the long way says why. */
-static inline bool ring_plain(Endpoint *ep)
+/* The plain case, for which every instruction counts: one item, nobody in line or its turn (`called`), nobody
+ * to notify.  If it is not, the slow way finds out why. */
+static inline bool ring_is_plain(Endpoint *ep)
 {
     Chan *c = ep->chan;
     return !ep->closed && (c->thread == 0 || c->thread == this_thread());
 }
 
-static inline bool put_one(Endpoint *ep, bool called, PyObject *value)
+static inline bool ring_put_plainly(Endpoint *ep, bool called, PyObject *value)
 {
     Chan *c = ep->chan;
     uint32_t crowd = nc_gate_crowd(&c->gate[TX]);
-    if (!ring_plain(ep) || (called ? crowd & NC_OVER : crowd))
+    if (!ring_is_plain(ep) || (called ? crowd & NC_OVER : crowd))
         return false;
 #if NC_FREE_THREADED
     return nc_chan_push(c->block, (void *const *)&value, 1, core_way(c->kind)) == 1;
@@ -35,10 +35,10 @@ static inline bool put_one(Endpoint *ep, bool called, PyObject *value)
 #endif
 }
 
-static inline PyObject *take_one(Endpoint *ep, bool called)
+static inline PyObject *ring_take_plainly(Endpoint *ep, bool called)
 {
     Chan *c = ep->chan;
-    if (!ring_plain(ep) || (!called && nc_gate_crowd(&c->gate[RX]) >= NC_HEAD))
+    if (!ring_is_plain(ep) || (!called && nc_gate_crowd(&c->gate[RX]) >= NC_HEAD))
         return NULL;
 #if NC_FREE_THREADED
     if (c->kind != LOCAL)
@@ -47,13 +47,13 @@ static inline PyObject *take_one(Endpoint *ep, bool called)
     return nc_ring_pop_one_sc(c->ring, NC_PUBLISH);
 }
 
-/* Send the ring_plain way: a new reference to None, or NULL without an exception where that cannot be. */
+/* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
 static inline PyObject *ring_send_plainly(Endpoint *ep, PyObject *value)
 {
     bool put;
     Py_INCREF(value);
     Py_BEGIN_CRITICAL_SECTION(ep);
-    put = put_one(ep, false, value);
+    put = ring_put_plainly(ep, false, value);
     Py_END_CRITICAL_SECTION();
     if (!put) {
         Py_DECREF(value); /* not the last: the caller's */
@@ -64,12 +64,12 @@ static inline PyObject *ring_send_plainly(Endpoint *ep, PyObject *value)
     return call_notify(ep, RX, Py_NewRef(Py_None));
 }
 
-/* Receive the ring_plain way, likewise. */
+/* Receive the plain way, likewise. */
 static inline PyObject *ring_recv_plainly(Endpoint *ep)
 {
     PyObject *value;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    value = take_one(ep, false);
+    value = ring_take_plainly(ep, false);
     Py_END_CRITICAL_SECTION();
     if (value == NULL || nc_gate_flag(&ep->chan->gate[TX], NC_GLANCE) == 0) /* W2 */
         return value;
@@ -107,7 +107,7 @@ __attribute__((noinline)) static step ring_send_look_slowly(Call *call, bool cal
 
 static step ring_send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
-    if (!put_one(call->ep, called, call->value))
+    if (!ring_put_plainly(call->ep, called, call->value))
         return ring_send_look_slowly(call, called, kicks);
     call->value = NULL;
     chan_notify(call->ep->chan, RX, kicks);
@@ -117,7 +117,8 @@ static step ring_send_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
 /* Relaxed: a GIL covers both sides, so that nobody comes between the two. */
 static PyObject *ring_send_at_once(Call *call)
 {
-    if (nc_gate_flag(&call->ep->chan->gate[RX], memory_order_relaxed) != 0 || !put_one(call->ep, false, call->value))
+    if (nc_gate_flag(&call->ep->chan->gate[RX], memory_order_relaxed) != 0 ||
+        !ring_put_plainly(call->ep, false, call->value))
         return NULL;
     call->value = NULL;
     return Py_NewRef(Py_None);
@@ -241,10 +242,10 @@ static inline step take_some(Endpoint *ep, PyObject **values, uint64_t n, uint64
     return (step)nc_chan_take(c->block, (void **)values, n, called, core_way(c->kind), core_generation(), taken, kicks);
 }
 
-/* The ring_plain case of a look. */
-static inline bool take_first(Call *call, bool called, PyObject **out, nc_box **kicks)
+/* The plain case of a look. */
+static inline bool ring_recv_look_plainly(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    if ((*out = take_one(call->ep, called)) == NULL)
+    if ((*out = ring_take_plainly(call->ep, called)) == NULL)
         return false;
     chan_notify(call->ep->chan, TX, kicks);
     return true;
@@ -261,14 +262,15 @@ __attribute__((noinline)) static step ring_recv_look_slowly(Call *call, bool cal
 
 static step ring_recv_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    return take_first(call, called, out, kicks) ? STEP_READY : ring_recv_look_slowly(call, called, out, kicks);
+    return ring_recv_look_plainly(call, called, out, kicks) ? STEP_READY
+                                                            : ring_recv_look_slowly(call, called, out, kicks);
 }
 
 static PyObject *ring_recv_at_once(Call *call)
 {
     if (nc_gate_flag(&call->ep->chan->gate[TX], memory_order_relaxed) != 0) /* as in ring_send_at_once */
         return NULL;
-    return take_one(call->ep, false);
+    return ring_take_plainly(call->ep, false);
 }
 
 static const call_op recv_op = {.name = "recv",
@@ -291,7 +293,7 @@ static step ring_next_look(Call *call, bool called, PyObject **out, nc_box **kic
 
 static step ring_anext_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
-    if (take_first(call, called, out, kicks))
+    if (ring_recv_look_plainly(call, called, out, kicks))
         return STEP_READY;
     step s = ring_next_look(call, called, out, kicks);
     if (s == STEP_ERROR && !PyErr_Occurred())

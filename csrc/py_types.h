@@ -95,7 +95,7 @@ typedef struct Call {
     Py_ssize_t n; /* recv_many: at most; send_many: how many went; claim: bytes */
     uint64_t least, share; /* for the waiter: needs, and will take at most */
     PyObject *entered; /* async with tx.claim(n): the claim, from its start to its end; strong */
-    bool late; /* it has begun to wait: a lent endpoint is waited for, too */
+    bool waiting; /* it has begun to wait: a lent endpoint is waited for, too */
     PyObject *source; /* send_many: the iterator that `value` is filled from; strong, NULL once it ended */
     PyObject *failure; /* what `source` ended with: to be raised when all that came before is sent; strong */
 } Call;
@@ -111,7 +111,7 @@ typedef struct call_op {
     bool paced; /* it counts when a task holds its loop by what is ready, and may have to yield */
     /* With a GIL, where most calls end: the result of a look that nobody has to be notified of, a new reference;
      * or NULL without an exception, and the look is still to come.  Of bytes, the caller notifies a native thread that
-     * has begun to wait meanwhile.  NULL where there is no such short way. */
+     * has begun to wait meanwhile.  NULL where there is no such plain way. */
     PyObject *(*at_once)(Call *);
 } call_op;
 
