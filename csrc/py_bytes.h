@@ -1,7 +1,7 @@
-/* py_bytes.h: what channels of bytes want of nc_chan.h, for Python endpoints (py_log.c, py_log_recv.c, py_claim.c) and
+/* py_bytes.h: nc_chan.h as channels of bytes use it, for Python endpoints (py_log.c, py_log_recv.c, py_claim.c) and
  * native ends (py_native.c) alike: no Python object, no GIL.
  *
- * Native code may come at any time, so all orders are the strong ones on every build, and the gates' locks real.
+ * Native code may come at any time.  So all orders are the strong ones on every build, and the gates' locks are real.
  */
 #ifndef PY_BYTES_H
 #define PY_BYTES_H
@@ -30,13 +30,13 @@ static inline step bytes_claim(nc_chan *b, uint64_t n, bool called, nc_record *r
     return (step)nc_chan_claim(b, n, called, core_generation(), record);
 }
 
-/* The first record: STEP_READY, STEP_BLOCKED, or STEP_ERROR at the end. */
+/* Look for the first record: STEP_READY, STEP_BLOCKED, or STEP_ERROR at the end of the stream. */
 static inline step bytes_show(nc_chan *b, bool called, nc_record *record, nc_box **kicks)
 {
     return (step)nc_chan_show(b, called, core_generation(), record, kicks);
 }
 
-/* The record was copied out.  Then senders want to know. */
+/* The record was copied out: give it back.  Then notify the senders. */
 static inline void bytes_take(nc_chan *b, const nc_record *record)
 {
     nc_log_touch_sc(record);

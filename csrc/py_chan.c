@@ -1,8 +1,7 @@
-/* py_chan.c: a channel's shared part: opening it, who may use it, what closing an endpoint does to it, and the
- * collector.
+/* py_chan.c: the part of a channel that its endpoints share: how it is opened, checked, closed and collected.
  *
- * Chan is a garbage-collected object of its own, hidden from Python: it owns the ring's memory, the values
- * in it and the awaitables that wait in its lines.  Endpoints refer to it; it never refers to them.
+ * Chan is a garbage-collected object of its own, hidden from Python.  It owns the memory of the ring, the values in it,
+ * and the futures of the tasks in its lines.  Endpoints refer to it; it never refers to endpoints.
  */
 #include "py_chan.h"
 #include "py_ends.h"
@@ -13,8 +12,8 @@
 
 static bool has_bytes(chan_kind kind) { return kind == SPSC_BYTES || kind == MPSC_BYTES; }
 
-/* Lay out [block][gates][ring][slots], or [block][gates][log], in one allocation, aligned by hand: an object's
- * memory is not. */
+/* Lay out [block][gates][ring][slots], or [block][gates][log], in one allocation.  It is aligned by hand, as the memory
+ * of an object is not aligned to a cache line. */
 static bool chan_allocate(Chan *c, uint64_t capacity)
 {
     size_t top = nc_align_up(sizeof(nc_chan), NC_CACHE_LINE);
@@ -86,14 +85,14 @@ Endpoint *chan_lone_receiver(PyObject *module)
     return ep;
 }
 
-/* An exact capacity in items, or 0 with an exception set. */
+/* A capacity, in items or bytes, or 0 with an exception set. */
 static uint64_t parse_capacity(PyObject *arg)
 {
     if (PyBool_Check(arg) || !PyIndex_Check(arg)) {
         PyErr_Format(PyExc_TypeError, "capacity must be an int, not %.200s", Py_TYPE(arg)->tp_name);
         return 0;
     }
-    Py_ssize_t capacity = PyNumber_AsSsize_t(arg, NULL); /* clips: what is huge stays huge */
+    Py_ssize_t capacity = PyNumber_AsSsize_t(arg, NULL); /* clipped: a huge number stays huge */
     if (capacity == -1 && PyErr_Occurred())
         return 0;
     if (capacity < 1)
@@ -151,7 +150,9 @@ void endpoint_close_held(Endpoint *ep, nc_box **kicks)
         return;
     ep->closed = true;
     nc_chan_call_owner(c->block, ep->side, ep, core_generation(), kicks);
-    if (ep->side == RX || ep->claim == NULL) /* else an open write claim may still be committed: its end leaves */
+    if (ep->side == RX ||
+        ep->claim ==
+            NULL) /* else an open write claim may still be committed; the endpoint leaves when the claim ends */
         endpoint_leave(ep, kicks);
 }
 
@@ -165,7 +166,7 @@ static int chan_traverse(PyObject *self, visitproc visit, void *arg)
     if (c->block == NULL)
         return 0;
     uint64_t tail = 0, pos = 0;
-    if (c->ring != NULL) { /* relaxed: with the GIL, or in a stopped world, nobody moves a value */
+    if (c->ring != NULL) { /* relaxed: the GIL is held or the world is stopped, so nobody moves a value */
         tail = atomic_load_explicit(&c->ring->tail, memory_order_relaxed);
         pos = atomic_load_explicit(&c->ring->head, memory_order_relaxed);
     }

@@ -1,7 +1,7 @@
 /* py_log.c: the endpoints that carry bytes, on nc_log.h: the senders' claim and send, and the types of both sides.
  *
- * As in py_ring.c each operation is one `look`: try once, notify the other side.  What a claim is, and what it does to
- * the endpoint that it has borrowed, is py_claim.c's.  What receivers do is py_log_recv.c's.
+ * Each operation is one `look`, as in py_ring.c: it tries once, and notifies the other side.  Claims, and how they
+ * borrow the endpoint, are in py_claim.c.  Receivers are in py_log_recv.c.
  */
 #include "py_log.h"
 #include "py_await_life.h"
@@ -17,7 +17,7 @@
 
 /* ---- the plain case --------------------------------------------------------------------------------- */
 
-/* The bytes of a message that nobody can change or move before it is copied. */
+/* The bytes of a message, if nobody can change or move them before they are copied; else NULL, and *n is 0. */
 static inline const char *plain_bytes(PyObject *data, uint64_t *n)
 {
     if (PyBytes_CheckExact(data)) {
@@ -52,7 +52,7 @@ static inline bool log_put_plainly(Endpoint *ep, PyObject *data)
     return put;
 }
 
-/* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
+/* Send the plain way: a new reference to None, or NULL without an exception if the plain way is not open. */
 static inline PyObject *log_send_plainly(Endpoint *ep, PyObject *data)
 {
     if (!log_put_plainly(ep, data))
@@ -64,8 +64,8 @@ static inline PyObject *log_send_plainly(Endpoint *ep, PyObject *data)
 
 /* ---- senders: look ---------------------------------------------------------------------------------- */
 
-/* Room for n bytes: STEP_READY, STEP_BLOCKED, STEP_BUSY, or STEP_ERROR, without an exception if the receiver is gone.
- */
+/* Claim room for n bytes: STEP_READY, STEP_BLOCKED, STEP_BUSY or STEP_ERROR.  No exception is set if the error is that
+ * the receiver is gone. */
 static step reserve(Call *call, uint64_t n, bool called, nc_record *record)
 {
     Endpoint *ep = call->ep;
@@ -79,14 +79,14 @@ static step reserve(Call *call, uint64_t n, bool called, nc_record *record)
     return bytes_claim(c->block, n, called, record);
 }
 
-/* What waits for n bytes needs all of them. */
+/* A call that waits for n bytes needs room for all of them at once. */
 static void call_needs(Call *call, uint64_t n) { call->least = call->share = nc_log_extent(n); }
 
 step log_claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     Endpoint *ep = call->ep;
     nc_record record;
-    Claim *claim = claim_make(ep); /* first: what this runs may use the channel */
+    Claim *claim = claim_make(ep); /* first: the Python code that it may run can use the channel */
     if (claim == NULL)
         return STEP_ERROR;
     step s = reserve(call, (uint64_t)call->n, called, &record);
@@ -96,7 +96,7 @@ step log_claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     }
     Py_DECREF(claim);
     if (s == STEP_BLOCKED)
-        bytes_notify(ep->chan->block, RX, kicks); /* who reads may wait for a wake-up that could not be given */
+        bytes_notify(ep->chan->block, RX, kicks); /* a receiver may have missed its wake-up */
     if (s == STEP_ERROR && !PyErr_Occurred())
         core_raise(ep->chan->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
     return s;
@@ -108,7 +108,7 @@ void log_claim_timed_out(Call *call)
                call->n, (unsigned long long)call->ep->chan->log->capacity);
 }
 
-/* The bytes of something that was checked: a bytes object, or a pair of what was passed and a view of it. */
+/* The bytes of a checked message: a bytes object, or a pair of the object that was passed and a view of it. */
 static const char *payload(PyObject *data, uint64_t *n)
 {
     if (PyBytes_CheckExact(data)) {
@@ -120,13 +120,13 @@ static const char *payload(PyObject *data, uint64_t *n)
     return buffer->buf;
 }
 
-/* What was passed; borrowed. */
+/* The object that was passed for a checked message; borrowed. */
 static PyObject *original(PyObject *data) { return PyTuple_CheckExact(data) ? PyTuple_GET_ITEM(data, 0) : data; }
 
 /* Copy a message into the ring. */
 static inline step put_bytes(Call *call, const char *bytes, uint64_t n, bool called)
 {
-    nc_record record = {0}; /* the compiler cannot know that only READY has filled it */
+    nc_record record = {0}; /* set only for the compiler, which cannot see that READY fills it */
     step s = reserve(call, n, called, &record);
     if (s == STEP_READY) {
         memcpy(record.data, bytes, n);
@@ -135,7 +135,7 @@ static inline step put_bytes(Call *call, const char *bytes, uint64_t n, bool cal
     return s;
 }
 
-/* `value` is what was passed. */
+/* `value` is the object that was passed. */
 static inline step send_payload(Call *call, PyObject *value, const char *bytes, uint64_t n, bool called, nc_box **kicks)
 {
     step s = put_bytes(call, bytes, n, called);
@@ -164,7 +164,7 @@ static step log_send_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc
 
 static PyObject *log_send_at_once(Call *call)
 {
-    if (!nobody_asks(call->ep, RX) || !log_put_plainly(call->ep, call->value)) /* not, where it is a pair */
+    if (!nobody_asks(call->ep, RX) || !log_put_plainly(call->ep, call->value)) /* false also for a pair */
         return NULL;
     Py_CLEAR(call->value);
     return Py_NewRef(Py_None);
@@ -177,8 +177,8 @@ static void log_send_timed_out(Call *call)
     raise_send_timeout(call, original(call->value), n);
 }
 
-/* A send that lives on the stack, and so can hold what was passed without an object for it.  call.value is what
- * was passed. */
+/* A send that lives on the stack: it holds the buffer of the object that was passed without a memoryview of it.
+ * call.value is that object. */
 typedef struct HeldSend {
     Call call;
     const char *bytes;
@@ -197,7 +197,7 @@ static void held_send_timed_out(Call *call)
     raise_send_timeout(call, call->value, container_of(call, HeldSend, call)->n);
 }
 
-/* call->value is a private list of checked messages, of which `n` went already. */
+/* call->value is a private list of checked messages; the first call->n of them are sent already. */
 static step log_send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
     Chan *c = call->ep->chan;
@@ -248,7 +248,7 @@ static const call_op send_blocking_op = {.name = "send_blocking",
 
 static bool check_contiguous(PyObject *data, const Py_buffer *view)
 {
-    bool dense = view->ndim == 1 && view->suboffsets == NULL && /* nearly all are; asking takes longer than looking */
+    bool dense = view->ndim == 1 && view->suboffsets == NULL && /* nearly all are; the function takes longer */
                  (view->strides == NULL || view->strides[0] == view->itemsize);
     if (dense || PyBuffer_IsContiguous(view, 'C'))
         return true;
@@ -256,7 +256,7 @@ static bool check_contiguous(PyObject *data, const Py_buffer *view)
     return false;
 }
 
-/* What payload() takes, a new reference, checked; or NULL with an exception set. */
+/* A checked message as payload() takes it, a new reference; or NULL with an exception set. */
 static PyObject *checked_payload(Chan *c, PyObject *data)
 {
     uint64_t n;
@@ -285,7 +285,7 @@ static inline void let_go(HeldSend *send)
         PyBuffer_Release(&send->view);
 }
 
-/* Hold what is to be sent, checked: then let_go() is due; false with an exception set. */
+/* Check the object that is to be sent, and hold its buffer until let_go(); false with an exception set. */
 static inline bool hold_message(HeldSend *send, PyObject *data)
 {
     Chan *c = send->call.ep->chan;
@@ -362,7 +362,7 @@ static PyObject *log_send(PyObject *self, PyObject *const *args, Py_ssize_t n, P
 
 __attribute__((noinline)) static PyObject *log_send_blocking_slowly(Endpoint *ep, PyObject *data, double timeout)
 {
-    HeldSend send; /* the view is left alone where it is not needed */
+    HeldSend send; /* not cleared: bytes need no view */
     send.call = (Call){.op = &send_blocking_op, .ep = ep};
     if (!hold_message(&send, data))
         return NULL;
@@ -402,7 +402,7 @@ static PyObject *log_try_send(PyObject *self, PyObject *data)
     return sent != NULL ? sent : log_try_send_slowly((Endpoint *)self, data);
 }
 
-/* What a message that payload() takes needs in the ring. */
+/* How much of the ring a checked message takes. */
 static uint64_t room_for(PyObject *held)
 {
     uint64_t n;
@@ -422,7 +422,7 @@ static PyObject *get_used(PyObject *self, void *Py_UNUSED(ignored))
     return PyLong_FromUnsignedLongLong(nc_log_used(((Endpoint *)self)->chan->log));
 }
 
-/* _dump() -> [(position, kind, size), ...]: what lies in the ring, for debugging and tests. */
+/* _dump() -> [(position, kind, size), ...]: the records in the ring, for debugging and tests. */
 static PyObject *endpoint_dump(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     nc_log *log = ((Endpoint *)self)->chan->log;
@@ -449,7 +449,7 @@ static const payload_kind log_payload = {
     .recv_many = RECV_MANY_OPS(log_recv_many_look),
 };
 
-/* Rows of a table of methods: whose arguments may be named, that take one, that take none. */
+/* Rows of a table of methods: with arguments that may be named, with one argument, with none. */
 #define NAMED(method, function) {#method, FAST(function), METH_FASTCALL | METH_KEYWORDS, log_##method##_doc}
 #define ONE(method, function) {#method, function, METH_O, log_##method##_doc}
 #define NONE(method, function) {#method, function, METH_NOARGS, log_##method##_doc}

@@ -1,6 +1,6 @@
 /* py_log_recv.c: what receivers of bytes do: recv, recv_bytes, recv_into and recv_many, on nc_log.h.
  *
- * Each operation is one `look`, as in py_log.c, which has the senders, and the types with their tables of methods.
+ * Each operation is one `look`, as in py_log.c.  The types and their tables of methods are there, too.
  */
 #include "py_log_recv.h"
 #include "py_await_life.h"
@@ -10,8 +10,8 @@
 
 /* ---- the plain case --------------------------------------------------------------------------------- */
 
-/* Copy a message out of the ring, and notify nobody: a new reference, or NULL without an exception.  *freed: skips were
- * stepped over. */
+/* Copy a message out of the ring, and notify nobody: a new reference, or NULL without an exception.  *freed: it
+ * has stepped over skips. */
 static inline PyObject *log_take_plainly(Endpoint *ep, bool *freed)
 {
     nc_chan *b = ep->chan->block;
@@ -30,7 +30,7 @@ static inline PyObject *log_take_plainly(Endpoint *ep, bool *freed)
     return bytes;
 }
 
-/* Receive a copy the plain way: a new reference, or NULL without an exception where that cannot be. */
+/* Receive a copy the plain way: a new reference, or NULL without an exception if the plain way is not open. */
 static inline PyObject *log_recv_plainly(Endpoint *ep)
 {
     bool freed;
@@ -40,7 +40,7 @@ static inline PyObject *log_recv_plainly(Endpoint *ep)
     return call_notify(ep, TX, bytes);
 }
 
-/* The largest initial size of a list of messages: it bounds what the list wastes if fewer come. */
+/* The largest initial size of a list of messages: it bounds the waste if fewer come. */
 enum { LIST_MOST = 1024 };
 
 /* ---- look ------------------------------------------------------------------------------------------- */
@@ -55,7 +55,7 @@ step log_look_first(Call *call, bool called, nc_record *record, nc_box **kicks)
     return bytes_show(ep->chan->block, called, record, kicks);
 }
 
-/* For those to whom the end is an error. */
+/* The same, and the end of the stream is an exception. */
 static step show_or_raise(Call *call, bool called, nc_record *record, nc_box **kicks)
 {
     step s = log_look_first(call, called, record, kicks);
@@ -143,8 +143,8 @@ static step log_recv_into_look(Call *call, bool called, PyObject **out, nc_box *
     return STEP_READY;
 }
 
-/* Add a new reference to a list of which `got` items are there and `room` places allocated; false with an
- * exception set. */
+/* Add an item to a list that has `got` items, and memory for `room` of them; false with an exception set.  Takes the
+ * reference over. */
 static inline bool list_add(PyObject *list, Py_ssize_t got, Py_ssize_t room, PyObject *item)
 {
     if (got < room) {
@@ -157,23 +157,23 @@ static inline bool list_add(PyObject *list, Py_ssize_t got, Py_ssize_t room, PyO
     return kept;
 }
 
-/* A list of 0 items with place for some of the n at most that will be taken, of which the first is as large as
- * `record`; *room says for how many.  NULL with an exception set.  May begin a collection: look again then. */
+/* An empty list with memory for *room items.  At most n messages will be taken, and the first is `record`.  NULL with
+ * an exception set.  May begin a collection, which may take messages: so look again afterwards. */
 static PyObject *list_for(nc_chan *b, const nc_record *record, Py_ssize_t n, Py_ssize_t *room)
 {
-    uint64_t alike = nc_log_used(b->log) / nc_log_extent(record->size); /* so many, if all are as long as the first */
+    uint64_t alike =
+        nc_log_used(b->log) / nc_log_extent(record->size); /* their number, if all are as long as the first */
     *room = n < LIST_MOST ? n : LIST_MOST;
     if (alike < (uint64_t)*room)
         *room = (Py_ssize_t)alike;
     PyObject *list = PyList_New(*room);
     if (list != NULL)
-        Py_SET_SIZE((PyVarObject *)list,
-                    0); /* until they are there: the collector, and who asks it, may see the list */
+        Py_SET_SIZE((PyVarObject *)list, 0); /* gc.get_objects() may show the list before its items are there */
     return list;
 }
 
-/* Take up to n messages, of which `record` is the first, into the list; false with an exception set if not even that
- * one.  What there is no memory for stays in the ring. */
+/* Take up to n messages into the list; `record` is the first.  False with an exception set if there is no memory even
+ * for that one.  Messages for which there is no memory stay in the ring. */
 static bool take_many(nc_chan *b, nc_record *record, PyObject *list, Py_ssize_t room, Py_ssize_t n, nc_box **kicks)
 {
     Py_ssize_t got = 0;
@@ -206,7 +206,7 @@ step log_recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     PyObject *list = list_for(b, &record, call->n, &room);
     if (list == NULL)
         return STEP_ERROR;
-    s = show_or_raise(call, called, &record, kicks); /* again: it may be another by now, or none */
+    s = show_or_raise(call, called, &record, kicks); /* again: the first record may be another by now, or none */
     if (s == STEP_READY && !take_many(b, &record, list, room, call->n, kicks))
         s = STEP_ERROR;
     if (s == STEP_READY)
@@ -248,7 +248,7 @@ static const call_op recv_into_blocking_op = {.name = "recv_into_blocking",
 
 /* ---- methods ---------------------------------------------------------------------------------------- */
 
-/* recv and recv_bytes differ in their look only. */
+/* recv and recv_bytes differ only in their look. */
 static PyObject *receive(PyObject *self, const call_op *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
     Endpoint *ep = (Endpoint *)self;
@@ -307,7 +307,7 @@ PyObject *log_try_recv_bytes(PyObject *self, PyObject *Py_UNUSED(ignored))
     return bytes != NULL ? bytes : try_receive(self, &recv_bytes_op);
 }
 
-/* A memoryview of where to put a message, or NULL with an exception set. */
+/* A memoryview of the buffer that a message is to be copied into, or NULL with an exception set. */
 static PyObject *checked_target(PyObject *target)
 {
     PyObject *view = PyMemoryView_FromObject(target);

@@ -1,5 +1,5 @@
-/* py_log_recv.h: what receivers of bytes do, for their table of methods and for iterators; and the plain case, which
- * senders have, too.  See py_log_recv.c. */
+/* py_log_recv.h: the receivers of bytes, for their table of methods and for iterators, and two questions that senders
+ * ask, too; see py_log_recv.c. */
 #ifndef PY_LOG_RECV_H
 #define PY_LOG_RECV_H
 
@@ -13,8 +13,7 @@ static inline bool log_is_plain(Endpoint *ep, uint32_t crowded)
     return !ep->closed && nc_gate_crowd(&ep->chan->gate[ep->side]) < crowded && !claim_lent(ep);
 }
 
-/* Does nobody on that side want to know, as far as the GIL covers it?  Then an awaited call may end by the plain way.
- */
+/* Does nobody wait on that side, as far as the GIL orders it?  Then an awaited call may end by the plain way. */
 static inline bool nobody_asks(Endpoint *ep, int side)
 {
     return nc_gate_flag(&ep->chan->gate[side], memory_order_relaxed) == 0;

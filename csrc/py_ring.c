@@ -1,7 +1,7 @@
 /* py_ring.c: the endpoints that carry objects: send and recv, one and many, on nc_ring.h.
  *
- * Each operation is one `look` function: try once, notify the other side.  Waiting, timeouts and
- * cancellation are py_await.c's and py_park.c's, and the same for all.  Senders first, receivers second, types last.
+ * Each operation is one `look`: it tries once, and notifies the other side.  Waiting, timeouts and cancellation are the
+ * same for all, in py_await.c and py_park.c.  Senders first, receivers second, types last.
  */
 #include "py_await_life.h"
 #include "py_call.h"
@@ -12,10 +12,12 @@
 #include "py_module.h"
 #include "py_park.h"
 
-/* ---- the ring, as a side may use it ------------------------------------------------------------------ */
+/* ---- the plain case ---------------------------------------------------------------------------------- */
 
-/* The plain case, for which every instruction counts: one item, nobody in line or its turn (`called`), nobody
- * to notify.  If it is not, the slow way finds out why. */
+/* In the plain case every instruction counts: one item, nobody in line or this call's turn (`called`), nobody to
+ * notify.  A case that is not plain goes the slow way, which finds out why.
+ *
+ * Is the endpoint open, and used in the right thread? */
 static inline bool ring_is_plain(Endpoint *ep)
 {
     Chan *c = ep->chan;
@@ -47,7 +49,7 @@ static inline PyObject *ring_take_plainly(Endpoint *ep, bool called)
     return nc_ring_pop_one_sc(c->ring, NC_PUBLISH);
 }
 
-/* Send the plain way: a new reference to None, or NULL without an exception where that cannot be. */
+/* Send the plain way: a new reference to None, or NULL without an exception if the plain way is not open. */
 static inline PyObject *ring_send_plainly(Endpoint *ep, PyObject *value)
 {
     bool put;
@@ -56,7 +58,7 @@ static inline PyObject *ring_send_plainly(Endpoint *ep, PyObject *value)
     put = ring_put_plainly(ep, false, value);
     Py_END_CRITICAL_SECTION();
     if (!put) {
-        Py_DECREF(value); /* not the last: the caller's */
+        Py_DECREF(value); /* not the last: the caller has one */
         return NULL;
     }
     if (nc_gate_flag(&ep->chan->gate[RX], NC_GLANCE) == 0) /* W2 */
@@ -64,7 +66,7 @@ static inline PyObject *ring_send_plainly(Endpoint *ep, PyObject *value)
     return call_notify(ep, RX, Py_NewRef(Py_None));
 }
 
-/* Receive the plain way, likewise. */
+/* Receive the plain way: a new reference, or NULL without an exception if the plain way is not open. */
 static inline PyObject *ring_recv_plainly(Endpoint *ep)
 {
     PyObject *value;
@@ -78,7 +80,7 @@ static inline PyObject *ring_recv_plainly(Endpoint *ep)
 
 /* ---- senders: look ---------------------------------------------------------------------------------- */
 
-/* Put up to `n` values.  STEP_READY if anything went, in *put; the ring owns those now. */
+/* Put up to `n` values; *put counts them, and the ring owns them from then on.  STEP_READY if any were put. */
 static inline step put_some(Endpoint *ep, PyObject *const *values, uint64_t n, uint64_t *put, bool called,
                             PyObject *unsent, nc_box **kicks)
 {
@@ -114,7 +116,7 @@ static step ring_send_look(Call *call, bool called, PyObject **Py_UNUSED(out), n
     return STEP_READY;
 }
 
-/* Relaxed: a GIL covers both sides, so that nobody comes between the two. */
+/* Relaxed: the GIL orders both sides, so nobody enrols between the look at the flag and the put. */
 static PyObject *ring_send_at_once(Call *call)
 {
     if (nc_gate_flag(&call->ep->chan->gate[RX], memory_order_relaxed) != 0 ||
@@ -141,7 +143,7 @@ static const call_op send_blocking_op = {.name = "send_blocking",
                                          .look = ring_send_look,
                                          .timed_out = ring_send_timed_out};
 
-/* call->value is a private list of which `n` went already; its references stay its own. */
+/* call->value is a private list; the first call->n values are sent already.  The list keeps its references. */
 static step ring_send_many_look(Call *call, bool called, PyObject **Py_UNUSED(out), nc_box **kicks)
 {
     Chan *c = call->ep->chan;
@@ -149,7 +151,7 @@ static step ring_send_many_look(Call *call, bool called, PyObject **Py_UNUSED(ou
     uint64_t left = (uint64_t)(PyList_GET_SIZE(call->value) - call->n), put = 0;
     uint64_t capacity = c->ring->capacity, want = left < capacity ? left : capacity;
     for (uint64_t i = 0; i < want; i++)
-        Py_INCREF(values[i]); /* the ring's, before anybody can take it */
+        Py_INCREF(values[i]); /* for the ring, before a receiver can take it */
     step s = put_some(call->ep, values, want, &put, called, NULL, kicks);
     for (uint64_t i = put; i < want; i++)
         Py_DECREF(values[i]); /* never the last: the list has one */
@@ -205,7 +207,7 @@ __attribute__((noinline)) static PyObject *ring_try_send_slowly(PyObject *self, 
     nc_box *kicks = NULL;
     uint64_t put;
     step s;
-    Py_INCREF(value); /* the ring's */
+    Py_INCREF(value); /* for the ring */
     do {
         Py_BEGIN_CRITICAL_SECTION(self);
         s = put_some(ep, &value, 1, &put, false, value, &kicks);
@@ -229,7 +231,7 @@ static PyObject *ring_try_send(PyObject *self, PyObject *value)
 
 /* ---- receivers: look -------------------------------------------------------------------------------- */
 
-/* Take up to `n` values.  STEP_ERROR without an exception is the end: no sender, and nothing left. */
+/* Take up to `n` values.  STEP_ERROR without an exception is the end of the stream. */
 static inline step take_some(Endpoint *ep, PyObject **values, uint64_t n, uint64_t *taken, bool called, nc_box **kicks)
 {
     Chan *c = ep->chan;
@@ -284,7 +286,7 @@ static const call_op recv_blocking_op = {.name = "recv_blocking",
                                          .look = ring_recv_look,
                                          .timed_out = call_recv_timed_out};
 
-/* The same for iteration, where the end is no error. */
+/* For iteration, where the end of the stream is no error. */
 static step ring_next_look(Call *call, bool called, PyObject **out, nc_box **kicks)
 {
     uint64_t taken;
@@ -310,7 +312,7 @@ static const call_op anext_op = {.name = "__anext__",
                                  .paced = true,
                                  .at_once = ring_recv_at_once};
 
-/* Fill up a list that had no place for what came while it was made: a batch is short only where nothing is left. */
+/* Append what came while the list was made, so that a batch is short only if the channel is empty. */
 __attribute__((noinline)) static uint64_t take_what_came(Call *call, PyObject *list, uint64_t taken, bool called,
                                                          nc_box **kicks)
 {
@@ -318,10 +320,10 @@ __attribute__((noinline)) static uint64_t take_what_came(Call *call, PyObject *l
     while (taken < n && more > 0 && (len = nc_ring_len(call->ep->chan->ring)) > 0) {
         for (more = 0; more < len && taken + more < n && PyList_Append(list, Py_None) == 0;)
             more++;
-        PyErr_Clear(); /* what there is no memory for stays */
+        PyErr_Clear(); /* values for which there is no memory stay in the ring */
         if (take_some(call->ep, PySequence_Fast_ITEMS(list) + taken, more, &got, called, kicks) != STEP_READY) {
             PyErr_Clear();
-            n = 0; /* they are owed to others, or a collection has closed the endpoint */
+            n = 0; /* the rest is owed to others, or a collection has closed the endpoint */
         }
         for (uint64_t i = 0; i < more; i++)
             Py_DECREF(Py_None);
@@ -345,7 +347,7 @@ static step ring_recv_many_look(Call *call, bool called, PyObject **out, nc_box 
         call_raise_end(call);
     if (taken == room && room < n)
         taken = take_what_came(call, list, taken, called, kicks);
-    Py_SET_SIZE(list, (Py_ssize_t)taken); /* fewer than hoped for where others wait in line */
+    Py_SET_SIZE(list, (Py_ssize_t)taken); /* fewer than there was room for if others wait in line */
     if (s == STEP_READY)
         *out = list;
     else
@@ -434,7 +436,7 @@ static PyObject *ring_anext(PyObject *self) { return wait_new_take(&anext_op, (E
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
-/* Rows of a table of methods: whose arguments may be named, that take one, that take none. */
+/* Rows of a table of methods: with arguments that may be named, with one argument, with none. */
 #define NAMED(method, function) {#method, FAST(function), METH_FASTCALL | METH_KEYWORDS, ring_##method##_doc}
 #define ONE(method, function) {#method, function, METH_O, ring_##method##_doc}
 #define NONE(method, function) {#method, FAST(function), METH_FASTCALL, ring_##method##_doc}
