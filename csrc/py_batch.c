@@ -1,6 +1,6 @@
 /* py_batch.c: send_many and recv_many, awaited, blocking and without waiting, of objects and of bytes alike.
  *
- * What differs is in the payload_kind of the channel.  Senders first, receivers second.
+ * The differences are in the channel's payload_kind.  Senders first, receivers second.
  */
 #include "py_await_life.h"
 #include "py_call.h"
@@ -11,7 +11,8 @@
 
 /* ---- senders ---------------------------------------------------------------------------------------- */
 
-/* A list that nobody else has, as what is sent must not change under way; all of it is checked before any is sent. */
+/* A private list of checked members, as a batch must not change while it is sent.  All are checked before any is sent.
+ */
 static PyObject *snapshot(Chan *c, PyObject *sequence)
 {
     PyObject *list = PySequence_List(sequence);
@@ -26,7 +27,7 @@ static PyObject *snapshot(Chan *c, PyObject *sequence)
     return list;
 }
 
-/* A list, a tuple, a range, a deque: not what makes its items as it goes. */
+/* A list, a tuple, a range, a deque: something with a length, and no iterator. */
 static bool is_sized(PyObject *iterable)
 {
     PyTypeObject *type = Py_TYPE(iterable);
@@ -35,8 +36,8 @@ static bool is_sized(PyObject *iterable)
     return sized && !PyIter_Check(iterable);
 }
 
-/* The call that sends a batch: something with a length as it is now; of anything else what its iterator gives, piece by
- * piece.  False with an exception set.  The endpoint is borrowed. */
+/* Make the call that sends a batch.  An iterable with a length is copied now; any other is taken piece by piece from
+ * its iterator.  False with an exception set.  The endpoint is borrowed. */
 static bool send_many_call(Call *call, Endpoint *ep, int form, PyObject *iterable)
 {
     Chan *c = ep->chan;
@@ -54,7 +55,7 @@ static bool send_many_call(Call *call, Endpoint *ep, int form, PyObject *iterabl
     return call->value != NULL;
 }
 
-/* `async for`, which only a coroutine can do; one of Python's own. */
+/* Does it need `async for`?  Only a coroutine can do that, so a batch of it is sent by one in Python. */
 static bool is_async_iterable(PyObject *iterable)
 {
     PyAsyncMethods *async = Py_TYPE(iterable)->tp_as_async;
@@ -104,8 +105,8 @@ PyObject *endpoint_send_many_blocking(PyObject *self, PyObject *const *args, Py_
     return result;
 }
 
-/* As much from the call's source as there is room for: STEP_READY, or STEP_ERROR with an exception set; *sent counts.
- */
+/* Send as much from the call's source as there is room for: STEP_READY, or STEP_ERROR with an exception set; *sent
+ * counts. */
 static step try_send_source(Call *call, Py_ssize_t *sent)
 {
     Chan *c = call->ep->chan;
@@ -144,7 +145,7 @@ PyObject *endpoint_try_send_many(PyObject *self, PyObject *iterable)
 
 /* ---- receivers -------------------------------------------------------------------------------------- */
 
-/* The call that receives up to `count`; false with an exception set.  The endpoint is borrowed. */
+/* Make the call that receives up to `count`; false with an exception set.  The endpoint is borrowed. */
 static bool recv_many_call(Call *call, Endpoint *ep, int form, PyObject *count)
 {
     *call = (Call){.op = &ep->chan->payload->recv_many[form], .ep = ep, .n = core_parse_count(count)};

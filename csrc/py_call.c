@@ -1,7 +1,7 @@
-/* py_call.c: what calls have in common whether they carry objects or bytes: who is notified, how they fail, and how a
- * call that sends a batch takes more of it from its source.
+/* py_call.c: what calls have in common whether they carry objects or bytes: whom they notify, how they fail, and how a
+ * call that sends a batch takes more from its source.
  *
- * What differs is in the payload_kind of the channel: how a batch to be sent is held, and the looks.
+ * The differences are in the channel's payload_kind: how a batch to be sent is held, and the looks.
  */
 #include "py_call.h"
 #include "py_chan.h"
@@ -13,7 +13,7 @@ uint64_t call_share(Chan *c, uint64_t n)
     return n < most ? n : most;
 }
 
-/* Not inlined: where nobody wants to know, which is mostly, the plain way is to stay short. */
+/* Not inlined: mostly nobody waits, and the plain way is to stay short. */
 PyObject *call_notify(Endpoint *ep, int side, PyObject *result)
 {
     nc_box *kicks = NULL;
@@ -50,8 +50,6 @@ PyObject *call_member(Chan *c, PyObject *passed)
     return member;
 }
 
-/* What the source ended with cannot be raised, as the batch before it could not be sent: it is the context of the
- * current exception, which says so. */
 void call_chain_failure(Call *call)
 {
     PyObject *type, *value, *traceback;
@@ -71,7 +69,7 @@ void call_clear(Call *call)
     Py_CLEAR(call->failure);
 }
 
-/* Raise what the source has ended with. */
+/* Raise the exception that ended the source. */
 static int raise_failure(Call *call)
 {
     PyObject *failure = call->failure;
@@ -80,7 +78,7 @@ static int raise_failure(Call *call)
     return -1;
 }
 
-/* The source has ended, by an exception that is set or not. */
+/* The source has ended, with an exception if one is set. */
 static void end_of_source(Call *call)
 {
     if (PyErr_Occurred())
@@ -88,7 +86,7 @@ static void end_of_source(Call *call)
     Py_CLEAR(call->source);
 }
 
-/* Can anything be sent at all?  Asked before something is taken from the source. */
+/* Can anything be sent at all?  Asked before anything is taken from the source. */
 static bool can_send(Call *call)
 {
     Endpoint *ep = call->ep;
@@ -114,7 +112,7 @@ int call_refill(Call *call, Py_ssize_t most)
         return -1;
     Py_SETREF(call->value, batch);
     call->n = 0;
-    if (!can_send(call) || PyErr_CheckSignals() < 0) /* a source in C runs no bytecode that would look for them */
+    if (!can_send(call) || PyErr_CheckSignals() < 0) /* a source in C runs no bytecode, which would check for signals */
         return -1;
     while (call->source != NULL) {
         PyObject *member = call_member(c, PyIter_Next(call->source));

@@ -1,8 +1,8 @@
-/* py_core.h: what all py_*.c files stand on: the module's state, errors, arguments, and a few words for CPython.
+/* py_core.h: what all py_*.c files use: the module's state, errors, arguments, and what CPython's versions lack.
  *
  * Locks, outermost first: the critical section of an awaitable and of its endpoint (free-threaded builds;
- * elsewhere the GIL is both), then a gate's lock.  No Python code runs and nothing is released while a
- * gate's lock is held; what has to run afterwards is kept as a chain of boxes to kick.
+ * elsewhere the GIL is both), then a gate's lock.  While a gate's lock is held, no Python code runs and no
+ * reference is dropped; boxes that are to be kicked afterwards are kept as a chain.
  */
 #ifndef NC_PY_CORE_H
 #define NC_PY_CORE_H
@@ -28,23 +28,23 @@
 #define NC_FREE_THREADED 0
 #endif
 
-/* What core_way() gives, for the shortest ways. */
+/* The orders of core_way(), for the plain ways. */
 #define NC_PUBLISH (NC_FREE_THREADED ? memory_order_seq_cst : memory_order_release)
 #define NC_GLANCE (NC_FREE_THREADED ? memory_order_seq_cst : memory_order_relaxed)
 
 enum { TX = NC_TX, RX = NC_RX, SIDES = NC_SIDES };
 typedef enum { LOCAL, SPSC, MPSC, SPSC_BYTES, MPSC_BYTES, KINDS } chan_kind;
 
-/* How the sides of a channel of objects meet.  Objects are only moved with the GIL held.  Where there is one, it orders
- * both sides, and all producers.  Where there is none one producer, too, takes the way of many: the consumer can then
- * do without the tail (pop_one_claimed_sc).  Of `local` one thread has both sides. */
+/* How the sides of a channel of objects meet.  With a GIL, objects are moved only by the thread that holds it, so the
+ * GIL orders both sides and all producers.  Without a GIL, a single producer pushes as many do, so that the consumer
+ * need not read the tail (pop_one_claimed_sc).  Both sides of a `local` channel belong to one thread. */
 static inline nc_way core_way(chan_kind kind)
 {
     bool many = NC_FREE_THREADED && kind != LOCAL;
     return (nc_way){.many = many, .publish = many ? memory_order_seq_cst : memory_order_release, .glance = NC_GLANCE};
 }
 
-/* The calling thread as PyThread_get_thread_ident() names it, without a call where that is known to be the same. */
+/* What PyThread_get_thread_ident() returns, without a call where the value is known. */
 static inline unsigned long this_thread(void)
 {
 #if defined(__GLIBC__) && defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)
@@ -103,8 +103,8 @@ typedef struct pace {
     } of[PACE_TASKS];
 } pace;
 
-/* What has ended, is kept, and is used again.  Nothing is kept where references are traced, as a trace would then show
- * objects that nobody has; nor without a GIL, as several threads would come for the same. */
+/* Objects that have ended are kept here, to be used again.  Builds that trace references keep none, as a trace would
+ * show objects that nobody has.  Builds without a GIL keep none, as several threads could take the same object. */
 #define NC_RECYCLES (!NC_FREE_THREADED && !NC_TRACES_REFERENCES)
 #if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
 #define NC_TRACES_REFERENCES 1
@@ -139,7 +139,7 @@ enum { SPARE_AWAITABLES, SPARE_CLAIM_AWAITABLES, SPARE_CLAIMS, SPARE_FUTURES, SP
     X(Future_set_result)    /* its method */                                                \
     X(Future_blocking)      /* its descriptor of _asyncio_future_blocking */                \
     X(Task)                 /* asyncio.Task */                                              \
-    X(woken)                /* an asyncio.Future that is done: what woken tasks are told */ \
+    X(woken)                /* an asyncio.Future that is done: passed to woken tasks */     \
     X(loop_keyword)         /* ('loop',) */                                                 \
     X(context_keyword)      /* ('context',) */                                              \
     X(context_names)        /* the same, as tasks have it */                                \
@@ -192,20 +192,20 @@ typedef struct core_state {
     spares spare[SPARE_KINDS];
     unsigned spares_most;         /* how many of each are kept; 0 once the module goes */
     PyObject *_Atomic stop;       /* a StopIteration for when there is no memory to hand a result over; relaxed */
-    PyTypeObject *holder_type;    /* 3.11: see running_loop(); this and the next three */
+    PyTypeObject *holder_type;    /* 3.11: this and the other holder_* are for running_loop() */
     void *holder;
     uint64_t holder_seen;
     uint32_t holder_born;
 } core_state;
 
-/* One that was kept, or NULL. */
+/* Take an object that was kept, or NULL. */
 static inline void *spare_take(core_state *st, int kind)
 {
     spares *s = &st->spare[kind];
     return NC_RECYCLES && s->n > 0 ? s->of[--s->n] : NULL;
 }
 
-/* Keep one that has ended.  False if there are enough: it is to be freed. */
+/* Keep an object that has ended.  False if there are enough: the caller frees it. */
 static inline bool spare_keep(core_state *st, int kind, void *dead)
 {
     spares *s = &st->spare[kind];
@@ -226,31 +226,33 @@ PyObject *core_import(const char *module, const char *name);
 /* Seconds from an argument: < 0 for None or infinity; false with ValueError or TypeError set. */
 bool core_parse_timeout(PyObject *arg, double *seconds);
 
-/* Python code that a call runs on its way, a loop's is_closed() for instance, may be interrupted by a signal handler.
- * What the handler raises belongs to the program.  It must not be taken for an error of that code.
+/* A call may run Python code on its way, a loop's is_closed() for instance, and a signal handler may interrupt that
+ * code. The exception that the handler raises belongs to the program.  It must not be taken for an error of that code.
  *
  * Is the current exception such an interruption? */
 bool core_interrupted(void);
-/* The current exception as an object, with its traceback: taken, and set again, which takes the object over. */
+/* Take the current exception as an object, with its traceback; set one again, which takes the object over. */
 PyObject *core_take_error(void);
 void core_give_error(PyObject *error);
-/* Hand the current exception on: this thread raises it at its next bytecode, or in a blocking call before it sleeps. */
+/* Postpone the current exception: this thread raises it at its next bytecode, or in a blocking call before it sleeps.
+ */
 void core_postpone(void);
-/* To try once more what was interrupted.  What interrupted it is kept until the end, or it would do so again. */
-enum { INTERRUPTIONS = 8 }; /* in a row; a handler that raises each time must not hold us up for ever */
+/* For trying again what was interrupted.  The interruptions are kept until the end: raised earlier, they would
+ * interrupt the next try. */
+enum { INTERRUPTIONS = 8 }; /* in a row; a handler that raises each time must not hold the call up for ever */
 typedef struct interruptions {
     int n;
     PyObject *of[INTERRUPTIONS];
 } interruptions;
-/* Is the current exception an interruption, and one more try worthwhile?  Then it is kept. */
+/* Is the current exception an interruption, and is another try allowed?  If so, the exception is kept. */
 bool core_try_again(interruptions *kept);
-/* Hand on all that was kept; keeps the current exception. */
+/* Postpone all that was kept; leaves the current exception set. */
 void core_postpone_all(interruptions *kept);
-/* Was something handed on that is not raised yet?  Then raise it: true with an exception set. */
+/* Raise a postponed exception that was not raised yet: true if there was one. */
 bool core_raise_postponed(void);
-/* Drop the current exception, if any; an interruption is handed on. */
+/* Drop the current exception, if any; postpone an interruption. */
 void core_drop_error(void);
-/* Report the current exception as unraisable; an interruption is handed on. */
+/* Report the current exception as unraisable; postpone an interruption. */
 void core_report_error(PyObject *about);
 /* Is this the thread that runs Python's signal handlers and pending calls? */
 bool core_handles_signals(void);
@@ -272,7 +274,7 @@ static inline PyObject *core_dict_find(PyObject *dict, PyObject *key)
 #endif
 }
 
-/* What a weak reference refers to, a new reference, or NULL without an exception when it is gone. */
+/* The target of a weak reference, a new reference, or NULL without an exception if it is gone. */
 static inline PyObject *core_weak_target(PyObject *weak)
 {
 #if PY_VERSION_HEX >= 0x030D0000
@@ -284,7 +286,7 @@ static inline PyObject *core_weak_target(PyObject *weak)
     return target == Py_None ? NULL : Py_NewRef(target);
 #endif
 }
-/* How many times this process was forked off, counting along: what was born elsewhere must not be woken. */
+/* How many forks lie between the first process and this one.  A box that was made in another one must not be woken. */
 extern _Atomic uint32_t core_forks;
 static inline uint32_t core_generation(void)
 {
@@ -301,10 +303,10 @@ enum {
     CORE_TYPE_FLAGS = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
     Py_TPFLAGS_DISALLOW_INSTANTIATION
 };
-/* A new object of a type whose last reference may be dropped by any thread, with an effect that somebody waits
- * for: NULL with an exception set. */
+/* A new object, or NULL with an exception set.  For types whose last reference any thread may drop, with an effect that
+ * others wait for. */
 PyObject *core_new(PyTypeObject *type);
-/* Arguments as nearly all calls take them: (value, timeout=None), or (timeout=None). */
+/* The arguments of nearly all calls: (value, timeout=None), or (timeout=None). */
 bool core_parse_one_slowly(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
                            double *timeout);
 bool core_parse_none_slowly(core_state *st, const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
@@ -321,17 +323,17 @@ static inline bool core_parse_none(core_state *st, const char *name, PyObject *c
     *timeout = -1;
     return (n == 0 && kwnames == NULL) || core_parse_none_slowly(st, name, args, n, kwnames, timeout);
 }
-/* How many recv_many may take, 0 with an exception set. */
+/* The count of recv_many(), or 0 with an exception set. */
 Py_ssize_t core_parse_count(PyObject *arg);
 
 /* ---- a step ----------------------------------------------------------------------------------------- */
 
-/* What came of one: nc_outcome, and what only calls from Python know. */
+/* The outcome of a step: nc_outcome, and what only calls from Python have. */
 typedef enum {
     STEP_READY = NC_DONE, /* the result is in *out (NULL stands for None) */
-    STEP_ERROR = NC_DISCONNECTED, /* for this reason or another: an exception is set; nothing was sent or taken */
+    STEP_ERROR = NC_DISCONNECTED, /* an exception is set: for this reason, or another; nothing was sent or taken */
     STEP_BLOCKED = NC_BLOCKED, /* not now */
-    STEP_PARTIAL, /* some of a batch went; not the rest now */
+    STEP_PARTIAL, /* part of a batch was sent; not the rest now */
     STEP_BUSY, /* it is this call's turn, but a claim holds the endpoint */
 } step;
 

@@ -45,7 +45,7 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
     for (int side = 0; side < SIDES; side++) {
         nc_gate_enter(&c->gate[side], core_generation());
         waiting[side] = nc_gate_crowd(&c->gate[side]) / NC_HEAD;
-        nc_chan_totals(c->block, &sent, &received); /* those that count are the last */
+        nc_chan_totals(c->block, &sent, &received); /* the totals of the last turn, in gate[RX], count */
         nc_gate_exit(&c->gate[side]);
     }
     return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)nc_chan_capacity(c->block),
@@ -149,7 +149,7 @@ int endpoint_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* Closing is all there is to clear: the cycle, if any, goes through the channel's values or lines. */
+/* To close the endpoint is enough: a cycle can only go through the channel's values or lines. */
 int endpoint_clear(PyObject *self)
 {
     if (((Endpoint *)self)->chan != NULL)

@@ -1,4 +1,5 @@
-/* py_endpoint.h: what all endpoints have, to be listed among a type's slots and methods; the texts are py_doc.h's. */
+/* py_endpoint.h: what all endpoints have, as rows for the slots and methods of a type; the docstrings are in py_doc.h.
+ */
 #ifndef PY_ENDPOINT_H
 #define PY_ENDPOINT_H
 

@@ -1,5 +1,5 @@
-/* py_line.c: a waiter's place in line, whoever waits: taking and leaving it, and being put off for a claim; taking out
- * those who will never run, and bringing loops within reach of native code.  Touches nc_gate.h; the last two run Python
+/* py_line.c: a waiter's place in line: how a waiter takes it, leaves it, and is deferred for a claim; how waiters that
+ * will never run are taken out; and how native code gets to wake loops.  Touches nc_gate.h; the last two run Python
  * code. */
 #include "py_line.h"
 
@@ -26,8 +26,8 @@ bool line_deferred(Call *call, nc_waiter *w)
     return call->ep->deferred && nc_chan_deferred(call->ep->chan->block, call->ep->side, w, core_generation());
 }
 
-/* How many tasks and threads want the same: as many as ever waited with one that left the line, until that is seen to
- * be no longer so (pace_rivals_gone).  A hint, relaxed: another may write it at the same time. */
+/* How many tasks and threads compete on this side: the most that ever stood in line when one left it, until
+ * pace_rivals_gone() finds that they are gone.  A hint, so relaxed: others may write it at the same time. */
 static void count_rivals(Chan *c, int side)
 {
     unsigned now = nc_gate_crowd(&c->gate[side]) / NC_HEAD + 1;
@@ -53,7 +53,7 @@ static int visit_future(sleeper *sl, visitproc visit, void *arg)
 
 int line_traverse(nc_gate *g, visitproc visit, void *arg)
 {
-    bool shared = !g->guarded && g->born == core_generation(); /* threads of Python stand still, native ones do not */
+    bool shared = !g->guarded && g->born == core_generation(); /* Python's threads stand still, native threads do not */
     int stop = 0;
     if (shared)
         nc_lock_enter(&g->lock);
@@ -97,9 +97,9 @@ void line_deliver(Chan *c, nc_box *kicks)
     PyErr_Restore(type, value, traceback);
 }
 
-/* ---- those who will never run ------------------------------------------------------------------------ */
+/* ---- waiters that will never run --------------------------------------------------------------------- */
 
-/* The boxes of loops on which somebody in line was called, each with a reference; how many. */
+/* Collect the boxes of loops that have called waiters in this line, each with a reference; returns how many. */
 static int called_loops(nc_gate *g, nc_box **boxes, int most)
 {
     int n = 0;
@@ -144,8 +144,8 @@ void line_look_ahead(Chan *c, int side, nc_box **kicks)
 
 /* ---- within reach of native code --------------------------------------------------------------------- */
 
-/* The loops of a line that native code could not kick, each with a reference, in an array to be freed; how many, or
- * -1 with an exception set. */
+/* Collect the boxes of loops in this line that native code could not wake, each with a reference, in an array that the
+ * caller frees; returns how many, or -1 with an exception set. */
 static Py_ssize_t unreached_loops(nc_gate *g, nc_box ***boxes)
 {
     size_t room = 0, n = 0, waiters;
@@ -158,7 +158,7 @@ static Py_ssize_t unreached_loops(nc_gate *g, nc_box ***boxes)
             return -1;
         }
     }
-    nc_gate_enter(g, core_generation()); /* whoever lines up from here on sees that native code may come */
+    nc_gate_enter(g, core_generation()); /* whoever lines up after this sees that native code may come */
     for (nc_waiter *w = g->first; w != NULL && n < room; w = w->next) {
         bool known = wake_reached(w->box);
         for (size_t i = 0; i < n && !known; i++)

@@ -1,12 +1,12 @@
 /* py_native.c: the ends that native threads attach to, behind nexus_channels.h.
  *
- * A native end belongs to three: the Python object that tx.native() returned, the thread that is attached, and the
- * endpoint that it was borrowed from.  It refers to the channel's block and to nothing of Python, so the thread may
- * outlive them all; and whatever a call from native code does here, it does without a GIL and without allocating.
+ * A native end has three owners: the Python object that tx.native() returned, the thread that is attached, and the
+ * endpoint that lent itself.  The end refers to the channel's block and to no Python object, so the thread may outlive
+ * all Python objects.  Calls from native code need no GIL and allocate nothing.
  *
- * When each of them may touch it is the matter of nc_end.h (N1 to N3 in PROTOCOL.md): Python closes an end by raising
- * `closed` and waiting for a state other than BUSY, which is a matter of instructions; if no claim is open, Python then
- * takes the end out of the channel, else the thread does, when it ends the claim.
+ * nc_end.h decides which owner may touch the end when (N1 to N3 in PROTOCOL.md).  Python closes an end by raising
+ * `closed` and waiting for a state other than BUSY, which takes a few instructions.  If no claim is open, Python then
+ * takes the end out of the channel; else the thread does so when it ends the claim.
  */
 #include "py_bytes.h"
 #include "py_chan.h"
@@ -21,15 +21,15 @@
 #include "nexus_channels.h"
 
 typedef struct native_end {
-    nexus_end face;               /* what the address points to; read-only, as is this paragraph */
-    nc_chan *block;            /* a reference */
+    nexus_end face;               /* the address points here; this paragraph is read-only */
+    nc_chan *block;               /* a reference */
     parker *parker;               /* a reference; where the thread sleeps */
     int side;
-    uint32_t born;                /* core_generation when made: a forked child leaves it alone */
+    uint32_t born;                /* core_generation when made: a forked child does not touch it */
 
     lease lease;                  /* its references: the object, the attachment, the endpoint, and each capsule */
 
-    nc_record record;             /* of the open claim; this and the rest belong to the thread in a call */
+    nc_record record;             /* of the open claim; from here on fields of the thread that is in a call */
     bool unnotified;              /* something was committed quietly: receivers were not notified */
     unsigned spin;                /* pauses worth spending before a wait sleeps */
 } native_end;
@@ -43,7 +43,7 @@ typedef struct Native {
     birth *birth;                 /* where it was made, in debug mode; else NULL */
 } Native;
 
-/* ---- life and death: by anybody, with or without a GIL ----------------------------------------------- */
+/* ---- life and death: from any thread, with or without a GIL ------------------------------------------- */
 
 static void end_drop(lease *l)
 {
@@ -55,7 +55,7 @@ static void end_drop(lease *l)
 
 static bool end_foreign(const native_end *e) { return e->born != core_generation(); }
 
-/* Something was published: notify the receivers.  If there is none any more, drop it: C2. */
+/* Something was published: notify the receivers, or drop it if they are gone (C2). */
 static void notify_receivers(nc_chan *b, nc_box **kicks)
 {
     bytes_notify(b, RX, kicks);
@@ -82,13 +82,13 @@ static void end_depart(native_end *e, nc_box **kicks)
         nc_chan_discard_bytes(e->block, core_generation());
 }
 
-/* Leave the line, if it stands there, and hand on what it was called for but did not take. */
+/* Leave the line, if the end stands there, and hand on what it was called for but did not take. */
 static void end_leave_line(native_end *e, nc_box **kicks)
 {
     nc_chan_leave_line(e->block, e->side, &e->parker->waiter, false, core_generation(), kicks);
 }
 
-/* Give the open claim up. */
+/* Abort or release the open claim. */
 static void claim_drop(native_end *e, nc_box **kicks)
 {
     nc_chan *b = e->block;
@@ -104,7 +104,7 @@ static void claim_drop(native_end *e, nc_box **kicks)
 
 static const int begun[] = {[NC_END_OPEN] = NEXUS_OK, [NC_END_SHUT] = NEXUS_DISCONNECTED};
 
-/* Begin a call for which no claim may be open; over unless NEXUS_OK. */
+/* Begin a call that needs no claim to be open.  Unless the answer is NEXUS_OK, the call is over. */
 static int enter_idle(native_end *e)
 {
     if (end_foreign(e))
@@ -113,7 +113,7 @@ static int enter_idle(native_end *e)
     return answer == NC_END_WRONG ? NEXUS_BUSY : begun[answer];
 }
 
-/* Begin a call that ends a claim, which may be done on a closed end too; over unless NEXUS_OK. */
+/* Begin a call that ends a claim; a closed end allows it, too.  Unless the answer is NEXUS_OK, the call is over. */
 static int enter_claimed(native_end *e)
 {
     if (end_foreign(e))
@@ -122,7 +122,7 @@ static int enter_claimed(native_end *e)
     return answer == NC_END_WRONG ? NEXUS_NO_CLAIM : begun[answer];
 }
 
-/* The claim is over. */
+/* End a call that has ended the claim. */
 static void leave_claim(native_end *e, nc_box *kicks)
 {
     if (nc_end_leave_claim(&e->lease.life))
@@ -132,7 +132,7 @@ static void leave_claim(native_end *e, nc_box *kicks)
 
 /* ---- waiting ---------------------------------------------------------------------------------------- */
 
-/* One thing that a call wants, and may have to wait for. */
+/* What a call wants, and may have to wait for. */
 typedef struct Want {
     /* Try once; `called`: it is the caller's turn.  STEP_READY: done, see `result`.  STEP_ERROR: disconnected. */
     step (*look)(native_end *, struct Want *, bool called, nc_box **kicks);
@@ -142,12 +142,12 @@ typedef struct Want {
     void *buffer;
     size_t size;                  /* of the claim or the buffer; then of the message */
     int result;
-    uint32_t after;               /* the state that success leaves the end in */
+    uint32_t after;               /* the state of the end after success */
 } Want;
 
 enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses, as in py_park.c */
 
-/* Asleep until called, closed or the deadline (< 0: none), at first awake for a blink; false when time is up. */
+/* Sleep until called, closed or the deadline (< 0: none), after a short spin; false if the time is up. */
 static bool end_sleep(native_end *e, int64_t deadline)
 {
     parker *p = e->parker;
@@ -156,7 +156,7 @@ static bool end_sleep(native_end *e, int64_t deadline)
     nc_end_sleep(&e->lease.life);
     if (deadline >= 0) {
         int64_t left = deadline - now_ns(), hour = INT64_C(3600000000);
-        us = left <= 0 ? 0 : left / 1000 >= hour ? hour : left / 1000 + 1; /* it is asked again */
+        us = left <= 0 ? 0 : left / 1000 >= hour ? hour : left / 1000 + 1; /* the caller sleeps again */
     }
     while (spins < e->spin && !nc_post_waits(&p->waiter))
         nc_relax(&spins);
@@ -169,7 +169,7 @@ static bool end_sleep(native_end *e, int64_t deadline)
     return nc_post_waits(&p->waiter) || deadline < 0 || now_ns() < deadline;
 }
 
-/* Stand in line until the look finds what it wants: STEP_READY, STEP_ERROR, or STEP_BLOCKED when time is up. */
+/* Stand in line until the look succeeds or fails: STEP_READY, STEP_ERROR, or STEP_BLOCKED if the time is up. */
 static step end_park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
 {
     nc_waiter *w = &e->parker->waiter;
@@ -198,7 +198,7 @@ static step end_park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
     return s;
 }
 
-/* Do it now, or wait for it. */
+/* Look once, and wait if the look was in vain. */
 static int run(native_end *e, Want *want, int64_t timeout)
 {
     nc_box *kicks = NULL;
@@ -277,7 +277,7 @@ static int call_claim(nexus_end *face, size_t n, int64_t timeout, void **place)
     return result;
 }
 
-/* The sizes first: a claim that cannot be committed like this stays open. */
+/* A claim whose size does not fit stays open, so sizes are checked first. */
 static int call_commit(nexus_end *face, size_t n, int quiet)
 {
     native_end *e = container_of(face, native_end, face);
@@ -314,7 +314,7 @@ static int call_abort(nexus_end *face)
     return NEXUS_OK;
 }
 
-/* All that fit, and then one wake-up. */
+/* Send all messages that fit, then notify once. */
 static step end_send_look(native_end *e, Want *want, bool called, nc_box **kicks)
 {
     size_t before = want->sent;
@@ -349,7 +349,7 @@ static int call_send(nexus_end *face, const void *data, size_t n, int64_t timeou
     native_end *e = container_of(face, native_end, face);
     nexus_message message = {data, n};
     Want want = {.look = end_send_look, .messages = &message, .count = 1};
-    int result = check_size(e, n); /* before all else, as in Python */
+    int result = check_size(e, n); /* first, as in Python */
     return result != NEXUS_OK ? result : run(e, &want, timeout);
 }
 
@@ -385,7 +385,7 @@ static int call_peek(nexus_end *face, const void **data, size_t *n, int64_t time
     return result;
 }
 
-static int call_release(nexus_end *face) { return call_abort(face); /* of what was borrowed, both are the same */ }
+static int call_release(nexus_end *face) { return call_abort(face); /* both end the open claim */ }
 
 static step end_recv_look(native_end *e, Want *want, bool called, nc_box **kicks)
 {
@@ -472,7 +472,8 @@ static native_end *end_new(Chan *c, int side)
     return e;
 }
 
-/* Can it be lent out?  Not while it is, nor while somebody waits on it, as native code takes no turns with them. */
+/* Can the endpoint be lent?  Not while it is lent, nor while Python calls wait on it: native code takes no turns with
+ * them. */
 static bool lendable(Endpoint *ep)
 {
     Chan *c = ep->chan;
@@ -485,7 +486,7 @@ static bool lendable(Endpoint *ep)
     return false;
 }
 
-/* A new native end, a further sender or a borrowed endpoint; holding the endpoint. */
+/* A new native end: a further sender, or one that borrows the endpoint.  Holding the endpoint. */
 static native_end *lend_held(Endpoint *ep)
 {
     Chan *c = ep->chan;
@@ -507,7 +508,7 @@ PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
     Endpoint *ep = (Endpoint *)self;
     core_state *st = ep->chan->st;
     nc_box *kicks = NULL;
-    line_reap(ep->chan, ep->side, &kicks); /* nobody is kept waiting by who will never come */
+    line_reap(ep->chan, ep->side, &kicks); /* waiters that will never run do not count */
     line_deliver(ep->chan, kicks);
     Native *native = (Native *)core_new(st->native_type[ep->side]);
     if (native == NULL)
@@ -528,8 +529,8 @@ PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- from Python: closing ----------------------------------------------------------------------------- */
 
-/* The thread of a closed end is gone for good: end what it left behind; true if that was a claim.  It might be in there
- * after all: then it ends the claim itself. */
+/* The thread of a closed end is said to be gone for good: end the claim that it left open; true if there was one.  If
+ * the thread is in a call after all, it ends the claim itself. */
 static bool end_bury(native_end *e, nc_box **kicks)
 {
     end_leave_line(e, kicks);
@@ -539,7 +540,7 @@ static bool end_bury(native_end *e, nc_box **kicks)
         nc_end_leave(&e->lease.life, NC_END_IDLE);
     }
     if (nc_end_detach(&e->lease.life))
-        lease_unref(&e->lease); /* not the last: the caller's */
+        lease_unref(&e->lease); /* not the last: the caller has one */
     return claimed;
 }
 
@@ -548,18 +549,18 @@ static void end_close(native_end *e, bool abandon, nc_box **kicks)
     nc_chan *b = e->block;
     nc_end_close(&e->lease.life);
     nc_chan_call_owner(b, e->side, e, core_generation(), kicks);
-    if (end_foreign(e)) { /* its thread stayed in the parent process */
+    if (end_foreign(e)) { /* its thread is in the parent process */
         end_depart(e, kicks);
         return;
     }
     uint32_t state = nc_end_await(&e->lease.life);
-    if (e->side == TX) { /* of what was committed quietly */
+    if (e->side == TX) { /* the quiet commits */
         nc_log_publish_batch(b->log);
         notify_receivers(b, kicks);
     }
     if (abandon && end_bury(e, kicks))
         state = NC_END_IDLE;
-    if (state != NC_END_CLAIMED) /* else its thread does that when it ends the claim */
+    if (state != NC_END_CLAIMED) /* else its thread departs when it ends the claim */
         end_depart(e, kicks);
 }
 
@@ -581,7 +582,7 @@ static void native_close_now(Native *native, bool abandon)
         return;
     Py_BEGIN_CRITICAL_SECTION(ep);
     if (ep->lent != NULL)
-        endpoint_leased(ep); /* it takes back what it can, now */
+        endpoint_leased(ep); /* takes the endpoint back, if its end has left */
     Py_END_CRITICAL_SECTION();
     Py_DECREF(ep);
 }

@@ -1,5 +1,5 @@
-/* py_park.c: how a thread that runs Python waits: in line, awake for a moment, then asleep on its lock.  Touches
- * nc_gate.h; knows calls only by their `look`.  How native threads wait is in py_native.c. */
+/* py_park.c: how a thread that runs Python waits: it stands in line, stays awake for a moment, then sleeps on its lock.
+ * Touches nc_gate.h; knows calls only by their `look`.  How native threads wait is in py_native.c. */
 #include "py_park.h"
 #include "py_call.h"
 #include "py_line.h"
@@ -60,15 +60,18 @@ static double monotonic(void) { return (double)now_ns() * 1e-9; }
 #define SPIN_WORTH 100e-6 /* seconds */
 enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; SPIN_MOST take about SPIN_WORTH */
 enum { BRIEF = 1000 }; /* microseconds of the main thread's first sleep */
-enum { LOOKS_EVERY = 24 }; /* pauses, in which the other side sends or takes at least once, while it is at it */
-enum { ENOUGH = 64, ENOUGH_BYTES = 4096 }; /* items, or bytes of messages: without a GIL, no need to wait for more */
+enum { LOOKS_EVERY = 24 }; /* pauses; a busy other side sends or takes at least once in so many */
+enum {
+    ENOUGH = 64,
+    ENOUGH_BYTES = 4096
+}; /* items, or bytes of messages; without a GIL there is no use in waiting for more */
 
-/* On a single processor nobody else runs while we spin. */
+/* SPIN_LEAST on a single processor, as nobody else runs while this thread spins. */
 static _Atomic unsigned spin_most = SPIN_MOST; /* relaxed: written when the module is made, always the same */
 
-/* We were called, and the thread that called us is likely to go on.  So stay awake a moment longer, as long as the ring
- * goes on to fill or empty.  With a GIL, that thread holds the GIL: to ask for it now would mean to sleep until that
- * thread lets go of it, which takes longer than filling or emptying the ring.  Without a GIL, both threads would fight
+/* This thread was called, and the caller is likely to send or take more.  So stay awake for a moment, as long as the
+ * ring goes on to fill or empty.  With a GIL, the caller holds it: a thread that asks for the GIL now sleeps until the
+ * caller releases it, which takes longer than filling or emptying the ring.  Without a GIL, both threads would fight
  * for each cache line, item by item.  For the same reason the ring is looked at only now and then. */
 static void parker_linger(nc_chan *b, int side, unsigned most)
 {
@@ -81,8 +84,8 @@ static void parker_linger(nc_chan *b, int side, unsigned most)
     }
 }
 
-/* Wait for a kick, a signal or the deadline (< 0: none), at first awake, and without the GIL.  `brief`: a brief sleep,
- * which ends as if by a signal.  *woken is the time at its end, before waiting for the GIL. */
+/* Wait for a kick, a signal or the deadline (< 0: none), without the GIL: first spin, then sleep.  `brief`: sleep at
+ * most BRIEF, and return as if a signal had come.  *woken is the time after the sleep, before waiting for the GIL. */
 static PyLockStatus parker_sleep(parker *p, nc_chan *b, int side, double deadline, unsigned spin, bool brief,
                                  double *woken)
 {
@@ -92,7 +95,7 @@ static PyLockStatus parker_sleep(parker *p, nc_chan *b, int side, double deadlin
         double left = deadline - monotonic();
         if (left <= 0)
             return PY_LOCK_FAILURE;
-        us = left > 3600 ? (PY_TIMEOUT_T)3600000000 : (PY_TIMEOUT_T)ceil(left * 1e6); /* the caller then asks again */
+        us = left > 3600 ? (PY_TIMEOUT_T)3600000000 : (PY_TIMEOUT_T)ceil(left * 1e6); /* the caller sleeps again */
     }
     unsigned spins = 0;
     Py_BEGIN_ALLOW_THREADS;
@@ -110,8 +113,8 @@ static PyLockStatus parker_sleep(parker *p, nc_chan *b, int side, double deadlin
     return slept == PY_LOCK_FAILURE && us > 0 && deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
 }
 
-/* One round: look if we may, and line up if there was nothing.  *turn: it is our turn, look again at once.  Holding
- * the endpoint. */
+/* One round: look, unless the waiter stands in line uncalled; line up if the look was in vain.  *turn: it is the call's
+ * turn now, so look again at once.  Holding the endpoint. */
 static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box **kicks)
 {
     step s = STEP_BLOCKED;
@@ -120,7 +123,7 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
     *turn = false;
     if (place == NC_CALLED && line_deferred(call, &p->waiter))
         s = STEP_BUSY;
-    else if (place != NC_WAITING) /* also before lining up: since the first look others could use the endpoint */
+    else if (place != NC_WAITING) /* also before lining up: others could use the endpoint since the first look */
         s = call->op->look(call, place == NC_CALLED, out, kicks);
     if (s == STEP_READY || s == STEP_ERROR)
         return s;
@@ -134,10 +137,10 @@ static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box 
     return STEP_BLOCKED;
 }
 
-/* Sleep until called: STEP_BLOCKED, or STEP_ERROR when a signal handler raised or the time is up.  A signal that comes
- * between the last look for signals and the sleep is not heard before the next wake-up, as with CPython's own locks.
- * So the main thread, which runs Python's signal handlers, begins with a brief sleep (*fresh) and then looks for
- * signals once more: a signal that came while it lined up is heard. */
+/* Sleep until called: STEP_BLOCKED, or STEP_ERROR if a signal handler raised or the time is up.  A signal that comes
+ * between the last check for signals and the sleep is handled only at the next wake-up, as with CPython's own locks.
+ * So the main thread, which runs Python's signal handlers, begins with a brief sleep (*fresh) and then checks for
+ * signals once more: this finds a signal that came while the thread lined up. */
 static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bool *fresh, double *woken)
 {
     Endpoint *ep = call->ep;
@@ -155,13 +158,15 @@ static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bo
     return STEP_BLOCKED;
 }
 
-/* After a look in vain: line up and sleep until the call is done.  The result is as that of a look. */
+/* After a look in vain: line up and sleep until the call is done.  Returns what the last look returned, or STEP_ERROR.
+ */
 static step park(Call *call, double timeout, PyObject **out)
 {
     Endpoint *ep = call->ep;
     Chan *c = ep->chan;
     double began = monotonic(), woken = began, deadline = timeout < 0 ? -1 : began + timeout;
-    unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint: what suited the last wait here */
+    unsigned spin =
+        atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint: what suited the last wait on this endpoint */
     nc_box *kicks = NULL;
     bool turn, fresh = true;
     step s;
@@ -179,7 +184,7 @@ static step park(Call *call, double timeout, PyObject **out)
             line_look_ahead(c, ep->side, &kicks);
         line_deliver(c, kicks);
         kicks = NULL;
-        if (s == STEP_BLOCKED && core_raise_postponed()) /* an exception of a signal handler that ran on the way here */
+        if (s == STEP_BLOCKED && core_raise_postponed()) /* the exception of a signal handler that ran meanwhile */
             s = STEP_ERROR;
         if (s == STEP_BLOCKED && !turn)
             s = park_sleep(call, p, deadline, spin, &fresh, &woken);
@@ -209,7 +214,7 @@ step try_call(Call *call, PyObject **out)
     return s;
 }
 
-/* One look, and a wait if that was in vain; `deadline` < 0: none, 0: do not wait.  The result is as that of a look. */
+/* Look once, and wait if the look was in vain; `deadline` < 0: none, 0: do not wait.  Returns as a look does. */
 static step run_blocking(Call *call, double deadline, PyObject **out)
 {
     step s = try_call(call, out);

@@ -10,19 +10,19 @@ typedef struct parker {
     PyThread_type_lock lock; /* taken; a kick releases it */
 } parker;
 
-/* Of the process: once there is a module. */
+/* For the process: called when the module is made. */
 void park_init(void);
 parker *parker_new(void *owner);
-/* Take the mail off, so that the next post finds the box empty and kicks.  On every round: a post may land after the
- * thread has seen the state that it announces, and acted on it. */
+/* Empty the box, so that the next post kicks it.  Called on every round: a post may arrive after the thread has seen
+ * the waiter's new state, and acted on it. */
 static inline void parker_receive(parker *p)
 {
     if (nc_box_take(&p->base.box) != NULL)
         nc_post_receive(&p->waiter);
 }
-/* Look once, and again if that was in vain because of waiters who will never come.  The result as in look. */
+/* Look once, and again if waiters that will never run were in the way.  Returns as a look does. */
 step try_call(Call *call, PyObject **out);
-/* Run the call to its end in this thread, asleep without the GIL in between. */
+/* Run the call to its end in this thread, which sleeps without the GIL.  The result, or NULL with an exception set. */
 PyObject *wait_blocking(Call *call, double timeout);
 
 #endif

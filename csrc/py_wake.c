@@ -1,13 +1,13 @@
-/* py_wake.c: how somebody who waits is reached: the boxes in which called waiters are posted, and what stands in line
- * for an awaitable.  Touches nc_gate.h; what kind of box it is, a loop's or a thread's, only the box knows.
+/* py_wake.c: how waiters are woken up: the boxes in which called waiters are posted, and the sleepers that stand in
+ * line for awaitables.  Touches nc_gate.h.  Whether a box is a loop's or a thread's, only the box's kind knows.
  *
  * A loop has one mailbox, however many channels its tasks wait on; a blocked thread has a parker.  A burst of
  * wake-ups costs one kick: a write to the loop's wake fd, or the release of the parker's lock.  Neither needs
  * the GIL, so the same path serves threads that never hold it.
  *
- * What stands in line for an awaitable is its sleeper, a block of its own that refers to the future the task
- * waits on, and through it to the task: so a waiting task lives as long as the channel it waits on.  The
- * awaitable owns the sleeper; if it goes while a post is in the mail, whoever takes the mail frees it.
+ * A sleeper stands in line for an awaitable.  It refers to the future that the task waits on, and through the future to
+ * the task: so a waiting task lives as long as the channel that it waits on.  The awaitable owns the sleeper.  If the
+ * awaitable is freed while its sleeper is in the mail, whoever takes the mail frees the sleeper.
  */
 #include "py_wake.h"
 
@@ -30,7 +30,7 @@ void wake_deliver(core_state *st, nc_box *kicks)
         PyErr_Fetch(&type, &value, &traceback);
     while (kicks != NULL) {
         nc_box *now = nc_box_in_order(kicks);
-        kicks = NULL; /* those whose turn it is because others will not come */
+        kicks = NULL; /* kicking may find others to kick: those behind waiters that will never run */
         while (now != NULL) {
             wake_box *b = container_of(nc_box_unchain(&now), wake_box, box);
             if (b->born == core_generation())
@@ -85,7 +85,7 @@ sleeper *sleeper_new(nc_box *box, Endpoint *owner)
 
 void sleeper_free(sleeper *sl)
 {
-    Py_XDECREF(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* the last to know it */
+    Py_XDECREF(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* nobody else knows it any more */
     wake_box_unref(sl->waiter.box);
     Chan *c = sl->chan;
     if (c == NULL) {
@@ -94,7 +94,7 @@ void sleeper_free(sleeper *sl)
     }
     if (!spare_keep(c->st, SPARE_SLEEPERS, sl))
         PyMem_Free(sl);
-    Py_DECREF(c); /* may be the last, and take the module along */
+    Py_DECREF(c); /* may be the last reference, and drop the module, too */
 }
 
 PyObject *sleeper_swap_future(sleeper *sl, PyObject *future)
@@ -114,9 +114,9 @@ void sleeper_set_future(sleeper *sl, PyObject *future)
     Py_XDECREF(sleeper_swap_future(sl, future));
 }
 
-/* Mail is nobody's that the collector could ask, and of a loop that was dropped nobody takes it any more: what waits
- * there lets go of its future, and with it of that loop.  Of its channel too, with a GIL; without, whoever takes the
- * mail may be looking at it just now. */
+/* The collector cannot see the sleepers in a mailbox, and nobody takes the mail of a loop that was dropped.  So a
+ * sleeper that is abandoned in the mail drops its future here, and with the future that loop.  With a GIL it drops its
+ * channel, too.  Without one, the thread that takes the mail may be reading that field now. */
 void sleeper_leave(sleeper *sl)
 {
     sleeper_set_future(sl, NULL); /* not the last reference: the awaitable's is released later */
@@ -124,6 +124,6 @@ void sleeper_leave(sleeper *sl)
         sleeper_free(sl);
 #if !NC_FREE_THREADED
     else
-        Py_CLEAR(sl->chan); /* nor this: its endpoint's */
+        Py_CLEAR(sl->chan); /* nor is this the last: the endpoint has one */
 #endif
 }

@@ -1,18 +1,19 @@
-/* py_wake.h: how somebody who waits is reached; see py_wake.c. */
+/* py_wake.h: how waiters are woken up; see py_wake.c. */
 #ifndef PY_WAKE_H
 #define PY_WAKE_H
 
 #include "py_types.h"
 
-/* What differs between those who are reached through a box: a loop, a blocked thread. */
+/* How the box of a loop and the box of a blocked thread differ. */
 struct wake_box;
 typedef struct box_kind {
-    bool of_tasks; /* what stands in line with it is a sleeper */
-    void (*kick)(core_state *, struct wake_box *, nc_box **kicks); /* may run Python code, and find others to kick */
-    void (*kick_without_gil)(struct wake_box *); /* by whatever thread */
-    bool (*reached)(struct wake_box *); /* would that wake it? */
-    bool (*dead)(core_state *, struct wake_box *); /* will those in line with it never run?  Runs Python code */
-    void (*drop)(struct wake_box *); /* what it holds, before its memory is freed */
+    bool of_tasks; /* its waiters are sleepers */
+    void (*kick)(core_state *, struct wake_box *,
+                 nc_box **kicks); /* may run Python code, and chain more boxes to `kicks` */
+    void (*kick_without_gil)(struct wake_box *); /* from any thread */
+    bool (*reached)(struct wake_box *); /* would kick_without_gil wake its owner? */
+    bool (*dead)(core_state *, struct wake_box *); /* will its waiters never run?  Runs Python code */
+    void (*drop)(struct wake_box *); /* free what it holds, before its memory is freed */
 } box_kind;
 
 typedef struct wake_box {
@@ -21,7 +22,7 @@ typedef struct wake_box {
     uint32_t born; /* core_generation when made; a forked child leaves it alone */
 } wake_box;
 
-/* What stands in line for an awaitable. */
+/* It stands in line for an awaitable. */
 typedef struct sleeper {
     nc_waiter waiter;
     Chan *chan; /* strong; NULL once it was abandoned in the mail, with a GIL */
@@ -33,19 +34,19 @@ typedef struct sleeper {
 void wake_free_spares(core_state *st);
 /* Give every box of the chain its kick.  Runs Python code; keeps the current exception. */
 void wake_deliver(core_state *st, nc_box *kicks);
-/* Give every box of the chain its kick, from a thread that need not be one of Python's. */
+/* The same, from any thread, with or without a GIL: runs no Python code. */
 void wake_boxes(nc_box *kicks);
-/* Could native code kick this box? */
+/* Could native code wake the owner of this box? */
 bool wake_reached(nc_box *box);
 void wake_box_unref(nc_box *box);
 sleeper *sleeper_new(nc_box *box, Endpoint *owner);
 void sleeper_free(sleeper *sl);
-/* Its awaitable goes: the sleeper is freed, now or by whoever takes the mail that it is in.  Out of the line, holding
- * the awaitable. */
+/* The awaitable of the sleeper ends: the sleeper is freed, now or by whoever takes the mail that it is in.  It has left
+ * the line; the caller holds the awaitable. */
 void sleeper_leave(sleeper *sl);
 void sleeper_set_future(sleeper *sl, PyObject *future);
-/* Put a future in, or NULL, and take out what was there; hands the references over.  With a GIL, which every caller
- * holds, this needs no atomicity. */
+/* Put a future in, or NULL, and take out the one before; hands the references over.  With a GIL, which every caller
+ * holds, the swap need not be atomic. */
 PyObject *sleeper_swap_future(sleeper *sl, PyObject *future);
 
 #endif
