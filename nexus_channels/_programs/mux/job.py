@@ -317,20 +317,25 @@ class Mux:
                 batch = await self._rx.recv_many(BATCH)
             except RecvError:
                 return
-            pieces: list[bytes] = []
-            for label, line in batch:
-                pieces += (label.prefix, line, b"\n")
-            text = b"".join(pieces)
-            try:
-                self._write(text)
-            except Refused as refused:
-                for label, _ in batch[: text.count(b"\n", 0, refused.whole)]:
-                    label.written += 1
-                raise
-            for label, _ in batch:
-                label.written += 1
-            self._budget.give_back(batch)
+            self._write_batch(batch)
             show_progress(sum(len(line) + 1 for _, line in batch))
+
+    def _write_batch(self, batch: list[tuple[Label, bytes]]) -> None:
+        """A function of its own, so that the text is freed before the next one is made: two at once would have the
+        allocator take memory from the system and give it back again and again."""
+        pieces: list[bytes] = []
+        for label, line in batch:
+            pieces += (label.prefix, line, b"\n")
+        text = b"".join(pieces)
+        try:
+            self._write(text)
+        except Refused as refused:
+            for label, _ in batch[: text.count(b"\n", 0, refused.whole)]:
+                label.written += 1
+            raise
+        for label, _ in batch:
+            label.written += 1
+        self._budget.give_back(batch)
 
     async def _write_blocks(self, show_progress: Callable[[int], Any]) -> None:
         async for claim in self._rx:
