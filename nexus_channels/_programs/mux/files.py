@@ -39,7 +39,8 @@ OLD_FILES = 4  # renamed or removed files that one reader holds open at most
 KEPT = 100  # errors of a source that are kept; all are counted
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")  # made of an older file, not written by the program
 
-Emit = Callable[[bytes, bool], None]  # (lines with their newlines, True), or (a part of a line, False)
+# Takes (text, where whole lines begin in it, True), or (a part of a line, 0, False): what Lines.add gives.
+Emit = Callable[[bytes, int, bool], None]
 
 
 @dataclass(eq=False)
@@ -169,8 +170,8 @@ class Input:
         self.position += count
         self._seen = data[-WINDOW:]
         self.grew = time.monotonic()
-        for text, whole in self.lines.add(data, len(window)):
-            emit(text, whole)
+        for text, begin, whole in self.lines.add(data, len(window)):
+            emit(text, begin, whole)
         return True
 
     def _check(self, size: int) -> None:
@@ -290,13 +291,13 @@ def _read_file(file: Input, account: Account, stop: Stop, emit: Emit) -> None:
 def _finish(file: Input, emit: Emit) -> None:
     """The file is at its end: a last line without a newline is a line, too."""
     if rest := file.lines.take():
-        emit(rest + b"\n", True)
+        emit(rest + b"\n", 0, True)
 
 
 def _flush_torn(file: Input, emit: Emit) -> None:
     """The end of the line cannot be read any more: what was read of it is archived as a part."""
     if rest := file.lines.take():
-        emit(rest, False)
+        emit(rest, 0, False)
 
 
 def _read_stream(fd: int, account: Account, stop: Stop, emit: Emit) -> None:
@@ -310,14 +311,14 @@ def _read_stream(fd: int, account: Account, stop: Stop, emit: Emit) -> None:
                 continue
             if not chunk:
                 if rest := lines.take():
-                    emit(rest + b"\n", True)
+                    emit(rest + b"\n", 0, True)
                 return
-            for text, whole in lines.add(chunk):
-                emit(text, whole)
+            for text, begin, whole in lines.add(chunk):
+                emit(text, begin, whole)
     except OSError as error:
         account.error(f"cannot read {account.path}: {reason(error)}")
     if rest := lines.take():
-        emit(rest, False)
+        emit(rest, 0, False)
     account.unread += _buffered(fd)
 
 

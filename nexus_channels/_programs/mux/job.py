@@ -389,8 +389,10 @@ class Mux:
 # ---- from the reader into the channel ------------------------------------------------------------------------------
 
 
-def emit_lines(source: Source, tx: mpsc.Sender[tuple[Label, bytes]], budget: Budget, text: bytes, whole: bool) -> None:
-    for items in batches(source, text, whole):
+def emit_lines(
+    source: Source, tx: mpsc.Sender[tuple[Label, bytes]], budget: Budget, text: bytes, begin: int, whole: bool
+) -> None:
+    for items in batches(source, text, begin, whole):
         if len(items[0][1]) > CHUNK:  # the first alone can be as long: the others came in one chunk
             budget.take()
         sent = tx.try_send_many(items)
@@ -399,7 +401,7 @@ def emit_lines(source: Source, tx: mpsc.Sender[tuple[Label, bytes]], budget: Bud
             tx.send_many_blocking(items[sent:])
 
 
-def batches(source: Source, text: bytes, whole: bool) -> Iterator[list[tuple[Label, bytes]]]:
+def batches(source: Source, text: bytes, begin: int, whole: bool) -> Iterator[list[tuple[Label, bytes]]]:
     """(label, line) in lists that are not too long: a pair takes more memory than a short line."""
     if not whole:
         source.parts += 1
@@ -407,6 +409,7 @@ def batches(source: Source, text: bytes, whole: bool) -> Iterator[list[tuple[Lab
         return
     lines = text.split(b"\n")
     del lines[-1]  # behind the last newline
+    del lines[: text.count(b"\n", 0, begin)]  # emitted before
     source.read += len(lines)
     label = source.whole
     if len(lines) <= SHORT_LINES:
@@ -416,11 +419,13 @@ def batches(source: Source, text: bytes, whole: bool) -> Iterator[list[tuple[Lab
         yield [(label, line) for line in lines[start : start + SHORT_LINES]]
 
 
-def emit_blocks(source: Source, tx: mpsc_bytes.Sender, text: bytes, whole: bool) -> None:
+def emit_blocks(source: Source, tx: mpsc_bytes.Sender, text: bytes, begin: int, whole: bool) -> None:
     if source.given_up:
         raise GivenUp
     label = source.whole if whole else source.part
-    if not whole:
+    if whole:
+        text = text[begin : text.rfind(b"\n") + 1]
+    else:
         source.parts += 1
         text += b"\n"
     # A message as large as the ring would have to wait until it is empty, and then fill it alone.
