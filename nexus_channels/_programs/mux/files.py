@@ -4,7 +4,7 @@ A reader is one thread. It hands what it reads to `emit`, whole lines or a part 
 account: what was read, what was left, what went wrong. Nothing is read twice and nothing silently left out:
 
 * A file is known by its device and inode number. While it is open no other file can get these numbers.
-* The bytes in front of the place that was read last are remembered, and compared after every read. A file that was cut
+* The bytes in front of the place that was read last are remembered, and compared with every read. A file that was cut
   and filled again is found by that, however long it has become.
 * A file that lost its name to another one is read on, beside the new one, until nothing was added for a while: its
   writer may not have noticed yet.
@@ -28,7 +28,8 @@ from .watch import PATIENCE, SAFETY, Stop, Waiter, Watch
 
 __all__ = ["Account", "Emit", "Follower", "Pool", "read_once", "reason", "size_of"]
 
-WINDOW = 1024  # bytes in front of the place read last that are remembered
+WINDOW = 1024  # bytes in front of the place read last that are remembered, and compared where a file seems to end
+NEAR = 128  # the last of them, which are compared with every chunk
 LINGER = 5.0  # seconds without growth after which a file that was renamed or removed is given up
 SPARE_AFTER = 0.5  # the same where descriptors are short
 LAST = 1 << 20  # bytes of a followed file that are still read after the stop; of more than that, none
@@ -157,7 +158,7 @@ class Input:
     def read(self, emit: Emit) -> bool:
         """Hand on what comes next; false at the end. Cut or OSError."""
         # One call for both: each lets go of the GIL, and with many readers that costs more than to copy.
-        window = self._seen if self.has_size else b""
+        window = self._seen[-NEAR:] if self.has_size else b""
         data = os.pread(self.fd, len(window) + CHUNK, self.position - len(window))
         count = max(0, len(data) - len(window))
         if count < CHUNK or not data.startswith(window):
