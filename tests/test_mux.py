@@ -100,12 +100,19 @@ def test_any_bytes_arrive_as_they_are(tmp_path, content):
     assert by_source(tmp_path / "archive").get("a.log", []) == lines_of(tmp_path / "a.log")
 
 
-@given(st.lists(st.binary(max_size=9) | st.just(b"\n")), st.integers(1, 12))
-def test_lines_do_not_depend_on_where_chunks_end(chunks, longest):
+@given(st.lists(st.binary(max_size=9) | st.just(b"\n")), st.integers(1, 12), st.integers(0, 12))
+def test_lines_do_not_depend_on_where_chunks_end(chunks, longest, window):
     """And of those that are too long every part but the last is as long as may be."""
     content = b"".join(chunks)
     splitter = splitting.Lines(longest)
-    blocks = [block for chunk in chunks for block in splitter.add(chunk)]
+    blocks = []
+    added = b""
+    for chunk in chunks:
+        seen = added[len(added) - min(window, len(added)) :]
+        for text, begin, ended in splitter.add(seen + chunk, len(seen)):
+            assert begin == 0 or text[begin - 1 : begin] == b"\n"
+            blocks.append((text[begin : text.rfind(b"\n") + 1] if ended else text[begin:], ended))
+        added += chunk
     assert splitter.begun <= longest
     expected = []
     *whole, rest = content.split(b"\n")
@@ -131,7 +138,7 @@ def test_an_unfinished_line_that_comes_byte_by_byte_takes_little_memory():
     for _ in range(10_000):
         assert list(splitter.add(b"xy")) == []
     assert len(splitter._pieces) <= splitting.MANY
-    assert list(splitter.add(b"\n")) == [(b"xy" * 10_000 + b"\n", True)]
+    assert list(splitter.add(b"\n")) == [(b"xy" * 10_000 + b"\n", 0, True)]
 
 
 @given(
@@ -183,7 +190,7 @@ def test_a_line_too_long_for_memory_ends_its_source_alone(tmp_path):
     assert by_source(tmp_path / "archive") == {"b.log": [b"one", b"two"]}
     assert [(source.whole.written, source.account.failed) for source in job.sources] == [(0, True), (2, False)]
     with pytest.raises(jobs.GivenUp):  # its reader reads no further
-        jobs.emit_blocks(job.sources[0], tx, b"more\n", True)
+        jobs.emit_blocks(job.sources[0], tx, b"more\n", 0, True)
 
 
 def test_a_reader_without_memory_ends_its_source_alone(tmp_path, monkeypatch):
@@ -481,9 +488,9 @@ def test_a_pipe_whose_bytes_another_reader_took_is_waited_for_again(tmp_path):
     pipe = os.open(tmp_path / "pipe", os.O_WRONLY)
     stop = Looks()
     read = []
-    reading._read_stream(fd, reading.Account("pipe", print), stop, lambda text, whole: read.append((text, whole)))
+    reading._read_stream(fd, reading.Account("pipe", print), stop, lambda *text: read.append(text))
     os.close(fd)
-    assert read == [(b"one\n", True)]
+    assert read == [(b"one\n", 0, True)]
     assert stop.look == 3
 
 

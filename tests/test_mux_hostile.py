@@ -465,12 +465,14 @@ def test_a_reader_of_the_archive_that_goes_away_is_told_and_counted(tmp_path):
 
 
 def test_more_files_than_descriptors_are_read_in_turn(tmp_path):
-    files = [tmp_path / f"{number:03}.log" for number in range(300)]
+    """Each of them is so large that its reader waits for room, and so holds its descriptor, while others begin."""
+    files = [tmp_path / f"{number:03}.log" for number in range(100)]
     for path in files:
-        path.write_bytes(b"one\ntwo\n")
-    done = run(*files, "-o", tmp_path / "archive", "-q", preexec_fn=limited(NOFILE=40))
+        path.write_bytes(numbered(1000))
+    limit = limited(NOFILE=40)
+    done = run(*files, "-o", tmp_path / "archive", "-q", "--capacity", 1024, preexec_fn=limit)
     assert done.stderr == ""
-    assert by_source(tmp_path / "archive") == {path.name: [b"one", b"two"] for path in files}
+    assert by_source(tmp_path / "archive") == {path.name: lines_of(path) for path in files}
 
 
 def test_more_files_than_descriptors_are_told_and_tried_again_while_following(tmp_path, told):

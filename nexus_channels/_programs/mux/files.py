@@ -4,7 +4,7 @@ A reader is one thread. It hands what it reads to `emit`, whole lines or a part 
 account: what was read, what was left, what went wrong. Nothing is read twice and nothing silently left out:
 
 * A file is known by its device and inode number. While it is open no other file can get these numbers.
-* The bytes in front of the place that was read last are remembered, and compared after every read. A file that was cut
+* The bytes in front of the place that was read last are remembered, and compared with every read. A file that was cut
   and filled again is found by that, however long it has become.
 * A file that lost its name to another one is read on, beside the new one, until nothing was added for a while: its
   writer may not have noticed yet.
@@ -28,7 +28,8 @@ from .watch import PATIENCE, SAFETY, Stop, Waiter, Watch
 
 __all__ = ["Account", "Emit", "Follower", "Pool", "read_once", "reason", "size_of"]
 
-WINDOW = 1024  # bytes in front of the place read last that are remembered
+WINDOW = 1024  # bytes in front of the place read last that are remembered, and compared where a file seems to end
+NEAR = 128  # the last of them, which are compared with every chunk
 LINGER = 5.0  # seconds without growth after which a file that was renamed or removed is given up
 SPARE_AFTER = 0.5  # the same where descriptors are short
 LAST = 1 << 20  # bytes of a followed file that are still read after the stop; of more than that, none
@@ -39,7 +40,8 @@ OLD_FILES = 4  # renamed or removed files that one reader holds open at most
 KEPT = 100  # errors of a source that are kept; all are counted
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")  # made of an older file, not written by the program
 
-Emit = Callable[[bytes, bool], None]  # (lines with their newlines, True), or (a part of a line, False)
+# Takes (text, where whole lines begin in it, True), or (a part of a line, 0, False): what Lines.add gives.
+Emit = Callable[[bytes, int, bool], None]
 
 
 @dataclass(eq=False)
@@ -156,7 +158,7 @@ class Input:
     def read(self, emit: Emit) -> bool:
         """Hand on what comes next; false at the end. Cut or OSError."""
         # One call for both: each lets go of the GIL, and with many readers that costs more than to copy.
-        window = self._seen if self.has_size else b""
+        window = self._seen[-NEAR:] if self.has_size else b""
         data = os.pread(self.fd, len(window) + CHUNK, self.position - len(window))
         count = max(0, len(data) - len(window))
         if count < CHUNK or not data.startswith(window):
@@ -169,8 +171,8 @@ class Input:
         self.position += count
         self._seen = data[-WINDOW:]
         self.grew = time.monotonic()
-        for text, whole in self.lines.add(data, len(window)):
-            emit(text, whole)
+        for text, begin, whole in self.lines.add(data, len(window)):
+            emit(text, begin, whole)
         return True
 
     def _check(self, size: int) -> None:
@@ -290,13 +292,13 @@ def _read_file(file: Input, account: Account, stop: Stop, emit: Emit) -> None:
 def _finish(file: Input, emit: Emit) -> None:
     """The file is at its end: a last line without a newline is a line, too."""
     if rest := file.lines.take():
-        emit(rest + b"\n", True)
+        emit(rest + b"\n", 0, True)
 
 
 def _flush_torn(file: Input, emit: Emit) -> None:
     """The end of the line cannot be read any more: what was read of it is archived as a part."""
     if rest := file.lines.take():
-        emit(rest, False)
+        emit(rest, 0, False)
 
 
 def _read_stream(fd: int, account: Account, stop: Stop, emit: Emit) -> None:
@@ -310,14 +312,14 @@ def _read_stream(fd: int, account: Account, stop: Stop, emit: Emit) -> None:
                 continue
             if not chunk:
                 if rest := lines.take():
-                    emit(rest + b"\n", True)
+                    emit(rest + b"\n", 0, True)
                 return
-            for text, whole in lines.add(chunk):
-                emit(text, whole)
+            for text, begin, whole in lines.add(chunk):
+                emit(text, begin, whole)
     except OSError as error:
         account.error(f"cannot read {account.path}: {reason(error)}")
     if rest := lines.take():
-        emit(rest, False)
+        emit(rest, 0, False)
     account.unread += _buffered(fd)
 
 

@@ -317,20 +317,25 @@ class Mux:
                 batch = await self._rx.recv_many(BATCH)
             except RecvError:
                 return
-            pieces: list[bytes] = []
-            for label, line in batch:
-                pieces += (label.prefix, line, b"\n")
-            text = b"".join(pieces)
-            try:
-                self._write(text)
-            except Refused as refused:
-                for label, _ in batch[: text.count(b"\n", 0, refused.whole)]:
-                    label.written += 1
-                raise
-            for label, _ in batch:
-                label.written += 1
-            self._budget.give_back(batch)
+            self._write_batch(batch)
             show_progress(sum(len(line) + 1 for _, line in batch))
+
+    def _write_batch(self, batch: list[tuple[Label, bytes]]) -> None:
+        """A function of its own, so that the text is freed before the next one is made: two at once would have the
+        allocator take memory from the system and give it back again and again."""
+        pieces: list[bytes] = []
+        for label, line in batch:
+            pieces += (label.prefix, line, b"\n")
+        text = b"".join(pieces)
+        try:
+            self._write(text)
+        except Refused as refused:
+            for label, _ in batch[: text.count(b"\n", 0, refused.whole)]:
+                label.written += 1
+            raise
+        for label, _ in batch:
+            label.written += 1
+        self._budget.give_back(batch)
 
     async def _write_blocks(self, show_progress: Callable[[int], Any]) -> None:
         async for claim in self._rx:
@@ -384,8 +389,10 @@ class Mux:
 # ---- from the reader into the channel ------------------------------------------------------------------------------
 
 
-def emit_lines(source: Source, tx: mpsc.Sender[tuple[Label, bytes]], budget: Budget, text: bytes, whole: bool) -> None:
-    for items in batches(source, text, whole):
+def emit_lines(
+    source: Source, tx: mpsc.Sender[tuple[Label, bytes]], budget: Budget, text: bytes, begin: int, whole: bool
+) -> None:
+    for items in batches(source, text, begin, whole):
         if len(items[0][1]) > CHUNK:  # the first alone can be as long: the others came in one chunk
             budget.take()
         sent = tx.try_send_many(items)
@@ -394,7 +401,7 @@ def emit_lines(source: Source, tx: mpsc.Sender[tuple[Label, bytes]], budget: Bud
             tx.send_many_blocking(items[sent:])
 
 
-def batches(source: Source, text: bytes, whole: bool) -> Iterator[list[tuple[Label, bytes]]]:
+def batches(source: Source, text: bytes, begin: int, whole: bool) -> Iterator[list[tuple[Label, bytes]]]:
     """(label, line) in lists that are not too long: a pair takes more memory than a short line."""
     if not whole:
         source.parts += 1
@@ -402,6 +409,7 @@ def batches(source: Source, text: bytes, whole: bool) -> Iterator[list[tuple[Lab
         return
     lines = text.split(b"\n")
     del lines[-1]  # behind the last newline
+    del lines[: text.count(b"\n", 0, begin)]  # emitted before
     source.read += len(lines)
     label = source.whole
     if len(lines) <= SHORT_LINES:
@@ -411,11 +419,13 @@ def batches(source: Source, text: bytes, whole: bool) -> Iterator[list[tuple[Lab
         yield [(label, line) for line in lines[start : start + SHORT_LINES]]
 
 
-def emit_blocks(source: Source, tx: mpsc_bytes.Sender, text: bytes, whole: bool) -> None:
+def emit_blocks(source: Source, tx: mpsc_bytes.Sender, text: bytes, begin: int, whole: bool) -> None:
     if source.given_up:
         raise GivenUp
     label = source.whole if whole else source.part
-    if not whole:
+    if whole:
+        text = text[begin : text.rfind(b"\n") + 1]
+    else:
         source.parts += 1
         text += b"\n"
     # A message as large as the ring would have to wait until it is empty, and then fill it alone.

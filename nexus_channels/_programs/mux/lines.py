@@ -6,6 +6,7 @@ __all__ = ["CHUNK", "LONGEST", "Lines", "cut", "tagged"]
 
 CHUNK = 1 << 16  # bytes read at once
 LONGEST = 1 << 20  # bytes of the longest line that is archived in one piece
+NEWLINE = ord("\n")
 MANY = 1000  # pieces of an unfinished line that are kept apart: each costs more memory than the bytes in it
 
 
@@ -17,9 +18,12 @@ class Lines:
         self._pieces: list[bytes] = []
         self.begun = 0  # bytes of the unfinished line
 
-    def add(self, chunk: bytes, start: int = 0) -> Iterator[tuple[bytes, bool]]:
-        """What the chunk, from `start` on, finishes: (lines with their newlines, True), or (a part of a longer line,
-        False)."""
+    def add(self, chunk: bytes, start: int = 0) -> Iterator[tuple[bytes, int, bool]]:
+        """What the chunk finishes: (text, where whole lines begin in it, True), or (a part of a longer line, 0, False).
+
+        The bytes in front of `start` are the last of those that were added before. A text may have other lines in front
+        of the whole ones, and the beginning of one behind them.
+        """
         end = chunk.rfind(b"\n", start) + 1
         if not end:
             yield from self._keep(chunk[start:])
@@ -28,14 +32,15 @@ class Lines:
         if self.begun + first - start > self._longest:
             yield from self._keep(chunk[start:first])
             start = first
-        if self._pieces or start or end < len(chunk):
-            with memoryview(chunk) as view, view[start:end] as lines:
-                text = b"".join((*self._pieces, lines))
+        begin = start - self.begun
+        if begin == 0 or (begin > 0 and chunk[begin - 1] == NEWLINE):
+            text = chunk  # the unfinished line is in it, too: nothing has to be copied
         else:
-            text = chunk
+            with memoryview(chunk) as view, view[start:end] as lines:
+                text, begin = b"".join((*self._pieces, lines)), 0
         # Kept before the lines are handed on: nothing is forgotten if nobody takes them.
         self._begin(chunk[end:])
-        yield text, True
+        yield text, begin, True
         yield from self._keep(b"")
 
     def take(self) -> bytes:
@@ -48,7 +53,7 @@ class Lines:
         self._pieces = [piece] if piece else []
         self.begun = len(piece)
 
-    def _keep(self, piece: bytes) -> Iterator[tuple[bytes, bool]]:
+    def _keep(self, piece: bytes) -> Iterator[tuple[bytes, int, bool]]:
         if piece:
             self._pieces.append(piece)
             self.begun += len(piece)
@@ -58,7 +63,7 @@ class Lines:
         while len(text) > self._longest:
             part, text = text[: self._longest], text[self._longest :]
             self._begin(text)
-            yield part, False
+            yield part, 0, False
         self._begin(text)
 
 
