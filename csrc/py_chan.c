@@ -141,6 +141,15 @@ step endpoint_check(Endpoint *ep)
     return chan_off_thread(ep->chan) ? STEP_ERROR : STEP_READY;
 }
 
+bool endpoint_leased(Endpoint *ep)
+{
+    if (!nc_end_has_left(&ep->lent->life))
+        return true;
+    lease_unref(ep->lent);
+    ep->lent = NULL;
+    return false;
+}
+
 /* ---- closing ---------------------------------------------------------------------------------------- */
 
 void endpoint_close_held(Endpoint *ep, nc_box **kicks)

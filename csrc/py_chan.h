@@ -16,5 +16,8 @@ void endpoint_close_held(Endpoint *ep, nc_box **kicks);
 bool chan_off_thread(Chan *c);
 /* Can the endpoint be used at all?  STEP_READY, or STEP_ERROR with an exception set. */
 step endpoint_check(Endpoint *ep);
+/* The endpoint's `lent` is set: does the native end still use it?  If not, it is given back here.  Holding the
+ * endpoint. */
+bool endpoint_leased(Endpoint *ep);
 
 #endif

@@ -17,6 +17,7 @@
  */
 #include "py_claim.h"
 #include "py_bytes.h"
+#include "py_chan.h"
 #include "py_doc.h"
 #include "py_ends.h"
 #include "py_line.h"

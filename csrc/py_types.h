@@ -71,17 +71,6 @@ typedef struct Endpoint {
     _Atomic unsigned spin; /* pauses worth spending before a blocking wait sleeps */
 } Endpoint;
 
-/* The endpoint's `lent` is set: does the native end still use it?  If not, it is given back here.  Holding the
- * endpoint. */
-static inline bool endpoint_leased(Endpoint *ep)
-{
-    if (!nc_end_has_left(&ep->lent->life))
-        return true;
-    lease_unref(ep->lent);
-    ep->lent = NULL;
-    return false;
-}
-
 /* After something was published: call those on that side who wait for it. */
 static inline void chan_notify(Chan *c, int side, nc_box **kicks)
 {
