@@ -97,8 +97,8 @@ static inline uint64_t nc_chan_used(nc_chan *ch)
     return nc_chan_of_bytes(ch) ? nc_log_used(ch->log) : nc_ring_len(ch->ring);
 }
 
-/* How much there is for the waiters of a side: items for receivers, room for senders.  Of bytes this is at most one
- * record: the next waiter is called when the record is taken. */
+/* How much there is for the waiters of a side: items for receivers, room for senders.  Receivers of
+ * bytes are offered one record at a time: the next is called when the record is taken. */
 static inline uint64_t nc_chan_have(nc_chan *ch, int side)
 {
     if (side == NC_RX)
@@ -447,7 +447,8 @@ static inline bool nc_chan_orphaned(nc_chan *ch)
 }
 
 /* Of an orphaned channel: take up to n objects out of the ring, for the caller to drop; returns how many.  The thread
- * in the gate is the consumer.  W3, after C2: the sender or the receiver that left sees what the other did. */
+ * in the gate is the consumer.  W3, after C2: at least one of the sender and the receiver that left sees what
+ * the other did. */
 static inline uint64_t nc_chan_discard(nc_chan *ch, void **values, uint64_t n, nc_way way, uint32_t now)
 {
     nc_gate_enter(&ch->gate[NC_RX], now);
