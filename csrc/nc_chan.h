@@ -1,4 +1,4 @@
-/* nc_chan.h: a channel, whoever uses it: a ring of objects or of bytes, a gate for each side, and who is still there.
+/* nc_chan.h: a channel without Python: a ring of objects or of bytes, a gate for each side, and the count of its ends.
  * Touches nc_gate.h, nc_ring.h and nc_log.h.
  *
  *      put, claim and commit                              take, show and release
@@ -7,12 +7,12 @@
  *
  *      gate[NC_TX]: senders in line, for room             gate[NC_RX]: receivers in line, for what was sent
  *
- * The binding does all this with Python's threads and with native ones, the models and the stress programs of tests/c
- * with their own: what they prove is this file.  It calls nobody but its own kind, allocates nothing and needs no GIL.
+ * The binding uses this file for Python's threads and for native threads; the models and the stress programs of tests/c
+ * use it, too, so they prove what is installed.  It calls only other nc_*.h, allocates nothing and needs no GIL.
  *
- * What all functions want: `now`, the process (nc_gate_enter), and `kicks`, a chain to which they add the boxes that
- * are to be kicked once no gate is held.  Whoever moves something holds the endpoint that it uses; a side of one
- * producer or consumer has one.  Units are items, or bytes of the ring.
+ * Most functions take `now`, the generation of the process (nc_gate_enter), and `kicks`, a chain to which they add the
+ * boxes that are to be kicked once no gate is held.  A thread that moves something holds the endpoint that it uses; a
+ * side with one producer or consumer has one endpoint.  Units are items, or bytes of the ring.
  */
 #ifndef NC_CHAN_H
 #define NC_CHAN_H
@@ -27,29 +27,28 @@ typedef struct nc_chan {
     nc_gate *gate;                   /* [NC_SIDES] */
     nc_ring *ring;                   /* of objects; or */
     nc_log *log;                     /* of bytes */
-    bool reading; /* bytes: a read claim is open; under gate[NC_RX]'s lock once the receiver left */
+    bool reading; /* bytes: a read claim is open; under gate[NC_RX]'s lock once the receiver has left */
     _Atomic uint32_t refs; /* whoever drops the last frees all of it; B1 */
-    _Atomic uint32_t open[NC_SIDES]; /* endpoints that have not left; relaxed but for the last one's C3 */
+    _Atomic uint32_t open[NC_SIDES]; /* endpoints that have not left; relaxed, but leaving is C3 */
     uint64_t discarded; /* units that the receiver left behind; under gate[NC_RX]'s lock */
-    void *memory; /* the owner's: what to free */
+    void *memory; /* for the owner of the channel: the allocation to free */
 } nc_chan;
 
-/* What came of a try. */
+/* The outcome of a try. */
 typedef enum nc_outcome {
     NC_DONE,
-    NC_DISCONNECTED, /* the other side has left, and nothing is left that could be taken */
-    NC_BLOCKED, /* not now, or it is owed to those in line */
+    NC_DISCONNECTED, /* the other side has left, and nothing is left to take */
+    NC_BLOCKED, /* not now; what there is may be owed to those in line */
 } nc_outcome;
 
-/* How the sides of a channel of objects meet.  Where one lock, the GIL, orders both, the costly orders are given away.
- */
+/* How the sides of a channel of objects meet.  If one lock, the GIL, orders both, the orders are the cheap ones. */
 typedef struct nc_way {
     bool many; /* several producers may push at once */
     memory_order publish; /* of positions: seq_cst (W2 and W3 need it), or release */
     memory_order glance; /* at the flag: seq_cst (W2), or relaxed */
 } nc_way;
 
-/* With ring or log set, and one reference. */
+/* The caller has set `gate`, and `ring` or `log`.  The channel begins with one reference. */
 static inline void nc_chan_init(nc_chan *ch, uint32_t now, bool guarded)
 {
     for (int side = 0; side < NC_SIDES; side++) {
@@ -79,8 +78,8 @@ static inline bool nc_chan_unref(nc_chan *ch)
     return atomic_fetch_sub_explicit(&ch->refs, 1, memory_order_acq_rel) == 1; /* B1 -> B1 */
 }
 
-/* Are there others who may come without the lock that guards the rest?  Relaxed: whoever asks holds the gate that they
- * go through, or asks again. */
+/* May native threads come, which do not take the lock that guards the rest?  Relaxed: the caller holds the gate that
+ * they go through, or asks again. */
 static inline bool nc_chan_shared(nc_chan *ch) { return atomic_load_explicit(&ch->refs, memory_order_relaxed) > 1; }
 
 /* ---- how much there is -------------------------------------------------------------------------------- */
@@ -92,36 +91,37 @@ static inline uint64_t nc_chan_capacity(const nc_chan *ch)
     return nc_chan_of_bytes(ch) ? ch->log->capacity : ch->ring->capacity;
 }
 
-/* What is in use. */
+/* How much is in use. */
 static inline uint64_t nc_chan_used(nc_chan *ch)
 {
     return nc_chan_of_bytes(ch) ? nc_log_used(ch->log) : nc_ring_len(ch->ring);
 }
 
-/* What a gate is asked for: items for receivers, room for senders.  Of bytes a record is counted once: the next waiter
- * is called when it was taken. */
+/* How much there is for the waiters of a side: items for receivers, room for senders.  Receivers of
+ * bytes are offered one record at a time: the next is called when the record is taken. */
 static inline uint64_t nc_chan_have(nc_chan *ch, int side)
 {
     if (side == NC_RX)
         return nc_chan_of_bytes(ch) ? nc_log_ready(ch->log) : nc_ring_len(ch->ring);
-    return nc_gate_over(&ch->gate[NC_TX]) ? UINT64_MAX
-                                          : nc_chan_capacity(ch) - nc_chan_used(ch); /* gone: all may look */
+    if (nc_gate_over(&ch->gate[NC_TX]))
+        return UINT64_MAX; /* the receiver is gone: all may look */
+    return nc_chan_capacity(ch) - nc_chan_used(ch);
 }
 
-/* The same, to see it grow: all messages count. */
+/* The same, but all messages count: for seeing it grow. */
 static inline uint64_t nc_chan_filled(nc_chan *ch, int side)
 {
     return side == NC_RX ? nc_chan_used(ch) : nc_chan_have(ch, NC_TX);
 }
 
-/* What of it is not owed to those in line.  Within the gate. */
+/* How much of it is not owed to those in line.  Within the gate. */
 static inline uint64_t nc_chan_spare(nc_chan *ch, int side)
 {
     uint64_t have = nc_chan_have(ch, side), owed = ch->gate[side].owed;
     return have > owed ? have - owed : 0;
 }
 
-/* Room for who does not stand in line. */
+/* Room for a sender that does not stand in line. */
 static inline uint64_t nc_chan_room(nc_chan *ch, uint32_t now)
 {
     nc_gate *g = &ch->gate[NC_TX];
@@ -133,13 +133,13 @@ static inline uint64_t nc_chan_room(nc_chan *ch, uint32_t now)
     return room;
 }
 
-/* How much was ever put in, and how much was taken out by receivers.  Within gate[NC_RX] for what was discarded.
- * Relaxed: a snapshot of counters that promise nothing about one another. */
+/* How much was ever put in, and how much receivers took out.  Within gate[NC_RX], because of `discarded`.  Relaxed: a
+ * snapshot of counters that promise nothing about one another. */
 static inline void nc_chan_totals(nc_chan *ch, uint64_t *sent, uint64_t *received)
 {
     uint64_t head, tail;
     if (nc_chan_of_bytes(ch)) {
-        head = atomic_load_explicit(&ch->log->head, memory_order_relaxed); /* see above; and the next three */
+        head = atomic_load_explicit(&ch->log->head, memory_order_relaxed); /* a snapshot, as the next three loads */
         tail = atomic_load_explicit(&ch->log->tail, memory_order_relaxed);
     } else {
         head = nc_ring_ordinal(ch->ring, atomic_load_explicit(&ch->ring->head, memory_order_relaxed));
@@ -163,8 +163,8 @@ static __attribute__((noinline, unused)) void nc_chan_call_waiting(nc_chan *ch, 
     nc_gate_exit(g);
 }
 
-/* After something was published, or nothing could be: call those on `side` who can go on now, if the flag says that
- * anybody waits there. */
+/* After something was published, or nothing could be: if the flag says that anybody waits on `side`, call those who can
+ * go on now. */
 static inline void nc_chan_notify(nc_chan *ch, int side, memory_order glance, uint32_t now, nc_box **kicks)
 {
     NC_STEP("notify: published, flag not seen");
@@ -180,13 +180,13 @@ typedef enum nc_place {
     NC_UNREACHED, /* not in line: those who share the channel could not wake it */
 } nc_place;
 
-/* What a waiter needs to go on, and what it will take at most. */
+/* How much a waiter needs to go on, and the most that it takes. */
 typedef struct nc_need {
     uint64_t least, share;
 } nc_need;
 
-/* Take a place in line, or keep the one held, and look once more.  `requeue`: it got part of what it wants and goes to
- * the end, so that a long batch starves nobody.  `reachable`: whoever shares the channel can kick the waiter's box. */
+/* Take a place in line, or keep it, and look once more.  `requeue`: the waiter got part of what it wants and goes to
+ * the end, so that a long batch starves nobody.  `reachable`: native threads can kick the waiter's box. */
 static inline nc_place nc_chan_line_up(nc_chan *ch, int side, nc_waiter *w, nc_need need, bool requeue, bool reachable,
                                        uint32_t now, nc_box **kicks)
 {
@@ -210,14 +210,15 @@ static inline nc_place nc_chan_line_up(nc_chan *ch, int side, nc_waiter *w, nc_n
     NC_STEP("line_up: enrolled, not looked again");
     uint64_t have = nc_chan_have(ch, side); /* W3 */
     bool turn = nc_gate_my_turn(g, w, have);
-    if (turn || g->waiting > 1) /* else it waits alone, in vain */
+    if (turn || g->waiting > 1) /* else w waits alone, and there is nothing for it */
         nc_gate_call_all(g, have, kicks);
     nc_gate_exit(g);
     return turn || nc_waiter_state_of(w) == NC_CALLED ? NC_TURN : NC_SLEEP;
 }
 
 /* Leave the line for good, and hand on what the waiter was called for and did not take; idempotent.  `resume`: its
- * endpoint may have been given back meanwhile, and the first who was put off for it goes on; true if there was one. */
+ * endpoint may have been given back meanwhile, so resume the first waiter that was deferred for it; true if there was
+ * one. */
 static inline bool nc_chan_leave_line(nc_chan *ch, int side, nc_waiter *w, bool resume, uint32_t now, nc_box **kicks)
 {
     nc_gate *g = &ch->gate[side];
@@ -230,7 +231,7 @@ static inline bool nc_chan_leave_line(nc_chan *ch, int side, nc_waiter *w, bool 
     return resumed;
 }
 
-/* The same for all who are reached through one box, whose thread will never run again.  Each can leave once more. */
+/* The same for all waiters of one box, whose thread will never run again.  They may leave a second time. */
 static inline void nc_chan_leave_lines_of(nc_chan *ch, int side, const nc_box *box, uint32_t now, nc_box **kicks)
 {
     nc_gate *g = &ch->gate[side];
@@ -240,14 +241,14 @@ static inline void nc_chan_leave_lines_of(nc_chan *ch, int side, const nc_box *b
         if (w->box != box)
             continue;
         nc_gate_leave(g, w);
-        nc_gate_resume(g, w->owner, kicks); /* too often at worst */
+        nc_gate_resume(g, w->owner, kicks); /* at worst in vain */
     }
     nc_gate_call_all(g, nc_chan_have(ch, side), kicks);
     nc_gate_exit(g);
 }
 
 /* A waiter that was taken off the mail could not be woken: it waits on in its old place, as if it had not been called.
- * False if it was abandoned meanwhile.  Both in the gate: nobody can call it in between. */
+ * False if it was abandoned meanwhile.  Both steps are in the gate, so nobody can call it in between. */
 static inline bool nc_chan_uncall(nc_chan *ch, int side, nc_waiter *w, uint32_t now)
 {
     nc_gate *g = &ch->gate[side];
@@ -259,7 +260,7 @@ static inline bool nc_chan_uncall(nc_chan *ch, int side, nc_waiter *w, uint32_t 
     return stands;
 }
 
-/* All who are reached through one box are to look again: they must not sleep like this. */
+/* Call all waiters of one box: they must not sleep as they are, since native threads could not kick it. */
 static inline void nc_chan_call_all_of(nc_chan *ch, int side, const nc_box *box, uint32_t now, nc_box **kicks)
 {
     nc_gate *g = &ch->gate[side];
@@ -270,7 +271,7 @@ static inline void nc_chan_call_all_of(nc_chan *ch, int side, const nc_box *box,
     nc_gate_exit(g);
 }
 
-/* It is w's turn, but its endpoint is lent to a claim: it sleeps on until that ends.  Holding the endpoint. */
+/* It is w's turn, but its endpoint is lent to a claim: w sleeps on until the claim ends.  Holding the endpoint. */
 static inline void nc_chan_defer(nc_chan *ch, int side, nc_waiter *w, uint32_t now)
 {
     nc_gate_enter(&ch->gate[side], now);
@@ -278,8 +279,8 @@ static inline void nc_chan_defer(nc_chan *ch, int side, nc_waiter *w, uint32_t n
     nc_gate_exit(&ch->gate[side]);
 }
 
-/* Was w put off, and not called again since?  Under the lock, as those who take others out of the line may call it
- * without the endpoint. */
+/* Was w deferred, and not called again since?  Under the lock, as others who leave the line may call w without holding
+ * its endpoint. */
 static inline bool nc_chan_deferred(nc_chan *ch, int side, nc_waiter *w, uint32_t now)
 {
     nc_gate_enter(&ch->gate[side], now);
@@ -288,7 +289,7 @@ static inline bool nc_chan_deferred(nc_chan *ch, int side, nc_waiter *w, uint32_
     return deferred;
 }
 
-/* The claim on `owner` has ended: the first who was put off for it goes on; true if there was one. */
+/* The claim on `owner` has ended: resume the first waiter that was deferred for it; true if there was one. */
 static inline bool nc_chan_resume(nc_chan *ch, int side, void *owner, uint32_t now, nc_box **kicks)
 {
     nc_gate_enter(&ch->gate[side], now);
@@ -297,7 +298,7 @@ static inline bool nc_chan_resume(nc_chan *ch, int side, void *owner, uint32_t n
     return resumed;
 }
 
-/* Everybody who waits on `owner` is called: it was closed. */
+/* `owner` was closed: call all who wait on it. */
 static inline void nc_chan_call_owner(nc_chan *ch, int side, void *owner, uint32_t now, nc_box **kicks)
 {
     nc_gate_enter(&ch->gate[side], now);
@@ -312,7 +313,7 @@ static inline uint64_t nc_chan_push(nc_chan *ch, void *const *values, uint64_t n
     return way.many ? nc_ring_push_mp(ch->ring, values, n) : nc_ring_push_sp(ch->ring, values, n, way.publish);
 }
 
-/* With others in line: only what is left over when each of them has had its share. */
+/* With others in line: push only as much as is left over from their shares. */
 static inline uint64_t nc_chan_push_behind(nc_chan *ch, void *const *values, uint64_t n, nc_way way, uint32_t now)
 {
     nc_gate_enter(&ch->gate[NC_TX], now);
@@ -331,8 +332,8 @@ static inline uint64_t nc_chan_pop_behind(nc_chan *ch, void **values, uint64_t n
     return popped;
 }
 
-/* Put up to n values, *put of them.  `called`: it is the caller's turn; else it goes behind those in line.  The other
- * side is notified also when there is no room: somebody there may wait for a wake-up that could not be given. */
+/* Put up to n values; *put counts them.  `called`: it is the caller's turn; else it goes behind those in line.  The
+ * other side is notified even if there is no room, as somebody there may have missed a wake-up. */
 static inline nc_outcome nc_chan_put(nc_chan *ch, void *const *values, uint64_t n, bool called, nc_way way,
                                      uint32_t now, uint64_t *put, nc_box **kicks)
 {
@@ -345,7 +346,7 @@ static inline nc_outcome nc_chan_put(nc_chan *ch, void *const *values, uint64_t 
     return *put > 0 ? NC_DONE : NC_BLOCKED;
 }
 
-/* Take up to n values, *taken of them; likewise. */
+/* Take up to n values; *taken counts them.  The rest as in nc_chan_put. */
 static inline nc_outcome nc_chan_take(nc_chan *ch, void **values, uint64_t n, bool called, nc_way way, uint32_t now,
                                       uint64_t *taken, nc_box **kicks)
 {
@@ -359,14 +360,14 @@ static inline nc_outcome nc_chan_take(nc_chan *ch, void **values, uint64_t n, bo
             break;
     }
     if (*taken == 0 && over)
-        return nc_ring_len(ch->ring) == 0 ? NC_DISCONNECTED : NC_BLOCKED; /* or is owed to those in line */
+        return nc_ring_len(ch->ring) == 0 ? NC_DISCONNECTED : NC_BLOCKED; /* the rest is owed to those in line */
     nc_chan_notify(ch, NC_TX, way.glance, now, kicks);
     return *taken > 0 ? NC_DONE : NC_BLOCKED;
 }
 
-/* ---- bytes: claiming, and what becomes of it ----------------------------------------------------------- */
+/* ---- bytes: claims ------------------------------------------------------------------------------------- */
 
-/* Those who move bytes may be native threads, which no lock of others orders: all orders are the strong ones. */
+/* Native threads may move bytes, and they take no GIL.  So all orders are the strong ones. */
 static inline nc_result nc_chan_reserve(nc_chan *ch, uint64_t n, nc_record *record)
 {
     return ch->log->many ? nc_log_claim_mp(ch->log, n, record) : nc_log_claim_sp(ch->log, n, record);
@@ -387,7 +388,9 @@ static inline nc_outcome nc_chan_claim(nc_chan *ch, uint64_t n, bool called, uin
     return got ? NC_DONE : NC_BLOCKED;
 }
 
-/* Then notify NC_RX.  `publish`: release within a batch, which nc_log_publish_batch() ends. */
+/* Commit n bytes; the caller then notifies NC_RX.  `publish`: release within a batch, which nc_log_publish_batch()
+ * ends.
+ */
 static inline void nc_chan_commit(nc_chan *ch, const nc_record *record, uint64_t n, memory_order publish)
 {
     if (ch->log->many)
@@ -396,8 +399,8 @@ static inline void nc_chan_commit(nc_chan *ch, const nc_record *record, uint64_t
         nc_log_commit_sp(ch->log, record, n, publish);
 }
 
-/* Then notify the side that it returns.  Many producers: the consumer has a skip to step over.  One has shared nothing
- * yet: what it claimed is simply free again. */
+/* Abort a claim; the caller then notifies the side that this returns.  With many producers, the consumer has a skip to
+ * step over.  A single producer has published nothing yet, so the room is free again. */
 static inline int nc_chan_abort(nc_chan *ch, const nc_record *record)
 {
     if (!ch->log->many)
@@ -406,7 +409,8 @@ static inline int nc_chan_abort(nc_chan *ch, const nc_record *record)
     return NC_RX;
 }
 
-/* The first record, which stays.  It is owed to the first in line, whatever lies behind it; only the end is for all. */
+/* Look at the first record, which stays.  With waiters in line it is owed to the first of them; only the end is for
+ * all. */
 static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc_record *record, nc_box **kicks)
 {
     nc_gate *g = &ch->gate[NC_RX];
@@ -427,7 +431,7 @@ static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc
     return nc_log_used(ch->log) == 0 ? NC_DISCONNECTED : NC_BLOCKED;
 }
 
-/* Then notify NC_TX. */
+/* Give the first record back; the caller then notifies NC_TX. */
 static inline void nc_chan_release(nc_chan *ch, const nc_record *record)
 {
     nc_log_release_sc(ch->log, record, memory_order_seq_cst);
@@ -435,15 +439,16 @@ static inline void nc_chan_release(nc_chan *ch, const nc_record *record)
 
 /* ---- leaving ------------------------------------------------------------------------------------------- */
 
-/* The receivers are gone for good: what is in the ring is nobody's.  Relaxed: whoever asks has looked at the flag after
- * it published (W2), or has just left. */
+/* Are the receivers gone for good?  Then nobody will take what is in the ring.  Relaxed: the caller has looked at the
+ * flag after it published (W2), or has just left. */
 static inline bool nc_chan_orphaned(nc_chan *ch)
 {
     return nc_gate_flag(&ch->gate[NC_RX], memory_order_relaxed) & NC_GONE;
 }
 
-/* Then take up to n objects off the ring, for the caller to drop; how many.  Whoever is in the gate is the consumer.
- * W3, after C2: one of the two, the sender or the receiver that left, sees what the other did. */
+/* Of an orphaned channel: take up to n objects out of the ring, for the caller to drop; returns how many.  The thread
+ * in the gate is the consumer.  W3, after C2: at least one of the sender and the receiver that left sees what
+ * the other did. */
 static inline uint64_t nc_chan_discard(nc_chan *ch, void **values, uint64_t n, nc_way way, uint32_t now)
 {
     nc_gate_enter(&ch->gate[NC_RX], now);
@@ -453,8 +458,8 @@ static inline uint64_t nc_chan_discard(nc_chan *ch, void **values, uint64_t n, n
     return taken;
 }
 
-/* The same of bytes, all that is committed, within the gate; how many messages.  An open read claim keeps them: its end
- * comes back here. */
+/* The same of bytes, within the gate: discard all that is committed; returns how many messages.  While a read claim is
+ * open they are kept, and the end of the claim discards them. */
 static inline uint64_t nc_chan_discard_bytes_held(nc_chan *ch)
 {
     nc_record record;
@@ -480,8 +485,9 @@ static inline uint64_t nc_chan_discard_bytes(nc_chan *ch, uint32_t now)
     return messages;
 }
 
-/* A read claim, for which `reading` was raised, ends; then notify NC_TX.  `left`: its receiver left meanwhile.  Then
- * whoever is in the gate is the consumer, and what lies behind the record goes, too: how many messages, with this. */
+/* End a read claim, for which `reading` was set; the caller then notifies NC_TX.  `left`: its receiver left meanwhile,
+ * so the thread in the gate is the consumer, and discards all messages behind the record, too.  Returns how many
+ * messages were discarded, this one included. */
 static inline uint64_t nc_chan_end_read(nc_chan *ch, const nc_record *record, bool left, uint32_t now)
 {
     uint64_t discarded = 0;
@@ -499,19 +505,19 @@ static inline uint64_t nc_chan_end_read(nc_chan *ch, const nc_record *record, bo
 
 static inline void nc_chan_join(nc_chan *ch, int side)
 {
-    /* relaxed: whoever adds an endpoint holds one, or is the first */
+    /* relaxed: the caller holds another endpoint, or makes the first */
     atomic_fetch_add_explicit(&ch->open[side], 1, memory_order_relaxed);
 }
 
-/* An endpoint leaves its side.  With the last one the side is gone; then, if nc_chan_orphaned(), discard. */
+/* An endpoint leaves its side.  With the last one the side is gone; if nc_chan_orphaned() then, the caller discards. */
 static inline void nc_chan_leave(nc_chan *ch, int side, uint32_t now, nc_box **kicks)
 {
     nc_gate *mine = &ch->gate[side], *theirs = &ch->gate[1 - side];
-    /* C3: who sees the end sees all that each of them did before it left */
+    /* C3: whoever sees the end sees all that each endpoint did before it left */
     if (atomic_fetch_sub_explicit(&ch->open[side], 1, memory_order_acq_rel) != 1)
         return;
     nc_gate_enter(theirs, now);
-    nc_gate_close(theirs); /* C1: first, or others would go on sending to nobody for as long as we are held up here */
+    nc_gate_close(theirs); /* C1: first, or others would go on sending to nobody while this thread is held up */
     nc_gate_call_all(theirs, nc_chan_have(ch, 1 - side), kicks);
     nc_gate_resume_all(theirs, kicks);
     nc_gate_exit(theirs);

@@ -159,9 +159,7 @@ void endpoint_close_held(Endpoint *ep, nc_box **kicks)
         return;
     ep->closed = true;
     nc_chan_call_owner(c->block, ep->side, ep, core_generation(), kicks);
-    if (ep->side == RX ||
-        ep->claim ==
-            NULL) /* else an open write claim may still be committed; the endpoint leaves when the claim ends */
+    if (ep->side == RX || ep->claim == NULL) /* else the endpoint leaves when its open write claim ends */
         endpoint_leave(ep, kicks);
 }
 

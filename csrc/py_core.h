@@ -215,7 +215,7 @@ static inline bool spare_keep(core_state *st, int kind, void *dead)
     return true;
 }
 
-/* Raise errors[which](message), or errors[which](message, value) where a value was not sent; NULL. */
+/* Raise errors[which](message), or errors[which](message, value) if a value was not sent; returns NULL. */
 PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...);
 /* Count the forks of this process from now on. */
 void core_watch_forks(void);

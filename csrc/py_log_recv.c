@@ -161,8 +161,7 @@ static inline bool list_add(PyObject *list, Py_ssize_t got, Py_ssize_t room, PyO
  * an exception set.  May begin a collection, which may take messages: so look again afterwards. */
 static PyObject *list_for(nc_chan *b, const nc_record *record, Py_ssize_t n, Py_ssize_t *room)
 {
-    uint64_t alike =
-        nc_log_used(b->log) / nc_log_extent(record->size); /* their number, if all are as long as the first */
+    uint64_t alike = nc_log_used(b->log) / nc_log_extent(record->size); /* how many, if all are as long as the first */
     *room = n < LIST_MOST ? n : LIST_MOST;
     if (alike < (uint64_t)*room)
         *room = (Py_ssize_t)alike;

@@ -13,7 +13,8 @@ static inline bool log_is_plain(Endpoint *ep, uint32_t crowded)
     return !ep->closed && nc_gate_crowd(&ep->chan->gate[ep->side]) < crowded && !claim_lent(ep);
 }
 
-/* Does nobody wait on that side, as far as the GIL orders it?  Then an awaited call may end by the plain way. */
+/* Is the flag of that side down, as far as the GIL orders it: nobody waits there, and the side has not left?  Then an
+ * awaited call may end by the plain way. */
 static inline bool nobody_asks(Endpoint *ep, int side)
 {
     return nc_gate_flag(&ep->chan->gate[side], memory_order_relaxed) == 0;

@@ -61,17 +61,14 @@ static double monotonic(void) { return (double)now_ns() * 1e-9; }
 enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; SPIN_MOST take about SPIN_WORTH */
 enum { BRIEF = 1000 }; /* microseconds of the main thread's first sleep */
 enum { LOOKS_EVERY = 24 }; /* pauses; a busy other side sends or takes at least once in so many */
-enum {
-    ENOUGH = 64,
-    ENOUGH_BYTES = 4096
-}; /* items, or bytes of messages; without a GIL there is no use in waiting for more */
+enum { ENOUGH = 64, ENOUGH_BYTES = 4096 }; /* items, or bytes: without a GIL, waiting for more gains nothing */
 
 /* SPIN_LEAST on a single processor, as nobody else runs while this thread spins. */
 static _Atomic unsigned spin_most = SPIN_MOST; /* relaxed: written when the module is made, always the same */
 
-/* This thread was called, and the caller is likely to send or take more.  So stay awake for a moment, as long as the
- * ring goes on to fill or empty.  With a GIL, the caller holds it: a thread that asks for the GIL now sleeps until the
- * caller releases it, which takes longer than filling or emptying the ring.  Without a GIL, both threads would fight
+/* Another thread has called this one, and is likely to send or take more.  So stay awake for a moment, as long as the
+ * ring goes on to fill or empty.  With a GIL, the other thread holds it.  To ask for the GIL now would mean to sleep
+ * until it is released, which takes longer than filling or emptying the ring.  Without a GIL, both threads would fight
  * for each cache line, item by item.  For the same reason the ring is looked at only now and then. */
 static void parker_linger(nc_chan *b, int side, unsigned most)
 {
@@ -165,8 +162,7 @@ static step park(Call *call, double timeout, PyObject **out)
     Endpoint *ep = call->ep;
     Chan *c = ep->chan;
     double began = monotonic(), woken = began, deadline = timeout < 0 ? -1 : began + timeout;
-    unsigned spin =
-        atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint: what suited the last wait on this endpoint */
+    unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint: what suited the last wait here */
     nc_box *kicks = NULL;
     bool turn, fresh = true;
     step s;

@@ -47,28 +47,28 @@ typedef struct Chan {
     PyObject_HEAD
     PyObject *module;             /* keeps `st` alive, whatever the collector clears first */
     core_state *st;
-    nc_chan *block; /* a reference; `ring`, `log` and `gate` are copies of its pointers, for the plain way */
+    nc_chan *block;               /* a reference; `ring`, `log`, `gate` are copies of its pointers, for speed */
     nc_ring *ring;
     nc_log *log;
     nc_gate *gate;
     const struct payload_kind *payload;
     _Atomic unsigned rivals[SIDES]; /* see count_rivals(); written under the gate's lock or as a hint, relaxed */
-    birth *births; /* of the ends made in debug mode; in the channel's critical section */
+    birth *births;                /* of the ends made in debug mode; in the channel's critical section */
     chan_kind kind;
-    unsigned long thread; /* LOCAL: the one thread that the channel belongs to; else 0 */
+    unsigned long thread;         /* LOCAL: the one thread that the channel belongs to; else 0 */
 } Chan;
 
 typedef struct Endpoint {
     PyObject_HEAD
-    Chan *chan; /* until the endpoint is freed */
+    Chan *chan;                   /* until the endpoint is freed */
     PyObject *weakrefs;
     uint8_t side;
-    bool closed; /* by its user, or with its last reference; this, `deferred`, `claim` in its critical section */
-    bool deferred; /* a call in line may wait for `claim` to end */
-    struct Claim *claim; /* the open claim that uses the endpoint; borrowed, as the claim refers to it */
-    lease *lent; /* the native end that uses it, a reference; or used it: ask endpoint_leased() */
-    birth *birth; /* where it was made, in debug mode; else NULL */
-    _Atomic unsigned spin; /* pauses worth spending before a blocking wait sleeps */
+    bool closed;                  /* closed or dropped; this, `deferred` and `claim` in its critical section */
+    bool deferred;                /* a call in line may wait for `claim` to end */
+    struct Claim *claim;          /* the open claim that uses it; borrowed, as the claim refers to it */
+    lease *lent;                  /* the native end that uses or used it, a reference: ask endpoint_leased() */
+    birth *birth;                 /* where it was made, in debug mode; else NULL */
+    _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
 } Endpoint;
 
 /* After something was published: call those on that side who wait for it. */
@@ -109,9 +109,8 @@ typedef struct call_op {
 /* How batches of objects and of bytes differ; the rest is in py_call.c. */
 enum { AWAITED, BLOCKING, FORMS };
 typedef struct payload_kind {
-    PyObject *(*checked)(
-        Chan *, PyObject *value); /* the member of a batch for a value, a new reference; NULL: the value itself */
-    PyObject *(*as_passed)(PyObject *); /* the value that was passed for a member, borrowed; NULL: the member itself */
+    PyObject *(*checked)(Chan *, PyObject *value); /* the member for a value, a new reference; NULL: the value itself */
+    PyObject *(*as_passed)(PyObject *); /* the value passed for a member, borrowed; NULL: the member itself */
     uint64_t (*room_for)(PyObject *); /* how much of the ring a member takes; NULL: 1 */
     uint64_t least; /* how much of the ring any member takes at least */
     call_op send_many[FORMS], recv_many[FORMS];

@@ -22,7 +22,7 @@ typedef struct wake_box {
     uint32_t born; /* core_generation when made; a forked child leaves it alone */
 } wake_box;
 
-/* It stands in line for an awaitable. */
+/* A sleeper stands in line for an awaitable. */
 typedef struct sleeper {
     nc_waiter waiter;
     Chan *chan; /* strong; NULL once it was abandoned in the mail, with a GIL */
