@@ -48,7 +48,7 @@ typedef struct nc_way {
     memory_order glance; /* at the flag: seq_cst (W2), or relaxed */
 } nc_way;
 
-/* The caller has set `gate`, and `ring` or `log`.  The channel begins with one reference. */
+/* The caller has set `gate`, and `ring` or `log`.  The channel begins with one reference.  `guarded`: as of a gate. */
 static inline void nc_chan_init(nc_chan *ch, uint32_t now, bool guarded)
 {
     for (int side = 0; side < NC_SIDES; side++) {
@@ -97,8 +97,8 @@ static inline uint64_t nc_chan_used(nc_chan *ch)
     return nc_chan_of_bytes(ch) ? nc_log_used(ch->log) : nc_ring_len(ch->ring);
 }
 
-/* How much there is for the waiters of a side: items for receivers, room for senders.  Receivers of
- * bytes are offered one record at a time: the next is called when the record is taken. */
+/* How much there is for the waiters of a side: items for receivers, room for senders.  For receivers of bytes 1 or 0,
+ * is there a record: the next is called when it is taken.  In the gate, or as a hint. */
 static inline uint64_t nc_chan_have(nc_chan *ch, int side)
 {
     if (side == NC_RX)
@@ -108,13 +108,13 @@ static inline uint64_t nc_chan_have(nc_chan *ch, int side)
     return nc_chan_capacity(ch) - nc_chan_used(ch);
 }
 
-/* The same, but all messages count: for seeing it grow. */
+/* As nc_chan_have(), but all messages count: for seeing them grow. */
 static inline uint64_t nc_chan_filled(nc_chan *ch, int side)
 {
     return side == NC_RX ? nc_chan_used(ch) : nc_chan_have(ch, NC_TX);
 }
 
-/* How much of it is not owed to those in line.  Within the gate. */
+/* How much of what there is is not owed to those in line.  In the gate. */
 static inline uint64_t nc_chan_spare(nc_chan *ch, int side)
 {
     uint64_t have = nc_chan_have(ch, side), owed = ch->gate[side].owed;
@@ -231,7 +231,8 @@ static inline bool nc_chan_leave_line(nc_chan *ch, int side, nc_waiter *w, bool 
     return resumed;
 }
 
-/* The same for all waiters of one box, whose thread will never run again.  They may leave a second time. */
+/* The same for every waiter of one box, whose thread will never run again.  nc_chan_leave_line() may still be called
+ * for such a waiter, and does nothing to it. */
 static inline void nc_chan_leave_lines_of(nc_chan *ch, int side, const nc_box *box, uint32_t now, nc_box **kicks)
 {
     nc_gate *g = &ch->gate[side];
@@ -248,7 +249,8 @@ static inline void nc_chan_leave_lines_of(nc_chan *ch, int side, const nc_box *b
 }
 
 /* A waiter that was taken off the mail could not be woken: it waits on in its old place, as if it had not been called.
- * False if it was abandoned meanwhile.  Both steps are in the gate, so nobody can call it in between. */
+ * False if it was abandoned meanwhile: then the caller frees it.  Both steps are in the gate, so nobody can call it in
+ * between. */
 static inline bool nc_chan_uncall(nc_chan *ch, int side, nc_waiter *w, uint32_t now)
 {
     nc_gate *g = &ch->gate[side];
@@ -308,12 +310,13 @@ static inline void nc_chan_call_owner(nc_chan *ch, int side, void *owner, uint32
 
 /* ---- objects: moving them ----------------------------------------------------------------------------- */
 
+/* Push up to n values; how many. */
 static inline uint64_t nc_chan_push(nc_chan *ch, void *const *values, uint64_t n, nc_way way)
 {
     return way.many ? nc_ring_push_mp(ch->ring, values, n) : nc_ring_push_sp(ch->ring, values, n, way.publish);
 }
 
-/* With others in line: push only as much as is left over from their shares. */
+/* The same with others in line: only as much as is left over from their shares. */
 static inline uint64_t nc_chan_push_behind(nc_chan *ch, void *const *values, uint64_t n, nc_way way, uint32_t now)
 {
     nc_gate_enter(&ch->gate[NC_TX], now);
@@ -323,6 +326,7 @@ static inline uint64_t nc_chan_push_behind(nc_chan *ch, void *const *values, uin
     return pushed;
 }
 
+/* Likewise for a receiver. */
 static inline uint64_t nc_chan_pop_behind(nc_chan *ch, void **values, uint64_t n, nc_way way, uint32_t now)
 {
     nc_gate_enter(&ch->gate[NC_RX], now);
@@ -367,13 +371,15 @@ static inline nc_outcome nc_chan_take(nc_chan *ch, void **values, uint64_t n, bo
 
 /* ---- bytes: claims ------------------------------------------------------------------------------------- */
 
-/* Native threads may move bytes, and they take no GIL.  So all orders are the strong ones. */
+/* Native threads may move bytes, and they take no GIL.  So all orders are the strong ones, but within a batch.
+ *
+ * Reserve room for n bytes, whoever is in line. */
 static inline nc_result nc_chan_reserve(nc_chan *ch, uint64_t n, nc_record *record)
 {
     return ch->log->many ? nc_log_claim_mp(ch->log, n, record) : nc_log_claim_sp(ch->log, n, record);
 }
 
-/* Claim room for n bytes.  `called`: as in nc_chan_put. */
+/* Reserve room for n bytes as far as it is this caller's.  `called`: as in nc_chan_put. */
 static inline nc_outcome nc_chan_claim(nc_chan *ch, uint64_t n, bool called, uint32_t now, nc_record *record)
 {
     nc_gate *g = &ch->gate[NC_TX];
@@ -410,7 +416,7 @@ static inline int nc_chan_abort(nc_chan *ch, const nc_record *record)
 }
 
 /* Look at the first record, which stays.  With waiters in line it is owed to the first of them; only the end is for
- * all. */
+ * all.  If skips were stepped over, or nothing is there, NC_TX is notified. */
 static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc_record *record, nc_box **kicks)
 {
     nc_gate *g = &ch->gate[NC_RX];
@@ -485,9 +491,9 @@ static inline uint64_t nc_chan_discard_bytes(nc_chan *ch, uint32_t now)
     return messages;
 }
 
-/* End a read claim, for which `reading` was set; the caller then notifies NC_TX.  `left`: its receiver left meanwhile,
- * so the thread in the gate is the consumer, and discards all messages behind the record, too.  Returns how many
- * messages were discarded, this one included. */
+/* End a read claim, for which the caller has set `reading`; it then notifies NC_TX.  `left`: its receiver left
+ * meanwhile, so the thread in the gate is the consumer, and discards all messages behind the record, too.  Returns how
+ * many messages were discarded, this one included. */
 static inline uint64_t nc_chan_end_read(nc_chan *ch, const nc_record *record, bool left, uint32_t now)
 {
     uint64_t discarded = 0;
@@ -503,6 +509,7 @@ static inline uint64_t nc_chan_end_read(nc_chan *ch, const nc_record *record, bo
     return discarded;
 }
 
+/* A further endpoint of a side. */
 static inline void nc_chan_join(nc_chan *ch, int side)
 {
     /* relaxed: the caller holds another endpoint, or makes the first */

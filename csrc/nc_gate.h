@@ -1,7 +1,7 @@
 /* nc_gate.h: who waits on one side of a channel, and how the waiters are reached.  Touches nc_base.h only.
  *
  * The other side publishes and then looks at `flag`; a waiter raises `flag` and then looks at the ring.
- * All four accesses are seq_cst, so at least one of the two sees the other (edges W1..W4 in PROTOCOL.md).
+ * These four accesses are seq_cst, so at least one of the two sees the other (W1 to W3 in PROTOCOL.md; W4 is the lock).
  *
  *      line, first come first                     .-- every waiter before the cursor was called
  *      +--------+    +--------+    +---------+    v    +---------+

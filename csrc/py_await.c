@@ -1,4 +1,4 @@
-/* py_await.c: how a task waits: the steps of the awaitable that async calls return.  Touches nc_gate.h; knows calls
+/* py_await.c: how a task waits: the steps of the awaitable that async calls return.  Touches nc_chan.h; knows calls
  * only by their `look`, and loops by py_loop.h.
  *
  * A wake-up says "look again" and nothing else.  What a waiter was called for stays in the ring until its

@@ -31,7 +31,7 @@
     }
 
 /* Something was published or given back the plain way, and the flag of `side` is up: call those who wait.  Returns
- * `result`. */
+ * `result`.  Runs Python code. */
 PyObject *call_notify(Endpoint *ep, int side, PyObject *result);
 /* Raise errors[which] with a list of the values of a batch that were not sent, as they were passed. */
 void call_raise_unsent(Call *call, int which, const char *why);

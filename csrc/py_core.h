@@ -88,7 +88,7 @@ enum { PACE_TASKS = 64 };
 typedef struct pace {
     int left;                     /* ready awaits that may pass before anybody looks here */
     int run;                      /* what `left` was set to */
-    int credit;                   /* ready awaits that no look at a clock was paid with yet */
+    int credit;                   /* ready awaits since the last that paid for a clock reading */
     int held;                     /* ready awaits of `task` in its turn, as far as it is known */
     int turns;                    /* in a row that went on, as nobody else wanted the loop */
     void *task;                   /* whose turn it was at the last look; compared, never followed */

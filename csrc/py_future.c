@@ -1,4 +1,5 @@
-/* py_future.c: what a waiting task waits on: a future as far as asyncio can tell.  Touches py_core.h only.
+/* py_future.c: what a waiting task waits on: a future as far as asyncio can tell.  Touches nothing of
+ * channels.
  *
  * An asyncio.Future would do, and loops whose create_future() makes futures of another class are asked for those.  But
  * each asyncio.Future calls Python code to ask its loop for debug mode, and is made with a dict of arguments.  Together

@@ -1,6 +1,6 @@
 /* py_line.c: a waiter's place in line: how a waiter takes it, leaves it, and is deferred for a claim; how waiters that
- * will never run are taken out; and how native code gets to wake loops.  Touches nc_gate.h; the last two run Python
- * code. */
+ * will never run are taken out; what is due after a step; and how native code gets to wake loops.  The heading of
+ * each part says whether it runs Python code.  Touches nc_chan.h. */
 #include "py_line.h"
 
 #include "py_loop.h"
@@ -65,7 +65,7 @@ int line_traverse(nc_gate *g, visitproc visit, void *arg)
     return stop;
 }
 
-/* ---- after a step ------------------------------------------------------------------------------------ */
+/* ---- after a step: runs Python code -------------------------------------------------------------- */
 
 void discard_orphans(Chan *c)
 {
@@ -97,7 +97,7 @@ void line_deliver(Chan *c, nc_box *kicks)
     PyErr_Restore(type, value, traceback);
 }
 
-/* ---- waiters that will never run --------------------------------------------------------------------- */
+/* ---- waiters that will never run: runs Python code ----------------------------------------------- */
 
 /* Collect the boxes of loops that have called waiters in this line, each with a reference; returns how many. */
 static int called_loops(nc_gate *g, nc_box **boxes, int most)
@@ -142,7 +142,7 @@ void line_look_ahead(Chan *c, int side, nc_box **kicks)
         line_reap(c, side, kicks);
 }
 
-/* ---- within reach of native code --------------------------------------------------------------------- */
+/* ---- within reach of native code: runs Python code ----------------------------------------------- */
 
 /* Collect the boxes of loops in this line that native code could not wake, each with a reference, in an array that the
  * caller frees; returns how many, or -1 with an exception set. */

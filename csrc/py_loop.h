@@ -4,7 +4,8 @@
 
 #include "py_wake.h"
 
-/* The running loop and its mailbox, new references; NULL with an exception set, which names `who` has to wait. */
+/* The running loop and its mailbox, new references; NULL with an exception set, which names `who` has to wait.  This
+ * and the next two run Python code. */
 PyObject *loop_here(core_state *st, const char *who, PyObject **mailbox);
 nc_box *mailbox_box(PyObject *mailbox);
 /* A future of the loop that a task may wait on, a new reference: our own, unless the loop has one of another kind. */
@@ -16,13 +17,14 @@ PyObject *loop_timer(core_state *st, PyObject *loop, double seconds, PyObject *w
 bool loop_wake(core_state *st, PyObject *future);
 /* Which task this thread runs: an address to be compared, or NULL. */
 void *loop_task(core_state *st);
-/* Does the loop that runs here know of anybody who waits for a turn of it?  A descriptor that is ready it has yet to
- * ask the kernel for.  Yes where a loop of another make does not say. */
+/* Does the loop that runs here know of anybody who waits for a turn of it?  It does not know yet which descriptors are
+ * ready.  True if a loop of another make does not say.  Runs Python code. */
 bool loop_wanted(core_state *st);
-/* See to it that native code can kick the loop's box, on the loop's thread; false with an exception set. */
+/* See to it that native code can kick the loop's box, on the loop's thread; false with an exception set.
+ * Runs Python code. */
 bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who);
-/* Send for the loop of the box: its thread is to see to that, and tell the tasks that wait on this channel there if it
- * cannot.  A closed one is buried.  False with an exception set. */
+/* Have the loop that owns the box open its wake fd, on the loop's thread.  If it cannot, it calls the tasks that wait
+ * on this channel there, and they raise.  A closed loop is buried.  False with an exception set; runs Python code. */
 bool loop_summon(Chan *c, nc_box *box, nc_box **kicks);
 
 #endif

@@ -145,7 +145,9 @@ typedef struct Want {
     uint32_t after;               /* the state of the end after success */
 } Want;
 
-enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses, as in py_park.c */
+enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses */
+/* A policy of its own, not py_park.c's: a native thread that was called goes on without the GIL, so that a short spin
+ * is enough; and whether the last spin met a call is known without a clock. */
 
 /* Sleep until called, closed or the deadline (< 0: none), after a short spin; false if the time is up. */
 static bool end_sleep(native_end *e, int64_t deadline)

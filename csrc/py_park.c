@@ -1,5 +1,5 @@
 /* py_park.c: how a thread that runs Python waits: it stands in line, stays awake for a moment, then sleeps on its lock.
- * Touches nc_gate.h; knows calls only by their `look`.  How native threads wait is in py_native.c. */
+ * Touches nc_chan.h; knows calls only by their `look`.  How native threads wait is in py_native.c. */
 #include "py_park.h"
 #include "py_call.h"
 #include "py_line.h"
@@ -55,8 +55,8 @@ parker *parker_new(void *owner)
 
 static double monotonic(void) { return (double)now_ns() * 1e-9; }
 
-/* Falling asleep and waking up take about this long.  If the last wait was shorter, the next one is spent awake; else
- * next to no time is spent awake. */
+/* Falling asleep and waking up take about this long.  If the last wait was shorter, the next one is spent awake for as
+ * long; else for half as long as before, down to next to nothing. */
 #define SPIN_WORTH 100e-6 /* seconds */
 enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; SPIN_MOST take about SPIN_WORTH */
 enum { BRIEF = 1000 }; /* microseconds of the main thread's first sleep */

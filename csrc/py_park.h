@@ -20,7 +20,8 @@ static inline void parker_receive(parker *p)
     if (nc_box_take(&p->base.box) != NULL)
         nc_post_receive(&p->waiter);
 }
-/* Look once, and again if waiters that will never run were in the way.  Returns as a look does. */
+/* Look once, and again if waiters that will never run were in the way.  Returns as a look does.  Runs
+ * Python code, and so does the next. */
 step try_call(Call *call, PyObject **out);
 /* Run the call to its end in this thread, which sleeps without the GIL.  The result, or NULL with an exception set. */
 PyObject *wait_blocking(Call *call, double timeout);

@@ -94,15 +94,16 @@ typedef struct Call {
 typedef struct call_op {
     const char *name, *qualname;
     /* Try once, holding the endpoint.  `called`: it is this call's turn; else the call must leave to those in line what
-     * is owed to them.  Boxes that need a kick are chained to `kicks`. */
+     * is owed to them.  Boxes that need a kick are chained to `kicks`.  May run Python code, before it takes anything.
+     */
     step (*look)(Call *, bool called, PyObject **out, nc_box **kicks);
     /* Raise the time-out error of this call. */
     void (*timed_out)(Call *);
     bool claims; /* the awaitable is to be a ClaimAwaitable */
     bool paced; /* counted in py_pace.c: a task that awaits it may have to yield */
-    /* With a GIL, where most calls end: the result of a look that nobody has to be notified of, a new reference;
-     * or NULL without an exception, and the look is still to come.  Of bytes, the caller notifies a native thread that
-     * has begun to wait meanwhile.  NULL where there is no such plain way. */
+    /* On builds with a GIL, where most calls end: the result, a new reference, if the call can end at once and nobody
+     * has to be notified.  Else NULL without an exception; the caller then looks.  Of bytes, the caller still notifies
+     * native threads that began to wait meanwhile.  The pointer is NULL for calls without this plain way. */
     PyObject *(*at_once)(Call *);
 } call_op;
 

@@ -4,7 +4,11 @@
 
 #include "py_types.h"
 
-/* How the box of a loop and the box of a blocked thread differ. */
+/* How the box of a loop and the box of a blocked thread differ.  A further way to be woken is a further kind: a
+ * structure that begins with a wake_box, as `parker` does, and these functions.  Its owner lines up by
+ * nc_chan_line_up(), takes its mail (nc_box_take, nc_post_receive) before each look, looks with `called` once it was
+ * called, and then leaves the line or lines up again.  Native code must be able to kick it: only loops may answer
+ * `reached` by no. */
 struct wake_box;
 typedef struct box_kind {
     bool of_tasks; /* its waiters are sleepers */
@@ -27,8 +31,8 @@ typedef struct sleeper {
     nc_waiter waiter;
     Chan *chan; /* strong; NULL once it was abandoned in the mail, with a GIL */
     int side;
-    PyObject *_Atomic future; /* strong; taken out by whoever resolves it.  Only its loop's thread puts one
-                             in, so relaxed is enough for the rest but the hand-over: S1 */
+    PyObject *_Atomic future; /* strong.  Whoever resolves it takes it out; only the loop's thread puts one in.  So
+                                 relaxed is enough, but for the exchange that hands the reference over: S1 */
 } sleeper;
 
 void wake_free_spares(core_state *st);
