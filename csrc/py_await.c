@@ -66,6 +66,8 @@ static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box 
             }
             aw->requeue |= s == STEP_PARTIAL;
         }
+        if (aw->timeout == 0 && line_reap(call->ep->chan, call->ep->side, kicks))
+            continue;
         if (aw->expired || aw->timeout == 0) {
             awaitable_end(aw, kicks);
             call->op->timed_out(call);

@@ -26,7 +26,8 @@ PyObject *claim_start(Claim *claim, const nc_record *record);
 Claim *claim_spare(Endpoint *ep);
 bool claim_is_open(Claim *claim);
 /* End a claim: commit its first n bytes, abort or release it.  The caller holds the endpoint, and a reference to it
- * besides the claim's.  If it has ended, the caller has the claim let go of the endpoint. */
+ * besides the claim's.  If it has ended, the caller has the claim let go of the endpoint.  Runs Python code if a closed
+ * sender leaves with it. */
 claim_fate claim_finish_held(Endpoint *ep, Claim *claim, int how, uint64_t n, nc_box **kicks);
 /* The claim has ended: let go of the endpoint.  This may close the endpoint, and run Python code.  It may be called
  * while holding the endpoint.  But others may use the endpoint meanwhile: a free-threaded build leaves an outer

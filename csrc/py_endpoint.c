@@ -124,6 +124,7 @@ static step aexit_look(Call *call, bool Py_UNUSED(called), PyObject **Py_UNUSED(
     if (chan_off_thread(call->ep->chan))
         return STEP_ERROR;
     endpoint_close_held(call->ep, kicks);
+    line_reap(call->ep->chan, 1 - call->ep->side, kicks);
     return STEP_READY;
 }
 

@@ -156,6 +156,60 @@ def test_a_loop_that_dies_after_it_was_owed_room_passes_that_on(threaded, any_st
     tx.try_send("another")
 
 
+def test_a_loop_that_dies_after_it_was_woken_does_not_make_an_await_without_patience_fail(threaded, any_step_loop, run):
+    loop = any_step_loop
+    tx, rx = threaded.channel(1)
+    abandoned(loop.create_task(rx.recv()))
+    loop.run_ready()
+    tx.try_send("item")
+    loop.close()
+
+    async def receive():
+        return await rx.recv(timeout=0)
+
+    assert run(receive()) == "item"
+
+
+@pytest.mark.parametrize("how", ["close", "with", "async with"])
+def test_the_last_sender_leaves_while_a_dead_loop_is_owed_the_last_item(threaded, any_step_loop, spawn, run, how):
+    loop = any_step_loop
+    tx, rx = threaded.channel(2)
+    abandoned(loop.create_task(rx.recv()))
+    loop.run_ready()
+    alive = spawn(rx.recv_blocking)
+    until_blocked(rx, receivers=2)
+    tx.try_send("item")
+    loop.close()
+
+    async def leave():
+        async with tx:
+            pass
+
+    if how == "close":
+        tx.close()
+    elif how == "with":
+        with tx:
+            pass
+    else:
+        run(leave())
+    assert alive.join() == "item"
+
+
+def test_the_last_claim_ends_while_a_dead_loop_is_owed_the_last_message(bytes_variant, any_step_loop, spawn):
+    loop = any_step_loop
+    tx, rx = bytes_variant.channel(64)
+    abandoned(loop.create_task(rx.recv_bytes()))
+    loop.run_ready()
+    alive = spawn(rx.recv_bytes_blocking)
+    until_blocked(rx, receivers=2)
+    tx.try_send(b"message")
+    claim = tx.try_claim(8)
+    tx.close()  # it stays among the open ones until the claim ends
+    loop.close()
+    claim.abort()
+    assert alive.join() == b"message"
+
+
 @pytest.mark.parametrize("end", ["tx", "rx"])
 def test_closing_a_channel_that_tasks_of_a_dead_loop_wait_on_raises_nothing(threaded, any_step_loop, end):
     loop = any_step_loop
