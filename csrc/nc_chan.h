@@ -125,7 +125,7 @@ static inline uint64_t nc_chan_spare(nc_chan *ch, int side)
 static inline uint64_t nc_chan_room(nc_chan *ch, uint32_t now)
 {
     nc_gate *g = &ch->gate[NC_TX];
-    if (nc_gate_crowd(g) < NC_HEAD)
+    if (nc_gate_crowd(g) < NC_WAITER)
         return nc_chan_have(ch, NC_TX);
     nc_gate_enter(g, now);
     uint64_t room = nc_chan_spare(ch, NC_TX);
@@ -159,7 +159,7 @@ static __attribute__((noinline, unused)) void nc_chan_call_waiting(nc_chan *ch, 
     NC_STEP("call_waiting: flag seen, gate not entered");
     nc_gate_enter(g, now);
     if (g->waiting > 0)
-        nc_gate_call_all(g, nc_chan_have(ch, side), kicks);
+        nc_gate_call_ready(g, nc_chan_have(ch, side), kicks);
     nc_gate_exit(g);
 }
 
@@ -209,9 +209,9 @@ static inline nc_place nc_chan_line_up(nc_chan *ch, int side, nc_waiter *w, nc_n
         nc_gate_rejoin(g, w);
     NC_STEP("line_up: enrolled, not looked again");
     uint64_t have = nc_chan_have(ch, side); /* W3 */
-    bool turn = nc_gate_my_turn(g, w, have);
+    bool turn = nc_gate_take_turn(g, w, have);
     if (turn || g->waiting > 1) /* else w waits alone, and there is nothing for it */
-        nc_gate_call_all(g, have, kicks);
+        nc_gate_call_ready(g, have, kicks);
     nc_gate_exit(g);
     return turn || nc_waiter_state_of(w) == NC_CALLED ? NC_TURN : NC_SLEEP;
 }
@@ -226,7 +226,7 @@ static inline bool nc_chan_leave_line(nc_chan *ch, int side, nc_waiter *w, bool 
     nc_gate_leave(g, w);
     bool resumed = resume && nc_gate_resume(g, w->owner, kicks); /* the owner is compared, not followed */
     if (g->waiting > 0)
-        nc_gate_call_all(g, nc_chan_have(ch, side), kicks);
+        nc_gate_call_ready(g, nc_chan_have(ch, side), kicks);
     nc_gate_exit(g);
     return resumed;
 }
@@ -244,7 +244,7 @@ static inline void nc_chan_leave_lines_of(nc_chan *ch, int side, const nc_box *b
         nc_gate_leave(g, w);
         nc_gate_resume(g, w->owner, kicks); /* at worst in vain */
     }
-    nc_gate_call_all(g, nc_chan_have(ch, side), kicks);
+    nc_gate_call_ready(g, nc_chan_have(ch, side), kicks);
     nc_gate_exit(g);
 }
 
@@ -355,7 +355,7 @@ static inline nc_outcome nc_chan_take(nc_chan *ch, void **values, uint64_t n, bo
                                       uint64_t *taken, nc_box **kicks)
 {
     nc_gate *g = &ch->gate[NC_RX];
-    bool first = called || nc_gate_crowd(g) < NC_HEAD, over = false;
+    bool first = called || nc_gate_crowd(g) < NC_WAITER, over = false;
     for (;;) {
         *taken = first ? nc_ring_pop_sc(ch->ring, values, n, way.publish) : nc_chan_pop_behind(ch, values, n, way, now);
         if (*taken > 0 || over)
@@ -420,7 +420,7 @@ static inline int nc_chan_abort(nc_chan *ch, const nc_record *record)
 static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc_record *record, nc_box **kicks)
 {
     nc_gate *g = &ch->gate[NC_RX];
-    bool freed, first = called || nc_gate_crowd(g) < NC_HEAD;
+    bool freed, first = called || nc_gate_crowd(g) < NC_WAITER;
     for (int last = 0; last < 2; last++) {
         if (first) {
             nc_result r = nc_log_peek_sc(ch->log, record, &freed, memory_order_seq_cst);
@@ -524,13 +524,13 @@ static inline void nc_chan_leave(nc_chan *ch, int side, uint32_t now, nc_box **k
     if (atomic_fetch_sub_explicit(&ch->open[side], 1, memory_order_acq_rel) != 1)
         return;
     nc_gate_enter(theirs, now);
-    nc_gate_close(theirs); /* C1: first, or others would go on sending to nobody while this thread is held up */
-    nc_gate_call_all(theirs, nc_chan_have(ch, 1 - side), kicks);
+    nc_gate_set_over(theirs); /* C1: first, or others would go on sending to nobody while this thread is held up */
+    nc_gate_call_ready(theirs, nc_chan_have(ch, 1 - side), kicks);
     nc_gate_resume_all(theirs, kicks);
     nc_gate_exit(theirs);
     NC_STEP("leave: the other side is notified, not gone yet");
     nc_gate_enter(mine, now);
-    nc_gate_abandon(mine); /* C2: before the ring is emptied */
+    nc_gate_set_gone(mine); /* C2: before the ring is emptied */
     nc_gate_exit(mine);
 }
 

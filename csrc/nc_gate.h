@@ -233,12 +233,12 @@ enum {
     NC_WATCHED = 1, /* flag: somebody in this line waits to be called */
     NC_GONE = 2,    /* flag: this side has left for good */
     NC_OVER = 1,    /* crowd: the other side has left for good */
-    NC_HEAD = 2,    /* crowd: one waiter */
+    NC_WAITER = 2,  /* crowd: one waiter */
 };
 
 typedef struct nc_gate {
     _Atomic uint32_t flag;  /* for the other side: NC_WATCHED | NC_GONE; written under the lock */
-    _Atomic uint32_t crowd; /* for this side: NC_HEAD a waiter, | NC_OVER; written under the lock */
+    _Atomic uint32_t crowd; /* for this side: NC_WAITER a waiter, | NC_OVER; written under the lock */
     uint32_t waiting;       /* the rest: under the lock */
     uint32_t born;          /* which process it belongs to; see nc_gate_enter */
     bool guarded;           /* all who come here hold the GIL: the gate's own lock is not used, orders are relaxed */
@@ -361,7 +361,7 @@ static inline void nc_gate_enrol(nc_gate *g, nc_waiter *w)
     if (w->box->guarded && !g->guarded)
         w->box->guarded = false; /* from now on others may post; here the GIL is held, too */
     g->owed += w->share;
-    nc_gate_add_crowd(g, NC_HEAD);
+    nc_gate_add_crowd(g, NC_WAITER);
     nc_gate_set_state(g, w, NC_WAITING);
     nc_gate_set_flag(g);
 }
@@ -393,7 +393,7 @@ static inline void nc_gate_leave(nc_gate *g, nc_waiter *w)
     *(w->next != NULL ? &w->next->prev : &g->last) = w->prev;
     w->prev = w->next = NULL;
     g->owed -= w->share;
-    nc_gate_add_crowd(g, -(uint32_t)NC_HEAD);
+    nc_gate_add_crowd(g, -(uint32_t)NC_WAITER);
     nc_gate_set_flag(g);
 }
 
@@ -408,7 +408,7 @@ static inline void nc_gate_call(nc_gate *g, nc_waiter *w, nc_box **kicks)
 }
 
 /* Call waiters from the front, as far as `have` items or bytes go.  With NC_OVER and nothing left, call everybody. */
-static inline void nc_gate_call_all(nc_gate *g, uint64_t have, nc_box **kicks)
+static inline void nc_gate_call_ready(nc_gate *g, uint64_t have, nc_box **kicks)
 {
     bool end = have == 0 && nc_gate_over(g);
     nc_waiter *w;
@@ -418,7 +418,7 @@ static inline void nc_gate_call_all(nc_gate *g, uint64_t have, nc_box **kicks)
 
 /* After enrolling or rejoining, and after a second look that found `have`: is it w's turn?  Then w counts as
  * called, and its thread goes on at once. */
-static inline bool nc_gate_my_turn(nc_gate *g, nc_waiter *w, uint64_t have)
+static inline bool nc_gate_take_turn(nc_gate *g, nc_waiter *w, uint64_t have)
 {
     bool end = have == 0 && nc_gate_over(g);
     if (nc_gate_next(g) != w || !(end || (have > g->called && have - g->called >= w->least)))
@@ -469,13 +469,13 @@ static inline void nc_gate_resume_all(nc_gate *g, nc_box **kicks)
 }
 
 /* The other side has left: no wait in this line makes sense any more. */
-static inline void nc_gate_close(nc_gate *g)
+static inline void nc_gate_set_over(nc_gate *g)
 {
     atomic_store_explicit(&g->crowd, nc_gate_crowd(g) | NC_OVER, memory_order_seq_cst); /* C1 */
 }
 
 /* This side has left: whoever publishes from now on sees it (W2). */
-static inline void nc_gate_abandon(nc_gate *g)
+static inline void nc_gate_set_gone(nc_gate *g)
 {
     uint32_t flag = atomic_load_explicit(&g->flag, memory_order_relaxed); /* under the lock */
     atomic_store_explicit(&g->flag, flag | NC_GONE, memory_order_seq_cst); /* C2 */

@@ -304,7 +304,7 @@ static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
     }
     if (s == STEP_SLEEP) {
         pace_new_turn(pace_of(c->st));
-        line_look_ahead(c, ep->side, kicks);
+        line_reap_ahead(c, ep->side, kicks);
         s = awaitable_interrupt(aw, out, kicks);
     }
     if (s != STEP_SLEEP && s != STEP_PAUSE)

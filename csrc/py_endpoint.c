@@ -44,7 +44,7 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
     uint64_t sent = 0, received = 0;
     for (int side = 0; side < SIDES; side++) {
         nc_gate_enter(&c->gate[side], core_generation());
-        waiting[side] = nc_gate_crowd(&c->gate[side]) / NC_HEAD;
+        waiting[side] = nc_gate_crowd(&c->gate[side]) / NC_WAITER;
         nc_chan_totals(c->block, &sent, &received); /* the totals of the last turn, in gate[RX], count */
         nc_gate_exit(&c->gate[side]);
     }

@@ -204,7 +204,7 @@ PyObject *endpoint_open_ends(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- repr ------------------------------------------------------------------------------------------- */
 
-static uint32_t waiting_on(Chan *c, int side) { return nc_gate_crowd(&c->gate[side]) / NC_HEAD; }
+static uint32_t waiting_on(Chan *c, int side) { return nc_gate_crowd(&c->gate[side]) / NC_WAITER; }
 
 static PyObject *senders_text(Chan *c)
 {

@@ -30,7 +30,7 @@ bool line_deferred(Call *call, nc_waiter *w)
  * pace_rivals_gone() finds that they are gone.  A hint, so relaxed: others may write it at the same time. */
 static void count_rivals(Chan *c, int side)
 {
-    unsigned now = nc_gate_crowd(&c->gate[side]) / NC_HEAD + 1;
+    unsigned now = nc_gate_crowd(&c->gate[side]) / NC_WAITER + 1;
     if (now > atomic_load_explicit(&c->rivals[side], memory_order_relaxed)) /* a hint */
         atomic_store_explicit(&c->rivals[side], now, memory_order_relaxed); /* a hint */
 }
@@ -121,7 +121,7 @@ bool line_reap(Chan *c, int side, nc_box **kicks)
 {
     nc_box *boxes[8];
     bool any = false;
-    if (nc_gate_crowd(&c->gate[side]) < NC_HEAD)
+    if (nc_gate_crowd(&c->gate[side]) < NC_WAITER)
         return false;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -136,9 +136,9 @@ bool line_reap(Chan *c, int side, nc_box **kicks)
     return any;
 }
 
-void line_look_ahead(Chan *c, int side, nc_box **kicks)
+void line_reap_ahead(Chan *c, int side, nc_box **kicks)
 {
-    if (nc_gate_crowd(&c->gate[side]) >= 2 * NC_HEAD)
+    if (nc_gate_crowd(&c->gate[side]) >= 2 * NC_WAITER)
         line_reap(c, side, kicks);
 }
 
@@ -150,7 +150,7 @@ static Py_ssize_t unreached_loops(nc_gate *g, nc_box ***boxes)
 {
     size_t room = 0, n = 0, waiters;
     *boxes = NULL;
-    while ((waiters = nc_gate_crowd(g) / NC_HEAD) > room) {
+    while ((waiters = nc_gate_crowd(g) / NC_WAITER) > room) {
         PyMem_Free(*boxes);
         *boxes = PyMem_New(nc_box *, room = waiters);
         if (*boxes == NULL) {

@@ -15,7 +15,7 @@ void line_defer(Call *call, nc_waiter *w);
  * w without holding the endpoint. */
 bool line_deferred(Call *call, nc_waiter *w);
 /* Before sleeping: reap the line if others stand in it, as they may never run.  Runs Python code. */
-void line_look_ahead(Chan *c, int side, nc_box **kicks);
+void line_reap_ahead(Chan *c, int side, nc_box **kicks);
 /* Take called waiters whose loop is closed out of a line, as they will never run, and call the next ones
  * instead; true if there were any.  Runs Python code. */
 bool line_reap(Chan *c, int side, nc_box **kicks);

@@ -19,7 +19,7 @@ static inline PyObject *log_take_plainly(Endpoint *ep, bool *freed)
     PyObject *bytes = NULL;
     *freed = false;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    if (log_is_plain(ep, NC_HEAD) && nc_log_peek_sc(b->log, &record, freed, memory_order_seq_cst) == NC_OK) {
+    if (log_is_plain(ep, NC_WAITER) && nc_log_peek_sc(b->log, &record, freed, memory_order_seq_cst) == NC_OK) {
         bytes = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
         if (bytes != NULL)
             bytes_take(b, &record);
@@ -86,7 +86,7 @@ static PyObject *log_recv_at_once(Call *call)
     nc_chan *b = ep->chan->block;
     nc_record record;
     bool freed;
-    Claim *claim = nobody_asks(ep, TX) && log_is_plain(ep, NC_HEAD) ? claim_spare(ep) : NULL;
+    Claim *claim = nobody_asks(ep, TX) && log_is_plain(ep, NC_WAITER) ? claim_spare(ep) : NULL;
     if (claim == NULL)
         return NULL;
     if (nc_log_peek_sc(b->log, &record, &freed, memory_order_seq_cst) == NC_OK) {

@@ -481,7 +481,7 @@ static bool lendable(Endpoint *ep)
     Chan *c = ep->chan;
     if (claim_lent(ep))
         claim_busy(ep, false);
-    else if (nc_gate_crowd(&c->gate[ep->side]) >= NC_HEAD)
+    else if (nc_gate_crowd(&c->gate[ep->side]) >= NC_WAITER)
         core_raise(c->st, E_BUSY, NULL, "others wait on this %s", ep->side == TX ? "sender" : "receiver");
     else
         return true;

@@ -58,7 +58,7 @@ bool pace_rivals_gone(Endpoint *ep)
     if (!p->shared)
         return false;
     p->shared = false;
-    if (nc_gate_crowd(&c->gate[ep->side]) >= NC_HEAD)
+    if (nc_gate_crowd(&c->gate[ep->side]) >= NC_WAITER)
         return false;
     unsigned rivals = atomic_load_explicit(&c->rivals[ep->side], memory_order_relaxed); /* a hint */
     if (rivals > 1)

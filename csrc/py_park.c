@@ -177,7 +177,7 @@ static step park(Call *call, double timeout, PyObject **out)
         s = park_look(call, p, out, &turn, &kicks);
         Py_END_CRITICAL_SECTION();
         if (s == STEP_BLOCKED && !turn)
-            line_look_ahead(c, ep->side, &kicks);
+            line_reap_ahead(c, ep->side, &kicks);
         line_deliver(c, kicks);
         kicks = NULL;
         if (s == STEP_BLOCKED && core_raise_postponed()) /* the exception of a signal handler that ran meanwhile */

@@ -40,7 +40,7 @@ static inline bool ring_put_plainly(Endpoint *ep, bool called, PyObject *value)
 static inline PyObject *ring_take_plainly(Endpoint *ep, bool called)
 {
     Chan *c = ep->chan;
-    if (!ring_is_plain(ep) || (!called && nc_gate_crowd(&c->gate[RX]) >= NC_HEAD))
+    if (!ring_is_plain(ep) || (!called && nc_gate_crowd(&c->gate[RX]) >= NC_WAITER))
         return NULL;
 #if NC_FREE_THREADED
     if (c->kind != LOCAL)

@@ -238,7 +238,7 @@ static void check_at_rest(chan *c)
         CHECK(g->first == NULL && g->last == NULL && g->cursor == NULL);
         CHECK(g->waiting == 0 && g->owed == 0 && g->called == 0);
         CHECK_EQ(nc_gate_flag(g, memory_order_relaxed) & NC_WATCHED, 0);
-        CHECK(nc_gate_crowd(g) < NC_HEAD);
+        CHECK(nc_gate_crowd(g) < NC_WAITER);
     }
 }
 
@@ -504,7 +504,7 @@ static void abandoned(int id)
         while (!atomic_load(&over)) {
             nc_box *kicks = NULL;
             nc_gate_enter(g, 0);
-            nc_gate_call_all(g, 1, &kicks);
+            nc_gate_call_ready(g, 1, &kicks);
             nc_gate_exit(g);
             chan_deliver(&channel[0], kicks);
             sched_yield();

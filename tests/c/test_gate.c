@@ -55,15 +55,15 @@ static void setup(void)
 static void enrol(int i) { LOCKED(nc_gate_enrol(&gate, &waiter[i])); }
 static void rejoin(int i) { LOCKED(nc_gate_rejoin(&gate, &waiter[i])); }
 static void leave(int i) { LOCKED(nc_gate_leave(&gate, &waiter[i])); }
-static void call_all(uint64_t have) { LOCKED(nc_gate_call_all(&gate, have, &kicks)); }
+static void call_all(uint64_t have) { LOCKED(nc_gate_call_ready(&gate, have, &kicks)); }
 static void call_owner(int o) { LOCKED(nc_gate_call_owner(&gate, &owner[o], &kicks)); }
-static void end(void) { LOCKED(nc_gate_close(&gate)); }
-static void abandon_gate(void) { LOCKED(nc_gate_abandon(&gate)); }
+static void end(void) { LOCKED(nc_gate_set_over(&gate)); }
+static void abandon_gate(void) { LOCKED(nc_gate_set_gone(&gate)); }
 
 static bool my_turn(int i, uint64_t have)
 {
     bool turn;
-    LOCKED(turn = nc_gate_my_turn(&gate, &waiter[i], have));
+    LOCKED(turn = nc_gate_take_turn(&gate, &waiter[i], have));
     return turn;
 }
 
@@ -108,7 +108,7 @@ static void check_line(void)
     CHECK_EQ(gate.owed, owed);
     CHECK_EQ(gate.called, called);
     CHECK_EQ(gate.waiting, waiting);
-    CHECK_EQ(nc_gate_crowd(&gate) / NC_HEAD, n);
+    CHECK_EQ(nc_gate_crowd(&gate) / NC_WAITER, n);
     CHECK_EQ(flag() & NC_WATCHED, waiting > 0);
 }
 
@@ -139,9 +139,9 @@ static void who_enrols_raises_the_flag_and_who_leaves_last_takes_it_down(void)
     setup();
     enrol(0);
     CHECK_EQ(flag(), NC_WATCHED);
-    CHECK_EQ(nc_gate_crowd(&gate), NC_HEAD);
+    CHECK_EQ(nc_gate_crowd(&gate), NC_WAITER);
     enrol(1);
-    CHECK_EQ(nc_gate_crowd(&gate), 2 * NC_HEAD);
+    CHECK_EQ(nc_gate_crowd(&gate), 2 * NC_WAITER);
     leave(0);
     CHECK_EQ(flag(), NC_WATCHED);
     check_line();
@@ -364,7 +364,7 @@ static void the_end_calls_everybody_once_nothing_is_left(void)
     leave(2);
     CHECK_EQ(nc_gate_crowd(&gate), NC_OVER); /* for good */
     enrol(0);
-    CHECK_EQ(nc_gate_crowd(&gate), NC_OVER + NC_HEAD);
+    CHECK_EQ(nc_gate_crowd(&gate), NC_OVER + NC_WAITER);
     CHECK(my_turn(0, 0));
     check_line();
 }
@@ -397,7 +397,7 @@ static void a_forked_child_starts_with_an_empty_line(void)
     call_all(0);
     now++;
     enrol(2);
-    CHECK_EQ(nc_gate_crowd(&gate), NC_HEAD | NC_OVER);
+    CHECK_EQ(nc_gate_crowd(&gate), NC_WAITER | NC_OVER);
     CHECK_EQ(flag(), NC_WATCHED | NC_GONE);
     CHECK(gate.first == &waiter[2] && gate.last == &waiter[2]);
     check_line();
@@ -442,7 +442,7 @@ static void a_lock_held_by_another_thread_at_the_fork_holds_nobody_up(void)
         enrol(1);
         call_all(1);
         leave(0);
-        _exit(state(1) == NC_CALLED && nc_gate_crowd(&gate) == NC_HEAD ? 0 : 1);
+        _exit(state(1) == NC_CALLED && nc_gate_crowd(&gate) == NC_WAITER ? 0 : 1);
     }
     int status;
     CHECK_EQ(waitpid(child, &status, 0), child);

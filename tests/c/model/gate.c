@@ -183,7 +183,7 @@ static bool gates_at_rest(void)
     for (int side = 0; side < SIDES; side++) {
         nc_gate *g = &ch.gate[side];
         rest = rest && g->first == NULL && g->last == NULL && nc_gate_next(g) == NULL && g->waiting == 0 &&
-               g->owed == 0 && g->called == 0 && nc_gate_crowd(g) < NC_HEAD &&
+               g->owed == 0 && g->called == 0 && nc_gate_crowd(g) < NC_WAITER &&
                !(nc_gate_flag(g, memory_order_relaxed) & NC_WATCHED);
     }
     return rest;
@@ -335,7 +335,7 @@ static void call(nc_gate *g)
 {
     nc_box *kicks = NULL;
     nc_gate_enter(g, 0);
-    nc_gate_call_all(g, 1, &kicks);
+    nc_gate_call_ready(g, 1, &kicks);
     nc_gate_exit(g);
     deliver(kicks);
 }
@@ -675,7 +675,7 @@ static void over_seen(int id)
         payload[1] = 1;
         push_quietly(1);
         nc_gate_enter(gate, 0);
-        nc_gate_close(gate);
+        nc_gate_set_over(gate);
         nc_gate_exit(gate);
     } else if (id == 2) {
         nc_gate_enter(gate, 0);
