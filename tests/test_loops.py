@@ -156,7 +156,7 @@ def test_a_loop_that_dies_after_it_was_owed_room_passes_that_on(threaded, any_st
     tx.try_send("another")
 
 
-def test_a_loop_that_dies_after_it_was_woken_does_not_make_an_await_without_patience_fail(threaded, any_step_loop, run):
+def test_a_loop_that_dies_after_it_was_woken_fails_no_await_without_patience(threaded, any_step_loop, run):
     loop = any_step_loop
     tx, rx = threaded.channel(1)
     abandoned(loop.create_task(rx.recv()))

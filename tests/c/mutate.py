@@ -64,7 +64,12 @@ ARGUED = {
         "The lowered flag carries nothing: who reads 0 does nothing, and who reads NC_GONE acts on it under the gate's "
         "lock. Relaxed would do."
     ),
-    ("nc_gate_set_over", "seq_cst", "release", "C1"): "Release is enough: nothing is read after. It runs once a channel.",
+    (
+        "nc_gate_set_over",
+        "seq_cst",
+        "release",
+        "C1",
+    ): "Release is enough: nothing is read after. It runs once a channel.",
 }
 
 
