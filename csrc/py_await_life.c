@@ -13,15 +13,12 @@
  * module's state owns, of its type and tracked by the collector, ended and without an endpoint.  gc.get_objects() may
  * show it to a user like any other object; then it is not used again.  Spares that gc.freeze() meets stay set aside.
  * Such a spare is not collected if it later becomes part of a cycle and never waits; there are at most NC_SPARES. */
-static inline spares *awaitable_spares(core_state *st, bool claims)
-{
-    return &st->spare[claims ? SPARE_CLAIM_AWAITABLES : SPARE_AWAITABLES];
-}
+static inline int spares_of(bool claims) { return claims ? SPARE_CLAIM_AWAITABLES : SPARE_AWAITABLES; }
 
 /* A spare that nobody else has, or NULL. */
 static inline Awaitable *awaitable_kept(core_state *st, bool claims)
 {
-    spares *s = awaitable_spares(st, claims);
+    spares *s = &st->spare[spares_of(claims)];
     if (!NC_RECYCLES || s->n == 0 || Py_REFCNT(s->of[s->n - 1]) != 1)
         return NULL;
     return s->of[--s->n];
@@ -30,7 +27,7 @@ static inline Awaitable *awaitable_kept(core_state *st, bool claims)
 /* Make a spare of an awaitable that has ended and is being freed.  False if there are enough spares. */
 static inline bool awaitable_keep(core_state *st, Awaitable *aw, bool claims)
 {
-    if (!spare_keep(st, claims ? SPARE_CLAIM_AWAITABLES : SPARE_AWAITABLES, aw))
+    if (!spare_keep(st, spares_of(claims), aw))
         return false;
     Py_SET_REFCNT((PyObject *)aw, 1);
     return true;
@@ -91,7 +88,7 @@ int wait_traverse_spares(core_state *st, visitproc visit, void *arg)
  * again. */
 __attribute__((noinline)) static Awaitable *awaitable_other(core_state *st, bool claims)
 {
-    Py_XDECREF(spare_take(st, claims ? SPARE_CLAIM_AWAITABLES : SPARE_AWAITABLES));
+    Py_XDECREF(spare_take(st, spares_of(claims)));
     return awaitable_make(st, claims ? st->claim_awaitable_type : st->awaitable_type);
 }
 

@@ -16,8 +16,9 @@
 static PyObject *snapshot(Chan *c, PyObject *sequence)
 {
     PyObject *list = PySequence_List(sequence);
-    bool as_it_is = c->payload->checked == NULL;
-    for (Py_ssize_t i = 0; !as_it_is && list != NULL && i < PyList_GET_SIZE(list); i++) {
+    if (c->payload->checked == NULL) /* members are the values themselves */
+        return list;
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
         PyObject *member = call_member(c, Py_NewRef(PyList_GET_ITEM(list, i)));
         if (member == NULL)
             Py_CLEAR(list);
@@ -110,7 +111,7 @@ PyObject *endpoint_send_many_blocking(PyObject *self, PyObject *const *args, Py_
 static step try_send_source(Call *call, Py_ssize_t *sent)
 {
     Chan *c = call->ep->chan;
-    while (call->source != NULL || call->failure != NULL) {
+    while (call_has_more(call)) {
         if (call->failure == NULL && nc_chan_room(c->block, core_generation()) < c->payload->least)
             break;
         int more = call_refill(call, CALL_BATCH);

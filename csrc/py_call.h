@@ -5,29 +5,18 @@
 
 #include "py_types.h"
 
-#define SEND_MANY_OPS(its_look)                   \
-    {                                             \
-        {.name = "send_many",                     \
-         .qualname = "Sender.send_many",          \
-         .look = its_look,                        \
-         .timed_out = call_send_many_timed_out,   \
-         .paced = true},                          \
-        {.name = "send_many_blocking",            \
-         .qualname = "Sender.send_many_blocking", \
-         .look = its_look,                        \
-         .timed_out = call_send_many_timed_out},  \
-    }
-#define RECV_MANY_OPS(its_look)                     \
-    {                                               \
-        {.name = "recv_many",                       \
-         .qualname = "Receiver.recv_many",          \
-         .look = its_look,                          \
-         .timed_out = call_recv_timed_out,          \
-         .paced = true},                            \
-        {.name = "recv_many_blocking",              \
-         .qualname = "Receiver.recv_many_blocking", \
-         .look = its_look,                          \
-         .timed_out = call_recv_timed_out},         \
+/* The ops of a batch, by form. */
+#define BATCH_OPS(its_name, its_class, its_look, its_timed_out) \
+    {                                                           \
+        {.name = its_name,                                      \
+         .qualname = its_class "." its_name,                    \
+         .look = its_look,                                      \
+         .timed_out = its_timed_out,                            \
+         .paced = true},                                        \
+        {.name = its_name "_blocking",                          \
+         .qualname = its_class "." its_name "_blocking",        \
+         .look = its_look,                                      \
+         .timed_out = its_timed_out},                           \
     }
 
 /* Something was published or given back the plain way, and the flag of `side` is up: call those who wait.  Returns

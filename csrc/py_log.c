@@ -445,8 +445,8 @@ static const payload_kind log_payload = {
     .as_passed = original,
     .room_for = room_for,
     .least = 16, /* a header, and a word for the shortest */
-    .send_many = SEND_MANY_OPS(log_send_many_look),
-    .recv_many = RECV_MANY_OPS(log_recv_many_look),
+    .send_many = BATCH_OPS("send_many", "Sender", log_send_many_look, call_send_many_timed_out),
+    .recv_many = BATCH_OPS("recv_many", "Receiver", log_recv_many_look, call_recv_timed_out),
 };
 
 /* Rows of a table of methods: with arguments that may be named, with one argument, with none. */

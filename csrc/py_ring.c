@@ -357,8 +357,8 @@ static step ring_recv_many_look(Call *call, bool called, PyObject **out, nc_box 
 
 static const payload_kind ring_payload = {
     .least = 1,
-    .send_many = SEND_MANY_OPS(ring_send_many_look),
-    .recv_many = RECV_MANY_OPS(ring_recv_many_look),
+    .send_many = BATCH_OPS("send_many", "Sender", ring_send_many_look, call_send_many_timed_out),
+    .recv_many = BATCH_OPS("recv_many", "Receiver", ring_recv_many_look, call_recv_timed_out),
 };
 
 /* ---- receivers: methods ----------------------------------------------------------------------------- */

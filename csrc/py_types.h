@@ -52,7 +52,7 @@ typedef struct Chan {
     nc_log *log;
     nc_gate *gate;
     const struct payload_kind *payload;
-    _Atomic unsigned rivals[SIDES]; /* see count_rivals(); written under the gate's lock or as a hint, relaxed */
+    _Atomic unsigned rivals[SIDES]; /* see count_rivals() in py_line.c; a hint, relaxed */
     birth *births;                /* of the ends made in debug mode; in the channel's critical section */
     chan_kind kind;
     unsigned long thread;         /* LOCAL: the one thread that the channel belongs to; else 0 */
