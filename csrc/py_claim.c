@@ -291,10 +291,8 @@ __attribute__((always_inline)) static inline claim_fate claim_end_held(Endpoint 
         ep->deferred = nc_chan_resume(c->block, ep->side, ep, core_generation(), kicks);
     if (gone)
         core_raise(c->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
-    if (ep->closed && ep->side == TX) {
-        endpoint_leave(ep, kicks);
-        line_reap(c, RX, kicks); /* last, as it runs Python code */
-    }
+    if (ep->closed && ep->side == TX)
+        endpoint_leave(ep, kicks); /* last, as it runs Python code */
     return gone ? CLAIM_LOST : CLAIM_ENDED;
 }
 

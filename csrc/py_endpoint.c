@@ -94,7 +94,6 @@ static void endpoint_close_now(Endpoint *ep)
     Py_BEGIN_CRITICAL_SECTION(ep);
     endpoint_close_held(ep, &kicks);
     Py_END_CRITICAL_SECTION();
-    line_reap(c, 1 - ep->side, &kicks);
     line_deliver(c, kicks);
 }
 
@@ -124,7 +123,6 @@ static step aexit_look(Call *call, bool Py_UNUSED(called), PyObject **Py_UNUSED(
     if (chan_off_thread(call->ep->chan))
         return STEP_ERROR;
     endpoint_close_held(call->ep, kicks);
-    line_reap(call->ep->chan, 1 - call->ep->side, kicks);
     return STEP_READY;
 }
 
@@ -170,7 +168,6 @@ void endpoint_dealloc(PyObject *self)
     if (c != NULL) {
         nc_box *kicks = NULL;
         endpoint_close_held(ep, &kicks);
-        line_reap(c, 1 - ep->side, &kicks);
         line_deliver(c, kicks);
         if (ep->lent != NULL)
             lease_unref(ep->lent);

@@ -3,6 +3,7 @@
  */
 #include "py_ends.h"
 #include "py_endpoint.h"
+#include "py_line.h"
 
 /* ---- where an end was made -------------------------------------------------------------------------- */
 
@@ -102,7 +103,11 @@ birth *birth_note(Chan *c, int side, lease *native)
     return b;
 }
 
-void birth_left(birth *b) { atomic_store_explicit(&b->left, true, memory_order_relaxed); /* as the counts are */ }
+/* The end counts no longer as open. */
+static void birth_left(birth *b)
+{
+    atomic_store_explicit(&b->left, true, memory_order_relaxed); /* as the counts are */
+}
 
 void birth_forget(Chan *c, birth *b)
 {
@@ -114,6 +119,14 @@ void birth_forget(Chan *c, birth *b)
     Py_END_CRITICAL_SECTION();
     Py_DECREF(b->where);
     PyMem_RawFree(b);
+}
+
+void endpoint_leave(Endpoint *ep, nc_box **kicks)
+{
+    if (ep->birth != NULL)
+        birth_left(ep->birth);
+    nc_chan_leave(ep->chan->block, ep->side, core_generation(), kicks);
+    line_reap(ep->chan, 1 - ep->side, kicks);
 }
 
 static bool birth_is_open(birth *b)

@@ -14,14 +14,8 @@ PyObject *ends_set_debug(PyObject *module, PyObject *on);
 /* Remember that an end is made here, until birth_forget(); NULL with an exception set. */
 birth *birth_note(Chan *c, int side, lease *native);
 void birth_forget(Chan *c, birth *b);
-/* It counts no longer as open. */
-void birth_left(birth *b);
-/* The endpoint counts no longer among those of its side. */
-static inline void endpoint_leave(Endpoint *ep, nc_box **kicks)
-{
-    if (ep->birth != NULL)
-        birth_left(ep->birth);
-    nc_chan_leave(ep->chan->block, ep->side, core_generation(), kicks);
-}
+/* The endpoint counts no longer among those of its side.  Waiters of the other side that will never run are taken out
+ * of the line, as the end, or what is left, is for the others.  Runs Python code. */
+void endpoint_leave(Endpoint *ep, nc_box **kicks);
 
 #endif
