@@ -5,7 +5,6 @@ import os
 import sys
 
 from . import __version__
-from ._programs import info
 from ._programs.mux import command as mux_command
 from ._programs.streams import claim_descriptors, lenient, settle, show
 
@@ -50,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(command=_bench)
 
     told = commands.add_parser("info", help="tell how this copy was built and what it can do")
-    told.set_defaults(command=info.main)
+    told.set_defaults(command=_info)
     return parser
 
 
@@ -58,6 +57,12 @@ def _bench(options: argparse.Namespace) -> int:
     from ._programs.bench import command  # it imports whatever it finds to compare with: only when asked for
 
     return command.main(options)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from ._programs import info  # the metadata of packages takes a while to import
+
+    return info.main(options)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import io
 import json
 import os
@@ -394,6 +395,23 @@ def test_it_runs_where_the_streams_are_no_files(tmp_path):
         assert __main__.main(["mux", *mode, str(tmp_path / "missing"), "-o", str(tmp_path / "other")]) == 1
     assert "2 lines in" in out.getvalue()
     assert "missing: No such file" in err.getvalue()
+
+
+def test_what_it_changes_in_the_process_is_put_back(tmp_path):
+    (tmp_path / "a.log").write_bytes(b"one\ntwo\n")
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGURG)
+    usual = [signal.signal(number, lambda *_: None) for number in numbers]
+    threshold = gc.get_threshold()
+    gc.set_threshold(701, 11, 12)
+    try:
+        before = [signal.getsignal(number) for number in numbers]
+        assert __main__.main(["mux", *mode, str(tmp_path / "a.log"), "-o", str(tmp_path / "archive")]) == 0
+        assert [signal.getsignal(number) for number in numbers] == before
+        assert gc.get_threshold() == (701, 11, 12)
+    finally:
+        gc.set_threshold(*threshold)
+        for number, handler in zip(numbers, usual, strict=True):
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

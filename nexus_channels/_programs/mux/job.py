@@ -9,6 +9,8 @@ the archive: copied into the ring by the reader, written to the archive out of t
 """
 
 import asyncio
+import contextlib
+import gc
 import os
 import signal
 import stat
@@ -34,6 +36,7 @@ SHORT_LINES = 4096  # made ready to be sent at once
 BATCH = 1024  # lines received at once
 HEAD = struct.Struct("=II")  # of a message in bytes: the number of its label, how many lines end in it
 STACK = 1 << 19  # bytes for each reader's stack; the usual 8 MiB would be most of a limited address space
+COLLECT_AFTER = 50_000  # new objects; see collecting_rarely
 GRACE = 10.0  # seconds that readers have to end, once nothing is received any more
 NO_MEMORY = "not enough memory for what was read"
 
@@ -165,7 +168,8 @@ class Mux:
         """
         began = time.monotonic()
         try:
-            self._write_archive(show_progress)
+            with collecting_rarely():
+                self._write_archive(show_progress)
         except OSError as error:
             self.failure = self.failure or error
         except (KeyboardInterrupt, asyncio.CancelledError):
@@ -230,6 +234,7 @@ class Mux:
             wanted.append((signal.SIGHUP, self._hang_up))
         if threading.current_thread() is not threading.main_thread():
             return  # nobody may set handlers elsewhere
+        self._handlers[signal.SIGURG] = signal.getsignal(signal.SIGURG)  # the loop's for a while, see wake_by_signals
         for number, handler in wanted:
             if signal.getsignal(number) != signal.SIG_IGN:  # else somebody wants it to be ignored: nohup, a shell's &
                 self._handlers[number] = signal.signal(number, handler)
@@ -445,6 +450,22 @@ def emit_blocks(source: Source, tx: mpsc_bytes.Sender, text: bytes, begin: int, 
             with claim as room:
                 HEAD.pack_into(room, 0, label.number, lines)
                 room[HEAD.size :] = view[start:end]
+
+
+@contextlib.contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """Have the garbage collector look at objects less often.
+
+    Each line on its way is a new tuple, and the usual 700 of them are one chunk of one reader: for each chunk it would
+    look at what all the others have read. Lines never hold each other in a circle.
+    """
+    usual = gc.get_threshold()
+    if usual[0]:  # else it is off
+        gc.set_threshold(max(COLLECT_AFTER, usual[0]), *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def wake_by_signals(loop: asyncio.AbstractEventLoop) -> None:
