@@ -1,6 +1,7 @@
 /* fuzz_log.c: libFuzzer targets for the byte ring.  Two programs from one file:
  *
  *   as it is      the input is a sequence of operations on a ring and on a plain model of it (tests/c/twin.h)
+ *   -DREPLAY      with a main() that runs the files it is given, for compilers without libFuzzer
  *   -DHOSTILE     the input is a block as somebody else may have written it, and what he writes to it meanwhile;
  * whatever that is, nc_log_open_sc and what follows stay within the block
  */
@@ -79,8 +80,8 @@ static void operate(input *in)
             twin_release(&t, publish);
         break;
     default:
-        nc_log_settle_tail(t.log);
-        nc_log_settle_head(t.log);
+        nc_log_publish_batch(t.log);
+        nc_log_release_batch(t.log);
     }
     twin_check(&t);
 }
@@ -209,6 +210,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (nc_log_open_sc(&r, block, block_size) == NC_OK)
         consume(&r, &in);
     free(block);
+    return 0;
+}
+
+#endif
+
+#ifdef REPLAY
+
+int main(int argc, char **argv)
+{
+    static uint8_t data[1 << 16];
+    for (int i = 1; i < argc; i++) {
+        FILE *file = fopen(argv[i], "rb");
+        check(file != NULL, argv[i], __LINE__);
+        LLVMFuzzerTestOneInput(data, fread(data, 1, sizeof data, file));
+        fclose(file);
+    }
+    printf("replayed: %d\n", argc - 1);
     return 0;
 }
 
