@@ -132,6 +132,24 @@ bool chan_off_thread(Chan *c)
     return true;
 }
 
+void chan_raise_full(Chan *c, PyObject *value)
+{
+    uint64_t capacity = nc_chan_capacity(c->block), room = capacity - nc_chan_used(c->block);
+    if (room == 0)
+        core_raise(c->st, E_FULL, value, "the channel is full (capacity %llu)", (unsigned long long)capacity);
+    else
+        core_raise(c->st, E_FULL, value, "all room is promised to sends that already wait (room for %llu of %llu)",
+                   (unsigned long long)room, (unsigned long long)capacity);
+}
+
+void chan_raise_empty(Chan *c)
+{
+    core_raise(c->st, E_EMPTY, NULL,
+               nc_chan_have(c->block, NC_RX) == 0
+                   ? "the channel is empty"
+                   : "everything in the channel is promised to receives that already wait");
+}
+
 step endpoint_check(Endpoint *ep)
 {
     if (ep->closed) {

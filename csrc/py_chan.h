@@ -14,6 +14,10 @@ Endpoint *endpoint_new(Chan *c, int side);
 void endpoint_close_held(Endpoint *ep, nc_box **kicks);
 /* Does the channel belong to another thread?  If so, WrongThread is set. */
 bool chan_off_thread(Chan *c);
+/* Set Full with `value`, or Empty.  The message tells whether the channel really is full or empty, or calls that
+ * already wait have a right to what there is. */
+void chan_raise_full(Chan *c, PyObject *value);
+void chan_raise_empty(Chan *c);
 /* Can the endpoint be used at all?  STEP_READY, or STEP_ERROR with an exception set. */
 step endpoint_check(Endpoint *ep);
 /* The endpoint's `lent` is set: does the native end still use it?  If not, it is given back here.  Holding the

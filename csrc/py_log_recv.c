@@ -267,7 +267,7 @@ __attribute__((noinline)) static PyObject *try_receive(PyObject *self, const cal
     Call call = {.op = op, .ep = (Endpoint *)self, .n = 1};
     PyObject *out = NULL;
     if (try_call(&call, &out) == STEP_BLOCKED)
-        core_raise(call.ep->chan->st, E_EMPTY, NULL, "the channel is empty");
+        chan_raise_empty(call.ep->chan);
     return out;
 }
 
@@ -358,7 +358,7 @@ PyObject *log_try_recv_into(PyObject *self, PyObject *target)
     if (call.value == NULL)
         return NULL;
     if (try_call(&call, &out) == STEP_BLOCKED)
-        core_raise(call.ep->chan->st, E_EMPTY, NULL, "the channel is empty");
+        chan_raise_empty(call.ep->chan);
     Py_DECREF(call.value);
     return out;
 }

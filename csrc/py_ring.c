@@ -217,8 +217,7 @@ __attribute__((noinline)) static PyObject *ring_try_send_slowly(PyObject *self, 
     if (s == STEP_READY)
         Py_RETURN_NONE;
     if (s == STEP_BLOCKED)
-        core_raise(ep->chan->st, E_FULL, value, "the channel is full (capacity %llu)",
-                   (unsigned long long)ep->chan->ring->capacity);
+        chan_raise_full(ep->chan, value);
     Py_DECREF(value);
     return NULL;
 }
@@ -410,7 +409,7 @@ __attribute__((noinline)) static PyObject *ring_try_recv_slowly(PyObject *self)
     if (s == STEP_READY)
         return value;
     if (s == STEP_BLOCKED)
-        core_raise(ep->chan->st, E_EMPTY, NULL, "the channel is empty");
+        chan_raise_empty(ep->chan);
     else
         call_raise_end(&(Call){.ep = ep});
     return NULL;

@@ -417,3 +417,28 @@ def test_pitfall_14_one_except_clause_catches_everything_a_channel_raises(varian
     for situation, _expected in SITUATIONS:
         error, _value = situation(variant)
         assert isinstance(error, errors.ChannelError)
+
+
+def test_full_and_empty_tell_that_calls_which_wait_already_go_first(variant):
+    async def main():
+        tx, rx = variant.channel(1)
+        with pytest.raises(errors.Empty, match="^the channel is empty$"):
+            rx.try_recv()
+        receive = asyncio.ensure_future(rx.recv())
+        await asyncio.sleep(0)
+        tx.try_send(1)
+        with pytest.raises(errors.Full, match=r"^the channel is full \(capacity 1\)$"):
+            tx.try_send(2)
+        with pytest.raises(errors.Empty, match="^everything in the channel is promised to receives that already wait$"):
+            rx.try_recv()
+        assert await receive == 1
+        tx.try_send(2)
+        send = asyncio.ensure_future(tx.send(3))
+        await asyncio.sleep(0)
+        assert rx.try_recv() == 2
+        with pytest.raises(errors.Full, match=r"^all room is promised to sends that already wait \(room for 1 of 1\)$"):
+            tx.try_send(4)
+        await send
+        assert rx.try_recv() == 3
+
+    asyncio.run(main())

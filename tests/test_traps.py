@@ -22,6 +22,11 @@ EXPECTED = {
     "Send a claim through pyzmq without a copy": ["in use", "100000", "given back"],
     "Read from a socket into a claim: `asyncio.BufferedProtocol`": ["3000"],
     "Send in order, while another send of the same sender waits": ["a b", "second first", "a b", "first second"],
+    "`Full` and `Empty` at the same time": [
+        "Full: the channel is full (capacity 1)",
+        "Empty: everything in the channel is promised to receives that already wait",
+        "first",
+    ],
     "gevent": ["0", "1", "2", "3", "4"],
     "A receiver that waits for ever": [
         "sender made at <string>:8 in produce",
