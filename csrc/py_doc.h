@@ -34,12 +34,12 @@
 #define DOC_SIGNAL "Also raises whatever a signal handler raises.\n"
 #define DOC_GEVENT "Under gevent, call it in the hub's threadpool: it blocks the whole thread.\n"
 #define DOC_NO_WAIT "Never waits, and keeps the GIL.  "
-#define DOC_NO_ROOM "Raises Full when there is no room, or only as much as the sends that wait already will take"
-#define DOC_NO_ITEM "Raises Empty when there is none, or only as many as the receives that wait already will take"
-#define DOC_OVERTAKES "It may go before a send() of this sender that waits, if there is room for both.\n"
+#define DOC_NO_ROOM "Raises Full when there is no room, or when all room is promised to sends that already wait"
+#define DOC_NO_ITEM "Raises Empty when there is none, or when all are promised to receives that already wait"
+#define DOC_OVERTAKES "It may overtake a send() of this sender that still waits, if there is room for both.\n"
 #define DOC_OVERLAP \
-    "Calls that overlap have no order: a try_send() or send() of the same sender may go before a send() that\n" \
-    "waits, if there is room for both.  Await each send before the next.\n\n"
+    "Calls that overlap have no order: while a send() of this sender waits, another send() or try_send() may\n" \
+    "overtake it, if there is room for both.  Await each send before the next.\n\n"
 #define DOC_CLOSES_ITSELF "A context manager that closes itself; dropping the last reference closes it too."
 
 /* ---- all endpoints ---------------------------------------------------------------------------------- */
@@ -62,7 +62,7 @@ static const char endpoint_same_channel_doc[] =
 
 static const char endpoint_close_doc[] =
     "close($self)\n--\n\n"
-    "Give up this endpoint.  Whoever waits on it raises EndpointClosed.  Closing the last sender lets the receiver\n"
+    "Give up this endpoint.  Calls that wait on it raise EndpointClosed.  Closing the last sender lets the receiver\n"
     "drain what was sent and then see the end.  Closing the receiver discards what is buffered, and senders get\n"
     "SendError with their value.\n\n"
     "Idempotent; dropping the last reference does the same.  " DOC_OWN_THREAD;
@@ -124,7 +124,7 @@ static const char ring_try_send_doc[] =
 static const char ring_send_many_doc[] =
     "send_many($self, iterable, timeout=None)\n--\n\n"
     "Send every value of `iterable`, in order; await the result.\n\n"
-    "What has a length, a list for instance, is sent as it is at the call.  An iterator is taken as it goes, never\n"
+    "Anything with a length, such as a list, is read at the call.  An iterator is read as its values are sent, never\n"
     "more of it than the channel could hold at once; it may be endless.  An async iterator is sent as its values\n"
     "come.  Whenever the call has to wait again, it goes to the end of the wait queue.\n\n"
     "Raises as send() does; `.value` is then the list of what was taken and not sent.  What an iterator raises is\n"
@@ -179,14 +179,15 @@ static const char ring_try_recv_many_doc[] =
 
 static const char log_sender_doc[] =
     "The sending end of a channel of bytes; open one with channel(capacity).\n\n"
-    "claim() reserves a place to write into, send() copies; both wait in a task, their _blocking forms in a thread,\n"
-    "their try_ forms not at all.  One claim may be open at a time; abort() gives it back, whoever holds it.\n\n"
+    "claim() reserves a place to write into, send() copies; both wait in a task, their `_blocking` forms in a\n"
+    "thread, their `try_` forms not at all.  One claim may be open at a time; abort() gives it back, whoever holds\n"
+    "it.\n\n"
     DOC_CLOSES_ITSELF "  " DOC_ANY_THREAD;
 
 static const char log_receiver_doc[] =
     "The receiving end of a channel of bytes; open one with channel(capacity).\n\n"
-    "recv() borrows a message, recv_bytes() and recv_into() copy it; all wait in a task, their _blocking forms in a\n"
-    "thread, their try_ forms not at all.  Iteration borrows, and releases each claim when the next is asked for or\n"
+    "recv() borrows a message, recv_bytes() and recv_into() copy it; all wait in a task, their `_blocking` forms in a\n"
+    "thread, their `try_` forms not at all.  Iteration borrows, and releases each claim when the next is asked for or\n"
     "the loop is left.  One claim may be open at a time; release() gives it back, whoever holds it.\n\n"
     DOC_CLOSES_ITSELF "\n" DOC_LOOP "message.  " DOC_ANY_THREAD;
 
@@ -248,13 +249,13 @@ static const char log_abort_doc[] =
     "abort($self)\n--\n\n"
     "Abort the claim of this sender that is open, whoever holds it: for a claim that a kept exception or task holds.\n"
     "Returns True, or False if no claim was open.\n\n"
-    "Raises BufferError while a view of the claim exists.  Also of a closed sender.  " DOC_ANY_THREAD;
+    "Raises BufferError while a view of the claim exists.  A closed sender may do this, too.  " DOC_ANY_THREAD;
 
 static const char log_recv_doc[] =
     "recv($self, timeout=None)\n--\n\n"
     "Borrow the next message, waiting for it up to `timeout` seconds; await the ReadClaim.\n\n"
     "Give pyzmq a copy of it, or memoryview(claim) with copy=False and track=True, and release the claim after the\n"
-    "tracker is done: of the claim itself pyzmq would not hold the buffer.\n\n"
+    "tracker is done.  pyzmq does not keep the buffer of the claim itself.\n\n"
     "Raises BusyError at the call while a claim is open, RecvTimeout, RecvError once every sender is gone and all\n"
     "was received, EndpointClosed.  " DOC_NOT_TAKEN DOC_ANY_THREAD;
 
@@ -315,7 +316,7 @@ static const char log_release_doc[] =
     "release($self)\n--\n\n"
     "Release the claim of this receiver that is open, whoever holds it: for a claim that a kept exception or task\n"
     "holds.  Returns True, or False if no claim was open.\n\n"
-    "Raises BufferError while a view of the claim exists.  Also of a closed receiver.  " DOC_ANY_THREAD;
+    "Raises BufferError while a view of the claim exists.  A closed receiver may do this, too.  " DOC_ANY_THREAD;
 
 #define DOC_MAX_MESSAGE_SIZE "The largest message, in bytes: capacity - 8.  " DOC_ANY_THREAD
 #define DOC_USED "Bytes of the ring in use: messages and claims, their 8-byte headers and padding.  " DOC_ANY_THREAD
@@ -354,7 +355,7 @@ static const char claim_abort_doc[] =
 static const char claim_release_doc[] =
     "release($self)\n--\n\n"
     "Done with the message.  Raises ClaimReleased if it was released already, BufferError while a view exists.\n"
-    "Not while pyzmq sends it with copy=False, unless that was given memoryview(claim): pyzmq holds no buffer of it.\n"
+    "Do not release it while pyzmq sends it with copy=False, unless pyzmq was given memoryview(claim).\n"
     DOC_ANY_THREAD;
 
 /* ---- native ends ------------------------------------------------------------------------------------ */
@@ -362,9 +363,9 @@ static const char claim_release_doc[] =
 static const char endpoint_native_doc[] =
     "native($self)\n--\n\n"
     "An end of this channel for one native thread: pass its address, capsule or cffi pointer to code that includes\n"
-    "nexus_channels.h.  Of an mpsc_bytes sender it is a further sender, as clone() gives; else it borrows this\n"
-    "endpoint, whose own calls raise BusyError until it is closed.  It keeps the endpoint, and counts as open until\n"
-    "closed.\n\n"
+    "nexus_channels.h.  For an mpsc_bytes sender, the native end is a further sender, like one of clone().  For other\n"
+    "endpoints, it borrows the endpoint: calls of the endpoint raise BusyError until the native end is closed.  A\n"
+    "native end keeps its endpoint alive, and counts as open until it is closed.\n\n"
     "Raises BusyError while a claim or another native end borrows the endpoint, or somebody waits on it;\n"
     "EndpointClosed; RuntimeError if a task waits on a loop that native code could not wake.  " DOC_ANY_THREAD;
 
@@ -375,8 +376,8 @@ static const char native_doc[] =
 
 static const char native_close_doc[] =
     "close($self, *, abandon=False)\n--\n\n"
-    "Take the end from its thread: a call that waits, and every later one, answers NEXUS_DISCONNECTED.  It leaves\n"
-    "the channel, and what was borrowed is given back, at once, or when the thread ends the claim it has open.\n\n"
+    "Take the end from its thread: a call that waits, and every later one, answers NEXUS_DISCONNECTED.  The end\n"
+    "leaves the channel and gives its endpoint back: at once, or when the thread ends the claim it has open.\n\n"
     "With `abandon` such a claim is aborted or released: only for a thread that is gone for good and left it open.\n"
     "Idempotent; dropping the last reference closes too.  " DOC_ANY_THREAD;
 

@@ -1,8 +1,9 @@
-"""What a channel can refuse, and why: one exception a situation.
+"""The errors of the channels: one class for each situation.
 
-Three situations are told apart everywhere: *you* closed this endpoint (`EndpointClosed`), the *peer*
-is gone (`Disconnected`), and the channel has no room or no item *now* (`Full`, `Empty`).  Each class
-is also the one that a user of `queue`, `asyncio` or plain files would already be catching.
+Three situations are told apart everywhere: *you* closed this endpoint (`EndpointClosed`), the *other side*
+is gone (`Disconnected`), and the channel has no room or no item *now* (`Full`, `Empty`).  Code written for
+`queue`, `asyncio.Queue` or files already catches them: `Full` is a `queue.Full` and an `asyncio.QueueFull`,
+`RecvError` is an `EOFError`, and so on.
 """
 
 import asyncio
@@ -100,7 +101,7 @@ class RecvTimeout(Empty, TimeoutError):
 
 
 class ClaimError(ChannelError):
-    """Something about a claim on a byte ring."""
+    """Base of the errors about claims of byte channels."""
 
 
 class ClaimTooLarge(ClaimError, ValueError):
