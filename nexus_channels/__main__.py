@@ -1,4 +1,4 @@
-"""`python -m nexus_channels`: the log multiplexer, a short benchmark, and what this build can do."""
+"""`python -m nexus_channels`: merge logs, measure the channels, and print how this copy was built."""
 
 import argparse
 import os
@@ -34,21 +34,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Merge logs, measure the channels, and print how this copy was built."
+    )
     parser.add_argument("--version", action="version", version=f"nexus_channels {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     mux_command.add_to(commands)
 
     bench = commands.add_parser(
         "bench",
-        help="measure the channels beside other queues, in about a minute",
+        help="measure the channels beside other queues; takes about a minute",
         description="Measure the channels beside the queues of the standard library, and of janus, culsans, aiologic "
-        "and anyio where they are installed, and print a table a scenario. Each is checked before it is timed.",
+        "and anyio if they are installed. Prints one table for each scenario. Each contender is checked for lost or "
+        "reordered items before it is timed.",
     )
-    bench.add_argument("--quick", action="store_true", help="a few seconds: fewer and shorter rounds")
+    bench.add_argument("--quick", action="store_true", help="take a few seconds only: fewer and shorter rounds")
     bench.set_defaults(command=_bench)
 
-    told = commands.add_parser("info", help="tell how this copy was built and what it can do")
+    told = commands.add_parser("info", help="print how this copy was built and what it supports")
     told.set_defaults(command=_info)
     return parser
 

@@ -23,7 +23,7 @@ def main(_options: argparse.Namespace) -> int:
         "debug": "assertions on" if build["debug"] else "no",
         "sanitizer": build["sanitizer"] or "none",
         "atomics": "lock-free" if build["atomics_lock_free"] else "emulated by locks",
-        "wake-up": f"{build['wake']}, one a loop",
+        "wake-up": f"{build['wake']}, one for each loop",
         "event loops": _event_loops(),
         "native door": _native_door(),
     }

@@ -17,24 +17,41 @@ __all__ = ["add_to", "main"]
 LINES = 1024  # what the channel holds
 BYTES = 1 << 20
 
+DESCRIPTION = """\
+Merge the lines of several files into one archive, in the order in which they
+arrive. One thread reads each file, and all of them send into one channel.
+Ctrl-C ends the program with every line that was read in the archive.
+"""
+
 EXAMPLES = f"""\
 examples:
-  nexus-channels mux a.log b.log -o all.log              merge two files
-  nexus-channels mux -f /var/log/*.log -o all.log        follow them through rotations until Ctrl-C
-  nexus-channels mux --bytes big/*.log -o all.log        the fastest way through large files
-  zcat old.gz | nexus-channels mux - new.log -o all.log  standard input is a source, too
-  nexus-channels mux -f a.log b.log -o - | grep ERROR    the archive goes to standard output
-  nexus-channels mux --json a.log -o all.log | jq .      the summary for a program
-  kill -HUP PID                                          after the archive was renamed: go on in a new one
+  merge two files:
+    nexus-channels mux a.log b.log -o all.log
+  follow files through rotations until Ctrl-C:
+    nexus-channels mux -f /var/log/*.log -o all.log
+  large files, the fastest way:
+    nexus-channels mux --bytes big/*.log -o all.log
+  standard input is a source, too:
+    zcat old.gz | nexus-channels mux - new.log -o all.log
+  write the archive to standard output:
+    nexus-channels mux -f a.log b.log -o - | grep ERROR
+  the summary for a program:
+    nexus-channels mux --json a.log -o all.log | jq .
+  start a new archive after the old one was renamed:
+    mv all.log all.log.1 && kill -HUP PID
 
-Each line stands behind the name of its source and a tab. A line of more than {LONGEST:,} bytes is archived in parts:
-all but the last have \\+ behind the name.
+In the archive, each line stands behind the name of its source and a tab. A
+line of more than {LONGEST:,} bytes is archived in parts: all parts but the
+last have \\+ behind the name.
 
 exit status:
   0    everything was read and archived
-  1    a source could not be read, or the archive could not be written; messages and summary say what is missing
+  1    a source could not be read, or the archive could not be written; the
+       messages and the summary say what is missing
   2    wrong arguments
-  130  ended by Ctrl-C (SIGINT), with every line that was read in the archive; 143 the same by SIGTERM, 129 by SIGHUP
+  130  ended by Ctrl-C (SIGINT), and every line that was read is archived
+  143  the same after SIGTERM
+  129  the same after SIGHUP, when the terminal was closed
 """
 
 
@@ -42,27 +59,30 @@ def add_to(commands: Any) -> None:
     merge = commands.add_parser(
         "mux",
         help="merge logs into one archive",
-        description="Merge the lines of several files into one archive, in the order in which they arrive: a thread "
-        "a file, all sending into one channel. Ctrl-C ends it cleanly, with all that was read in the archive.",
+        description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    merge.add_argument("files", nargs="+", metavar="FILE", help="what to read: files, pipes, or - for standard input")
+    merge.add_argument("files", nargs="+", metavar="FILE", help="a file or a pipe to read; - is standard input")
     merge.add_argument(
-        "-o", "--output", required=True, metavar="ARCHIVE", help="what to write, overwritten if there; - for stdout"
+        "-o",
+        "--output",
+        required=True,
+        metavar="ARCHIVE",
+        help="the file to write; an existing file is overwritten; - is standard output",
     )
-    merge.add_argument("-f", "--follow", action="store_true", help="read on as the files grow, like tail -F")
+    merge.add_argument("-f", "--follow", action="store_true", help="keep reading as the files grow, like tail -F")
     merge.add_argument(
-        "--bytes", action="store_true", help="send blocks of lines through a channel of bytes, no object a line"
+        "--bytes", action="store_true", help="send blocks of lines through a channel of bytes, which is faster"
     )
     merge.add_argument(
         "--capacity",
         type=positive,
         metavar="N",
-        help=f"lines the channel holds ({LINES:,}), or with --bytes the size of its ring in bytes ({BYTES:,})",
+        help=f"how many lines the channel holds (default {LINES:,}); with --bytes, how many bytes (default {BYTES:,})",
     )
-    merge.add_argument("-q", "--quiet", action="store_true", help="no progress bar and no summary")
-    merge.add_argument("--json", action="store_true", help="the summary as one line of JSON, no progress bar")
+    merge.add_argument("-q", "--quiet", action="store_true", help="print no progress bar and no summary")
+    merge.add_argument("--json", action="store_true", help="print the summary as one line of JSON, and no progress bar")
     merge.set_defaults(command=main, parser=merge)
 
 
