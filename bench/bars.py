@@ -37,13 +37,13 @@ class Bar:
     close: bool = False  # to what the interpreter allows: nothing a busy machine may be tested for
 
     def __str__(self) -> str:
-        times = f"at most {self.limit:.2f} x" if self.limit >= 0.25 else f"at least {1 / self.limit:.4g} x as fast as"
+        times = f"at most {self.limit:.2f} x" if self.limit >= 0.25 else f"at least {1 / self.limit:.3g} x as fast as"
         where = f" in {self.than}" if self.than else ""
         return f"{times} {self.other}{where}" + (f", {self.what}" if self.what != "median" else "")
 
     @property
     def title(self) -> str:
-        return f"{self.scenario}{' beside a burning thread' if self.burn else ''}"
+        return f"{self.scenario}{' while another thread holds the GIL' if self.burn else ''}"
 
 
 THREADED = (SPSC, MPSC)
@@ -133,23 +133,23 @@ def rows(records: Iterable[dict[str, Any]], bars: Iterable[Bar] = BARS) -> list[
 # ---- why some are not met ------------------------------------------------------------------------------------------
 
 HAND_OVERS = (
-    "a queue without limit lets a thread keep the GIL for the whole switch interval, 5 ms, which is tens of thousands "
-    "of items; with room for 1,024 both sides have to hand it over once for so many. The same by hand with that limit "
-    "has a row of its own. From thread to thread, with room for 256 to 16,384, an item takes 34 ns, and a round of two "
-    "hand-overs 3 to 11 us more, though nobody falls asleep. Counted by strace, 1,024 items take from a thread to a "
-    "loop 11 system calls (by hand 9), from a loop to a thread 11 (11). The scenarios `_wide` have room for 16,384 "
-    "items, and receive in batches. What is done by hand on a loop awaits nothing, either: what calls and awaits take "
-    "that do nothing, where nobody waits for anybody, has a row, too."
+    "a queue without a bound lets one thread hold the GIL for the whole switch interval of 5 ms: tens of thousands of "
+    "items. With room for 1,024 items, both sides hand the GIL over once for each 1,024. The row of the same queue "
+    "with that bound shows what this costs. From thread to thread, an item takes 34 ns and one round of two hand-overs "
+    "3 to 11 µs more, for any capacity from 256 to 16,384. System calls are not the reason: 1,024 items take 11 from a "
+    "thread to a loop (hand-written: 9), and 11 from a loop to a thread (hand-written: 11), counted by strace. "
+    "Scenarios named `_wide` have room for 16,384 items and receive in batches. The hand-written forms on a loop also "
+    "await nothing; one row shows what the same calls and awaits take when they do nothing."
 )
 WHY: dict[tuple[str, str], str] = {
     ("try_pair", "queue.SimpleQueue"): (
-        "nearly all of it is the interpreter's: of the 402 instructions that a pair takes (SimpleQueue: 753) 95 are "
-        "ours, counted by callgrind. Two C methods that do nothing, of the kind that CPython 3.11 is quickest to call, "
-        "have a row of their own."
+        "nearly all of the time is the interpreter's. A pair takes 402 instructions (SimpleQueue: 753), of which 95 "
+        "are in nexus_channels, counted by callgrind. One row shows two C methods that do nothing, of the kind that "
+        "CPython 3.11 calls fastest."
     ),
     ("await_ready", "asyncio.Queue"): (
-        "two C awaitables that do nothing have a row of their own, some two thirds of ours; what is left for the ring, "
-        "both ends' lines and the making of the awaitables is about 25 ns for the two."
+        "one row shows two C awaitables that do nothing: they take two thirds of the time. About 25 ns are left for "
+        "sending, receiving and making both awaitables."
     ),
     ("thread_to_thread", "queue.SimpleQueue"): HAND_OVERS,
     ("thread_to_loop", DEQUE): HAND_OVERS,

@@ -588,18 +588,18 @@ BARS = [
 WHY.update(
     {
         ("bytes_64_pair", SIMPLE): (
-            "two copies of 64 bytes and the accounting of a ring, where the queue moves a pointer; both make one "
-            "object a message."
+            "the channel copies 64 bytes twice and keeps the accounts of a ring; the queue moves a pointer. Both make "
+            "one object for each message."
         ),
         ("claims_65536_pair", SIMPLE): (
-            "one thread that frees each object before it makes the next has the same 64 KiB in its cache all the time, "
-            "and a ring goes round its 256 KiB: `readinto` alone, into four places in turn, takes 0.91 to 1.02 of the "
-            "time of the queue with its read, and two claims are four calls, 0.14 more, where the queue has two. "
-            "Between threads, where objects pile up, it is the other way about: `claims_65536_threads`."
+            "in one thread, the queue's object is freed before the next is made, so that the same 64 KiB stay in the "
+            "cache. The ring uses 256 KiB in turn: `readinto` alone, into four places in turn, takes 0.91 to 1.02 "
+            "times as long as the queue with its read. Two claims are four calls where the queue has two: "
+            "0.14 more. Between threads, objects pile up, and the channel is faster: see `claims_65536_threads`."
         ),
         ("claims_65536_threads", "os.pipe"): (
-            "what a claim was filled with comes over to the other core as far as it is read there, and its room has to "
-            "be fetched back; a pipe copies twice, which on some days takes no longer than four times that."
+            "the receiving core fetches the message from the other core's cache, and the sending core fetches the room "
+            "back. A pipe copies twice, which on some runs takes less than four times as long."
         ),
     }
 )

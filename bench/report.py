@@ -74,11 +74,11 @@ def main() -> int:
         by_kind.setdefault(kind(record), {})[record["scenario"]] = record
     main_records = by_kind.get(MAIN, {})
     plots: dict[str, tuple[Callable[[dict[Kind, dict[str, Record]]], Any], str]] = {
-        "bench-throughput": (throughput, "Items a second between threads and loops"),
-        "bench-latency": (latency, "How long a round trip between a thread and a loop takes"),
-        "bench-fan-in": (fan_in, "Many threads sending to one task"),
-        "bench-bytes": (messages, "Messages of bytes of several sizes"),
-        "bench-native": (native, "How late a message is sent beside a thread that runs bytecode"),
+        "bench-throughput": (throughput, "Throughput between threads and event loops"),
+        "bench-latency": (latency, "Round-trip latency between a thread and an event loop"),
+        "bench-fan-in": (fan_in, "Fan-in throughput: many threads send to one task"),
+        "bench-bytes": (messages, "Throughput of byte messages, by message size"),
+        "bench-native": (native, "Send latency while another thread holds the GIL"),
     }
     drawn = [name for name, (draw, _) in plots.items() if save(draw(by_kind), out / name)]
     text = [
@@ -110,10 +110,14 @@ def introduction(main_records: dict[str, Record], records: list[Record]) -> list
     commits = sorted(commit[:12] + commit[40:] for commit in known)
     return [
         "# Benchmarks\n",
-        "Written by `python bench/report.py`; [bench/README.md](../bench/README.md) says how it is measured.",
-        "All times are from one shared machine: look at the ratios. Nanoseconds an operation, medians of interleaved",
-        "rounds; ±: half the distance between the quartiles; x: how many times the time of the fastest of ours, the",
-        "median over the rounds.\n",
+        "**For:** people who compare channels and queues by speed and memory.\n",
+        "All times come from one shared machine with two cores, so compare ratios, not nanoseconds.",
+        "`python bench/report.py` wrote this page. `bench/README.md` in the checkout says how to measure again.\n",
+        "How to read the tables:\n",
+        "- **ns**: nanoseconds for one operation, the median of interleaved rounds.",
+        "- **±**: half the distance between the quartiles, as a share of the median.",
+        "- **x**: the time as a multiple of the fastest nexus_channels row. 2.00 means twice as long.\n",
+        "Measured with:\n",
         f"- {about['processor']}, {about['cores']} cores, {about['system']}",
         f"- CPython {about['python'].split()[0]}, nexus_channels {about['nexus_channels']} ({', '.join(commits)})",
         f"- built with {about['build']['flags']}",
@@ -130,13 +134,16 @@ def interpreter(record: Record) -> str:
 
 
 def verdicts(records: list[Record], memory: list[Record]) -> list[str]:
-    lines = ["## What was asked for\n", "| scenario | asked | found | |", "|---|---|---|---|"]
+    lines = [
+        "## Targets\n",
+        "Each row is a target that the project set itself. `0.60 x` means 0.60 times as long as the other one.\n",
+        "| scenario | target | measured | |",
+        "|---|---|---|---|",
+    ]
     rows = bars.rows(records, all_bars())
     for row in rows:
         bar = row["bar"]
-        found = ", ".join(
-            f"{name.removeprefix('nexus_channels.')} {said(times)}" for name, times in row["found"].items()
-        )
+        found = said(bar, row["found"])
         python = "" if bar.python == "3.11" else f" ({bar.python})"
         lines.append(f"| {bar.title}{python} | {bar} | {found} | {'met' if row['met'] else '**missed**'} |")
     for entry in memory:
@@ -155,14 +162,22 @@ def verdicts(records: list[Record], memory: list[Record]) -> list[str]:
     return [*lines, "", *(f"- {' and '.join(dict.fromkeys(titles))}: {why}" for why, titles in whys.items()), ""]
 
 
-def said(times: float) -> str:
-    return f"{times:.2f} x" if times >= 0.25 else f"1/{1 / times:.1f}"
+def said(bar: bars.Bar, found: dict[str, float]) -> str:
+    """In the words of the target: as a multiple of its time, or how many times as fast."""
+    numbers = {name: f"{times:.2f}" if bar.limit >= 0.25 else f"{1 / times:,.1f}" for name, times in found.items()}
+    each = ", ".join(f"{name.removeprefix('nexus_channels.')} {number}" for name, number in numbers.items())
+    return each + (" x" if bar.limit >= 0.25 else " x as fast")
 
 
 def memory_table(memory: list[Record]) -> list[str]:
     if not memory:
         return []
-    lines = ["## Bytes of an idle channel\n", "| | capacity | bytes | resident |", "|---|--:|--:|--:|"]
+    lines = [
+        "## Memory of an idle channel\n",
+        "**Bytes** is what the allocator gave; **resident** is how much the process grew, per channel.\n",
+        "| | capacity | bytes | resident |",
+        "|---|--:|--:|--:|",
+    ]
     lines += [f"| {m['name']} | {m['capacity']:,} | {m['traced']:,.0f} | {m['resident']:,.0f} |" for m in memory]
     return [*lines, ""]
 
@@ -171,9 +186,9 @@ def heartbeat_table(beats: list[Record]) -> list[str]:
     if not beats:
         return []
     lines = [
-        "## Beside a task that never has to wait\n",
-        "How late, in milliseconds, another task of the loop is that wants to run every 10 ms: the first works 10 µs",
-        "an item, of which two threads, or one in C, always have another there. `python bench/heartbeat.py`\n",
+        "## Timer delay beside a busy receiver\n",
+        "One task receives items that are always ready and works 10 µs on each. Another task of the same loop wants to",
+        "run every 10 ms. The table shows how late it runs, in milliseconds. `python bench/heartbeat.py`\n",
         "| | CPython | loop | beats | median | 99 % | worst |",
         "|---|---|---|--:|--:|--:|--:|",
     ]
@@ -200,7 +215,7 @@ def long_tables(main_records: dict[str, Record]) -> list[str]:
 def latency_table(record: Record) -> list[str]:
     if not record["latency"]:
         return []
-    lines = ["| µs, each by itself | p50 | p99 | p99.9 | max | times |", "|---|--:|--:|--:|--:|--:|"]
+    lines = ["| latency, µs | p50 | p99 | p99.9 | max | times |", "|---|--:|--:|--:|--:|--:|"]
     for name, found in sorted(record["latency"].items(), key=lambda item: item[1]["p50"]):
         cells = [f"{found[p] / 1000:,.1f}" for p in ("p50", "p99", "p99.9", "max")]
         lines.append(f"| {name} | {' | '.join(cells)} | {found['count']:,} |")
@@ -224,7 +239,7 @@ def wide_tables(records: list[Record]) -> list[str]:
             continue
         python, loop, burn = which
         its = [r for r in records if kind(r) == which]
-        lines += [f"## CPython {python}, {loop}{', beside a thread that burns bytecode' if burn else ''}\n"]
+        lines += [f"## CPython {python}, {loop}{', while another thread holds the GIL' if burn else ''}\n"]
         lines += ["| | ns, the fastest first |", "|---|---|"]
         for record in its:
             cells = sorted(record["results"].items(), key=lambda item: median(item[1]))
@@ -342,7 +357,11 @@ def throughput(by_kind: dict[Kind, dict[str, Record]]) -> Any:
         for label, (who, _, _) in zip(axes.get_yticklabels(), bars_of, strict=True):
             label.set_fontweight("bold" if is_ours(who) else "normal")
         plain(axes)
-    all_axes[-1, 0].set_xlabel("items a second (logarithmic). Blue: ours; grey: the bare job by hand", fontsize=9)
+    all_axes[-1, 0].set_xlabel("items per second, logarithmic; longer is better", fontsize=9)
+    title = (
+        "Throughput between threads and event loops\nblue: nexus_channels; orange: other libraries; grey: hand-written"
+    )
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
 
 
@@ -366,7 +385,7 @@ def curves(axes: Axes, found: Record, style: Callable[[str], Record]) -> None:
 
 
 def latency(by_kind: dict[Kind, dict[str, Record]]) -> Any:
-    titles = {MAIN: "nothing else runs in the process", BURNING: "beside a thread that burns bytecode"}
+    titles = {MAIN: "idle process", BURNING: "another thread holds the GIL"}
     shown = {
         title: by_kind[which]["pingpong_thread_loop"]
         for which, title in titles.items()
@@ -389,8 +408,9 @@ def latency(by_kind: dict[Kind, dict[str, Record]]) -> Any:
 
         curves(axes, record["latency"], style)
         axes.set_title(title, loc="left", fontsize=10)
-    all_axes[0, 0].set_ylabel("µs a round trip (logarithmic)", fontsize=9)
-    figure.suptitle("A thread asks, a task answers: one item there and back", x=0.01, ha="left", fontsize=11)
+        axes.set_xlabel("percentile of the round trips", fontsize=9)
+    all_axes[0, 0].set_ylabel("round trip in µs, logarithmic; lower is better", fontsize=9)
+    figure.suptitle("Round-trip latency, thread to task and back, by percentile", x=0.01, ha="left", fontsize=11)
     handles, labels = all_axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1 + len(shown), fontsize=8, frameon=False)
     return figure
@@ -429,12 +449,12 @@ def fan_in(by_kind: dict[Kind, dict[str, Record]]) -> Any:
         axes.xaxis.set_minor_locator(NullLocator())
         logarithmic(axes.yaxis, "")
         axes.tick_params(labelsize=8)
-        axes.set_xlabel("threads that send", fontsize=9)
+        axes.set_xlabel("sending threads", fontsize=9)
         axes.set_title(title, loc="left", fontsize=10)
         axes.grid(axis="y", color="#e5e5e5")
         plain(axes)
-    all_axes[0, 0].set_ylabel("items a second (logarithmic)", fontsize=9)
-    figure.suptitle("Many threads send to one task", x=0.01, ha="left", fontsize=11)
+    all_axes[0, 0].set_ylabel("items per second, logarithmic; higher is better", fontsize=9)
+    figure.suptitle("Fan-in throughput: many threads send to one task", x=0.01, ha="left", fontsize=11)
     handles, labels = all_axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1 + len(shown), fontsize=8, frameon=False)
     return figure
@@ -479,12 +499,12 @@ def messages(by_kind: dict[Kind, dict[str, Record]]) -> Any:
         axes.xaxis.set_minor_locator(NullLocator())
         logarithmic(axes.yaxis, "")
         axes.tick_params(labelsize=8)
-        axes.set_xlabel("bytes a message", fontsize=9)
+        axes.set_xlabel("message size", fontsize=9)
         axes.set_title(titles[where], loc="left", fontsize=10)
         axes.grid(axis="y", color="#e5e5e5")
         plain(axes)
-    all_axes[0, 0].set_ylabel("messages a second (logarithmic)", fontsize=9)
-    figure.suptitle("Messages of bytes, read from a source, sent and received", x=0.01, ha="left", fontsize=11)
+    all_axes[0, 0].set_ylabel("messages per second, logarithmic; higher is better", fontsize=9)
+    figure.suptitle("Throughput of byte messages, by message size", x=0.01, ha="left", fontsize=11)
     figure.legend(
         handles.values(), handles, loc="outside lower center", ncols=1 + len(shown), fontsize=8, frameon=False
     )
@@ -503,8 +523,9 @@ def native(by_kind: dict[Kind, dict[str, Record]]) -> Any:
         return {"color": OURS, "linewidth": 2.6, "linestyle": ":" if name.endswith("the call") else "-"}
 
     curves(axes, {name.removeprefix("nexus_channels, "): its for name, its in found.items()}, style)
-    axes.set_ylabel("µs (logarithmic)", fontsize=9)
-    axes.set_title("Sending beside a Python thread that runs bytecode", loc="left", fontsize=11)
+    axes.set_ylabel("latency in µs, logarithmic; lower is better", fontsize=9)
+    axes.set_xlabel("percentile of the messages", fontsize=9)
+    axes.set_title("Send latency while another thread holds the GIL", loc="left", fontsize=11)
     axes.legend(fontsize=8, frameon=False)
     return figure
 
