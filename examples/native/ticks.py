@@ -77,7 +77,8 @@ def build_cython(folder: pathlib.Path) -> Feed:
 
 async def produce_natively(feed: Feed, end: nexus_channels.mpsc_bytes.NativeSender, source: int, count: int) -> None:
     with end:  # closed when the thread is done: that is how the receiver learns of the end
-        result = await asyncio.to_thread(feed, end.address, source, count)
+        # A task that is cancelled here drops `end`, but the thread may not have attached yet: the lambda keeps `end`.
+        result = await asyncio.to_thread(lambda: feed(end.address, source, count))
         if result != 0:
             raise RuntimeError(f"the producer ended with nexus_result {result}")
 
