@@ -6,11 +6,13 @@ import gc
 import importlib
 import importlib.util
 import os
+import signal
 
 import native_driver
 import parallel
 import pytest
 import refleak
+import slow
 from steploop import StepLoop
 from support import DEADLINE, Spawned
 
@@ -27,6 +29,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     global _stderr
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's & does that, and every child would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--refleaks"):
         config.pluginmanager.register(refleak.RefLeaks(), "refleaks")
     config.addinivalue_line("markers", "watchdog(seconds): end the run with all stacks when the test takes longer")
@@ -40,7 +44,11 @@ def pytest_unconfigure():
     os.close(_stderr)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if reason := slow.reason(item.module.__name__, item.originalname):
+            item.add_marker(pytest.mark.slow(reason))
     if str(config.getoption("--parallel-threads", 1)) != "1":
         for item in items:
             parallel.make_parallel(item)
