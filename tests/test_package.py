@@ -104,7 +104,7 @@ def public_headers():
 
 
 def test_the_sdist_holds_the_whole_tree(tree, sdist):
-    folders = ["csrc", "nexus_channels", "tests", "bench", "docs", "examples"]
+    folders = [".github", "csrc", "nexus_channels", "tests", "bench", "docs", "examples"]
     expected = {
         str(path.relative_to(tree)) for folder in folders for path in (tree / folder).rglob("*") if path.is_file()
     }
@@ -115,7 +115,10 @@ def test_the_sdist_holds_the_whole_tree(tree, sdist):
         "README.md",
         "LICENSE",
         "CHANGELOG.md",
+        "CITATION.cff",
+        "CODE_OF_CONDUCT.md",
         "CONTRIBUTING.md",
+        "SECURITY.md",
         ".ci/run",
     )
     expected.update(top)
@@ -157,7 +160,7 @@ def test_the_metadata_say_what_is_needed(wheel):
     assert metadata["Version"] == nexus_channels.__version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra")) == {"mux", "native", "test", "bench", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"mux", "native", "test", "bench", "dev", "docs"}
     assert any("uvloop" in line for line in metadata.get_all("Requires-Dist")) != FREE_THREADED
 
 
