@@ -7,7 +7,7 @@ import nexus_channels
 ROOT = pathlib.Path(__file__).parent.parent
 
 project = "nexus_channels"
-author = "nexus_channels contributors"
+author = project_copyright = "nexus_channels contributors"
 version = release = nexus_channels.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton", "sphinx_design"]
