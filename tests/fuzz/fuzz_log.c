@@ -1,9 +1,10 @@
 /* fuzz_log.c: libFuzzer targets for the byte ring.  Two programs from one file:
  *
  *   as it is      the input is a sequence of operations on a ring and on a plain model of it (tests/c/twin.h)
- *   -DREPLAY      with a main() that runs the files it is given, for compilers without libFuzzer
  *   -DHOSTILE     the input is a block as somebody else may have written it, and what he writes to it meanwhile;
  * whatever that is, nc_log_open_sc and what follows stay within the block
+ *
+ * -DREPLAY gives either a main() that runs the files it is told, for compilers without libFuzzer.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <stdint.h>
