@@ -149,7 +149,7 @@ def test_an_unfinished_line_that_comes_byte_by_byte_takes_little_memory():
 def test_messages_are_the_lines_with_their_tags(lines, prefix, limit):
     text = splitting.tagged(b"".join(line + b"\n" for line in lines), prefix)
     assert text == b"".join(prefix + line + b"\n" for line in lines)
-    messages = [(text[start:end], lines) for start, end, lines in splitting.cut(text, limit)]
+    messages = [(text[start:end], lines) for start, end, lines in splitting.cut(text, limit, text.count(b"\n"))]
     assert b"".join(message for message, _ in messages) == text
     for message, count in messages:
         assert 1 <= len(message) <= limit

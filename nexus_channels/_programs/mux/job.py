@@ -435,12 +435,12 @@ def emit_blocks(source: Source, tx: mpsc_bytes.Sender, text: bytes, begin: int, 
         text += b"\n"
     # A message as large as the ring would have to wait until it is empty, and then fill it alone.
     largest = min(tx.max_message_size, max(tx.capacity // 4, 64 - HEAD.size))
-    text = tagged(text, label.prefix)
-    messages = list(cut(text, largest - HEAD.size))
+    block = tagged(text, label.prefix)
+    count = (len(block) - len(text)) // len(label.prefix)
     if whole:
-        source.read += sum(lines for _, _, lines in messages)
-    with memoryview(text) as view:
-        for start, end, lines in messages:
+        source.read += count
+    with memoryview(block) as view:
+        for start, end, lines in cut(block, largest - HEAD.size, count):
             size = HEAD.size + end - start
             try:
                 claim = tx.try_claim(size)

@@ -69,15 +69,23 @@ class Lines:
 
 def tagged(text: bytes, prefix: bytes) -> bytes:
     """Lines as they stand in the archive: each behind the prefix. `text` ends with a newline."""
-    return (prefix + text.replace(b"\n", b"\n" + prefix))[: -len(prefix)]
+    shifted = text.replace(b"\n", b"\n" + prefix)  # the first prefix stands at the end
+    with memoryview(shifted) as view, view[: -len(prefix)] as rest:
+        return b"".join((prefix, rest))
 
 
-def cut(text: bytes, limit: int) -> Iterator[tuple[int, int, int]]:
-    """The messages to send a text in, as (start, end, lines): each ends with a newline, or else has none in it."""
+def cut(text: bytes, limit: int, lines: int) -> Iterator[tuple[int, int, int]]:
+    """The messages to send a text in, as (start, end, lines): each ends with a newline, or else has none in it.
+
+    `lines` is how many the text has: so they are counted only where it is cut.
+    """
     start = 0
-    while start < len(text):
+    while len(text) - start > limit:
         end = text.rfind(b"\n", start, start + limit) + 1
-        lines = text.count(b"\n", start, end) if end else 0
-        end = end or min(start + limit, len(text))
-        yield start, end, lines
+        inside = text.count(b"\n", start, end) if end else 0
+        end = end or start + limit
+        yield start, end, inside
+        lines -= inside
         start = end
+    if start < len(text):
+        yield start, len(text), lines
