@@ -639,10 +639,10 @@ static void claim_dealloc(PyObject *self)
 
 /* ---- types ------------------------------------------------------------------------------------------ */
 
-#define CLAIM_METHODS                                                                                   \
-    {"__enter__", claim_enter, METH_NOARGS, NULL}, {"__exit__", FAST(claim_exit), METH_FASTCALL, NULL}, \
-    {                                                                                                   \
-        "__reduce_ex__", claim_reduce, METH_O, NULL                                                     \
+#define CLAIM_METHODS                                                                                            \
+    {"__enter__", claim_enter, METH_NOARGS, enter_doc}, {"__exit__", FAST(claim_exit), METH_FASTCALL, exit_doc}, \
+    {                                                                                                            \
+        "__reduce_ex__", claim_reduce, METH_O, reduce_doc                                                        \
     }
 #define CLAIM_SLOTS                                                                                 \
     {Py_tp_dealloc, claim_dealloc}, {Py_tp_traverse, claim_traverse}, {Py_tp_clear, claim_clear},   \

@@ -46,12 +46,13 @@
 
 static const char endpoint_clone_doc[] =
     "clone($self)\n--\n\n"
-    "Another sender of the same channel; the receiver sees the end when all of them are gone.\n\n"
+    "Make another sender of the same channel.  The receiver sees the end when every sender is gone.\n\n"
     "Raises EndpointClosed if this one is closed.  " DOC_OWN_THREAD;
 
 static const char endpoint_statistics_doc[] =
     "statistics($self)\n--\n\n"
-    "A snapshot: capacity and buffered, and the totals sent and received, in items, or in bytes of the ring of a\n"
+    "Tell how full the channel is and who uses it, as a Statistics tuple.\n\n"
+    "It has capacity and buffered, and the totals sent and received, in items, or in bytes of the ring of a\n"
     "channel of bytes; open_senders, open_receivers, waiting_senders and waiting_receivers.\n\n"
     "Each number is right by itself; together they are right while nobody sends or receives.  Never raises for a\n"
     "closed endpoint.  " DOC_ANY_THREAD;
@@ -74,6 +75,13 @@ static const char endpoint_open_ends_doc[] =
     "It is empty for an end that was made while debug mode was off: see nexus_channels.set_debug_ends().\n"
     "A snapshot.  Never raises for a closed endpoint.  " DOC_ANY_THREAD;
 
+/* Special methods: their signature alone, and what the language says of them. */
+static const char enter_doc[] = "__enter__($self, /)\n--\n\nReturn what `with` binds.";
+static const char exit_doc[] = "__exit__($self, /, *exception)\n--\n\nEnd the `with` block.";
+static const char aenter_doc[] = "__aenter__($self, /)\n--\n\nReturn what `async with` binds; await it.";
+static const char aexit_doc[] = "__aexit__($self, /, *exception)\n--\n\nEnd the `async with` block; await it.";
+static const char reduce_doc[] = "__reduce_ex__($self, protocol, /)\n--\n\nRaise TypeError: no copy, no pickle.";
+
 #define DOC_CAPACITY "How much the channel holds at most, in items or bytes.  " DOC_ANY_THREAD
 #define DOC_IS_CLOSED "True once this endpoint was closed.  " DOC_ANY_THREAD
 #define DOC_IS_DISCONNECTED "True once the other side is gone, whatever is still buffered.  " DOC_ANY_THREAD
@@ -81,26 +89,77 @@ static const char endpoint_open_ends_doc[] =
 /* ---- endpoints of objects --------------------------------------------------------------------------- */
 
 static const char ring_sender_doc[] =
-    "The sending end of a channel; open one with channel(capacity).\n\n"
-    "send() waits in a task, send_blocking() in a thread, try_send() not at all.  Any number of tasks and threads\n"
-    "may use one sender: they are served first come, first served.\n\n"
-    "When every sender is closed, the receiver drains and then sees the end.\n" DOC_CLOSES_ITSELF "  " DOC_ANY_THREAD;
+    "Sends values into a channel.  channel(capacity) opens the channel and returns its first sender.\n"
+    "\n"
+    ">>> from nexus_channels import mpsc\n"
+    ">>> tx, rx = mpsc.channel(2)\n"
+    ">>> with tx:\n"
+    "...     tx.try_send('first')\n"
+    "...     tx.send_blocking('second', timeout=1)\n"
+    ">>> list(rx)\n"
+    "['first', 'second']\n"
+    "\n"
+    "send() waits in a task, send_blocking() waits in a thread, and try_send() does not wait.  Any number of tasks\n"
+    "and threads may share one sender.  Their calls are served first come, first served.\n"
+    "\n"
+    "After the last sender closes, the receiver still gets everything that was sent, and then the end.\n"
+    DOC_CLOSES_ITSELF "  " DOC_ANY_THREAD;
 
 static const char local_sender_doc[] =
-    "The sending end of a channel within one thread; open one with channel(capacity).\n\n"
-    "send() waits, try_send() does not; clone() makes another sender.  When every sender is closed, the receiver\n"
-    "drains and then sees the end.  " DOC_CLOSES_ITSELF "\n" DOC_LOCAL_THREAD;
+    "Sends values to another task of the same thread.  channel(capacity) opens the channel.\n"
+    "\n"
+    ">>> import asyncio\n"
+    ">>> from nexus_channels import local\n"
+    ">>> async def main():\n"
+    "...     tx, rx = local.channel(2)\n"
+    "...     await tx.send('first')\n"
+    "...     tx.try_send('second')\n"
+    "...     return await rx.recv_many(2)\n"
+    ">>> asyncio.run(main())\n"
+    "['first', 'second']\n"
+    "\n"
+    "send() waits for room, and try_send() does not wait.  clone() makes another sender.\n"
+    "\n"
+    "After the last sender closes, the receiver still gets everything that was sent, and then the end.\n"
+    DOC_CLOSES_ITSELF "\n" DOC_LOCAL_THREAD;
 
 static const char ring_receiver_doc[] =
-    "The receiving end of a channel; open one with channel(capacity).\n\n"
-    "recv() waits in a task, recv_blocking() in a thread, try_recv() not at all; `async for` and `for` end when\n"
-    "every sender is gone.  Any number of tasks and threads may use it: they are served first come, first served.\n\n"
-    DOC_CLOSES_ITSELF "  What is buffered is dropped.\n" DOC_LOOP "value.  " DOC_ANY_THREAD;
+    "Receives values from a channel.  channel(capacity) opens the channel and returns its receiver.\n"
+    "\n"
+    ">>> from nexus_channels import mpsc\n"
+    ">>> tx, rx = mpsc.channel(2)\n"
+    ">>> tx.try_send_many(['first', 'second'])\n"
+    "2\n"
+    ">>> tx.close()\n"
+    ">>> rx.recv_blocking(timeout=1)\n"
+    "'first'\n"
+    ">>> for value in rx:\n"
+    "...     print(value)\n"
+    "second\n"
+    "\n"
+    "recv() waits in a task, recv_blocking() waits in a thread, and try_recv() does not wait.  `async for` and `for`\n"
+    "end when every sender is gone and everything was received.  Any number of tasks and threads may share one\n"
+    "receiver.  Their calls are served first come, first served.\n"
+    "\n"
+    DOC_CLOSES_ITSELF "  Closing drops what is buffered.\n" DOC_LOOP "value.  " DOC_ANY_THREAD;
 
 static const char local_receiver_doc[] =
-    "The receiving end of a channel within one thread; open one with channel(capacity).\n\n"
-    "recv() waits, try_recv() does not; `async for` ends when every sender is gone.\n\n"
-    DOC_CLOSES_ITSELF "  What is buffered is dropped.\n"
+    "Receives values from another task of the same thread.  channel(capacity) opens the channel.\n"
+    "\n"
+    ">>> import asyncio\n"
+    ">>> from nexus_channels import local\n"
+    ">>> async def main():\n"
+    "...     tx, rx = local.channel(2)\n"
+    "...     await tx.send_many(['first', 'second'])\n"
+    "...     tx.close()\n"
+    "...     return [value async for value in rx]\n"
+    ">>> asyncio.run(main())\n"
+    "['first', 'second']\n"
+    "\n"
+    "recv() waits for a value, and try_recv() does not wait.  `async for` ends when every sender is gone and\n"
+    "everything was received.\n"
+    "\n"
+    DOC_CLOSES_ITSELF "  Closing drops what is buffered.\n"
     "Cancelling a loop loses no value.\n" DOC_LOCAL_THREAD;
 
 static const char ring_send_doc[] =
@@ -178,17 +237,42 @@ static const char ring_try_recv_many_doc[] =
 #define DOC_BAD_SIZE "Raises ClaimTooLarge or ZeroLengthClaim at the call, BusyError while a claim is open, "
 
 static const char log_sender_doc[] =
-    "The sending end of a channel of bytes; open one with channel(capacity).\n\n"
-    "claim() reserves a place to write into, send() copies; both wait in a task, their `_blocking` forms in a\n"
-    "thread, their `try_` forms not at all.  One claim may be open at a time; abort() gives it back, whoever holds\n"
-    "it.\n\n"
+    "Sends messages into a channel of bytes.  channel(capacity) opens the channel and returns its first sender.\n"
+    "\n"
+    ">>> from nexus_channels import mpsc_bytes\n"
+    ">>> tx, rx = mpsc_bytes.channel(4096)\n"
+    ">>> tx.try_send(b'copied')\n"
+    ">>> with tx.try_claim(8) as view:\n"
+    "...     view[:] = b'in place'\n"
+    ">>> rx.try_recv_many(2)\n"
+    "[b'copied', b'in place']\n"
+    "\n"
+    "send() copies a message.  claim() reserves room in the ring, to write the message in place.  Both wait in a\n"
+    "task, their `_blocking` forms wait in a thread, and their `try_` forms do not wait.\n"
+    "\n"
+    "A sender has at most one open claim.  abort() gives that claim back, even if another task or thread holds it.\n"
+    "\n"
     DOC_CLOSES_ITSELF "  " DOC_ANY_THREAD;
 
 static const char log_receiver_doc[] =
-    "The receiving end of a channel of bytes; open one with channel(capacity).\n\n"
-    "recv() borrows a message, recv_bytes() and recv_into() copy it; all wait in a task, their `_blocking` forms in a\n"
-    "thread, their `try_` forms not at all.  Iteration borrows, and releases each claim when the next is asked for or\n"
-    "the loop is left.  One claim may be open at a time; release() gives it back, whoever holds it.\n\n"
+    "Receives messages from a channel of bytes.  channel(capacity) opens the channel and returns its receiver.\n"
+    "\n"
+    ">>> from nexus_channels import mpsc_bytes\n"
+    ">>> tx, rx = mpsc_bytes.channel(4096)\n"
+    ">>> tx.try_send_many([b'copied', b'borrowed'])\n"
+    "2\n"
+    ">>> rx.try_recv_bytes()\n"
+    "b'copied'\n"
+    ">>> with rx.try_recv() as view:\n"
+    "...     print(bytes(view))\n"
+    "b'borrowed'\n"
+    "\n"
+    "recv_bytes() and recv_into() copy a message.  recv() borrows it from the ring.  All of them wait in a task,\n"
+    "their `_blocking` forms wait in a thread, and their `try_` forms do not wait.\n"
+    "\n"
+    "Iteration borrows each message.  It releases the claim when the loop goes on to the next message or is left.\n"
+    "A receiver has at most one open claim.  release() gives it back, even if another task or thread holds the claim.\n"
+    "\n"
     DOC_CLOSES_ITSELF "\n" DOC_LOOP "message.  " DOC_ANY_THREAD;
 
 static const char log_claim_doc[] =
@@ -279,7 +363,7 @@ static const char log_recv_bytes_blocking_doc[] =
 
 static const char log_try_recv_bytes_doc[] =
     "try_recv_bytes($self)\n--\n\n"
-    "The next message as bytes, now.  Raises as try_recv().  " DOC_NO_WAIT DOC_ANY_THREAD;
+    "Receive the next message as bytes, now.  Raises as try_recv().  " DOC_NO_WAIT DOC_ANY_THREAD;
 
 static const char log_recv_into_doc[] =
     "recv_into($self, buffer, timeout=None)\n--\n\n"
@@ -294,7 +378,7 @@ static const char log_recv_into_blocking_doc[] =
 
 static const char log_try_recv_into_doc[] =
     "try_recv_into($self, buffer, /)\n--\n\n"
-    "The next message into `buffer`, now; returns its size.  Raises as try_recv() and recv_into().\n"
+    "Receive the next message into `buffer`, now; returns its size.  Raises as try_recv() and recv_into().\n"
     DOC_NO_WAIT DOC_ANY_THREAD;
 
 static const char log_recv_many_doc[] =
@@ -308,7 +392,7 @@ static const char log_recv_many_blocking_doc[] =
 
 static const char log_try_recv_many_doc[] =
     "try_recv_many($self, n, /)\n--\n\n"
-    "What is there now, at most n messages, as a list of bytes, which may be empty.\n\n"
+    "Take what is there now, at most n messages, as a list of bytes, which may be empty.\n\n"
     "Raises RecvError at the end, BusyError while a claim is open, EndpointClosed, ValueError for n < 1.\n"
     DOC_NO_WAIT DOC_ANY_THREAD;
 
@@ -324,7 +408,16 @@ static const char log_release_doc[] =
 /* ---- claims ----------------------------------------------------------------------------------------- */
 
 static const char write_claim_doc[] =
-    "A place in the ring for one message of len() bytes: a writable buffer.\n\n"
+    "Room in the ring for one message, to write it in place: a writable buffer of len() bytes.\n"
+    "\n"
+    ">>> from nexus_channels import spsc_bytes\n"
+    ">>> tx, rx = spsc_bytes.channel(4096)\n"
+    ">>> claim = tx.try_claim(8)\n"
+    ">>> claim[:3] = b'abc'\n"
+    ">>> claim.commit(3)\n"
+    ">>> rx.try_recv_bytes()\n"
+    "b'abc'\n"
+    "\n"
     "Write through memoryview(claim), claim[...], numpy.frombuffer, readinto and the like, then commit().  As a\n"
     "context manager it gives a memoryview, commits at the end and aborts on an exception.  Dropped, it is aborted.\n"
     "While a view of it exists, commit() and abort() raise BufferError.  It borrows its sender: another claim or\n"
@@ -332,7 +425,16 @@ static const char write_claim_doc[] =
     "Safe from any thread; its views are not.";
 
 static const char read_claim_doc[] =
-    "A message in the ring, borrowed: a read-only buffer of len() bytes.\n\n"
+    "A message that is read in place, borrowed from the ring: a read-only buffer of len() bytes.\n"
+    "\n"
+    ">>> from nexus_channels import spsc_bytes\n"
+    ">>> tx, rx = spsc_bytes.channel(4096)\n"
+    ">>> tx.try_send(b'abc')\n"
+    ">>> claim = rx.try_recv()\n"
+    ">>> len(claim), bytes(claim)\n"
+    "(3, b'abc')\n"
+    ">>> claim.release()\n"
+    "\n"
     "Read it through memoryview(claim), claim[...] or bytes(claim), then release() it.  As a context manager it\n"
     "gives a memoryview and releases at the end.  Dropped, it is released.  A claim of an iteration is valid until\n"
     "the next one is asked for or the loop is left, however the loop is left.  While a view of it exists, release()\n"
@@ -354,7 +456,8 @@ static const char claim_abort_doc[] =
 
 static const char claim_release_doc[] =
     "release($self)\n--\n\n"
-    "Done with the message.  Raises ClaimReleased if it was released already, BufferError while a view exists.\n"
+    "Give the message back, so that its room is free.\n\n"
+    "Raises ClaimReleased if it was released already, BufferError while a view exists.\n"
     "Do not release it while pyzmq sends it with copy=False, unless pyzmq was given memoryview(claim).\n"
     DOC_ANY_THREAD;
 
@@ -362,7 +465,7 @@ static const char claim_release_doc[] =
 
 static const char endpoint_native_doc[] =
     "native($self)\n--\n\n"
-    "An end of this channel for one native thread: pass its address, capsule or cffi pointer to code that includes\n"
+    "Make an end of this channel for a native thread: pass its address, capsule or cffi pointer to code that includes\n"
     "nexus_channels.h.  For an mpsc_bytes sender, the native end is a further sender, like one of clone().  For other\n"
     "endpoints, it borrows the endpoint: calls of the endpoint raise BusyError until the native end is closed.  A\n"
     "native end keeps its endpoint alive, and counts as open until it is closed.\n\n"
@@ -370,7 +473,14 @@ static const char endpoint_native_doc[] =
     "EndpointClosed; RuntimeError if a task waits on a loop that native code could not wake.  " DOC_ANY_THREAD;
 
 static const char native_doc[] =
-    "An end of a channel for one native thread; made by native().\n\n"
+    "Lets one native thread use a channel of bytes.  The native() method of an endpoint makes it.\n"
+    "\n"
+    ">>> from nexus_channels import spsc_bytes\n"
+    ">>> tx, rx = spsc_bytes.channel(4096)\n"
+    ">>> with tx.native() as end:\n"
+    "...     print(end.is_attached)\n"
+    "False\n"
+    "\n"
     "Pass `address`, `capsule` or nexus_channels.native.cast(end) to code that includes nexus_channels.h, and keep\n"
     "this object until it has attached.  A context manager that closes itself.  " DOC_ANY_THREAD;
 

@@ -5,17 +5,17 @@
 
 #include "py_types.h"
 
-#define ENDPOINT_METHODS                                                                 \
-    {"close", endpoint_close, METH_NOARGS, endpoint_close_doc},                          \
-        {"statistics", endpoint_statistics, METH_NOARGS, endpoint_statistics_doc},       \
-        {"open_ends", endpoint_open_ends, METH_NOARGS, endpoint_open_ends_doc},          \
-        {"same_channel", endpoint_same_channel, METH_O, endpoint_same_channel_doc},      \
-        {"__enter__", endpoint_enter, METH_NOARGS, NULL},                                \
-        {"__exit__", (PyCFunction)(void (*)(void))endpoint_exit, METH_FASTCALL, NULL},   \
-        {"__aenter__", endpoint_aenter, METH_NOARGS, NULL},                              \
-        {"__aexit__", (PyCFunction)(void (*)(void))endpoint_aexit, METH_FASTCALL, NULL}, \
-    {                                                                                    \
-        "__reduce_ex__", endpoint_reduce, METH_O, NULL                                   \
+#define ENDPOINT_METHODS                                                                      \
+    {"close", endpoint_close, METH_NOARGS, endpoint_close_doc},                               \
+        {"statistics", endpoint_statistics, METH_NOARGS, endpoint_statistics_doc},            \
+        {"open_ends", endpoint_open_ends, METH_NOARGS, endpoint_open_ends_doc},               \
+        {"same_channel", endpoint_same_channel, METH_O, endpoint_same_channel_doc},           \
+        {"__enter__", endpoint_enter, METH_NOARGS, enter_doc},                                \
+        {"__exit__", (PyCFunction)(void (*)(void))endpoint_exit, METH_FASTCALL, exit_doc},    \
+        {"__aenter__", endpoint_aenter, METH_NOARGS, aenter_doc},                             \
+        {"__aexit__", (PyCFunction)(void (*)(void))endpoint_aexit, METH_FASTCALL, aexit_doc}, \
+    {                                                                                         \
+        "__reduce_ex__", endpoint_reduce, METH_O, reduce_doc                                  \
     }
 #define ENDPOINT_GENERIC {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL}
 #define ENDPOINT_CLONE {"clone", endpoint_clone, METH_NOARGS, endpoint_clone_doc}

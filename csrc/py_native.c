@@ -701,9 +701,9 @@ static void native_dealloc(PyObject *self)
 
 static PyMethodDef native_methods[] = {
     {"close", (PyCFunction)(void (*)(void))native_close, METH_VARARGS | METH_KEYWORDS, native_close_doc},
-    {"__enter__", native_enter, METH_NOARGS, NULL},
-    {"__exit__", FAST(native_exit), METH_FASTCALL, NULL},
-    {"__reduce_ex__", native_reduce, METH_O, NULL},
+    {"__enter__", native_enter, METH_NOARGS, enter_doc},
+    {"__exit__", FAST(native_exit), METH_FASTCALL, exit_doc},
+    {"__reduce_ex__", native_reduce, METH_O, reduce_doc},
     END_OF_METHODS};
 
 static PyGetSetDef native_getset[] = {

@@ -4,7 +4,11 @@ Pick the narrowest module that fits: `local` (one thread), `spsc` (one sender, o
 for objects; `spsc_bytes` or `mpsc_bytes` for messages of bytes, written and read in place.
 Each has `channel(capacity)`, which returns a sender and a receiver.
 
-    tx, rx = nexus_channels.mpsc.channel(1024)
+>>> from nexus_channels import mpsc
+>>> tx, rx = mpsc.channel(1024)
+>>> tx.try_send('value')
+>>> rx.try_recv()
+'value'
 """
 
 from . import errors, local, mpsc, mpsc_bytes, spsc, spsc_bytes

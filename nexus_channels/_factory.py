@@ -16,6 +16,11 @@ class ChannelFactory:
     Open a channel that holds exactly `capacity` items, at least 1; returns `Channel(sender, receiver)`.
     No event loop is needed.  `channel[T](capacity)` is the same, and tells type checkers what the items are.
 
+    >>> from nexus_channels import spsc
+    >>> tx, rx = spsc.channel[str](2)
+    >>> rx.capacity
+    2
+
     Raises TypeError unless `capacity` is an int, ValueError below 1, MemoryError if there is not that much.
     Safe from any thread; a local channel is for that thread only.
     """
@@ -42,6 +47,11 @@ class BytesChannelFactory(Generic[C]):
     Open a channel that holds `capacity` bytes, rounded up to a power of two, at least 64; returns
     `Channel(sender, receiver)`, whose `capacity` is the real size.  Each message takes 8 bytes more than its own, and
     is padded to 8.  No event loop is needed.
+
+    >>> from nexus_channels import spsc_bytes
+    >>> tx, rx = spsc_bytes.channel(1000)
+    >>> rx.capacity, rx.max_message_size
+    (1024, 1016)
 
     Raises TypeError unless `capacity` is an int, ValueError below 1, MemoryError if there is not that much.
     Safe from any thread.

@@ -14,14 +14,33 @@ if TYPE_CHECKING:
 
 
 class Channel(NamedTuple, Generic[S, R]):
-    """The two ends of a new channel; `tx, rx = channel(...)` unpacks it.  A tuple.  Safe from any thread."""
+    """The sender and the receiver of a new channel.  A named tuple, which unpacks.
+
+    >>> from nexus_channels import spsc
+    >>> tx, rx = spsc.channel(2)
+    >>> channel = spsc.channel(2)
+    >>> channel.sender.same_channel(channel.receiver)
+    True
+
+    Safe from any thread.
+    """
 
     sender: S
+    """The first sender."""
     receiver: R
+    """The receiver."""
 
 
 class OpenEnd(NamedTuple):
-    """An endpoint or native end that is open, as `open_ends()` lists it.  A tuple.  Safe from any thread."""
+    """Names one end that keeps a channel open, as `open_ends()` lists it.  A named tuple.
+
+    >>> from nexus_channels import spsc
+    >>> tx, rx = spsc.channel(2)
+    >>> [end.kind for end in rx.open_ends()]
+    ['sender', 'receiver']
+
+    Safe from any thread.
+    """
 
     kind: str
     """What it is: "sender", "receiver", "native sender" or "native receiver"."""
@@ -30,16 +49,30 @@ class OpenEnd(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """A snapshot of a channel: items (or bytes of the ring), endpoints and calls that wait.  A tuple.
+    """Tells how full a channel is and who uses it, as `statistics()` returns it.  A named tuple.
 
-    Safe from any thread.
+    >>> from nexus_channels import spsc
+    >>> tx, rx = spsc.channel(2)
+    >>> tx.try_send('value')
+    >>> rx.statistics().buffered
+    1
+
+    Amounts are in items, or in bytes of the ring for a channel of bytes.  Safe from any thread.
     """
 
     capacity: int
+    """How much the channel holds at most."""
     buffered: int
+    """How much was sent and not yet received."""
     open_senders: int
+    """How many senders are open."""
     open_receivers: int
+    """How many receivers are open."""
     waiting_senders: int
+    """How many sends and claims wait for room."""
     waiting_receivers: int
+    """How many receives wait for an item."""
     sent: int
+    """How much was sent since the channel was opened."""
     received: int
+    """How much was received since the channel was opened."""

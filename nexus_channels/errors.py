@@ -62,11 +62,21 @@ class TrySendError(ChannelError):
     """The value was not sent; `value` is the very object that was passed.
 
     For a `send_many` it is the list of what was not sent.
+
+    >>> from nexus_channels import Full, spsc
+    >>> tx, rx = spsc.channel(1)
+    >>> tx.try_send('first')
+    >>> try:
+    ...     tx.try_send('second')
+    ... except Full as error:
+    ...     print(error.value)
+    second
     """
 
     def __init__(self, message: str = "", value: object = None) -> None:
         super().__init__(message)
         self.value = value
+        """What was not sent."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (str(self), self.value)

@@ -5,6 +5,8 @@ the core. `cast(end)` makes the address of a native end into a cffi pointer. A c
 `ffi.include(nexus_channels.native.builder())` and the functions by `#include "nexus_channels.h"`, which is found in
 `nexus_channels.get_include()`.
 
+::
+
     end = tx.native()
     sender = ffi.new("nexus_sender **")
     lib.nexus_attach_sender(cast(end), sender)

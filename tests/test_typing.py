@@ -242,3 +242,20 @@ def test_the_stubs_say_what_the_native_module_has(tmp_path):
         command, capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path, env=where_it_is()
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.watchdog(180)
+def test_programs_of_users_pass_mypy_strictly_and_their_mistakes_are_found(tmp_path):
+    """A mistake is marked `# type: ignore[code]`, and --strict warns of an ignore that is not needed."""
+    users = pathlib.Path(__file__).parent / "typing" / "users.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(users)],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+        cwd=tmp_path,
+        env=where_it_is(),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
