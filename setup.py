@@ -65,7 +65,15 @@ EXTRAS = {
     ],
     "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.1", "sphinx-copybutton>=0.5.2", "sphinx-design>=0.6"],
     # Formatters are pinned: another version has another opinion.
-    "dev": ["build>=1.2", "clang-format==23.1.5", "codespell>=2.3", "mypy>=1.13", "pre-commit>=4", "ruff==0.17.6"],
+    "dev": [
+        "build>=1.2",
+        "clang-format==23.1.5",
+        "codespell>=2.3",
+        "mypy>=1.13",
+        "pre-commit>=4",
+        "pyright>=1.1.414",
+        "ruff==0.17.6",
+    ],
 }
 
 

@@ -14,14 +14,57 @@ Each has `channel(capacity)`, which returns a sender and a receiver.
 from . import errors, local, mpsc, mpsc_bytes, spsc, spsc_bytes
 from ._core import set_debug_ends
 from ._types import Channel, OpenEnd, Statistics
-from .errors import *  # noqa: F403
+from .errors import (
+    BusyError,
+    ChannelError,
+    ClaimDisconnected,
+    ClaimError,
+    ClaimFull,
+    ClaimReleased,
+    ClaimTimeout,
+    ClaimTooLarge,
+    Closed,
+    Disconnected,
+    Empty,
+    EndpointClosed,
+    Full,
+    RecvError,
+    RecvTimeout,
+    SendError,
+    SendTimeout,
+    TryRecvError,
+    TrySendError,
+    WrongThreadError,
+    ZeroLengthClaim,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BusyError",
     "Channel",
+    "ChannelError",
+    "ClaimDisconnected",
+    "ClaimError",
+    "ClaimFull",
+    "ClaimReleased",
+    "ClaimTimeout",
+    "ClaimTooLarge",
+    "Closed",
+    "Disconnected",
+    "Empty",
+    "EndpointClosed",
+    "Full",
     "OpenEnd",
+    "RecvError",
+    "RecvTimeout",
+    "SendError",
+    "SendTimeout",
     "Statistics",
+    "TryRecvError",
+    "TrySendError",
+    "WrongThreadError",
+    "ZeroLengthClaim",
     "errors",
     "get_include",
     "local",
@@ -30,7 +73,6 @@ __all__ = [
     "set_debug_ends",
     "spsc",
     "spsc_bytes",
-    *errors.__all__,
 ]
 
 

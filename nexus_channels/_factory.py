@@ -2,7 +2,7 @@
 
 from typing import Any, Generic, SupportsIndex, TypeVar
 
-from . import _core
+from ._core import open as open_channel
 from ._types import Channel
 
 __all__ = ["BytesChannelFactory", "ChannelFactory"]
@@ -32,7 +32,7 @@ class ChannelFactory:
         self._name = f"{module}.channel"
 
     def __call__(self, capacity: int) -> Channel[Any, Any]:
-        return Channel._make(_core.open(self._kind, capacity))
+        return Channel(*open_channel(self._kind, capacity))
 
     def __getitem__(self, item: object) -> "ChannelFactory":
         return self
@@ -64,7 +64,7 @@ class BytesChannelFactory(Generic[C]):
         self._name = f"{module}.channel"
 
     def __call__(self, capacity: SupportsIndex) -> C:
-        return Channel._make(_core.open(self._kind, capacity))  # type: ignore[return-value]
+        return Channel(*open_channel(self._kind, capacity))  # type: ignore[return-value]
 
     def __repr__(self) -> str:
         return f"<function {self._name}>"

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     T = TypeVarWithDefault("T", default=Any)  # of what a channel is, where it does not say
+else:
+    T = TypeVar("T")
 
 
 class Channel(NamedTuple, Generic[S, R]):

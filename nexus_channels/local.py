@@ -7,7 +7,7 @@ gets `WrongThreadError`.
 
 from typing import TYPE_CHECKING, SupportsIndex
 
-from . import _core
+from ._core import LOCAL
 from ._core import LocalReceiver as Receiver
 from ._core import LocalSender as Sender
 from ._factory import ChannelFactory
@@ -22,4 +22,4 @@ if TYPE_CHECKING:
         def __new__(cls, capacity: SupportsIndex) -> "channel[T]": ...
 
 else:
-    channel = ChannelFactory(_core.LOCAL, __name__)
+    channel = ChannelFactory(LOCAL, __name__)

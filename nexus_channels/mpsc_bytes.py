@@ -7,13 +7,12 @@ whenever that many bytes are free.  `send`, `recv_bytes` and `recv_into` do it w
 Each end may await on any event loop or block in a plain thread.
 """
 
-from . import _core
+from ._core import MPSC_BYTES, NativeReceiver, NativeSender, ReadClaim, WriteClaim
 from ._core import MpscBytesReceiver as Receiver
 from ._core import MpscBytesSender as Sender
-from ._core import NativeReceiver, NativeSender, ReadClaim, WriteClaim
 from ._factory import BytesChannelFactory
 from ._types import Channel
 
 __all__ = ["NativeReceiver", "NativeSender", "ReadClaim", "Receiver", "Sender", "WriteClaim", "channel"]
 
-channel: BytesChannelFactory[Channel[Sender, Receiver]] = BytesChannelFactory(_core.MPSC_BYTES, __name__)
+channel: BytesChannelFactory[Channel[Sender, Receiver]] = BytesChannelFactory(MPSC_BYTES, __name__)

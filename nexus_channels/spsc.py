@@ -5,7 +5,7 @@ Each end may await on any event loop or block in a plain thread.
 
 from typing import TYPE_CHECKING, SupportsIndex
 
-from . import _core
+from ._core import SPSC
 from ._core import SpscReceiver as Receiver
 from ._core import SpscSender as Sender
 from ._factory import ChannelFactory
@@ -20,4 +20,4 @@ if TYPE_CHECKING:
         def __new__(cls, capacity: SupportsIndex) -> "channel[T]": ...
 
 else:
-    channel = ChannelFactory(_core.SPSC, __name__)
+    channel = ChannelFactory(SPSC, __name__)

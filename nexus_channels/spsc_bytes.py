@@ -7,8 +7,7 @@ whenever that many bytes are free.  `send`, `recv_bytes` and `recv_into` do it w
 Each end may await on any event loop or block in a plain thread.
 """
 
-from . import _core
-from ._core import NativeReceiver, NativeSender, ReadClaim, WriteClaim
+from ._core import SPSC_BYTES, NativeReceiver, NativeSender, ReadClaim, WriteClaim
 from ._core import SpscBytesReceiver as Receiver
 from ._core import SpscBytesSender as Sender
 from ._factory import BytesChannelFactory
@@ -16,4 +15,4 @@ from ._types import Channel
 
 __all__ = ["NativeReceiver", "NativeSender", "ReadClaim", "Receiver", "Sender", "WriteClaim", "channel"]
 
-channel: BytesChannelFactory[Channel[Sender, Receiver]] = BytesChannelFactory(_core.SPSC_BYTES, __name__)
+channel: BytesChannelFactory[Channel[Sender, Receiver]] = BytesChannelFactory(SPSC_BYTES, __name__)

@@ -1,5 +1,6 @@
 """What type checkers make of the package: that values keep their type, and that mistakes are found."""
 
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -238,6 +239,21 @@ def test_the_package_says_that_it_is_typed():
 @pytest.mark.watchdog(180)
 def test_the_stubs_say_what_the_native_module_has(tmp_path):
     command = [sys.executable, "-P", "-m", "mypy.stubtest", "nexus_channels._core"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path, env=where_it_is()
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.watchdog(180)
+@pytest.mark.skipif(importlib.util.find_spec("nexus_channels._ffi") is None, reason="built without the native door")
+def test_what_a_type_checker_reads_is_what_the_package_has(tmp_path):
+    config = tmp_path / "mypy.ini"
+    config.write_text("[mypy]\n[mypy-cffi.*,inotify_simple.*,tqdm.*,uvloop.*]\nignore_missing_imports = True\n")
+    allowed = pathlib.Path(__file__).parent / "typing" / "stubtest.txt"
+    command = [sys.executable, "-P", "-m", "mypy.stubtest", "--ignore-unused-allowlist"]
+    command += ["--mypy-config-file", str(config), "--allowlist", str(allowed), "nexus_channels"]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path, env=where_it_is()
     )

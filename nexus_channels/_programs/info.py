@@ -7,13 +7,14 @@ import platform
 import sys
 import sysconfig
 
-from .. import __version__, _core
+from .. import __version__
+from .._core import build_info
 
 __all__ = ["main"]
 
 
 def main(_options: argparse.Namespace) -> int:
-    build = _core.build_info()
+    build = build_info()
     rows = {
         "nexus_channels": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}, {sysconfig.get_platform()}",

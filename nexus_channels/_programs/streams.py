@@ -10,7 +10,7 @@ __all__ = ["Voice", "claim_descriptors", "lenient", "settle", "show"]
 
 def claim_descriptors() -> set[int]:
     """Put /dev/null where a standard descriptor is closed, so that no file gets its number; returns which were."""
-    closed = set()
+    closed: set[int] = set()
     for number in range(3):
         try:
             os.fstat(number)

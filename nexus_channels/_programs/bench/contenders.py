@@ -154,7 +154,7 @@ def clonable(pair: Any) -> Ends:
 # ---- the standard library ------------------------------------------------------------------------------------------
 
 
-@contender("queue.SimpleQueue", "", "try_send try_recv put recv_blocking clone", lambda _: queue.SimpleQueue())
+@contender("queue.SimpleQueue", "", "try_send try_recv put recv_blocking clone", lambda _: queue.SimpleQueue[Any]())
 def simple_queue(q: Any) -> Ends:
     return Ends(try_send=q.put, try_recv=q.get_nowait, put=q.put, recv_blocking=q.get, clone=lambda: simple_queue(q))
 
@@ -170,7 +170,7 @@ def bounded_queue(q: Any) -> Ends:
     )
 
 
-@contender("collections.deque", "", "try_send try_recv", lambda _: collections.deque())
+@contender("collections.deque", "", "try_send try_recv", lambda _: collections.deque[Any]())
 def _(d: Any) -> Ends:
     return Ends(try_send=d.append, try_recv=d.popleft)
 

@@ -10,7 +10,7 @@ import dataclasses
 import gc
 import importlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
@@ -56,7 +56,7 @@ class Scenario:
     capacity: int = 1024
     copies: int = 1  # how often each item is received
     senders: int = 1
-    floors: dict[str, Timed] = field(default_factory=dict)
+    floors: dict[str, Timed] = field(default_factory=dict[str, Timed])
     fixed: int | None = None  # items a run, where the scenario says how many
     threads: bool = False  # more than one
     one_by_one: bool = False  # the asking side goes through its items once: each is a round trip to be timed alone
@@ -77,7 +77,7 @@ class Scenario:
         return [CONTENDERS[name].encode(None) if name in CONTENDERS else None] * count
 
     def _run(self, contender: Contender, items: Items, loops: LoopFactory) -> int:
-        opened = []
+        opened: list[Any] = []
 
         def new() -> Ends:
             opened.append(contender.new(self.capacity))
@@ -93,7 +93,11 @@ class Scenario:
         """AssertionError unless every item comes out as often as it should, those of one sender in order."""
         items = list(range(count))
         log: list[Any] = []
-        recorded = contender._replace(ends=lambda *args, **named: _record(contender.ends(*args, **named), log))
+
+        def ends(*args: Any, **named: Any) -> Ends:
+            return _record(contender.ends(*args, **named), log)
+
+        recorded = contender._replace(ends=ends)
         self._run(recorded, [contender.encode(item) for item in items], loops)
         log = [contender.decode(item) for item in log]
         assert Counter(log) == {item: self.copies for item in items if self.copies}, (self.name, contender.name, log)
@@ -181,8 +185,12 @@ def on_loop(main: Callable[[Start], Any], loops: LoopFactory) -> int:
         return _on_trio(main)
 
     async def run() -> int:
-        tasks = []
-        result: int = await main(lambda function, *args: tasks.append(asyncio.create_task(function(*args))))
+        tasks: list[asyncio.Task[Any]] = []
+
+        def start(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
+            tasks.append(asyncio.create_task(function(*args)))
+
+        result: int = await main(start)
         for task in tasks:
             await task
         return result

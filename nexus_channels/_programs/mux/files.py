@@ -52,7 +52,7 @@ class Account:
     say: Callable[[str], None]
     unread: int = 0  # bytes
     failed: bool = False  # something of it is known to be missing
-    errors: list[tuple[float, str]] = field(default_factory=list)  # (time, text), the first ones
+    errors: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])  # (time, text), the first ones
     error_count: int = 0
     trouble: str | None = None  # why it cannot be read just now
 
@@ -610,7 +610,7 @@ class Follower:
     def _similar(self) -> list[tuple[str, tuple[int, int], os.stat_result]]:
         """The regular files whose names begin with that of the followed one."""
         folder, name = os.path.split(self._path)
-        found = []
+        found: list[tuple[str, tuple[int, int], os.stat_result]] = []
         with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
             for entry in entries:
                 if entry.name.startswith(name) and entry.name != name and not entry.name.endswith(PACKED):

@@ -17,7 +17,7 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any, Self
 
@@ -134,7 +134,7 @@ class Mux:
         self._tx: Any
         self._rx: Any
         self._tx, self._rx = mpsc_bytes.channel(capacity) if in_bytes else mpsc.channel(capacity)
-        self._labels = [label for source in self.sources for label in (source.whole, source.part)]
+        self._labels: list[Label] = [label for source in self.sources for label in (source.whole, source.part)]
         self._archive = Archive(output)
         self._budget = Budget()
         self._stop = Stop()
@@ -343,6 +343,8 @@ class Mux:
         self._budget.give_back(batch)
 
     async def _write_blocks(self, show_progress: Callable[[int], Any]) -> None:
+        number: int
+        lines: int
         async for claim in self._rx:
             with claim as message, message[HEAD.size :] as text:
                 number, lines = HEAD.unpack_from(message)
@@ -453,7 +455,7 @@ def emit_blocks(source: Source, tx: mpsc_bytes.Sender, text: bytes, begin: int, 
 
 
 @contextlib.contextmanager
-def collecting_rarely() -> Iterator[None]:
+def collecting_rarely() -> Generator[None, None, None]:
     """Have the garbage collector look at objects less often.
 
     Each line on its way is a new tuple, and the usual 700 of them are one chunk of one reader: for each chunk it would
@@ -481,7 +483,7 @@ def wake_by_signals(loop: asyncio.AbstractEventLoop) -> None:
 
 def check_descriptors(count: int) -> None:
     """OSError unless so many can be had. An event loop that gets too few leaves a traceback behind."""
-    taken = []
+    taken: list[int] = []
     try:
         for _ in range(count):
             taken.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401 - those that were had are given back

@@ -15,7 +15,7 @@ def tags(paths: Iterable[str]) -> list[bytes]:
     """The shortest ends of the paths that tell them apart, usually the plain file names; no tab or newline in them."""
     parts = [(STANDARD,) if path == STANDARD else Path(os.path.abspath(path)).parts for path in paths]
     shared = Counter(whole[-depth:] for whole in parts for depth in range(1, len(whole) + 1))
-    names = []
+    names: list[bytes] = []
     for whole in parts:
         depth = next((d for d in range(1, len(whole)) if shared[whole[-d:]] == 1), len(whole))
         names.append(os.fsencode(os.path.join(*whole[-depth:])))

@@ -80,7 +80,7 @@ class Watch:
         self._flags: Any = None
         self._inotify: Any = None
         try:
-            import inotify_simple
+            import inotify_simple  # pyright: ignore[reportMissingTypeStubs]
 
             self._inotify = inotify_simple.INotify(nonblocking=True)
             self._flags = inotify_simple.flags
