@@ -1,5 +1,5 @@
-/* What the door declares to cffi: the functions of nexus_channels.h, documented there, and constants, which stay `...`:
- * the compiler knows them, and checks that they exist. */
+/* What nexus_channels.native declares to cffi: the functions of nexus_channels.h, documented there, and constants,
+ * which stay `...`: the compiler knows them, and checks that they exist. */
 
 #define NC_CACHE_LINE ...
 #define NEXUS_FOREVER ...

@@ -166,7 +166,7 @@ static inline int nexus_attach_receiver(const void *address, nexus_receiver **rx
 }
 
 /* Detach: an open claim is aborted, and for what was committed quietly the receiver is woken.  A thread may attach
- * again until Python closes the end.  By the attached thread, once; NULL is ignored. */
+ * again until Python closes the end.  Once; NULL is ignored. */
 static inline void nexus_detach_sender(nexus_sender *tx)
 {
     if (tx != NULL)
@@ -185,7 +185,7 @@ static inline void nexus_detach_receiver(nexus_receiver *rx)
 /* The largest message, in bytes. */
 static inline size_t nexus_max_message_size(const nexus_sender *tx) { return tx->end.calls->capacity(&tx->end) - 8; }
 
-/* Bytes of the ring in use: messages and claims, their headers and padding.  A snapshot. */
+/* Bytes of the ring in use: messages, their headers and padding; with several senders also claims.  A snapshot. */
 static inline size_t nexus_used(const nexus_sender *tx) { return tx->end.calls->used(&tx->end); }
 
 /* Send a copy of n bytes, waiting for room up to `timeout` ns.

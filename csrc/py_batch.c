@@ -122,7 +122,7 @@ static step try_send_source(Call *call, Py_ssize_t *sent)
         if (s == STEP_ERROR)
             return s;
         if (s != STEP_READY) {
-            call_raise_unsent(call, E_FULL, "no room for what was taken from the iterator");
+            call_raise_unsent(call, E_FULL, "no room");
             return STEP_ERROR;
         }
     }

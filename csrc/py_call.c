@@ -34,8 +34,12 @@ void call_raise_unsent(Call *call, int which, const char *why)
         return;
     for (Py_ssize_t i = 0; payload->as_passed != NULL && i < PyList_GET_SIZE(unsent); i++)
         PyList_SetItem(unsent, i, Py_NewRef(payload->as_passed(PyList_GET_ITEM(unsent, i))));
-    core_raise(call->ep->chan->st, which, unsent, "%s; %zd of %zd not sent", why, PyList_GET_SIZE(unsent),
-               PyList_GET_SIZE(call->value));
+    Py_ssize_t left = PyList_GET_SIZE(unsent);
+    if (call->source != NULL) /* how many it has is not known */
+        core_raise(call->ep->chan->st, which, unsent, "%s; %zd taken from the iterator and not sent", why, left);
+    else
+        core_raise(call->ep->chan->st, which, unsent, "%s; %zd of %zd not sent", why, left,
+                   PyList_GET_SIZE(call->value));
     Py_DECREF(unsent);
 }
 

@@ -55,7 +55,8 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     c->payload = st->payload[kind];
     c->thread = kind == LOCAL ? PyThread_get_thread_ident() : 0;
     if (!chan_allocate(c, capacity)) {
-        PyErr_Format(PyExc_MemoryError, "no memory for a channel of %llu %s", (unsigned long long)capacity,
+        PyErr_Format(PyExc_MemoryError, "no memory for a channel of %s%llu %s",
+                     capacity < PY_SSIZE_T_MAX ? "" : "at least ", (unsigned long long)capacity,
                      has_bytes(kind) ? "bytes" : "items");
         Py_DECREF(c);
         return NULL;
@@ -144,10 +145,12 @@ void chan_raise_full(Chan *c, PyObject *value)
 
 void chan_raise_empty(Chan *c)
 {
-    core_raise(c->st, E_EMPTY, NULL,
-               nc_chan_have(c->block, NC_RX) == 0
-                   ? "the channel is empty"
-                   : "everything in the channel is promised to receives that already wait");
+    const char *why = "the channel is empty";
+    if (nc_chan_have(c->block, NC_RX) != 0)
+        why = "everything in the channel is promised to receives that already wait";
+    else if (nc_chan_of_bytes(c->block) && nc_chan_used(c->block) != 0)
+        why = "the next message is not finished: a sender has a claim open";
+    core_raise(c->st, E_EMPTY, NULL, why);
 }
 
 step endpoint_check(Endpoint *ep)

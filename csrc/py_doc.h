@@ -53,7 +53,8 @@ static const char endpoint_statistics_doc[] =
     "statistics($self)\n--\n\n"
     "Tell how full the channel is and who uses it, as a Statistics tuple.\n\n"
     "It has capacity and buffered, and the totals sent and received, in items, or in bytes of the ring of a\n"
-    "channel of bytes; open_senders, open_receivers, waiting_senders and waiting_receivers.\n\n"
+    "channel of bytes; open_senders, open_receivers, waiting_senders and waiting_receivers.  On mpsc_bytes, claims count\n"
+    "from their start, also those that are given back.\n\n"
     "Each number is right by itself; together they are right while nobody sends or receives.  Never raises for a\n"
     "closed endpoint.  " DOC_ANY_THREAD;
 
@@ -280,6 +281,9 @@ static const char log_claim_doc[] =
     "Reserve a place for a message of n bytes, 1 to max_message_size, waiting for room up to `timeout` seconds;\n"
     "await the WriteClaim, or use `async with tx.claim(n) as view`, which commits at the end and aborts on an\n"
     "exception.\n\n"
+    "The block sends all n bytes; what was not written is old content of the ring.  To send fewer, keep the claim, and\n"
+    "call commit() inside of `with claim as view`.  On mpsc_bytes, messages of other senders wait behind an open claim:\n"
+    "do not wait for data with a claim open.\n\n"
     "An asyncio.BufferedProtocol commits it by call_soon(): in buffer_updated() the loop still holds the view.\n\n"
     DOC_BAD_SIZE "ClaimTimeout,\n"
     "ClaimDisconnected if the receiver is gone, EndpointClosed.\n" DOC_NOT_RESERVED DOC_ANY_THREAD;
@@ -403,7 +407,9 @@ static const char log_release_doc[] =
     "Raises BufferError while a view of the claim exists.  A closed receiver may do this, too.  " DOC_ANY_THREAD;
 
 #define DOC_MAX_MESSAGE_SIZE "The largest message, in bytes: capacity - 8.  " DOC_ANY_THREAD
-#define DOC_USED "Bytes of the ring in use: messages and claims, their 8-byte headers and padding.  " DOC_ANY_THREAD
+#define DOC_USED \
+    "Bytes of the ring in use: messages, their 8-byte headers and padding.  On mpsc_bytes also open claims, and those\n" \
+    "given back that the receiver has not passed yet.  " DOC_ANY_THREAD
 
 /* ---- claims ----------------------------------------------------------------------------------------- */
 
@@ -419,8 +425,9 @@ static const char write_claim_doc[] =
     "b'abc'\n"
     "\n"
     "Write through memoryview(claim), claim[...], numpy.frombuffer, readinto and the like, then commit().  As a\n"
-    "context manager it gives a memoryview, commits at the end and aborts on an exception.  Dropped, it is aborted.\n"
-    "While a view of it exists, commit() and abort() raise BufferError.  It borrows its sender: another claim or\n"
+    "context manager it gives a memoryview, commits at the end and aborts on an exception.  Inside the block, commit(n)\n"
+    "or abort() end it early: the block's own view does not count.  Dropped, it is aborted.\n"
+    "While another view of it exists, commit() and abort() raise BufferError.  It borrows its sender: another claim or\n"
     "send raises BusyError.  It may be committed after its sender was closed.\n"
     "Safe from any thread; its views are not.";
 
@@ -472,17 +479,25 @@ static const char endpoint_native_doc[] =
     "Raises BusyError while a claim or another native end borrows the endpoint, or somebody waits on it;\n"
     "EndpointClosed; RuntimeError if a task waits on a loop that native code could not wake.  " DOC_ANY_THREAD;
 
-static const char native_doc[] =
-    "Lets one native thread use a channel of bytes.  The native() method of an endpoint makes it.\n"
-    "\n"
-    ">>> from nexus_channels import spsc_bytes\n"
-    ">>> tx, rx = spsc_bytes.channel(4096)\n"
-    ">>> with tx.native() as end:\n"
-    "...     print(end.is_attached)\n"
-    "False\n"
-    "\n"
-    "Pass `address`, `capsule` or nexus_channels.native.cast(end) to code that includes nexus_channels.h, and keep\n"
-    "this object until it has attached.  A context manager that closes itself.  " DOC_ANY_THREAD;
+#define DOC_NATIVE(end, other)                                                                           \
+    "\n"                                                                                                 \
+    ">>> from nexus_channels import spsc_bytes\n"                                                        \
+    ">>> tx, rx = spsc_bytes.channel(4096)\n"                                                            \
+    ">>> with " end ".native() as end:\n"                                                                \
+    "...     print(end.is_attached)\n"                                                                   \
+    "False\n"                                                                                            \
+    "\n"                                                                                                 \
+    "Pass `address`, `capsule` or nexus_channels.native.cast(end) to code that includes nexus_channels.h, and keep\n" \
+    "this object until the thread has attached.  Detaching does not end the stream: the " other " sees the end when\n" \
+    "this object is closed, too.  A context manager that closes itself.  " DOC_ANY_THREAD
+
+static const char native_sender_doc[] =
+    "Lets a native thread send into a channel of bytes.  The native() method of a sender makes it.\n"
+    DOC_NATIVE("tx", "receiver");
+
+static const char native_receiver_doc[] =
+    "Lets a native thread receive from a channel of bytes.  The native() method of a receiver makes it.\n"
+    DOC_NATIVE("rx", "sender");
 
 static const char native_close_doc[] =
     "close($self, *, abandon=False)\n--\n\n"

@@ -254,15 +254,17 @@ PyObject *endpoint_repr(PyObject *self)
 {
     Endpoint *ep = (Endpoint *)self;
     Chan *c = ep->chan;
-    bool closed;
+    bool closed, claimed;
     Py_BEGIN_CRITICAL_SECTION(self);
     closed = ep->closed;
+    claimed = ep->claim != NULL;
     Py_END_CRITICAL_SECTION();
     const char *state = closed ? "closed, " : nc_gate_over_seen(&c->gate[ep->side]) ? "disconnected, " : "";
     PyObject *senders = senders_text(c), *receiver = receiver_text(c), *made = birth_text(ep->birth), *repr = NULL;
     if (senders != NULL && receiver != NULL && made != NULL)
-        repr = PyUnicode_FromFormat("<%s %s%zd/%llu %sbuffered, %U, %U%U, at %p>", Py_TYPE(self)->tp_name, state,
-                                    (Py_ssize_t)nc_chan_used(c->block), (unsigned long long)nc_chan_capacity(c->block),
+        repr = PyUnicode_FromFormat("<%s %s%s%zd/%llu %sbuffered, %U, %U%U, at %p>", Py_TYPE(self)->tp_name, state,
+                                    claimed ? "a claim open, " : "", (Py_ssize_t)nc_chan_used(c->block),
+                                    (unsigned long long)nc_chan_capacity(c->block),
                                     nc_chan_of_bytes(c->block) ? "bytes " : "", senders, receiver, made, self);
     Py_XDECREF(senders);
     Py_XDECREF(receiver);

@@ -720,14 +720,20 @@ static PyMemberDef native_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyType_Slot native_slots[] = {
-    {Py_tp_dealloc, native_dealloc}, {Py_tp_traverse, native_traverse}, {Py_tp_clear, native_clear},
-    {Py_tp_repr, native_repr},       {Py_tp_methods, native_methods},   {Py_tp_getset, native_getset},
-    {Py_tp_members, native_members}, {Py_tp_doc, (void *)native_doc},   {0, NULL}};
+#define SLOTS(doc)                                                                                       \
+    {                                                                                                    \
+        {Py_tp_dealloc, native_dealloc}, {Py_tp_traverse, native_traverse}, {Py_tp_clear, native_clear}, \
+            {Py_tp_repr, native_repr}, {Py_tp_methods, native_methods}, {Py_tp_getset, native_getset},   \
+            {Py_tp_members, native_members}, {Py_tp_doc, (void *)doc},                                   \
+        {                                                                                                \
+            0, NULL                                                                                      \
+        }                                                                                                \
+    }
+static PyType_Slot sender_slots[] = SLOTS(native_sender_doc), receiver_slots[] = SLOTS(native_receiver_doc);
 
-#define SPEC(cls) \
-    {.name = "nexus_channels._core." cls, .basicsize = sizeof(Native), .flags = CORE_TYPE_FLAGS, .slots = native_slots}
-static PyType_Spec native_specs[SIDES] = {SPEC("NativeSender"), SPEC("NativeReceiver")};
+#define SPEC(cls, its_slots) \
+    {.name = "nexus_channels._core." cls, .basicsize = sizeof(Native), .flags = CORE_TYPE_FLAGS, .slots = its_slots}
+static PyType_Spec native_specs[SIDES] = {SPEC("NativeSender", sender_slots), SPEC("NativeReceiver", receiver_slots)};
 
 int native_add_types(PyObject *module, core_state *st)
 {

@@ -1,8 +1,7 @@
-"""Object channels within one thread: tasks of one event loop, no atomic operation on the way.
+"""Channels of Python objects between tasks of one thread.  `clone()` makes another sender.
 
-Any number of senders (`clone`), one receiver, any Python object.  Waits are awaits; there are no blocking
-forms, as nobody else could end such a wait.  A channel belongs to the thread that opens it: any other
-gets `WrongThreadError`.
+A channel belongs to the thread that opens it: a call from another thread raises `WrongThreadError`.  So no operation
+is atomic, and there are no blocking calls: nobody else could end such a wait.
 """
 
 from typing import TYPE_CHECKING, SupportsIndex

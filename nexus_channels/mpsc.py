@@ -1,6 +1,6 @@
-"""Object channels from many threads or tasks to one: senders are cloned, any Python object.
+"""Channels of Python objects from many senders to one receiver.  `clone()` makes another sender.
 
-Each end may await on any event loop or block in a plain thread.
+Each end may be used by tasks of any asyncio loop, and by threads.
 """
 
 from typing import TYPE_CHECKING, SupportsIndex

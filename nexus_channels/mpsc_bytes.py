@@ -1,10 +1,12 @@
-"""Channels of bytes from many threads or tasks to one: messages are written and read in place; senders are cloned.
+"""Channels of bytes from many senders to one receiver.  `clone()` makes another sender.
 
-A sender claims room in the ring, writes into it through a memoryview and commits; the receiver borrows a view of the
-message and releases it.  No allocation grows with the number of messages, and a message up to `max_message_size` fits
-whenever that many bytes are free.  `send`, `recv_bytes` and `recv_into` do it with one copy.
+A sender claims room in the ring, writes the message there through a memoryview, and commits it.  The receiver borrows a
+view of the message, and releases it.  Nothing is allocated for a message.  A message of at most `max_message_size`
+bytes fits whenever that many bytes are free.  `send`, `recv_bytes` and `recv_into` copy the message once.
 
-Each end may await on any event loop or block in a plain thread.
+The receiver gets messages in the order of their claims: while a claim is open, the messages behind it wait.
+
+Each end may be used by tasks of any asyncio loop, and by threads.
 """
 
 from ._core import MPSC_BYTES, NativeReceiver, NativeSender, ReadClaim, WriteClaim

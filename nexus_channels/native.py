@@ -1,4 +1,4 @@
-"""The native door: `ffi` and `lib`, a cffi view of `nexus_channels.h` for programs that work beside Python.
+"""`ffi` and `lib`: a cffi view of `nexus_channels.h`.
 
 It owns nothing. `lib` has the functions of the header, which release the GIL while they run, and a few constants of
 the core. `cast(end)` makes the address of a native end into a cffi pointer. A cffi module of your own gets the types by
@@ -11,7 +11,7 @@ the core. `cast(end)` makes the address of a native end into a cffi pointer. A c
     sender = ffi.new("nexus_sender **")
     lib.nexus_attach_sender(cast(end), sender)
 
-Importing it raises ImportError where the door was not built: on free-threaded builds of CPython, which cffi
+Importing it raises ImportError where it was not built: on free-threaded builds of CPython, which cffi
 refuses. The channels work there, native ends and `nexus_channels.h` too.
 """
 
@@ -25,8 +25,8 @@ try:
     from ._ffi import ffi, lib
 except ImportError as error:
     raise ImportError(
-        "nexus_channels was built without its native door: cffi does not support this Python, "
-        f"or could not be loaded ({error}). The channels work without it, and native ends have an `address`."
+        "nexus_channels.native was not built, as cffi does not support this Python, or cannot be loaded: "
+        f"{error}. The channels work without it, and native ends have an `address`."
     ) from error
 
 __all__ = ["NativeReceiver", "NativeSender", "builder", "cast", "ffi", "lib"]

@@ -1,6 +1,6 @@
-"""Object channels from one thread or task to another: one sender, one receiver, any Python object.
+"""Channels of Python objects from one sender to one receiver.
 
-Each end may await on any event loop or block in a plain thread.
+Each end may be used by tasks of any asyncio loop, and by threads.
 """
 
 from typing import TYPE_CHECKING, SupportsIndex

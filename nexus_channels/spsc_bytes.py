@@ -1,10 +1,10 @@
-"""Channels of bytes from one thread or task to another: messages are written and read in place.
+"""Channels of bytes from one sender to one receiver.
 
-A sender claims room in the ring, writes into it through a memoryview and commits; the receiver borrows a view of the
-message and releases it.  No allocation grows with the number of messages, and a message up to `max_message_size` fits
-whenever that many bytes are free.  `send`, `recv_bytes` and `recv_into` do it with one copy.
+A sender claims room in the ring, writes the message there through a memoryview, and commits it.  The receiver borrows a
+view of the message, and releases it.  Nothing is allocated for a message.  A message of at most `max_message_size`
+bytes fits whenever that many bytes are free.  `send`, `recv_bytes` and `recv_into` copy the message once.
 
-Each end may await on any event loop or block in a plain thread.
+Each end may be used by tasks of any asyncio loop, and by threads.
 """
 
 from ._core import SPSC_BYTES, NativeReceiver, NativeSender, ReadClaim, WriteClaim

@@ -34,8 +34,9 @@ def test_a_capacity_that_is_no_integer_is_a_type_error(variant, capacity):
 
 @pytest.mark.parametrize("capacity", [2**48, 2**60, 2**61, 2**62, sys.maxsize, 2**63, 2**64, 2**64 + 1, 10**30])
 def test_a_capacity_beyond_memory_is_a_memory_error(variant, capacity):
-    with pytest.raises(MemoryError):
+    with pytest.raises(MemoryError, match="no memory for a channel of") as refused:
         variant.channel(capacity)
+    assert ("at least" in str(refused.value)) == (capacity >= sys.maxsize)
 
 
 def test_an_error_in_index_is_passed_on(variant):

@@ -84,7 +84,7 @@ def test_importing_every_module_leaves_the_gil_off():
 import importlib, pkgutil, sys
 import nexus_channels
 for module in pkgutil.walk_packages(nexus_channels.__path__, "nexus_channels."):
-    if module.name.rpartition(".")[2] not in ("__main__", "native"):  # the program; the door, which is not built
+    if module.name.rpartition(".")[2] not in ("__main__", "native"):  # the program; native, which is not built
         importlib.import_module(module.name)
         assert not sys._is_gil_enabled(), module.name
 assert "nexus_channels._core" in sys.modules
@@ -93,12 +93,12 @@ print("off")
     assert run_child(script, flags=["-W", "error"], env={"PYTHON_GIL": ""}) == "off\n"
 
 
-def test_info_tells_whether_there_is_a_native_door(info):
-    assert info["native door"].startswith("not built: " if FREE_THREADED else "built")
+def test_info_tells_whether_there_is_a_native_module(info):
+    assert info["native module"].startswith("not built: " if FREE_THREADED else "built")
 
 
 def test_info_tells_what_is_missing(monkeypatch, capsys):
-    """An environment without uvloop and without the door; a free-threaded build with and without its GIL."""
+    """An environment without uvloop and without the native module; a free-threaded build with and without its GIL."""
 
     def nothing(name):
         raise importlib.metadata.PackageNotFoundError(name)
@@ -109,7 +109,7 @@ def test_info_tells_what_is_missing(monkeypatch, capsys):
     assert __main__.main(["info"]) == 0
     rows = {line[:15].strip(): line[16:] for line in capsys.readouterr().out.splitlines()}
     assert rows["event loops"].endswith("uvloop not installed")
-    assert rows["native door"].startswith("not built: ")
+    assert rows["native module"].startswith("not built: ")
     for enabled, said in ((True, "yes, but the GIL was turned on"), (False, "yes, running without the GIL")):
         monkeypatch.setattr(sys, "_is_gil_enabled", lambda enabled=enabled: enabled, raising=False)
         assert program._free_threaded(True) == said

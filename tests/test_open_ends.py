@@ -11,7 +11,7 @@ from harness import run_child, size
 from support import collect, until, until_blocked
 
 import nexus_channels
-from nexus_channels import OpenEnd, mpsc, mpsc_bytes
+from nexus_channels import OpenEnd, mpsc, mpsc_bytes, spsc_bytes
 
 ALL = ["local", "spsc", "mpsc", "spsc_bytes", "mpsc_bytes"]
 
@@ -98,6 +98,21 @@ def test_repr_counts_native_ends():
     with tx.native():
         assert "2 senders" in repr(rx)
     assert "1 sender," in repr(rx)
+
+
+@pytest.mark.parametrize("module", [spsc_bytes, mpsc_bytes])
+def test_repr_tells_of_an_open_claim_also_of_a_closed_endpoint(module):
+    tx, rx = module.channel(64)
+    assert "a claim open" not in repr(tx)
+    claim = tx.try_claim(8)
+    tx.close()
+    assert "Sender closed, a claim open, " in repr(tx)
+    claim.commit()
+    assert "Sender closed, 16/64 bytes buffered" in repr(tx)
+    claim = rx.try_recv()
+    assert "a claim open, " in repr(rx)
+    claim.release()
+    assert "a claim open" not in repr(rx)
 
 
 # Without debug mode

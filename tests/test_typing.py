@@ -247,7 +247,9 @@ def test_the_stubs_say_what_the_native_module_has(tmp_path):
 
 @pytest.mark.timeout(180)
 @pytest.mark.watchdog(180)
-@pytest.mark.skipif(importlib.util.find_spec("nexus_channels._ffi") is None, reason="built without the native door")
+@pytest.mark.skipif(
+    importlib.util.find_spec("nexus_channels._ffi") is None, reason="nexus_channels.native is not there"
+)
 def test_what_a_type_checker_reads_is_what_the_package_has(tmp_path):
     config = tmp_path / "mypy.ini"
     config.write_text("[mypy]\n[mypy-cffi.*,inotify_simple.*,tqdm.*,uvloop.*]\nignore_missing_imports = True\n")

@@ -26,7 +26,7 @@ def main(_options: argparse.Namespace) -> int:
         "atomics": "lock-free" if build["atomics_lock_free"] else "emulated by locks",
         "wake-up": f"{build['wake']}, one for each loop",
         "event loops": _event_loops(),
-        "native door": _native_door(),
+        "native module": _native_module(),
     }
     for name, value in rows.items():
         print(f"{name:<15} {value}")
@@ -51,9 +51,9 @@ def _event_loops() -> str:
     return f"asyncio {type(loop).__name__} ({how}); uvloop {uvloop}"
 
 
-def _native_door() -> str:
+def _native_module() -> str:
     try:
         from .. import native
     except ImportError as error:
-        return f"not built: {error}"
+        return f"not built: {error.__cause__ or error}"
     return f"built, cache line {native.lib.NC_CACHE_LINE} bytes"

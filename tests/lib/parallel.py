@@ -67,7 +67,7 @@ ALONE = {
     "test_mux": CHILDREN,
     "test_mux_hostile": CHILDREN,
     "test_mux_storm": CHILDREN,
-    "test_native": {"test_without_the_door_the_import_says_why": CHILDREN},
+    "test_native": {"test_where_it_was_not_built_the_import_says_why": CHILDREN},
     "test_native_examples": CHILDREN,
     "test_native_exit": CHILDREN,
     "test_native_header": CHILDREN,
