@@ -32,10 +32,12 @@ ALONE = {
     "test_bench_command": CHILDREN,
     "test_bytes_signals": MAIN_THREAD,
     "test_bytes_stress": {"test_no_traced_allocation_grows_with_the_number_of_messages": PROCESS},
+    "test_c_api_page": CHILDREN,
     "test_c_core": CHILDREN,
     "test_claims": {
         "test_pitfall_43_the_interpreter_exits_with_claims_out_and_a_daemon_thread_waiting": CHILDREN,
     },
+    "test_docs": CHILDREN,
     "test_examples": CHILDREN,
     "test_exit": CHILDREN,
     "test_faults_loops": {

@@ -35,6 +35,7 @@ SLOW = {
         "test_a_thread_that_gives_up_lets_the_small_ones_behind_it_in": ORDERS,
         "test_every_order_of_events_in_one_tick_is_accounted_for_exactly": ORDERS,
     },
+    "test_c_api_page": BUILDS,
     "test_c_core": BUILDS,
     "test_cancellation": {
         "test_random_cancellations_and_timeouts_between_tasks_and_threads_lose_nothing": RANDOM,
