@@ -67,7 +67,7 @@ def test_info_tells_whether_atomics_are_lock_free(info):
 
 def test_info_tells_how_loops_are_woken(info):
     assert info["wake-up"].split(",")[0] == ("eventfd" if sys.platform == "linux" else "pipe")
-    assert "asyncio" in info["event loops"]
+    assert "EventLoop (woken by " in info["event loops"]
     assert ("uvloop not installed" in info["event loops"]) == (importlib.util.find_spec("uvloop") is None)
 
 

@@ -48,7 +48,7 @@ def _event_loops() -> str:
         uvloop = importlib.metadata.version("uvloop")
     except importlib.metadata.PackageNotFoundError:
         uvloop = "not installed"
-    return f"asyncio {type(loop).__name__} ({how}); uvloop {uvloop}"
+    return f"{type(loop).__name__} ({how}); uvloop {uvloop}"
 
 
 def _native_module() -> str:
