@@ -77,6 +77,10 @@ void future_free_spares(core_state *st)
         PyObject_GC_Del(f);
 }
 
+#ifdef Py_GIL_DISABLED
+/* The tasks of several loops would write into one asyncio.Future at once: each is passed its own future. */
+static bool woken_ready(core_state *Py_UNUSED(st)) { return true; }
+#else
 /* An asyncio.Future that is done, with a stand-in for its loop, as nobody will wait on it.  Made when the first task
  * waits, not with the module: in the first releases of 3.12, sub-interpreters cannot have asyncio's futures. */
 static PyObject *woken_new(core_state *st)
@@ -98,16 +102,22 @@ static PyObject *woken_new(core_state *st)
     return woken;
 }
 
-/* A new future, marked as a task wants it: as if it came from an `await`. */
-PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop)
+static bool woken_ready(core_state *st)
 {
     if (st->woken == NULL) {
         PyObject *woken = woken_new(st);
         if (woken == NULL)
-            return NULL;
+            return false;
         Py_XSETREF(st->woken, woken); /* making it ran Python code, which may have come here */
     }
-    Future *f = future_alloc(st);
+    return true;
+}
+#endif
+
+/* A new future, marked as a task wants it: as if it came from an `await`. */
+PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop)
+{
+    Future *f = woken_ready(st) ? future_alloc(st) : NULL;
     if (f == NULL)
         return NULL;
     f->module = Py_NewRef(st->module);
@@ -127,10 +137,11 @@ PyObject *future_new(core_state *st, PyObject *loop, PyObject *get_loop)
 /* ---- waking ------------------------------------------------------------------------------------------ */
 
 /* The future that is passed to the callback.  A task only asks it whether it is done, and is quicker to ask an
- * asyncio.Future, so a task is passed one that is done. */
+ * asyncio.Future, so a task is passed one that is done, where there is one. */
 static PyObject *future_for(Future *f, PyObject *callback)
 {
-    bool task = state_of(f) == WOKEN && PyCFunction_CheckExact(callback) && PyCFunction_GET_SELF(callback) != NULL &&
+    bool task = f->st->woken != NULL && state_of(f) == WOKEN && PyCFunction_CheckExact(callback) &&
+                PyCFunction_GET_SELF(callback) != NULL &&
                 Py_IS_TYPE(PyCFunction_GET_SELF(callback), (PyTypeObject *)f->st->Task);
     return task ? f->st->woken : (PyObject *)f;
 }

@@ -425,6 +425,36 @@ def test_pitfall_08_a_send_from_another_thread_wakes_an_idle_loop(threaded, run)
     run(main())
 
 
+def test_loops_of_several_threads_wake_their_own_tasks_at_once(threaded, spawn, loop_factory):
+    """Under ThreadSanitizer it shows if what wakes them is shared."""
+
+    async def there_and_back():
+        tx, other_rx = threaded.channel(1)
+        other_tx, rx = threaded.channel(1)
+
+        async def echo():
+            async for number in other_rx:
+                await other_tx.send(number)
+
+        echoing = asyncio.create_task(echo())
+        received = []
+        for number in range(count):
+            await tx.send(number)
+            received.append(await rx.recv())
+        tx.close()
+        await echoing
+        return received
+
+    def run_loop():
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(there_and_back())
+
+    count = size(200, 20_000)
+    threads = [spawn(run_loop) for _ in range(3)]
+    for thread in threads:
+        assert thread.join() == list(range(count))
+
+
 def test_several_loops_and_threads_share_one_receiver(threaded, spawn, loop_factory):
     count = size(3_000, 100_000)
     tx, rx = threaded.channel(3)
