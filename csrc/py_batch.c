@@ -7,6 +7,7 @@
 #include "py_chan.h"
 #include "py_claim.h"
 #include "py_endpoint.h"
+#include "py_line.h"
 #include "py_park.h"
 
 /* ---- senders ---------------------------------------------------------------------------------------- */
@@ -106,6 +107,20 @@ PyObject *endpoint_send_many_blocking(PyObject *self, PyObject *const *args, Py_
     return result;
 }
 
+/* What tasks of dead loops were promised is there for others.  A single call finds that out when nothing else is there;
+ * a batch would be content with less.  False with an exception set. */
+static bool take_from_the_dead(Endpoint *ep)
+{
+    nc_box *kicks = NULL;
+    if (nc_gate_crowd(&ep->chan->gate[ep->side]) < NC_WAITER)
+        return true;
+    if (chan_off_thread(ep->chan))
+        return false;
+    line_reap(ep->chan, ep->side, &kicks);
+    line_deliver_any(ep->chan, kicks);
+    return true;
+}
+
 /* Send as much from the call's source as there is room for: STEP_READY, or STEP_ERROR with an exception set; *sent
  * counts. */
 static step try_send_source(Call *call, Py_ssize_t *sent)
@@ -134,7 +149,7 @@ PyObject *endpoint_try_send_many(PyObject *self, PyObject *iterable)
     Call call;
     if (!send_many_call(&call, (Endpoint *)self, AWAITED, iterable))
         return NULL;
-    step s = try_call(&call, NULL);
+    step s = take_from_the_dead((Endpoint *)self) ? try_call(&call, NULL) : STEP_ERROR;
     Py_ssize_t sent = call.n;
     if (s == STEP_READY)
         s = try_send_source(&call, &sent);
@@ -182,7 +197,7 @@ PyObject *endpoint_try_recv_many(PyObject *self, PyObject *count)
 {
     PyObject *list = NULL;
     Call call;
-    if (!recv_many_call(&call, (Endpoint *)self, AWAITED, count))
+    if (!recv_many_call(&call, (Endpoint *)self, AWAITED, count) || !take_from_the_dead((Endpoint *)self))
         return NULL;
     return try_call(&call, &list) == STEP_BLOCKED ? PyList_New(0) : list;
 }
