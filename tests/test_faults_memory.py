@@ -36,20 +36,24 @@ def environment(tmp_path_factory):
 
 
 def failures(script, environment):
-    return int(run_child(script, env=environment, seconds=50))
+    """How many allocations failed, and of how many operations. How often one allocates is up to CPython."""
+    failed, operations = map(int, run_child(script, env=environment, seconds=50).split())
+    return failed, operations
 
 
 @pytest.mark.parametrize("name", OBJECT_VARIANTS + BYTES_VARIANTS)
 def test_each_allocation_of_every_operation_fails_once(name, environment):
     script = f"import memory_faults; memory_faults.main({name!r})"
-    assert failures(script, environment) > 250
+    failed, operations = failures(script, environment)
+    assert failed > 2 * operations > 50
 
 
 @pytest.mark.skipif(DEBUG_BUILD, reason="without memory for a frame, a debug build of CPython stops by an assertion")
 @pytest.mark.parametrize("name", OBJECT_VARIANTS + BYTES_VARIANTS)
 def test_every_allocation_of_every_operation_fails_from_some_point_on(name, environment):
     script = f"import memory_faults; memory_faults.main({name!r}, forever=True)"
-    assert failures(script, environment) > 150
+    failed, operations = failures(script, environment)
+    assert failed > operations > 50
 
 
 def cpython_survives(environment):
@@ -64,4 +68,5 @@ def cpython_survives(environment):
 def test_each_allocation_of_the_making_of_the_module_fails_once(environment):
     if not cpython_survives(environment):
         pytest.skip("CPython's own _queue does not survive this either: a type's dict that finds no memory crashes")
-    assert failures("import memory_faults; memory_faults.load_module()", environment) > 300
+    failed, _ = failures("import memory_faults; memory_faults.load_module()", environment)
+    assert failed > 300

@@ -405,7 +405,8 @@ def test_a_loop_that_lies_where_a_dead_one_was_is_not_taken_for_it(threaded):
     again, found = [], False
     asked = Asked()
     asked_tx, asked_task = wait_on(asked)
-    loops = [Large()]
+    around = [Large() for _ in range(100)]  # they keep the memory of the one in the middle for loops of this kind
+    loops = [around.pop(50)]
     old_tx, old_task = wait_on(loops[0])
     old_tx.try_send("old")
     loops[0].run_ready()

@@ -1185,10 +1185,10 @@ def play(cases, module, number, forever):
 
 
 def main(name, forever=False, only=None):
-    """Each allocation of each case in turn; print how many failed."""
+    """Each allocation of each case in turn; print how many failed, and how many cases there were."""
     module = importlib.import_module(f"nexus_channels.{name}")
     sys.unraisablehook = unheard
-    total = 0
+    total = operations = 0
     gc.collect()
     gc.freeze()
     for title, cases in CASES.items():
@@ -1197,6 +1197,7 @@ def main(name, forever=False, only=None):
         if forever and (title.startswith("waking") or title == "opening_the_wake_descriptor"):
             continue  # with no memory at all asyncio itself loses what it was told
         play(cases, module, 10**6, False)  # first uses: caches
+        operations += 1
         for number in range(1000):
             try:
                 failed = play(cases, module, number, forever)
@@ -1208,7 +1209,7 @@ def main(name, forever=False, only=None):
             total += 1
         else:
             raise AssertionError(f"{title}: no end of allocations")
-    print(total)
+    print(total, operations)
 
 
 def load_module(name="nexus_channels._core"):
@@ -1241,7 +1242,7 @@ def load_module(name="nexus_channels._core"):
         if not failed:
             break
         total += 1
-    print(total)
+    print(total, 1)
 
 
 __all__ = ["CASES", "load_module", "main"]

@@ -19,9 +19,12 @@ import collections
 import contextlib
 import heapq
 import select
+import sys
 import threading
 import time
 from asyncio import events
+
+ONE_TASK_A_THREAD = sys.version_info >= (3, 14)  # else each loop has a current task, also where loops run nested
 
 
 class StepLoop(asyncio.AbstractEventLoop):
@@ -115,6 +118,8 @@ class StepLoop(asyncio.AbstractEventLoop):
     @contextlib.contextmanager
     def _on_loop(self):
         before = events._get_running_loop()
+        nested = ONE_TASK_A_THREAD and before is not None and before is not self
+        task = asyncio.tasks._swap_current_task(before, None) if nested else None
         events._set_running_loop(self)
         self._running, self._owner = True, threading.get_ident()
         try:
@@ -122,6 +127,8 @@ class StepLoop(asyncio.AbstractEventLoop):
         finally:
             self._running = False
             events._set_running_loop(before)
+            if nested:
+                asyncio.tasks._swap_current_task(before, task)
 
     def _gather(self):
         while self._foreign:
