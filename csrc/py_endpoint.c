@@ -45,7 +45,8 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
     for (int side = 0; side < SIDES; side++) {
         nc_gate_enter(&c->gate[side], core_generation());
         waiting[side] = nc_gate_crowd(&c->gate[side]) / NC_WAITER;
-        nc_chan_totals(c->block, &sent, &received); /* the totals of the last turn, in gate[RX], count */
+        if (side == RX)
+            nc_chan_totals(c->block, &sent, &received);
         nc_gate_exit(&c->gate[side]);
     }
     return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)nc_chan_capacity(c->block),

@@ -428,6 +428,26 @@ def test_collections_while_everything_is_used(name, spawn):
         thread.join()
 
 
+def test_statistics_are_asked_while_what_nobody_will_receive_is_dropped(name, spawn):
+    """Under ThreadSanitizer it shows if the counters are read without their lock."""
+    for _ in range(size(20, 1000)):
+        channel = AnyChannel(name)
+        go = threading.Barrier(2)
+
+        def ask(rx=channel.rx, go=go):
+            go.wait()
+            for _ in range(50):
+                assert rx.statistics().received == 0
+
+        asking = spawn(ask)
+        go.wait()
+        channel.rx.close()
+        for number in range(50):
+            with contextlib.suppress(ChannelError):
+                channel.try_send(number)
+        asking.join()
+
+
 def test_loops_that_die_with_tasks_in_line_while_their_channel_is_used(name, spawn):
     """Threads behind them in line are served, and every value arrives once or stays."""
     channel = AnyChannel(name, capacity=3)

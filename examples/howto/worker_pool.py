@@ -12,7 +12,7 @@ def work(jobs, tx):
             try:
                 result = 60 // number
             except ZeroDivisionError as error:
-                result = error  # a job that fails does not end the worker
+                result = type(error).__name__  # a job that fails does not end the worker
             tx.send_blocking((number, result))
 
 
