@@ -278,11 +278,12 @@ void awaitable_release(Awaitable *aw)
 
 /* A signal handler may have raised on the way.  The call, which is about to sleep, then ends with that exception at
  * once, rather than after the next wake-up. */
-static int awaitable_interrupt(Awaitable *aw, PyObject **out, nc_box **kicks)
+static int awaitable_interrupt(Awaitable *aw, Endpoint *ep, PyObject **out, nc_box **kicks)
 {
+    (void)ep; /* with a GIL nothing is locked */
     if (!core_raise_postponed())
         return STEP_SLEEP;
-    Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
+    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
     awaitable_end(aw, kicks);
     Py_END_CRITICAL_SECTION2();
     Py_CLEAR(*out);
@@ -290,10 +291,9 @@ static int awaitable_interrupt(Awaitable *aw, PyObject **out, nc_box **kicks)
 }
 
 /* Go on with a step of this thread: prepare until the call sleeps or is done, then let go of what it does not need any
- * more.  The caller holds a reference to the endpoint. */
-static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
+ * more.  The caller holds a reference to the endpoint: as soon as it sleeps, another thread may end the call. */
+static int awaitable_wait(Awaitable *aw, Endpoint *ep, int s, PyObject **out, nc_box **kicks)
 {
-    Endpoint *ep = aw->call.ep;
     Chan *c = ep->chan;
     if (NC_RECYCLES) /* else nobody reads it, and other threads might write it */
         aw->dirty = true;
@@ -305,7 +305,7 @@ static int awaitable_wait(Awaitable *aw, int s, PyObject **out, nc_box **kicks)
     if (s == STEP_SLEEP) {
         pace_new_turn(pace_of(c->st));
         line_reap_ahead(c, ep->side, kicks);
-        s = awaitable_interrupt(aw, out, kicks);
+        s = awaitable_interrupt(aw, ep, out, kicks);
     }
     if (s != STEP_SLEEP && s != STEP_PAUSE)
         awaitable_release(aw);
@@ -352,7 +352,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
     }
     bool ours = s != STEP_BLOCKED || awaitable_woken_by_stranger(c->st, aw, was);
     if (ours)
-        s = awaitable_wait(aw, s == STEP_BLOCKED ? STEP_PREPARE : s, out, &kicks);
+        s = awaitable_wait(aw, ep, s == STEP_BLOCKED ? STEP_PREPARE : s, out, &kicks);
     else
         s = STEP_ERROR;
     if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->origin == NULL) {
@@ -402,14 +402,14 @@ static int awaitable_first_look(Awaitable *aw, PyObject **out)
     aw->running = true;
     s = aw->call.op->look(&aw->call, false, out, &kicks);
     if (s == STEP_READY && call_has_more(&aw->call))
-        s = awaitable_wait(aw, STEP_MORE, out, &kicks);
+        s = awaitable_wait(aw, ep, STEP_MORE, out, &kicks);
     else if (s == STEP_READY || s == STEP_ERROR) {
         aw->running = false;
         aw->state = DONE;
         aw->st->pace.left -= aw->call.op->at_once == NULL; /* else awaitable_at_once() has counted it */
         awaitable_release(aw);
     } else if (s == STEP_BLOCKED && aw->timeout != 0)
-        s = awaitable_wait(aw, STEP_PREPARE, out, &kicks);
+        s = awaitable_wait(aw, ep, STEP_PREPARE, out, &kicks);
     else {
         aw->running = false;
         s = awaitable_step(aw, out);

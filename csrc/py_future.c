@@ -285,7 +285,8 @@ static bool names_context(core_state *st, PyObject *kwnames)
         return true;
     if (PyTuple_GET_SIZE(kwnames) != 1 || PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, 0), st->s_context) != 0)
         return false;
-    Py_XSETREF(st->context_names, Py_NewRef(kwnames));
+    if (!NC_FREE_THREADED) /* else several threads would let go of the one before */
+        Py_XSETREF(st->context_names, Py_NewRef(kwnames));
     return true;
 }
 

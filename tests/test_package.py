@@ -148,7 +148,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         set() if FREE_THREADED else {"nexus_channels/_ffi"}
     )
     headers = {f"nexus_channels/include/{name}" for name in public_headers() | {"ffi_cdef.h"}}
-    assert package - native == python_sources() | headers | {"nexus_channels/py.typed", "nexus_channels/_core.pyi"}
+    assert package - native == python_sources() | headers | {
+        f"nexus_channels/{name}" for name in ("py.typed", "_core.pyi", "_ffi.pyi")
+    }
 
 
 def test_the_metadata_say_what_is_needed(wheel):

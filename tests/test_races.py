@@ -13,7 +13,7 @@ import weakref
 
 import pytest
 from anychannel import THREADED, AnyChannel
-from harness import seeded, size
+from harness import run_child, seeded, size
 from steploop import StepLoop
 from support import DEADLINE, until
 
@@ -538,3 +538,32 @@ def test_claims_that_put_off_others_while_loops_die(bytes_name, spawn):
     channel.tx.close()
     received = [number for thread in threads for number in thread.join()]
     assert sorted(received) == list(range(rounds * 5))
+
+
+def test_futures_of_many_loops_are_given_callbacks_by_tasks_and_by_programs_at_once():
+    """Each caller has a tuple of keywords of its own: whoever keeps it must not let go of it twice."""
+    source = """
+import asyncio, threading
+from nexus_channels import mpsc
+def use():
+    loop = asyncio.new_event_loop()
+    tx, rx = mpsc.channel(1)
+    async def main():
+        for _ in range(2000):
+            task = asyncio.ensure_future(rx.recv())
+            await asyncio.sleep(0)
+            task._fut_waiter.add_done_callback(lambda _: None, context=None)
+            tx.try_send(1)
+            await task
+    loop.run_until_complete(main())
+    loop.close()
+    done.append(loop)
+done = []
+threads = [threading.Thread(target=use) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(done))
+"""
+    assert run_child(source) == "6\n"
