@@ -74,20 +74,8 @@ def test_the_feed_in_rust(tmp_path):
     (tmp_path / "feed.rs").write_text(block("rust", "extern"))
     build(tmp_path / "nexus_shim.o", tmp_path / "nexus_shim.c", flags=("-c", "-fPIC", "-std=c11"))
     execute("ar", "rcs", "libnexus_shim.a", "nexus_shim.o", folder=tmp_path)
-    flags = (
-        "-D",
-        "warnings",
-        "--edition",
-        "2021",
-        "-O",
-        "--crate-type",
-        "cdylib",
-        "-L",
-        ".",
-        "-l",
-        "static=nexus_shim",
-    )
-    execute("rustc", *flags, "feed.rs", "-o", "libfeed.so", folder=tmp_path)
+    flags = "-D warnings --edition 2021 -O --crate-type cdylib -L . -l static=nexus_shim"
+    execute("rustc", *flags.split(), "feed.rs", "-o", "libfeed.so", folder=tmp_path)
     assert run(block("python", "libfeed.so"), tmp_path) == "499500\n"
 
 

@@ -45,7 +45,8 @@ def failures(script, environment):
 def test_each_allocation_of_every_operation_fails_once(name, environment):
     script = f"import memory_faults; memory_faults.main({name!r})"
     failed, operations = failures(script, environment)
-    assert failed > 2 * operations > 50
+    assert failed > (250 if sys.version_info < (3, 14) else 2 * operations)
+    assert operations > 25
 
 
 @pytest.mark.skipif(DEBUG_BUILD, reason="without memory for a frame, a debug build of CPython stops by an assertion")
@@ -53,7 +54,8 @@ def test_each_allocation_of_every_operation_fails_once(name, environment):
 def test_every_allocation_of_every_operation_fails_from_some_point_on(name, environment):
     script = f"import memory_faults; memory_faults.main({name!r}, forever=True)"
     failed, operations = failures(script, environment)
-    assert failed > operations > 50
+    assert failed > (150 if sys.version_info < (3, 14) else operations)
+    assert operations > 50
 
 
 def cpython_survives(environment):

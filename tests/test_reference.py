@@ -54,6 +54,11 @@ def test_the_signature_of_a_callable_can_be_read(name):
     assert all(not parameter.startswith("arg") for parameter in parameters)
 
 
+def test_the_package_names_every_error():
+    """They are named one by one there, for type checkers."""
+    assert set(nexus_channels.errors.__all__) <= set(nexus_channels.__all__)
+
+
 def test_every_kind_of_class_is_looked_at():
     assert {name.rpartition(".")[2] for name in CLASSES} >= ENDPOINTS_AND_CLAIMS
 

@@ -13,6 +13,9 @@ import nexus_channels
 
 pytest.importorskip("mypy", reason="mypy is not installed")
 
+STRICT = ("-m", "mypy", "--strict", "--no-error-summary")
+STUBTEST = ("-P", "-m", "mypy.stubtest")
+
 VALID = """
     import asyncio
     from typing import assert_type
@@ -181,6 +184,19 @@ def where_it_is():
     return os.environ | ({} if parent.name == "site-packages" else {"MYPYPATH": str(parent)})
 
 
+def checked(folder, *command):
+    """What a module, run in that folder, says of the installed package and of programs."""
+    return subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+        cwd=folder,
+        env=where_it_is(),
+    )
+
+
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
     """What mypy says of each sample, {name: {line: message}}. One run for all, as starting it takes seconds."""
@@ -190,15 +206,7 @@ def reported(tmp_path_factory):
     samples |= {f"missing_{number}": _lines(module, line) for number, (module, line) in enumerate(MISSING)}
     for name, code in samples.items():
         (folder / f"{name}.py").write_text(textwrap.dedent(code))
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", *(f"{name}.py" for name in samples)],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-        cwd=folder,
-        env=where_it_is(),
-    )
+    done = checked(folder, *STRICT, *(f"{name}.py" for name in samples))
     assert done.returncode == 1, done.stdout + done.stderr
     messages = {name: {} for name in samples}
     for line in done.stdout.splitlines():
@@ -238,10 +246,7 @@ def test_the_package_says_that_it_is_typed():
 @pytest.mark.timeout(180)
 @pytest.mark.watchdog(180)
 def test_the_stubs_say_what_the_native_module_has(tmp_path):
-    command = [sys.executable, "-P", "-m", "mypy.stubtest", "nexus_channels._core"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path, env=where_it_is()
-    )
+    done = checked(tmp_path, *STUBTEST, "nexus_channels._core")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -254,11 +259,8 @@ def test_what_a_type_checker_reads_is_what_the_package_has(tmp_path):
     config = tmp_path / "mypy.ini"
     config.write_text("[mypy]\n[mypy-cffi.*,inotify_simple.*,tqdm.*,uvloop.*]\nignore_missing_imports = True\n")
     allowed = pathlib.Path(__file__).parent / "typing" / "stubtest.txt"
-    command = [sys.executable, "-P", "-m", "mypy.stubtest", "--ignore-unused-allowlist"]
-    command += ["--mypy-config-file", str(config), "--allowlist", str(allowed), "nexus_channels"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path, env=where_it_is()
-    )
+    options = ["--ignore-unused-allowlist", "--mypy-config-file", str(config), "--allowlist", str(allowed)]
+    done = checked(tmp_path, *STUBTEST, *options, "nexus_channels")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -267,13 +269,5 @@ def test_what_a_type_checker_reads_is_what_the_package_has(tmp_path):
 def test_programs_of_users_pass_mypy_strictly_and_their_mistakes_are_found(tmp_path):
     """A mistake is marked `# type: ignore[code]`, and --strict warns of an ignore that is not needed."""
     users = pathlib.Path(__file__).parent / "typing" / "users.py"
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(users)],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-        cwd=tmp_path,
-        env=where_it_is(),
-    )
+    done = checked(tmp_path, *STRICT, str(users))
     assert done.returncode == 0, done.stdout + done.stderr
