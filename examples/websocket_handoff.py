@@ -9,15 +9,16 @@ thread is slow the ring fills up, the client stops reading, and TCP slows the se
 
 import argparse
 import asyncio
+import contextlib
 import random
 import struct
 import sys
 import time
 from collections.abc import Callable
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosedOK
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
 from nexus_channels import spsc_bytes
 
@@ -59,18 +60,25 @@ class Check:
 async def receive(url: str, tx: spsc_bytes.Sender) -> None:
     """The client: every frame goes into the ring, text or binary, in the order of arrival."""
     with tx:
-        # Where the consumer failed, nobody reads on to where the server could answer the farewell: do not wait long.
-        async with connect(url, max_size=LARGEST, compression=None, close_timeout=0.5) as connection:
-            number = 0
-            while True:
-                try:
-                    frame = await connection.recv(decode=False)
-                except ConnectionClosedOK:
-                    return
-                async with tx.claim(HEAD.size + len(frame)) as room:  # waits while the ring is full
-                    HEAD.pack_into(room, 0, number)
-                    room[HEAD.size :] = frame
-                number += 1
+        async with connect(url, max_size=LARGEST, compression=None) as connection:
+            try:
+                await fill(connection, tx)
+            except BaseException:
+                connection.transport.abort()  # a farewell would have to wait for frames that nobody reads any more
+                raise
+
+
+async def fill(connection: ClientConnection, tx: spsc_bytes.Sender) -> None:
+    number = 0
+    while True:
+        try:
+            frame = await connection.recv(decode=False)
+        except ConnectionClosedOK:
+            return
+        async with tx.claim(HEAD.size + len(frame)) as room:  # waits while the ring is full
+            HEAD.pack_into(room, 0, number)
+            room[HEAD.size :] = frame
+        number += 1
 
 
 def consume(rx: spsc_bytes.Receiver, handle: Callable[[int, memoryview], None]) -> None:
@@ -83,8 +91,9 @@ def consume(rx: spsc_bytes.Receiver, handle: Callable[[int, memoryview], None]) 
 
 async def run(feed: Feed, handle: Callable[[int, memoryview], None], capacity: int) -> None:
     async def send(connection: ServerConnection) -> None:
-        for number in range(len(feed.sizes)):
-            await connection.send(feed.frame(number))
+        with contextlib.suppress(ConnectionClosedError):  # the client has hung up, and tells why
+            for number in range(len(feed.sizes)):
+                await connection.send(feed.frame(number))
 
     tx, rx = spsc_bytes.channel(capacity)
     async with serve(send, "127.0.0.1", 0, compression=None) as server:

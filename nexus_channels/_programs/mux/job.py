@@ -156,9 +156,10 @@ class Mux:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._handlers.items():
-            if handler is not None:  # else it was set by native code, and cannot be set again
-                signal.signal(number, handler)
+        with signals_held():
+            for number, handler in self._handlers.items():
+                if handler is not None:  # else it was set by native code, and cannot be set again
+                    signal.signal(number, handler)
 
     def run(self, show_progress: Callable[[int], Any] = lambda count: None) -> None:
         """Read, merge, write. Inside its `with` block SIGINT and SIGTERM end it with everything written that was read;
@@ -235,9 +236,10 @@ class Mux:
         if threading.current_thread() is not threading.main_thread():
             return  # nobody may set handlers elsewhere
         self._handlers[signal.SIGURG] = signal.getsignal(signal.SIGURG)  # the loop's for a while, see wake_by_signals
-        for number, handler in wanted:
-            if signal.getsignal(number) != signal.SIG_IGN:  # else somebody wants it to be ignored: nohup, a shell's &
-                self._handlers[number] = signal.signal(number, handler)
+        with signals_held():
+            for number, handler in wanted:
+                if signal.getsignal(number) != signal.SIG_IGN:  # else somebody wants it ignored: nohup, a shell's &
+                    self._handlers[number] = signal.signal(number, handler)
 
     def _interrupt(self, number: int, _frame: object) -> None:
         if self.signal is None:
@@ -468,6 +470,16 @@ def collecting_rarely() -> Generator[None, None, None]:
         yield
     finally:
         gc.set_threshold(*usual)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Signals for this thread wait until the block ends. CPython loses one that comes while its handler is being set."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def wake_by_signals(loop: asyncio.AbstractEventLoop) -> None:
