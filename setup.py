@@ -7,6 +7,8 @@ Environment switches, each on when set to anything but "" or "0":
     NEXUS_CHANNELS_ASAN       AddressSanitizer and UndefinedBehaviorSanitizer
     NEXUS_CHANNELS_TSAN       ThreadSanitizer
     NEXUS_CHANNELS_WERROR     warnings are errors
+    NEXUS_CHANNELS_PORTABLE   nothing that only some systems have: pipes for eventfd, no add_reader of event loops, no
+                              short way to a thread's number; to try here what other systems get
 """
 
 import os
@@ -101,8 +103,9 @@ def flags() -> tuple[list[str], list[str]]:
     asserting = "-g" in level or bool(sysconfig.get_config_var("Py_DEBUG"))
     level.append("-UNDEBUG" if asserting else "-DNDEBUG")
 
+    choices = ["-DNC_PORTABLE"] if switched_on("PORTABLE") else []
     warnings = ["-Wall", "-Wextra"] + (["-Werror"] if switched_on("WERROR") else [])
-    return [*level, "-std=c11", "-fvisibility=hidden", *warnings, *instruments], instruments
+    return [*level, "-std=c11", "-fvisibility=hidden", *choices, *warnings, *instruments], instruments
 
 
 PROBE = """

@@ -20,6 +20,13 @@
 #include <stdatomic.h>
 #endif
 
+/* Ways that only Linux has are taken there; a build with NC_PORTABLE does without, to be tried as other systems are. */
+#if defined(__linux__) && !defined(NC_PORTABLE)
+#define NC_LINUX 1
+#else
+#define NC_LINUX 0
+#endif
+
 /* The unit in which two cores steal memory from each other. */
 #if defined(__aarch64__) && defined(__APPLE__)
 #define NC_CACHE_LINE 128

@@ -162,6 +162,9 @@ static PyMethodDef mailbox_wake_def = {"_wake", mailbox_wake, METH_NOARGS, NULL}
 static void mailbox_open_fd(Mailbox *m, PyObject *loop)
 {
     int fds[2];
+#ifdef NC_PORTABLE
+    atomic_store_explicit(&m->box->wake_fd, NO_READER, memory_order_release); /* F1; as on a loop without add_reader */
+#endif
     if (atomic_load_explicit(&m->box->wake_fd, memory_order_relaxed) != NO_FD || !wake_fd_open(fds))
         return; /* relaxed: only this thread writes it; out of descriptors: try again next time */
     PyObject *fd = PyLong_FromLong(fds[0]), *reader = PyCFunction_New(&mailbox_wake_def, (PyObject *)m);
@@ -376,17 +379,24 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
 static Mailbox *recent_mailbox(core_state *Py_UNUSED(st), PyObject *Py_UNUSED(loop)) { return NULL; }
 static void remember_mailbox(core_state *Py_UNUSED(st), Mailbox *Py_UNUSED(m)) {}
 #else
-/* Most programs have one loop: its mailbox, a new reference, without a search.  `recent` is forgotten when its loop is
- * freed, so another loop at the same address is not taken for it. */
+/* Most programs have one loop: its mailbox, a new reference, without a search.  A weak reference refers to nothing once
+ * its loop is gone, so another loop at the same address is not taken for it. */
 static inline Mailbox *recent_mailbox(core_state *st, PyObject *loop)
 {
     Mailbox *m = (Mailbox *)st->recent;
-    bool its = m != NULL && m->box->loop == loop && m->box->base.born == core_generation();
+    bool its = m != NULL && ((PyWeakReference *)m->loop)->wr_object == loop && m->box->base.born == core_generation();
     return its ? (Mailbox *)Py_NewRef(m) : NULL;
 }
 
 static void remember_mailbox(core_state *st, Mailbox *m) { Py_XSETREF(st->recent, Py_XNewRef(m)); }
 #endif
+
+static bool is_mailbox_of(Mailbox *m, PyObject *loop)
+{
+    PyObject *its = mailbox_loop(m);
+    Py_XDECREF(its); /* not the last, if it is the one */
+    return its == loop;
+}
 
 /* The loop's mailbox, a new reference; made when `create`.  NULL without an exception if there is none. */
 static Mailbox *mailbox_searched(core_state *st, PyObject *loop, bool create)
@@ -395,8 +405,8 @@ static Mailbox *mailbox_searched(core_state *st, PyObject *loop, bool create)
     if (key == NULL)
         return NULL;
     Mailbox *m = (Mailbox *)core_dict_find(st->mailboxes, key);
-    if (m != NULL && m->box->base.born != core_generation())
-        Py_CLEAR(m); /* the parent process's */
+    if (m != NULL && (m->box->base.born != core_generation() || !is_mailbox_of(m, loop)))
+        Py_CLEAR(m); /* the parent process's; or forget_loop() could not be called, as the stack had run out */
     if (m == NULL && create)
         m = mailbox_new(st, loop, key);
     Py_DECREF(key);
@@ -521,7 +531,7 @@ static void call_soon_threadsafe(core_state *st, Mailbox *m, PyObject *loop, PyM
     core_postpone_all(&kept);
 }
 
-/* The same as mailbox_of_box(), for when there is no memory for a key. */
+/* The same as mailbox_of_box(), for when there is no memory for a key, or no stack to compare it. */
 static Mailbox *mailbox_among_all(core_state *st, loop_box *box)
 {
     PyObject *key, *value;
@@ -539,15 +549,13 @@ static Mailbox *mailbox_among_all(core_state *st, loop_box *box)
 static Mailbox *mailbox_of_box(core_state *st, loop_box *box)
 {
     PyObject *key = PyLong_FromVoidPtr(box->loop);
-    if (key == NULL) {
+    Mailbox *m = key != NULL ? (Mailbox *)core_dict_find(st->mailboxes, key) : NULL;
+    if (key == NULL)
         PyErr_Clear();
-        return mailbox_among_all(st, box);
-    }
-    Mailbox *m = (Mailbox *)core_dict_find(st->mailboxes, key);
-    Py_DECREF(key);
+    Py_XDECREF(key);
     if (m != NULL && m->box != box)
         Py_CLEAR(m); /* that of another loop, at the same address */
-    return m;
+    return m != NULL ? m : mailbox_among_all(st, box);
 }
 
 static void loop_kick(core_state *st, wake_box *base, nc_box **kicks)

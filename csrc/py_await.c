@@ -10,6 +10,7 @@
 #include "py_line.h"
 #include "py_loop.h"
 #include "py_pace.h"
+#include "py_stop.h"
 
 /* ---- one step --------------------------------------------------------------------------- */
 
@@ -480,6 +481,7 @@ static inline int awaitable_at_once(Awaitable *aw, PyObject **out)
     Endpoint *ep = aw->call.ep;
     aw->state = DONE;
     aw->call.ep = NULL;
+    awaitable_keep_early(aw);
     if (nc_chan_of_bytes(ep->chan->block))
         notify_native(ep);
     Py_DECREF(ep);
@@ -519,69 +521,6 @@ PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **out)
     }
 }
 
-void raise_stop_iteration(PyObject *value)
-{
-    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
-    Py_DECREF(value);
-    if (stop != NULL) {
-        PyErr_SetObject(PyExc_StopIteration, stop);
-        Py_DECREF(stop);
-    }
-}
-
-#if PY_VERSION_HEX >= 0x030C0000
-static PyObject *stop_new(void)
-{
-    PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
-    PyObject *none = PyTuple_New(0), *stop = none != NULL ? type->tp_new(type, none, NULL) : NULL;
-    Py_XDECREF(none);
-    return stop;
-}
-
-/* A result that was taken must not be lost because there is no memory for the StopIteration that carries it.
- * So one is put by beforehand.  False with MemoryError set; nothing was taken then. */
-static bool stop_put_by(core_state *st)
-{
-    if (atomic_load_explicit(&st->stop, memory_order_relaxed) != NULL)
-        return true;
-    PyObject *stop = stop_new(), *none = NULL;
-    if (stop == NULL)
-        return false;
-    if (!atomic_compare_exchange_strong_explicit(&st->stop, &none, stop, memory_order_acq_rel, memory_order_relaxed))
-        Py_DECREF(stop); /* another thread was quicker */
-    return true;
-}
-
-/* The StopIteration that was put by, with `value`, which is stolen; NULL with MemoryError still set if none is left. */
-static PyObject *stop_in_need(core_state *st, PyObject *value)
-{
-    PyObject *stop = atomic_exchange_explicit(&st->stop, NULL, memory_order_acq_rel);
-    if (stop == NULL) { /* several threads needed it at once */
-        Py_DECREF(value);
-        return NULL;
-    }
-    PyErr_Clear();
-    Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
-    return stop;
-}
-
-/* As raise_stop_iteration(), for `await`, which reads only .value: no tuple of arguments, no normalisation.  From
- * 3.12 on every result goes this way, as there only true coroutines are sent to. */
-static void hand_over(core_state *st, PyObject *value)
-{
-    PyObject *stop = stop_new();
-    if (stop != NULL)
-        Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
-    else if ((stop = stop_in_need(st, value)) == NULL)
-        return;
-    PyErr_SetRaisedException(stop);
-}
-#else
-static bool stop_put_by(core_state *Py_UNUSED(st)) { return true; }
-
-static void hand_over(core_state *Py_UNUSED(st), PyObject *value) { raise_stop_iteration(value); }
-#endif
-
 PyObject *awaitable_iternext(PyObject *self)
 {
     core_state *st = ((Awaitable *)self)->st;
@@ -599,7 +538,7 @@ PyObject *awaitable_iternext(PyObject *self)
         if (out == Py_None) /* NULL without an exception stands for None */
             Py_CLEAR(out);
         if (out != NULL)
-            hand_over(st, out);
+            stop_hand_over(st, out);
         return NULL;
     default:
         return NULL;

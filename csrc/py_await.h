@@ -26,6 +26,15 @@ typedef struct Awaitable {
     bool running; /* inside a step: Python code that it runs cannot step it again */
 } Awaitable;
 
+/* It has ended at its first step, and holds nothing: make a spare of it, unless there are enough. */
+static inline void awaitable_keep_early(Awaitable *aw)
+{
+    if (!aw->dirty && aw->weakrefs == NULL && spare_keep(aw->st, SPARE_AWAITABLES, aw)) {
+        Py_INCREF(aw);
+        aw->timeout = -1;
+    }
+}
+
 /* End it: it leaves the line, and the next is called.  Holding the awaitable and its endpoint. */
 void awaitable_end(Awaitable *aw, nc_box **kicks);
 /* It has ended: let go of all that it holds. */
@@ -36,8 +45,6 @@ Endpoint *awaitable_endpoint(Awaitable *aw);
 int awaitable_state(PyObject *self);
 PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **out);
 PyObject *awaitable_iternext(PyObject *self);
-/* Raise StopIteration(value), which may be a tuple or an exception itself.  Steals value. */
-void raise_stop_iteration(PyObject *value);
 
 /* Raise that it cannot be awaited again. */
 void awaitable_raise_reused(Awaitable *aw);

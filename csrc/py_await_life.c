@@ -10,18 +10,24 @@
 /* ---- spares ----------------------------------------------------------------------------------------- */
 
 /* Most awaitables live for one step, so those that have ended are used again.  A spare is a live object that the
- * module's state owns, of its type and tracked by the collector, ended and without an endpoint.  gc.get_objects() may
- * show it to a user like any other object; then it is not used again.  Spares that gc.freeze() meets stay set aside.
- * Such a spare is not collected if it later becomes part of a cycle and never waits; there are at most NC_SPARES. */
+ * module's state owns, of its type and tracked by the collector, ended and without an endpoint.  Most become spares as
+ * soon as they have ended, so that whoever awaited them drops a reference that is not the last; the others when they
+ * are freed.  A spare that somebody else still has, or comes to have by gc.get_objects(), is not used again.  Spares
+ * that gc.freeze() meets stay set aside. Such a spare is not collected if it later becomes part of a cycle and never
+ * waits; there are at most NC_SPARES. */
 static inline int spares_of(bool claims) { return claims ? SPARE_CLAIM_AWAITABLES : SPARE_AWAITABLES; }
 
-/* A spare that nobody else has, or NULL. */
+/* A spare that nobody else has, not even weakly, or NULL. */
 static inline Awaitable *awaitable_kept(core_state *st, bool claims)
 {
     spares *s = &st->spare[spares_of(claims)];
-    if (!NC_RECYCLES || s->n == 0 || Py_REFCNT(s->of[s->n - 1]) != 1)
+    if (!NC_RECYCLES || s->n == 0)
         return NULL;
-    return s->of[--s->n];
+    Awaitable *aw = s->of[s->n - 1];
+    if (Py_REFCNT(aw) != 1 || aw->weakrefs != NULL)
+        return NULL;
+    s->n--;
+    return aw;
 }
 
 /* Make a spare of an awaitable that has ended and is being freed.  False if there are enough spares. */
@@ -68,7 +74,6 @@ __attribute__((noinline)) static Awaitable *awaitable_make(core_state *st, PyTyp
 
 void wait_free_spares(core_state *st)
 {
-    Py_XDECREF(atomic_exchange_explicit(&st->stop, NULL, memory_order_relaxed)); /* the last to know it */
     Py_CLEAR(st->pace.alive);
     st->spares_most = 0; /* what is freed here is not kept again */
     for (int kind = SPARE_AWAITABLES; kind <= SPARE_CLAIM_AWAITABLES; kind++)

@@ -53,7 +53,7 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     c->st = st;
     c->kind = kind;
     c->payload = st->payload[kind];
-    c->thread = kind == LOCAL ? PyThread_get_thread_ident() : 0;
+    c->thread = kind == LOCAL ? this_thread() : 0;
     if (!chan_allocate(c, capacity)) {
         PyErr_Format(PyExc_MemoryError, "no memory for a channel of %s%llu %s",
                      capacity < PY_SSIZE_T_MAX ? "" : "at least ", (unsigned long long)capacity,
@@ -126,10 +126,10 @@ PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n)
 
 bool chan_off_thread(Chan *c)
 {
-    if (c->thread == 0 || c->thread == PyThread_get_thread_ident())
+    if (c->thread == 0 || c->thread == this_thread())
         return false;
     core_raise(c->st, E_WRONG_THREAD, NULL, "this local channel belongs to thread %lu, and this is thread %lu",
-               c->thread, PyThread_get_thread_ident());
+               c->thread, this_thread());
     return true;
 }
 

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <signal.h>
 #include <unistd.h>
-#ifdef __linux__
+#if NC_LINUX
 #include <sys/syscall.h>
 #endif
 
@@ -98,9 +98,9 @@ Py_ssize_t core_parse_count(PyObject *arg)
 
 /* ---- interruptions ---------------------------------------------------------------------------------- */
 
+#if NC_LINUX
 bool core_main_thread(void)
 {
-#ifdef __linux__
     static _Thread_local uint32_t asked; /* the generation when this thread last asked, + 1: a fork makes it main */
     static _Thread_local bool main;
     if (asked != core_generation() + 1) {
@@ -108,10 +108,35 @@ bool core_main_thread(void)
         main = syscall(SYS_gettid) == getpid();
     }
     return main;
-#else
-    return pthread_main_np() != 0;
-#endif
 }
+
+static int know_main_thread(void) { return 0; }
+static void be_main_thread(void) {}
+#else
+static _Atomic unsigned long main_thread; /* of the process; 0: not known yet.  Relaxed: it changes in a fork alone */
+
+bool core_main_thread(void) { return atomic_load_explicit(&main_thread, memory_order_relaxed) == this_thread(); }
+
+static void be_main_thread(void) { atomic_store_explicit(&main_thread, this_thread(), memory_order_relaxed); }
+
+/* Other interpreters may take whichever thread came first for the main one. */
+static int know_main_thread(void)
+{
+    if (PyInterpreterState_Get() != PyInterpreterState_Main())
+        return 0;
+    PyObject *function = core_import("threading", "main_thread");
+    PyObject *thread = function != NULL ? PyObject_CallNoArgs(function) : NULL;
+    PyObject *ident = thread != NULL ? PyObject_GetAttrString(thread, "ident") : NULL;
+    unsigned long value = ident != NULL ? PyLong_AsUnsignedLong(ident) : 0;
+    Py_XDECREF(function);
+    Py_XDECREF(thread);
+    Py_XDECREF(ident);
+    if (PyErr_Occurred())
+        return -1;
+    atomic_store_explicit(&main_thread, value, memory_order_relaxed);
+    return 0;
+}
+#endif
 
 bool core_handles_signals(void) { return core_main_thread() && PyInterpreterState_Get() == PyInterpreterState_Main(); }
 
@@ -312,8 +337,16 @@ PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *nam
 _Atomic uint32_t core_forks; /* of the process, not of an interpreter */
 static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
 
-static void forked(void) { atomic_fetch_add_explicit(&core_forks, 1, memory_order_relaxed); /* alone after fork */ }
+static void forked(void)
+{
+    atomic_fetch_add_explicit(&core_forks, 1, memory_order_relaxed); /* alone after fork */
+    be_main_thread();
+}
 
 static void watch_forks_once(void) { pthread_atfork(NULL, NULL, forked); }
 
-void core_watch_forks(void) { pthread_once(&watch_forks, watch_forks_once); }
+int core_watch_process(void)
+{
+    pthread_once(&watch_forks, watch_forks_once);
+    return know_main_thread();
+}

@@ -44,10 +44,15 @@ static inline nc_way core_way(chan_kind kind)
     return (nc_way){.many = many, .publish = many ? memory_order_seq_cst : memory_order_release, .glance = NC_GLANCE};
 }
 
-/* What PyThread_get_thread_ident() returns, without a call where the value is known. */
+/* A number that no other thread has now: PyThread_get_thread_ident(), without a call where the value is known. */
+#if NC_LINUX && defined(__GLIBC__) && defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)
+#define NC_THREAD_POINTER 1
+#else
+#define NC_THREAD_POINTER 0
+#endif
 static inline unsigned long this_thread(void)
 {
-#if defined(__GLIBC__) && defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)
+#if NC_THREAD_POINTER
     return (unsigned long)__builtin_thread_pointer();
 #else
     return PyThread_get_thread_ident();
@@ -126,7 +131,8 @@ enum { SPARE_AWAITABLES, SPARE_CLAIM_AWAITABLES, SPARE_CLAIMS, SPARE_FUTURES, SP
     X(claim_awaitable_type) /* what Sender.claim() returns: also an async context manager */ \
     X(claim_iterator_type)                                                                   \
     X(future_type)          /* what tasks wait on */                                         \
-    X(mailbox_type)         /* one a loop that was waited on; not visible from Python */
+    X(mailbox_type)         /* one a loop that was waited on; not visible from Python */     \
+    X(stop_type)            /* 3.12 and later: by which results travel; see py_stop.c */
 
 #define CORE_OBJECTS(X)                                                                     \
     X(Statistics)           /* nexus_channels._types.Statistics, and OpenEnd of the same */ \
@@ -188,10 +194,13 @@ typedef struct core_state {
     CORE_NAMES(CORE_NAME_FIELD)
     _Atomic bool debug_ends;      /* remember where ends are made; relaxed */
     pace pace;
-    PyThreadState *const *tstate; /* 3.11: where CPython keeps the current thread state; NULL: ask it by a call */
+    unsigned insides;             /* which short ways are taken; bits of py_inside.h */
+    PyThreadState *const *tstate; /* where CPython keeps the current thread state; NULL: ask it by a call */
+    const PyThreadState *first;   /* the first thread state of the main interpreter, */
+    unsigned long first_thread;   /* and its thread; 0: not known */
     spares spare[SPARE_KINDS];
     unsigned spares_most;         /* how many of each are kept; 0 once the module goes */
-    PyObject *_Atomic stop;       /* a StopIteration for when there is no memory to hand a result over; relaxed */
+    PyObject *_Atomic stop;       /* what the next result travels by, or NULL; see py_stop.c */
     PyTypeObject *holder_type;    /* 3.11: this and the other holder_* are for running_loop() */
     void *holder;
     uint64_t holder_seen;
@@ -217,8 +226,8 @@ static inline bool spare_keep(core_state *st, int kind, void *dead)
 
 /* Raise errors[which](message), or errors[which](message, value) if a value was not sent; returns NULL. */
 PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...);
-/* Count the forks of this process from now on. */
-void core_watch_forks(void);
+/* Count the forks of this process from now on, and know its main thread; 0, or -1 with an exception set. */
+int core_watch_process(void);
 /* A new type, added to the module under `name`; a reference, or NULL with an exception set. */
 PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *name);
 /* An attribute of a module, which is imported; a new reference, or NULL with an exception set. */
@@ -336,8 +345,5 @@ typedef enum {
     STEP_PARTIAL, /* part of a batch was sent; not the rest now */
     STEP_BUSY, /* it is this call's turn, but a claim holds the endpoint */
 } step;
-
-/* py_inside.c */
-PyThreadState *const *inside_tstate(void);
 
 #endif

@@ -5,6 +5,7 @@
 #include "py_line.h"
 #include "py_loop.h"
 #include "py_module.h"
+#include "py_stop.h"
 
 #include <frameobject.h>
 
@@ -17,7 +18,7 @@ PyObject *awaitable_send(PyObject *self, PyObject *arg)
     case PYGEN_NEXT:
         return out;
     case PYGEN_RETURN:
-        raise_stop_iteration(out);
+        stop_raise(out);
         return NULL;
     default:
         return NULL;
@@ -209,7 +210,6 @@ static PyType_Spec awaitable_spec = {
 int await_add_types(PyObject *module, core_state *st)
 {
     st->spares_most = NC_SPARES;
-    st->tstate = inside_tstate();
     st->awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);
     return st->awaitable_type != NULL ? 0 : -1;
 }

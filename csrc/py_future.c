@@ -24,6 +24,7 @@
  * add_done_callback is the future itself, which can be called.
  */
 #include "py_future.h"
+#include "py_inside.h"
 #include "py_module.h"
 
 typedef enum { PENDING, WOKEN, CANCELLED } future_state;
@@ -104,7 +105,7 @@ static PyObject *woken_new(core_state *st)
 
 static bool woken_ready(core_state *st)
 {
-    if (st->woken == NULL) {
+    if (st->woken == NULL && (st->insides & INSIDE_DONE_FUTURE)) {
         PyObject *woken = woken_new(st);
         if (woken == NULL)
             return false;

@@ -7,7 +7,9 @@
 #include "py_doc.h"
 #include "py_ends.h"
 #include "py_future.h"
+#include "py_inside.h"
 #include "py_park.h"
+#include "py_stop.h"
 #include "py_wake.h"
 
 /* ---- how it was built ----------------------------------------------------------------------------------------- */
@@ -31,23 +33,29 @@
 #endif
 
 /* build_info(): how this module was built. */
-static PyObject *build_info(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+static PyObject *build_info(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     _Atomic uint64_t word = 0;
-#ifdef __linux__
+#if NC_LINUX
     const char *wake = "eventfd";
 #else
     const char *wake = "pipe";
+#endif
+#ifdef NC_PORTABLE
+    bool portable = true;
+#else
+    bool portable = false;
 #endif
 #ifdef NDEBUG
     int debug = 0;
 #else
     int debug = 1;
 #endif
-    return Py_BuildValue("{s:s,s:s,s:N,s:N,s:s,s:N,s:s,s:i}", "compiler", __VERSION__, "flags", NC_BUILD_FLAGS,
+    return Py_BuildValue("{s:s,s:s,s:N,s:N,s:s,s:N,s:s,s:i,s:N,s:N}", "compiler", __VERSION__, "flags", NC_BUILD_FLAGS,
                          "atomics_lock_free", PyBool_FromLong(atomic_is_lock_free(&word)), "free_threaded",
                          PyBool_FromLong(NC_FREE_THREADED), "wake", wake, "debug", PyBool_FromLong(debug), "sanitizer",
-                         SANITIZER, "cache_line", NC_CACHE_LINE);
+                         SANITIZER, "cache_line", NC_CACHE_LINE, "portable", PyBool_FromLong(portable), "insides",
+                         inside_names(PyModule_GetState(module)));
 }
 
 /* ---- its state ---------------------------------------------------------------------------------------- */
@@ -78,19 +86,6 @@ static int import_errors(core_state *st)
     return 0;
 }
 
-/* asyncio's dict of running tasks if it has one, else current_task(): either tells which task a loop runs. */
-static PyObject *import_current_tasks(void)
-{
-    PyObject *tasks = core_import("_asyncio", "_current_tasks");
-    if (tasks != NULL && PyDict_Check(tasks))
-        return tasks;
-    Py_XDECREF(tasks);
-    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_ImportError) && !PyErr_ExceptionMatches(PyExc_AttributeError))
-        return NULL;
-    PyErr_Clear();
-    return core_import("asyncio", "current_task");
-}
-
 static int import_others(core_state *st)
 {
     if ((st->Statistics = core_import("nexus_channels._types", "Statistics")) == NULL ||
@@ -104,7 +99,7 @@ static int import_others(core_state *st)
         (st->CancelledError = core_import("asyncio", "CancelledError")) == NULL ||
         (st->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL ||
         (st->context_keyword = Py_BuildValue("(s)", "context")) == NULL ||
-        (st->current_tasks = import_current_tasks()) == NULL ||
+        (st->current_tasks = core_import("asyncio", "current_task")) == NULL ||
         (st->invalid_state = core_import("asyncio", "InvalidStateError")) == NULL ||
         (st->mailboxes = PyDict_New()) == NULL)
         return -1;
@@ -125,12 +120,12 @@ static int core_exec(PyObject *module)
     core_state *st = PyModule_GetState(module);
     st->module = module;
     ends_read_environment(st);
-    core_watch_forks();
     park_init();
-    if (import_errors(st) < 0 || import_others(st) < 0 || intern_names(st) < 0 || chan_add_types(module, st) < 0 ||
-        ring_add_types(module, st) < 0 || log_add_types(module, st) < 0 || claim_add_types(module, st) < 0 ||
-        loop_add_types(module, st) < 0 || future_add_types(module, st) < 0 || await_add_types(module, st) < 0 ||
-        native_add_types(module, st) < 0 || claim_await_add_types(module, st) < 0)
+    if (core_watch_process() < 0 || import_errors(st) < 0 || import_others(st) < 0 || inside_choose(st) < 0 ||
+        intern_names(st) < 0 || chan_add_types(module, st) < 0 || ring_add_types(module, st) < 0 ||
+        log_add_types(module, st) < 0 || claim_add_types(module, st) < 0 || loop_add_types(module, st) < 0 ||
+        future_add_types(module, st) < 0 || await_add_types(module, st) < 0 || native_add_types(module, st) < 0 ||
+        claim_await_add_types(module, st) < 0 || stop_add_types(module, st) < 0)
         return -1;
     static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
     for (int kind = 0; kind < KINDS; kind++)
@@ -162,6 +157,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     if (st == NULL)
         return 0;
     REFERENCES(VISIT)
+    Py_VISIT(atomic_load_explicit(&st->stop, memory_order_relaxed));
     return wait_traverse_spares(st, visit, arg);
 }
 
@@ -175,6 +171,7 @@ static int core_clear(PyObject *module)
     if (st != NULL) {
         Py_CLEAR(st->recent);
         wait_free_spares(st);
+        stop_free(st);
     }
     return 0;
 }
@@ -183,6 +180,7 @@ static void core_free(void *module)
 {
     core_state *st = PyModule_GetState(module); /* without one, CPython does not come here */
     wait_free_spares(st);
+    stop_free(st);
     wake_free_spares(st);
     future_free_spares(st);
     claim_free_spares(st);

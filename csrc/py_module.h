@@ -13,5 +13,6 @@ int log_add_types(PyObject *module, core_state *st);
 int loop_add_types(PyObject *module, core_state *st);
 int native_add_types(PyObject *module, core_state *st);
 int ring_add_types(PyObject *module, core_state *st);
+int stop_add_types(PyObject *module, core_state *st);
 
 #endif

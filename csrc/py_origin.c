@@ -29,7 +29,6 @@ int origin_depth(core_state *st)
     (void)st;
     return PyThreadState_GetUnchecked()->coroutine_origin_tracking_depth;
 #else
-    const PyThreadState *now = st->tstate != NULL ? *st->tstate : _PyThreadState_UncheckedGet();
-    return now->coroutine_origin_tracking_depth;
+    return (st->tstate != NULL ? *st->tstate : PyThreadState_Get())->coroutine_origin_tracking_depth;
 #endif
 }

@@ -1,6 +1,7 @@
 /* py_running.c: which loop and task of asyncio this thread runs, and whether the loop has anything to do.  Wherever
  * this reads private parts of CPython or asyncio, it can fall back on a public function. */
 #include "py_running.h"
+#include "py_inside.h"
 
 #if PY_VERSION_HEX < 0x030C0000
 /* asyncio._get_running_loop() of 3.11 asks the kernel for the process id, which is slow.  It then reads a holder in the
@@ -17,7 +18,8 @@ __attribute__((noinline)) static PyObject *running_loop_slowly(core_state *st, P
     if (holder == NULL || !Py_IS_TYPE(holder, st->holder_type) || st->holder_born != core_generation()) {
         PyObject *loop = PyObject_CallNoArgs(st->get_running_loop);
         if (holder == NULL || loop == NULL || loop == Py_None ||
-            Py_TYPE(holder)->tp_basicsize < (Py_ssize_t)sizeof *holder || holder->loop != loop)
+            Py_TYPE(holder)->tp_basicsize < (Py_ssize_t)sizeof *holder || holder->loop != loop ||
+            !(st->insides & INSIDE_RUNNING_LOOP))
             return loop;
         st->holder_type = Py_TYPE(holder);
         st->holder_born = core_generation();
@@ -100,6 +102,8 @@ static bool first_timer_due(core_state *st, PyObject *loop, PyObject *timers)
 
 bool running_has_work(core_state *st, PyObject *loop)
 {
+    if (!(st->insides & INSIDE_LOOP_QUEUES))
+        return true;
     PyObject *ready = PyObject_GetAttr(loop, st->s_ready);
     bool has = ready == NULL || PyObject_Size(ready) != 0;
     Py_XDECREF(ready);

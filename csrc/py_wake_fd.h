@@ -8,14 +8,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <unistd.h>
-#ifdef __linux__
+
+#include "nc_base.h"
+#if NC_LINUX
 #include <sys/eventfd.h>
 #endif
 
 /* fds[0] to read from, fds[1] to write to; both are the same where one will do.  False with errno set. */
 static inline bool wake_fd_open(int fds[2])
 {
-#ifdef __linux__
+#if NC_LINUX
     fds[0] = fds[1] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     return fds[0] >= 0;
 #else

@@ -6,7 +6,7 @@ import os
 
 import pytest
 from anychannel import ALL, THREADED, AnyChannel
-from harness import run_child, size
+from harness import has_wake_descriptors, run_child, size
 from steploop import StepLoop
 from support import collect, until_blocked
 
@@ -186,6 +186,7 @@ def armed(channel, loop):
     return descriptor
 
 
+@has_wake_descriptors
 def test_a_wake_descriptor_closed_by_somebody_else_is_done_without(channel):
     loop = StepLoop()
     os.close(armed(channel, loop))
@@ -199,6 +200,7 @@ def test_a_wake_descriptor_closed_by_somebody_else_is_done_without(channel):
     loop.close()
 
 
+@has_wake_descriptors
 def test_the_number_of_a_lost_descriptor_is_left_to_its_new_owner(channel):
     reader, new = os.pipe()
     loop = StepLoop()

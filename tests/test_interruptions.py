@@ -9,9 +9,10 @@ import signal
 import sys
 
 import pytest
-from anychannel import ALL, AnyChannel
+from anychannel import ALL, THREADED, AnyChannel
 from harness import FREE_THREADED, SLOWNESS, run_child, size
 from steploop import StepLoop
+from support import until_parked
 
 pytestmark = pytest.mark.thread_unsafe("signals and recursion limits are the process's")
 
@@ -208,6 +209,37 @@ def test_a_wake_up_near_the_recursion_limit_is_given_later(name):
             sent += 1
             async with asyncio.timeout(10):
                 assert await task == 1
+        assert sent > 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(FREE_THREADED, reason="where the stack ends is counted per thread and in another way")
+@pytest.mark.parametrize("name", THREADED)
+def test_a_wake_up_from_a_thread_near_its_recursion_limit_is_not_lost(name):
+    """Also where the stack ends while the mailbox of the loop is looked for."""
+
+    def attempt(levels, channel):
+        try:
+            deep(levels, lambda: channel.tx.try_send(channel.pack(1)))
+        except RecursionError:
+            return False
+        return True
+
+    async def main():
+        sent = 0
+        for levels in range(sys.getrecursionlimit() - 140, sys.getrecursionlimit()):
+            channel = AnyChannel(name)
+            task = asyncio.create_task(channel.recv())
+            await until_parked(channel.rx, receivers=1)
+            if await asyncio.to_thread(attempt, levels, channel):
+                sent += 1
+                async with asyncio.timeout(10):
+                    assert await task == 1
+            else:
+                assert len(channel.rx) == 0
+                task.cancel()
+                await asyncio.wait([task])
         assert sent > 0
 
     asyncio.run(main())

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 from anychannel import ALL, AnyChannel
-from harness import GIL_ENABLED, reuses_memory, run_child, size
+from harness import GIL_ENABLED, has_wake_descriptors, reuses_memory, run_child, size
 from steploop import StepLoop
 from support import DEADLINE, collect, until_blocked, until_parked
 
@@ -591,6 +591,7 @@ def test_a_real_loop_without_add_reader_is_woken_by_call_soon_threadsafe(threade
     assert thread.ident in calls
 
 
+@has_wake_descriptors
 def test_pitfall_28_a_loop_that_was_woken_once_is_woken_without_its_call_soon_threadsafe(threaded, loop_factory, spawn):
     """That of uvloop may fail to wake on free-threaded builds: from the second time on nothing depends on it."""
     probe = loop_factory()

@@ -9,6 +9,7 @@ import time
 import weakref
 
 import pytest
+from harness import native_code_wakes_tasks
 from native_driver import (
     ABORTING,
     BAD_HANDLE,
@@ -442,6 +443,7 @@ def test_a_native_thread_wakes_a_blocked_python_thread(bytes_variant, driver):
         assert waiting.join() == driver.stamped(0, 16, 0)
 
 
+@native_code_wakes_tasks
 def test_a_native_thread_wakes_a_task(run, bytes_variant, driver):
     """Of a loop that was never woken from outside before, with no wake fd yet."""
 
@@ -484,6 +486,7 @@ def test_two_tasks_of_one_loop_that_waited_before_there_was_a_native_end_are_wok
     run(main())
 
 
+@native_code_wakes_tasks
 def test_native_code_that_comes_between_the_look_and_the_sleep_wakes_the_task_too(bytes_variant, driver):
     """The end is made after the task has seen that there is none, before it stands in line."""
     ends = []
@@ -507,6 +510,7 @@ def test_native_code_that_comes_between_the_look_and_the_sleep_wakes_the_task_to
     loop.close()
 
 
+@native_code_wakes_tasks
 def test_a_native_receiver_wakes_a_sending_task(run, bytes_variant, driver):
     async def main():
         tx, rx = bytes_variant.channel(64)

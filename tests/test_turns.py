@@ -13,7 +13,7 @@ from anychannel import ALL, AnyChannel
 from harness import GIL_ENABLED, SLOWNESS
 from support import Spawned, drive
 
-from nexus_channels import Closed, mpsc, mpsc_bytes, spsc
+from nexus_channels import Closed, _core, mpsc, mpsc_bytes, spsc
 
 CONSUMERS = ["recv", "async for", "recv_many", "recv with a timeout"]
 
@@ -203,7 +203,10 @@ def test_a_loop_that_has_nothing_else_to_do_is_yielded_to_less_often():
 
     with asyncio.Runner(loop_factory=Counting) as runner:
         idle, busy = runner.run(main(False)), runner.run(main(True))
-    assert 2 < idle < busy / 3
+    if "loop_queues" in _core.build_info()["insides"]:
+        assert 2 < idle < busy / 3
+    else:  # it is not known whether anybody wants the turn
+        assert idle > 2
 
 
 def test_what_only_the_kernel_knows_of_gets_through(run):
@@ -224,6 +227,7 @@ def test_what_only_the_kernel_knows_of_gets_through(run):
 
 
 @pytest.mark.skipif(not GIL_ENABLED, reason="there is no GIL to wait for")
+@pytest.mark.skipif("loop_queues" not in _core.build_info()["insides"], reason="the loop is yielded to at every turn")
 def test_other_threads_get_the_gil_beside_a_task_that_is_always_ready(spawn):
     """A loop that lets go of it every few milliseconds, each time for a moment, keeps others from asking for it."""
     waits = []

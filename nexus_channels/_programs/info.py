@@ -25,7 +25,8 @@ def main(_options: argparse.Namespace) -> int:
         "sanitizer": build["sanitizer"] or "none",
         "atomics": "lock-free" if build["atomics_lock_free"] else "emulated by locks",
         "wake-up": f"{build['wake']}, one for each loop",
-        "event loops": _event_loops(),
+        "insides": ", ".join(build["insides"]) or "none is read",
+        "event loops": _event_loops(readers=not build["portable"]),
         "native module": _native_module(),
     }
     for name, value in rows.items():
@@ -40,10 +41,10 @@ def _free_threaded(built: bool) -> str:
     return "yes, but the GIL was turned on" if enabled else "yes, running without the GIL"
 
 
-def _event_loops() -> str:
+def _event_loops(readers: bool) -> str:
     loop = asyncio.new_event_loop()
     loop.close()
-    how = "woken by a reader" if hasattr(loop, "add_reader") else "woken by call_soon_threadsafe"
+    how = "woken by a reader" if readers and hasattr(loop, "add_reader") else "woken by call_soon_threadsafe"
     try:
         uvloop = importlib.metadata.version("uvloop")
     except importlib.metadata.PackageNotFoundError:

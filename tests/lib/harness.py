@@ -9,6 +9,8 @@ import sysconfig
 
 import pytest
 
+from nexus_channels import _core
+
 # Full sizes take minutes; the short form of the same test runs every time.
 STRESS = os.environ.get("NEXUS_CHANNELS_STRESS") == "1"
 
@@ -17,6 +19,10 @@ SLOWNESS = float(os.environ.get("NEXUS_TEST_DEADLINE", "20")) / 20
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 GIL_ENABLED = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+PORTABLE = _core.build_info()["portable"]  # NEXUS_CHANNELS_PORTABLE of setup.py
+has_wake_descriptors = pytest.mark.skipif(PORTABLE, reason="loops have no wake descriptor where there is no add_reader")
+native_code_wakes_tasks = pytest.mark.skipif(PORTABLE, reason="native code wakes no task where there is no add_reader")
 
 # What the interpreter was built with, and what is linked with it has to be: -fsanitize=...
 _configured = sysconfig.get_config_var("CONFIG_ARGS") or ""

@@ -15,6 +15,7 @@ import pytest
 CHILDREN = "what it tests runs in child processes"
 MAIN_THREAD = "signals are the main thread's"
 COLLECTOR = "the collector shows it what others are making, and may run for them just then"
+DESCRIPTOR = "loops of other threads have a wake descriptor, which can be written to whether they are closed or not"
 PROCESS = "it changes or counts what belongs to the whole process"
 
 # Fixtures of the plugin's own accord: tests that have one are run by one thread.
@@ -54,6 +55,7 @@ ALONE = {
         "test_ctrl_c_while_a_future_is_resolved_is_raised_by_the_caller": MAIN_THREAD,
     },
     "test_info": CHILDREN,
+    "test_inside": CHILDREN,
     "test_leaks": CHILDREN,
     "test_lifecycle": {
         "test_pitfall_15_a_program_in_development_mode_hears_nothing_of_dropped_endpoints": CHILDREN,
@@ -63,6 +65,7 @@ ALONE = {
     "test_loops": {
         "test_a_loop_that_lies_where_a_dead_one_was_is_not_taken_for_it": PROCESS,  # whose memory is used again
         "test_descriptors_stay_flat_over_many_loops": CHILDREN,
+        "test_pitfall_42_a_loop_that_closes_between_the_question_and_the_call_is_a_closed_loop": DESCRIPTOR,
         "test_loops_that_are_dropped_take_their_wake_descriptor_with_them": CHILDREN,
         "test_without_free_descriptors_waits_across_threads_still_work": CHILDREN,
     },
@@ -74,8 +77,11 @@ ALONE = {
     "test_native_exit": CHILDREN,
     "test_native_header": CHILDREN,
     "test_native_wakes": CHILDREN,
+    "test_open_ends": PROCESS,  # the switch that has ends remembered
     "test_package": CHILDREN,
     "test_readme": CHILDREN,
+    "test_reference": {"test_the_examples_of_a_docstring_run_as_printed": PROCESS},  # its standard output
+    "test_reliability": CHILDREN,
     "test_signals": MAIN_THREAD,
     "test_soak": CHILDREN,
     "test_subinterpreters": CHILDREN,

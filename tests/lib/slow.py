@@ -66,6 +66,7 @@ SLOW = {
         "test_a_reader_of_the_output_may_go_away": CHILDREN,
         "test_wrong_arguments_are_answered_by_the_usage": CHILDREN,
     },
+    "test_inside": CHILDREN,
     "test_interleavings": ORDERS,
     "test_interruptions": {
         "test_each_ctrl_c_is_heard_while_the_main_thread_feeds_a_task_of_another_thread": MANY,

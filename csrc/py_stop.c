@@ -1,0 +1,181 @@
+/* py_stop.c: the StopIteration by which the result of an awaited call travels.  Touches nothing of channels.
+ *
+ * Up to 3.11, `await` asks any awaitable of C for its result by am_send.  From 3.12 on it does so with true coroutines
+ * only; from all others it gets each result as the value of a StopIteration.  To make one and free it again takes
+ * longer than the send or receive itself.  So there is one that travels again and again:
+ *
+ *                 stop_hand_over()                     `await` has read the value
+ *     kept, alone ----------------> raised, with value ----------------------------> kept, alone
+ *                                          |           freed by somebody who has
+ *                                          |           changed it, or another one
+ *                                          |           is kept by then
+ *                                          '---------------------------------------> freed
+ *
+ * It is of a class of its own, derived from StopIteration, as only the class's dealloc can tell when it comes back: the
+ * value must not be kept for a moment longer.  Whoever catches it may keep it.  It is not used again while anybody else
+ * has it.
+ */
+#include "py_stop.h"
+#include "py_module.h"
+
+void stop_raise(PyObject *value)
+{
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
+    Py_DECREF(value);
+    if (stop != NULL) {
+        PyErr_SetObject(PyExc_StopIteration, stop);
+        Py_DECREF(stop);
+    }
+}
+
+#if PY_VERSION_HEX < 0x030C0000
+
+int stop_add_types(PyObject *Py_UNUSED(module), core_state *Py_UNUSED(st)) { return 0; }
+
+void stop_free(core_state *Py_UNUSED(st)) {}
+
+bool stop_put_by(core_state *Py_UNUSED(st)) { return true; }
+
+void stop_hand_over(core_state *Py_UNUSED(st), PyObject *value) { stop_raise(value); }
+
+#else
+
+typedef struct Stop {
+    PyStopIterationObject base;
+    core_state *st; /* borrowed: its type keeps the module, and so the state */
+} Stop;
+
+/* ---- the one that is kept ----------------------------------------------------------------------------------- */
+
+static PyObject *stop_new(core_state *st)
+{
+    PyTypeObject *type = NC_RECYCLES ? st->stop_type : (PyTypeObject *)PyExc_StopIteration;
+    PyObject *none = PyTuple_New(0);
+    PyObject *stop = none != NULL ? ((PyTypeObject *)PyExc_StopIteration)->tp_new(type, none, NULL) : NULL;
+    Py_XDECREF(none);
+    if (NC_RECYCLES && stop != NULL)
+        ((Stop *)stop)->st = st;
+    return stop;
+}
+
+/* Take the one that is kept, or NULL. */
+static inline PyObject *stop_take(core_state *st)
+{
+    if (NC_FREE_THREADED)
+        return atomic_exchange_explicit(&st->stop, NULL, memory_order_acq_rel);
+    PyObject *stop = atomic_load_explicit(&st->stop, memory_order_relaxed);
+    atomic_store_explicit(&st->stop, NULL, memory_order_relaxed); /* holding the GIL */
+    return stop;
+}
+
+/* Keep this one, unless one is kept already. */
+static inline bool stop_keep(core_state *st, PyObject *stop)
+{
+    PyObject *none = NULL;
+    if (NC_FREE_THREADED)
+        return atomic_compare_exchange_strong_explicit(&st->stop, &none, stop, memory_order_acq_rel,
+                                                       memory_order_relaxed);
+    if (st->spares_most == 0 || atomic_load_explicit(&st->stop, memory_order_relaxed) != NULL)
+        return false;
+    atomic_store_explicit(&st->stop, stop, memory_order_relaxed);
+    return true;
+}
+
+void stop_free(core_state *st) { Py_XDECREF(stop_take(st)); }
+
+__attribute__((noinline)) static bool stop_put_by_another(core_state *st)
+{
+    PyObject *stop = stop_new(st);
+    if (stop == NULL)
+        return false;
+    if (!stop_keep(st, stop))
+        Py_DECREF(stop); /* another thread was quicker */
+    return true;
+}
+
+bool stop_put_by(core_state *st)
+{
+    return atomic_load_explicit(&st->stop, memory_order_relaxed) != NULL || stop_put_by_another(st);
+}
+
+static inline void stop_raise_this(PyObject *stop, PyObject *value)
+{
+    PyObject *before = ((PyStopIterationObject *)stop)->value; /* NULL, unless somebody else has written it */
+    ((PyStopIterationObject *)stop)->value = value;
+    PyErr_SetRaisedException(stop);
+    Py_XDECREF(before);
+}
+
+/* Objects are not used again on this build; or this one is used by somebody, to whom the collector has shown it. */
+__attribute__((noinline)) static void stop_hand_over_another(core_state *st, PyObject *value)
+{
+    PyObject *stop = stop_new(st);
+    if (stop != NULL && NC_RECYCLES)
+        Py_XDECREF(stop_take(st)); /* so that another one is kept from now on */
+    if (stop == NULL && (stop = stop_take(st)) != NULL)
+        PyErr_Clear();
+    if (stop != NULL)
+        stop_raise_this(stop, value);
+    else
+        Py_DECREF(value); /* several threads needed it at once */
+}
+
+void stop_hand_over(core_state *st, PyObject *value)
+{
+    PyObject *stop = NC_RECYCLES ? atomic_load_explicit(&st->stop, memory_order_relaxed) : NULL;
+    if (stop != NULL && Py_REFCNT(stop) == 1)
+        stop_raise_this(stop_take(st), value);
+    else
+        stop_hand_over_another(st, value);
+}
+
+/* ---- its class ------------------------------------------------------------------------------------------------ */
+
+/* As it was made, but for the value: nobody has caught it, or given it a note. */
+static inline bool stop_untouched(Stop *stop)
+{
+    PyStopIterationObject *s = &stop->base;
+    return s->args != NULL && PyTuple_GET_SIZE(s->args) == 0 && s->dict == NULL && s->notes == NULL &&
+           s->traceback == NULL && s->context == NULL && s->cause == NULL && !s->suppress_context;
+}
+
+static void stop_dealloc(PyObject *self)
+{
+    Stop *stop = (Stop *)self;
+    if (stop_untouched(stop) && stop_keep(stop->st, self)) {
+        PyObject *value = stop->base.value;
+        stop->base.value = NULL;
+        Py_SET_REFCNT(self, 1);
+        Py_XDECREF(value); /* runs Python code if it is the last */
+        return;
+    }
+    PyTypeObject *type = Py_TYPE(self);
+    ((PyTypeObject *)PyExc_StopIteration)->tp_dealloc(self);
+    Py_DECREF(type);
+}
+
+static int stop_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return ((PyTypeObject *)PyExc_StopIteration)->tp_traverse(self, visit, arg);
+}
+
+static int stop_clear(PyObject *self) { return ((PyTypeObject *)PyExc_StopIteration)->tp_clear(self); }
+
+static PyType_Slot stop_slots[] = {
+    {Py_tp_dealloc, stop_dealloc}, {Py_tp_traverse, stop_traverse}, {Py_tp_clear, stop_clear}, {0, NULL}};
+
+static PyType_Spec stop_spec = {
+    .name = "nexus_channels._core.StopIteration",
+    .basicsize = sizeof(Stop),
+    .flags = CORE_TYPE_FLAGS,
+    .slots = stop_slots,
+};
+
+int stop_add_types(PyObject *module, core_state *st)
+{
+    st->stop_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &stop_spec, PyExc_StopIteration);
+    return st->stop_type != NULL ? 0 : -1;
+}
+
+#endif
