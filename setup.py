@@ -12,6 +12,7 @@ Environment switches, each on when set to anything but "" or "0":
 """
 
 import os
+import sys
 import sysconfig
 import tempfile
 from glob import glob
@@ -22,14 +23,16 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-HAS_DOOR = not FREE_THREADED  # cffi refuses free-threaded 3.13; everything else builds there and works without it
+# Free-threaded 3.13 was an experiment. We publish no wheel for it, nor do many others; what cannot be had there is left
+# out. All other interpreters get the same metadata, so that a lock file holds for all of them.
+EXPERIMENT = bool(sysconfig.get_config_var("Py_GIL_DISABLED")) and sys.version_info < (3, 14)
+HAS_DOOR = not EXPERIMENT  # cffi refuses it; everything else builds there and works without
 
-CFFI = ["cffi>=1.16"] if HAS_DOOR else []
-UVLOOP = [] if FREE_THREADED else ["uvloop>=0.19; sys_platform != 'win32'"]  # no wheel for free-threaded 3.13
-NUMPY = [] if FREE_THREADED else ["numpy>=1.26"]  # the same
-HYPOTHESIS = "hypothesis>=6.100,<6.140" if FREE_THREADED else "hypothesis>=6.100"  # later ones need a Rust build there
-MYPY = [] if FREE_THREADED else ["mypy>=1.13"]  # the same
+CFFI = [] if EXPERIMENT else ["cffi>=1.16"]
+UVLOOP = [] if EXPERIMENT else ["uvloop>=0.19; sys_platform != 'win32'"]
+NUMPY = [] if EXPERIMENT else ["numpy>=1.26"]
+HYPOTHESIS = "hypothesis>=6.100,<6.140" if EXPERIMENT else "hypothesis>=6.100"  # later ones need a Rust build there
+MYPY = [] if EXPERIMENT else ["mypy>=1.13"]
 TQDM = "tqdm>=4.66"
 INOTIFY = "inotify-simple>=2; sys_platform == 'linux'"  # plain Python, for any build of it
 

@@ -11,7 +11,7 @@ the core. `cast(end)` makes the address of a native end into a cffi pointer. A c
     sender = ffi.new("nexus_sender **")
     lib.nexus_attach_sender(cast(end), sender)
 
-Importing it raises ImportError where it was not built: on free-threaded builds of CPython, which cffi
+Importing it raises ImportError where it was not built: on free-threaded CPython 3.13, which cffi
 refuses. The channels work there, native ends and `nexus_channels.h` too.
 """
 

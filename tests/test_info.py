@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import FREE_THREADED, GIL_ENABLED, PORTABLE, run_child
+from harness import EXPERIMENT, FREE_THREADED, GIL_ENABLED, PORTABLE, run_child
 
 import nexus_channels
 from nexus_channels import __main__, _core
@@ -94,7 +94,7 @@ print("off")
 
 
 def test_info_tells_whether_there_is_a_native_module(info):
-    assert info["native module"].startswith("not built: " if FREE_THREADED else "built")
+    assert info["native module"].startswith("not built: " if EXPERIMENT else "built")
 
 
 def test_info_tells_what_is_missing(monkeypatch, capsys):

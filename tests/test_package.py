@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 
 import pytest
-from harness import FREE_THREADED, SLOWNESS
+from harness import EXPERIMENT, SLOWNESS
 
 import nexus_channels
 
@@ -145,7 +145,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     package = {name for name in names if not name.startswith(info)}
     native = {name for name in package if name.endswith(".so")}
     assert {name.split(".")[0] for name in native} == {"nexus_channels/_core"} | (
-        set() if FREE_THREADED else {"nexus_channels/_ffi"}
+        set() if EXPERIMENT else {"nexus_channels/_ffi"}
     )
     headers = {f"nexus_channels/include/{name}" for name in public_headers() | {"ffi_cdef.h"}}
     assert package - native == python_sources() | headers | {
@@ -158,12 +158,12 @@ def test_the_metadata_say_what_is_needed(wheel):
         name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
         metadata = email.message_from_bytes(archive.read(name))
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert [line.split(">")[0] for line in needed] == ([] if FREE_THREADED else ["cffi"])
+    assert [line.split(">")[0] for line in needed] == ([] if EXPERIMENT else ["cffi"])
     assert metadata["Version"] == nexus_channels.__version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
     assert set(metadata.get_all("Provides-Extra")) == {"mux", "native", "test", "bench", "dev", "docs"}
-    assert any("uvloop" in line for line in metadata.get_all("Requires-Dist")) != FREE_THREADED
+    assert any("uvloop" in line for line in metadata.get_all("Requires-Dist")) != EXPERIMENT
 
 
 def test_the_wheel_works_away_from_the_checkout(installed):
@@ -179,7 +179,7 @@ def test_the_wheel_works_away_from_the_checkout(installed):
     assert (item, version) == ("item", nexus_channels.__version__)
 
 
-@pytest.mark.skipif(FREE_THREADED, reason="cffi refuses free-threaded builds, so the door is left out there")
+@pytest.mark.skipif(EXPERIMENT, reason="cffi refuses free-threaded 3.13, so the door is left out there")
 def test_the_door_of_the_wheel_opens(installed):
     assert run_installed(installed, "from nexus_channels import native; print(native.lib.NEXUS_OK)") == "0"
 

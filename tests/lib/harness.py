@@ -18,6 +18,8 @@ STRESS = os.environ.get("NEXUS_CHANNELS_STRESS") == "1"
 SLOWNESS = float(os.environ.get("NEXUS_TEST_DEADLINE", "20")) / 20
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+# cffi refuses free-threaded 3.13, so the door is left out there, and what else has no wheel for it.
+EXPERIMENT = FREE_THREADED and sys.version_info < (3, 14)
 GIL_ENABLED = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 PORTABLE = _core.build_info()["portable"]  # NEXUS_CHANNELS_PORTABLE of setup.py

@@ -82,6 +82,11 @@ ALONE = {
     "test_readme": CHILDREN,
     "test_reference": {"test_the_examples_of_a_docstring_run_as_printed": PROCESS},  # its standard output
     "test_reliability": CHILDREN,
+    "test_results": {
+        "test_a_debugger_that_sees_all_exceptions_sees_the_value": PROCESS,
+        "test_none_is_left_over": COLLECTOR,
+        "test_one_that_the_collector_shows_is_not_used_again": COLLECTOR,
+    },
     "test_signals": MAIN_THREAD,
     "test_soak": CHILDREN,
     "test_subinterpreters": CHILDREN,
