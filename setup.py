@@ -7,8 +7,8 @@ Environment switches, each on when set to anything but "" or "0":
     NEXUS_CHANNELS_ASAN       AddressSanitizer and UndefinedBehaviorSanitizer
     NEXUS_CHANNELS_TSAN       ThreadSanitizer
     NEXUS_CHANNELS_WERROR     warnings are errors
-    NEXUS_CHANNELS_PORTABLE   nothing that only some systems have: pipes for eventfd, no add_reader of event loops, no
-                              short way to a thread's number; to try here what other systems get
+    NEXUS_CHANNELS_PORTABLE   nothing that only Linux has, to try there what other systems get: as on Windows, where
+                              event loops are woken by call_soon_threadsafe; or, if set to "pipes", as on macOS
 """
 
 import os
@@ -106,7 +106,11 @@ def flags() -> tuple[list[str], list[str]]:
     asserting = "-g" in level or bool(sysconfig.get_config_var("Py_DEBUG"))
     level.append("-UNDEBUG" if asserting else "-DNDEBUG")
 
-    choices = ["-DNC_PORTABLE"] if switched_on("PORTABLE") else []
+    choices = []
+    if switched_on("PORTABLE"):
+        choices.append("-DNC_PORTABLE")
+        if os.environ["NEXUS_CHANNELS_PORTABLE"] != "pipes":
+            choices.append("-DNC_NO_READERS")
     warnings = ["-Wall", "-Wextra"] + (["-Werror"] if switched_on("WERROR") else [])
     return [*level, "-std=c11", "-fvisibility=hidden", *choices, *warnings, *instruments], instruments
 

@@ -1,9 +1,10 @@
 /* nc_base.h: what every other nc_*.h stands on: atomics, cache lines, spinning, a small lock.
  *
- * May touch libc and pthreads.  Knows nothing of Python: no callbacks, no allocation, no errno.
+ * May touch libc and pthreads, or Windows.  Knows nothing of Python: no callbacks, no allocation, no errno.
  *
  * A model explorer takes the place of <stdatomic.h> and of the lock by defining NC_MODEL as the header
- * to include instead.  Delay injection takes the place of NC_STEP.  Neither changes a line elsewhere.
+ * to include instead.  Delay injection takes the place of NC_STEP.  Neither changes a line elsewhere.  Where systems
+ * differ is told here, too; but the clock, which strict C11 does not have, is in py_core.h.
  */
 #ifndef NC_BASE_H
 #define NC_BASE_H
@@ -15,9 +16,15 @@
 #ifdef NC_MODEL
 #include NC_MODEL
 #else
+#include <stdatomic.h>
+#ifdef _WIN32
+#define WIN32_LEAN_AND_MEAN
+#define NOMINMAX
+#include <windows.h>
+#else
 #include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
+#endif
 #endif
 
 /* Ways that only Linux has are taken there; a build with NC_PORTABLE does without, to be tried as other systems are. */
@@ -56,17 +63,30 @@ static inline void nc_relax(unsigned *spins)
     __asm__ __volatile__("yield");
 #endif
     if (++*spins % 128 == 0)
+#ifdef _WIN32
+        SwitchToThread();
+#else
         sched_yield();
+#endif
 }
 
 /* The lock of the slow paths.  Held for a few dozen instructions, never across a call that can wait or
- * run foreign code.  A pthread mutex, not a spin lock: its holder may be preempted. */
+ * run foreign code.  Not a spin lock: its holder may be preempted. */
+#ifdef _WIN32
+typedef SRWLOCK nc_lock;
+
+static inline void nc_lock_init(nc_lock *lock) { InitializeSRWLock(lock); }
+static inline void nc_lock_destroy(nc_lock *lock) { (void)lock; }
+static inline void nc_lock_enter(nc_lock *lock) { AcquireSRWLockExclusive(lock); }
+static inline void nc_lock_exit(nc_lock *lock) { ReleaseSRWLockExclusive(lock); }
+#else
 typedef pthread_mutex_t nc_lock;
 
 static inline void nc_lock_init(nc_lock *lock) { pthread_mutex_init(lock, NULL); }
 static inline void nc_lock_destroy(nc_lock *lock) { pthread_mutex_destroy(lock); }
 static inline void nc_lock_enter(nc_lock *lock) { pthread_mutex_lock(lock); }
 static inline void nc_lock_exit(nc_lock *lock) { pthread_mutex_unlock(lock); }
+#endif
 #endif
 
 /* The smallest power of two that is at least n; n in 1 .. 2^63. */

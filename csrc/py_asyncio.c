@@ -162,9 +162,8 @@ static PyMethodDef mailbox_wake_def = {"_wake", mailbox_wake, METH_NOARGS, NULL}
 static void mailbox_open_fd(Mailbox *m, PyObject *loop)
 {
     int fds[2];
-#ifdef NC_PORTABLE
-    atomic_store_explicit(&m->box->wake_fd, NO_READER, memory_order_release); /* F1; as on a loop without add_reader */
-#endif
+    if (!WAKE_FDS)
+        atomic_store_explicit(&m->box->wake_fd, NO_READER, memory_order_release); /* F1 */
     if (atomic_load_explicit(&m->box->wake_fd, memory_order_relaxed) != NO_FD || !wake_fd_open(fds))
         return; /* relaxed: only this thread writes it; out of descriptors: try again next time */
     PyObject *fd = PyLong_FromLong(fds[0]), *reader = PyCFunction_New(&mailbox_wake_def, (PyObject *)m);
@@ -185,9 +184,9 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
     }
     bool never = PyErr_ExceptionMatches(PyExc_NotImplementedError) || PyErr_ExceptionMatches(PyExc_AttributeError);
     core_drop_error();
-    close(fds[0]);
+    wake_fd_close(fds[0]);
     if (fds[1] != fds[0])
-        close(fds[1]);
+        wake_fd_close(fds[1]);
     if (never)
         atomic_store_explicit(&m->box->wake_fd, NO_READER, memory_order_release); /* F1 */
 }
@@ -610,9 +609,9 @@ static void loop_drop(wake_box *base)
     int wake = atomic_load_explicit(&b->wake_fd, memory_order_relaxed); /* nobody else knows the box any more */
     if (wake < 0)
         return; /* never opened; or closed by a stranger, and its number may be another file's by now */
-    close(wake);
+    wake_fd_close(wake);
     if (b->read_fd != wake)
-        close(b->read_fd);
+        wake_fd_close(b->read_fd);
 }
 
 static const box_kind loop_kind = {

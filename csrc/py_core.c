@@ -5,7 +5,6 @@
 #include <frameobject.h>
 #include <math.h>
 #include <signal.h>
-#include <unistd.h>
 #if NC_LINUX
 #include <sys/syscall.h>
 #endif
@@ -117,7 +116,9 @@ static _Atomic unsigned long main_thread; /* of the process; 0: not known yet.  
 
 bool core_main_thread(void) { return atomic_load_explicit(&main_thread, memory_order_relaxed) == this_thread(); }
 
+#ifndef _WIN32
 static void be_main_thread(void) { atomic_store_explicit(&main_thread, this_thread(), memory_order_relaxed); }
+#endif
 
 /* Other interpreters may take whichever thread came first for the main one. */
 static int know_main_thread(void)
@@ -335,6 +336,9 @@ PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *nam
 /* ---- fork ------------------------------------------------------------------------------------------- */
 
 _Atomic uint32_t core_forks; /* of the process, not of an interpreter */
+#ifdef _WIN32
+int core_watch_process(void) { return know_main_thread(); }
+#else
 static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
 
 static void forked(void)
@@ -350,3 +354,4 @@ int core_watch_process(void)
     pthread_once(&watch_forks, watch_forks_once);
     return know_main_thread();
 }
+#endif

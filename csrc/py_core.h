@@ -14,6 +14,9 @@
 
 #include "nc_chan.h"
 #include "nc_end.h"
+#ifndef _WIN32
+#include <unistd.h>
+#endif
 
 #if PY_VERSION_HEX < 0x030D0000 /* the GIL is the critical section */
 #define Py_BEGIN_CRITICAL_SECTION(op) {
@@ -59,11 +62,32 @@ static inline unsigned long this_thread(void)
 #endif
 }
 
+/* Nanoseconds since some moment; never set back. */
 static inline int64_t now_ns(void)
 {
+#ifdef _WIN32
+    LARGE_INTEGER ticks, a_second;
+    QueryPerformanceCounter(&ticks);
+    QueryPerformanceFrequency(&a_second);
+    int64_t seconds = ticks.QuadPart / a_second.QuadPart, rest = ticks.QuadPart % a_second.QuadPart;
+    return seconds * INT64_C(1000000000) + rest * INT64_C(1000000000) / a_second.QuadPart;
+#else
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+#endif
+}
+
+/* How many the system has; 0 or less if it does not tell. */
+static inline long core_processors(void)
+{
+#ifdef _WIN32
+    SYSTEM_INFO info;
+    GetSystemInfo(&info);
+    return (long)info.dwNumberOfProcessors;
+#else
+    return sysconf(_SC_NPROCESSORS_ONLN);
+#endif
 }
 
 /* ---- module state ---------------------------------------------------------------------------------- */

@@ -11,6 +11,7 @@
 #include "py_park.h"
 #include "py_stop.h"
 #include "py_wake.h"
+#include "py_wake_fd.h"
 
 /* ---- how it was built ----------------------------------------------------------------------------------------- */
 
@@ -36,26 +37,16 @@
 static PyObject *build_info(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     _Atomic uint64_t word = 0;
-#if NC_LINUX
-    const char *wake = "eventfd";
-#else
-    const char *wake = "pipe";
-#endif
-#ifdef NC_PORTABLE
-    bool portable = true;
-#else
-    bool portable = false;
-#endif
+    const char *wake = !WAKE_FDS ? "call_soon_threadsafe" : NC_LINUX ? "eventfd" : "pipe";
 #ifdef NDEBUG
     int debug = 0;
 #else
     int debug = 1;
 #endif
-    return Py_BuildValue("{s:s,s:s,s:N,s:N,s:s,s:N,s:s,s:i,s:N,s:N}", "compiler", __VERSION__, "flags", NC_BUILD_FLAGS,
+    return Py_BuildValue("{s:s,s:s,s:N,s:N,s:s,s:N,s:s,s:i,s:N}", "compiler", __VERSION__, "flags", NC_BUILD_FLAGS,
                          "atomics_lock_free", PyBool_FromLong(atomic_is_lock_free(&word)), "free_threaded",
                          PyBool_FromLong(NC_FREE_THREADED), "wake", wake, "debug", PyBool_FromLong(debug), "sanitizer",
-                         SANITIZER, "cache_line", NC_CACHE_LINE, "portable", PyBool_FromLong(portable), "insides",
-                         inside_names(PyModule_GetState(module)));
+                         SANITIZER, "cache_line", NC_CACHE_LINE, "insides", inside_names(PyModule_GetState(module)));
 }
 
 /* ---- its state ---------------------------------------------------------------------------------------- */

@@ -5,7 +5,6 @@
 #include "py_line.h"
 
 #include <math.h>
-#include <unistd.h>
 
 /* ---- its box ---------------------------------------------------------------------------------------- */
 
@@ -244,6 +243,6 @@ PyObject *wait_blocking(Call *call, double timeout)
 
 void park_init(void)
 {
-    if (sysconf(_SC_NPROCESSORS_ONLN) == 1)
+    if (core_processors() == 1)
         atomic_store_explicit(&spin_most, SPIN_LEAST, memory_order_relaxed);
 }

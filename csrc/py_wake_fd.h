@@ -3,16 +3,33 @@
 #ifndef PY_WAKE_FD_H
 #define PY_WAKE_FD_H
 
+#include "nc_base.h"
+
+#if defined(_WIN32) || defined(NC_NO_READERS)
+/* asyncio's usual loop on Windows reads no descriptors, and its other one only sockets: there is none, and loops are
+ * woken by call_soon_threadsafe. */
+enum { WAKE_FDS = 0 };
+static inline bool wake_fd_open(int fds[2])
+{
+    (void)fds;
+    return false;
+}
+static inline void wake_fd_close(int fd) { (void)fd; }
+static inline void wake_fd_clear(int fd) { (void)fd; }
+static inline bool wake_fd_write(int fd)
+{
+    (void)fd;
+    return false;
+}
+#else
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <unistd.h>
-
-#include "nc_base.h"
 #if NC_LINUX
 #include <sys/eventfd.h>
 #endif
+
+enum { WAKE_FDS = 1 };
 
 /* fds[0] to read from, fds[1] to write to; both are the same where one will do.  False with errno set. */
 static inline bool wake_fd_open(int fds[2])
@@ -48,5 +65,8 @@ static inline void wake_fd_clear(int fd)
     while (read(fd, buffer, sizeof buffer) == (ssize_t)sizeof buffer)
         ; /* an eventfd answers 8 bytes, once; a pipe until it is empty */
 }
+
+static inline void wake_fd_close(int fd) { close(fd); }
+#endif
 
 #endif

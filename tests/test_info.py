@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import EXPERIMENT, FREE_THREADED, GIL_ENABLED, PORTABLE, run_child
+from harness import EXPERIMENT, FREE_THREADED, GIL_ENABLED, WAKE, run_child
 
 import nexus_channels
 from nexus_channels import __main__, _core
@@ -66,7 +66,10 @@ def test_info_tells_whether_atomics_are_lock_free(info):
 
 
 def test_info_tells_how_loops_are_woken(info):
-    assert info["wake-up"].split(",")[0] == ("eventfd" if sys.platform == "linux" and not PORTABLE else "pipe")
+    assert info["wake-up"].split(",")[0] == WAKE
+    assert WAKE in ("eventfd", "pipe", "call_soon_threadsafe")
+    if "NC_PORTABLE" not in info["flags"]:
+        assert {"linux": "eventfd", "win32": "call_soon_threadsafe"}.get(sys.platform, "pipe") == WAKE
     assert "EventLoop (woken by " in info["event loops"]
     assert ("uvloop not installed" in info["event loops"]) == (importlib.util.find_spec("uvloop") is None)
 

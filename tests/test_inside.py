@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import FREE_THREADED, PORTABLE, TESTS, run_child
+from harness import FREE_THREADED, TESTS, WAKE, run_child
 
 from nexus_channels import _core
 
@@ -34,7 +34,7 @@ def expected():
     version = sys.version_info[:2]
     if version == (3, 11):
         yield "thread_state"
-    elif (sys.platform, platform.machine(), platform.libc_ver()[0]) == ("linux", "x86_64", "glibc") and not PORTABLE:
+    elif (WAKE, platform.machine(), platform.libc_ver()[0]) == ("eventfd", "x86_64", "glibc"):
         yield "first_thread"
     if version == (3, 11):
         yield "running_loop"

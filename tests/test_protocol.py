@@ -56,6 +56,7 @@ def test_the_core_includes_nothing_but_itself_and_libc():
                 "<stddef.h>",
                 "<stdint.h>",
                 "<string.h>",
+                "<windows.h>",
             }, (path.name, header)
 
 

@@ -15,6 +15,7 @@ __all__ = ["main"]
 
 def main(_options: argparse.Namespace) -> int:
     build = build_info()
+    readers_missing = build["wake"] == "call_soon_threadsafe"
     rows = {
         "nexus_channels": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}, {sysconfig.get_platform()}",
@@ -24,9 +25,9 @@ def main(_options: argparse.Namespace) -> int:
         "debug": "assertions on" if build["debug"] else "no",
         "sanitizer": build["sanitizer"] or "none",
         "atomics": "lock-free" if build["atomics_lock_free"] else "emulated by locks",
-        "wake-up": f"{build['wake']}, one for each loop",
+        "wake-up": build["wake"] if readers_missing else f"{build['wake']}, one for each loop",
         "insides": ", ".join(build["insides"]) or "none is read",
-        "event loops": _event_loops(readers=not build["portable"]),
+        "event loops": _event_loops(readers=not readers_missing),
         "native module": _native_module(),
     }
     for name, value in rows.items():

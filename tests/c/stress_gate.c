@@ -65,6 +65,9 @@ static bool parker_sleep(parker *p, double patience)
 
 /* ---- what is sent ---------------------------------------------------------------------------------------- */
 
+/* What is sent is a number, and above it who sends it; a pointer may have 32 bits. */
+enum { NUMBER_BITS = sizeof(void *) > 4 ? 32 : 28 };
+
 #ifndef CHAN_OF_BYTES
 static void *_Atomic slots[LANES][MOST];
 
@@ -316,13 +319,13 @@ static void fan_in(int id)
 {
     if (id < 3) {
         for (uint64_t i = 1; i <= n_items; i++)
-            CHECK_EQ(send(channel, (uint64_t)id << 32 | i, 0), CHAN_DONE);
+            CHECK_EQ(send(channel, (uint64_t)id << NUMBER_BITS | i, 0), CHAN_DONE);
         return;
     }
     uint64_t last[3] = {0}, got;
     for (uint64_t i = 0; i < 3 * n_items; i++) {
         CHECK_EQ(recv(channel, &got, 0), CHAN_DONE);
-        CHECK_EQ(got & 0xffffffff, ++last[got >> 32]);
+        CHECK_EQ(got & ((UINT64_C(1) << NUMBER_BITS) - 1), ++last[got >> NUMBER_BITS]);
     }
 }
 
@@ -350,11 +353,11 @@ static void impatient(int id)
     uint64_t seed = stress_seed_for(id), got;
     if (id < 3) {
         for (uint64_t i = 1; i <= n_items; i++) {
-            chan_step step = send(channel, (uint64_t)id << 32 | i, some_patience(&seed));
+            chan_step step = send(channel, (uint64_t)id << NUMBER_BITS | i, some_patience(&seed));
             CHECK(step == CHAN_DONE || step == CHAN_GAVE_UP);
             if (step == CHAN_DONE) {
                 add(&sent, 1);
-                add(&sent_sum, (uint64_t)id << 32 | i);
+                add(&sent_sum, (uint64_t)id << NUMBER_BITS | i);
             }
             add(&gave_up, step == CHAN_GAVE_UP);
         }

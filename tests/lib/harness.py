@@ -22,9 +22,10 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 EXPERIMENT = FREE_THREADED and sys.version_info < (3, 14)
 GIL_ENABLED = getattr(sys, "_is_gil_enabled", lambda: True)()
 
-PORTABLE = _core.build_info()["portable"]  # NEXUS_CHANNELS_PORTABLE of setup.py
-has_wake_descriptors = pytest.mark.skipif(PORTABLE, reason="loops have no wake descriptor where there is no add_reader")
-native_code_wakes_tasks = pytest.mark.skipif(PORTABLE, reason="native code wakes no task where there is no add_reader")
+WAKE = _core.build_info()["wake"]  # see NEXUS_CHANNELS_PORTABLE in setup.py
+_without = WAKE == "call_soon_threadsafe"
+has_wake_descriptors = pytest.mark.skipif(_without, reason="loops have no wake descriptor where there is no add_reader")
+native_code_wakes_tasks = pytest.mark.skipif(_without, reason="native code wakes no task where there is no add_reader")
 
 # What the interpreter was built with, and what is linked with it has to be: -fsanitize=...
 _configured = sysconfig.get_config_var("CONFIG_ARGS") or ""
