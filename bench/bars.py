@@ -60,7 +60,17 @@ BARS = [
     Bar("try_pair", "two no-op C methods", 1.25),
     Bar("try_pair", "queue.SimpleQueue", 0.6),
     Bar("await_ready", "asyncio.Queue", 0.11),
-    Bar("await_ready", "asyncio.Queue", 0.30, python="3.13"),  # where a result travels as a StopIteration
+    *(  # where a result travels as a StopIteration
+        replace(bar, python=python)
+        for python in ("3.13", "3.14")
+        for bar in (
+            Bar("await_ready", "asyncio.Queue", 0.18),
+            Bar("await_ready", "two no-op C awaitables", 1.4),
+            Bar("pipeline_1024", "asyncio.Queue", 1 / 5),
+            Bar("thread_to_thread", "queue.SimpleQueue", 1.0, THREADED, close=True),
+            Bar("thread_to_loop", "culsans", 1 / 14, THREADED),
+        )
+    ),
     Bar("pingpong_loop", "bare futures", 1.05),
     Bar("pipeline_64", "asyncio.Queue", 1 / 4),
     Bar("pipeline_1024", "asyncio.Queue", 1 / 6),

@@ -44,6 +44,49 @@ static PySendResult ready_am_send(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED
 
 static PyObject *ready_next(PyObject *Py_UNUSED(self)) { return NULL; /* and no exception: None, at its end */ }
 
+#if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
+/* The same with a value.  From 3.12 on a value takes a StopIteration, and nothing is quicker than one that comes back.
+ */
+static PyObject *kept;
+
+static void kept_dealloc(PyObject *self)
+{
+    Py_CLEAR(((PyStopIterationObject *)self)->value);
+    Py_SET_REFCNT(self, 1);
+    kept = self;
+}
+
+static PyObject *value_next(PyObject *self)
+{
+    PyObject *stop = kept;
+    ((PyStopIterationObject *)stop)->value = Py_NewRef(self);
+    PyErr_SetRaisedException(stop);
+    return NULL;
+}
+
+static PyType_Slot kept_slots[] = {{Py_tp_dealloc, kept_dealloc}, {0, NULL}};
+static PyType_Spec kept_spec = {
+    .name = "noop.Kept", .basicsize = sizeof(PyStopIterationObject), .flags = Py_TPFLAGS_DEFAULT, .slots = kept_slots};
+
+static int add_kept(void)
+{
+    PyObject *type = PyType_FromSpecWithBases(&kept_spec, PyExc_StopIteration);
+    kept = type != NULL ? PyObject_CallNoArgs(type) : NULL;
+    Py_XDECREF(type);
+    return kept != NULL ? 0 : -1;
+}
+#else
+static PyObject *value_next(PyObject *Py_UNUSED(self)) { return NULL; /* not asked */ }
+
+static int add_kept(void) { return 0; }
+#endif
+
+static PySendResult value_am_send(PyObject *self, PyObject *Py_UNUSED(arg), PyObject **result)
+{
+    *result = Py_NewRef(self);
+    return PYGEN_RETURN;
+}
+
 static PyMethodDef methods[] = {
     {"send", noop_send, METH_O, NULL},
     {"recv", noop_recv, METH_NOARGS, NULL},
@@ -61,16 +104,31 @@ static PyType_Slot slots[] = {
 static PyType_Spec spec = {
     .name = "noop.End", .basicsize = sizeof(PyObject), .flags = Py_TPFLAGS_DEFAULT, .slots = slots};
 
-static int add_type(PyObject *module)
+static PyType_Slot value_slots[] = {
+    {Py_tp_methods, methods},     {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, value_next}, {Py_am_send, value_am_send},      {0, NULL},
+};
+
+static PyType_Spec value_spec = {
+    .name = "noop.ValueEnd", .basicsize = sizeof(PyObject), .flags = Py_TPFLAGS_DEFAULT, .slots = value_slots};
+
+static int add_type(PyObject *module, const char *name, PyType_Spec *its_spec)
 {
-    PyObject *type = PyType_FromSpec(&spec);
-    int failed = type == NULL ? -1 : PyModule_AddObjectRef(module, "End", type);
+    PyObject *type = PyType_FromSpec(its_spec);
+    int failed = type == NULL ? -1 : PyModule_AddObjectRef(module, name, type);
     Py_XDECREF(type);
     return failed;
 }
 
+static int add_all(PyObject *module)
+{
+    if (add_kept() < 0 || add_type(module, "End", &spec) < 0)
+        return -1;
+    return add_type(module, "ValueEnd", &value_spec);
+}
+
 static PyModuleDef_Slot module_slots[] = {
-    {Py_mod_exec, add_type},
+    {Py_mod_exec, add_all},
 #if PY_VERSION_HEX >= 0x030D0000
     {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif

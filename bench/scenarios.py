@@ -343,6 +343,9 @@ BETWEEN_THREADS: dict[str, Any] = {"a SimpleQueue of 1,024": floors.limited_simp
 ONE_BY_ONE: dict[str, Any] = {
     "queue.SimpleQueue, one by one": partial(SCENARIOS["thread_to_thread"]._run, CONTENDERS["queue.SimpleQueue"])
 }
+AWAITED: dict[str, Any] = {"two empty coroutines": floors.awaited_coroutines}
+if NOOPS:
+    AWAITED |= {"two no-op C awaitables": floors.awaited_noops, "the same, one with a value": floors.awaited_value}
 FLOORS: dict[str, dict[str, Any]] = {
     "try_pair": {
         "two no-op C methods": floors.noop_pair,
@@ -350,8 +353,7 @@ FLOORS: dict[str, dict[str, Any]] = {
     }
     if NOOPS
     else {},
-    "await_ready": {"two empty coroutines": floors.awaited_coroutines}
-    | ({"two no-op C awaitables": floors.awaited_noops} if NOOPS else {}),
+    "await_ready": AWAITED,
     "pingpong_loop": {"bare futures": floors.bare_futures},
     "pingpong_threads": {"two locks": floors.two_locks},
     "pingpong_thread_loop": {

@@ -112,3 +112,26 @@ def test_the_one_line_that_frameworks_take_for_a_coroutine_function():
             inspect.markcoroutinefunction(tx.send)
     asyncio.run(send(1))
     assert drive(rx.recv()) == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio shows call graphs since 3.14")
+def test_the_call_graph_of_a_task_ends_at_the_call_that_it_waits_in():
+    tx, rx = spsc.channel(1)
+
+    async def consume():
+        await rx.recv()
+
+    async def main():
+        task = asyncio.create_task(consume(), name="consumer")
+        await asyncio.sleep(0)
+        graph = asyncio.capture_call_graph(task)
+        names = [entry.frame.f_code.co_name for entry in graph.call_stack]
+        text = asyncio.format_call_graph(task)
+        tx.try_send(1)
+        await task
+        return names, text
+
+    names, text = asyncio.run(main())
+    assert names == ["recv", "consume"]
+    assert "recv()" in text
+    assert "consumer" in text
