@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import LIB, SLOWNESS, child_command
+from harness import LIB, SLOWNESS, child_command, native_code_wakes_tasks
 
 pytestmark = pytest.mark.skipif(
     shutil.which("strace") is None or sys.platform != "linux", reason="needs strace to count with"
@@ -71,6 +71,7 @@ def writes(*args):
 
 @pytest.mark.parametrize("how", [SEND, MANY, QUIET])
 @pytest.mark.parametrize("burst", [1, 100, 5000])
+@native_code_wakes_tasks
 def test_a_burst_to_a_sleeping_loop_costs_one_write(bytes_variant, driver, how, burst):
     name = bytes_variant.__name__.rpartition(".")[2]
     counted = writes(name, driver.path, how, 5, burst, "sleeping")
