@@ -158,8 +158,9 @@ WHY: dict[tuple[str, str], str] = {
         "CPython 3.11 calls fastest."
     ),
     ("await_ready", "asyncio.Queue"): (
-        "one row shows two C awaitables that do nothing: they take two thirds of the time. About 25 ns are left for "
-        "sending, receiving and making both awaitables."
+        "one row shows two C awaitables that do nothing: they take two thirds of the time, on 3.14 six sevenths. From "
+        "3.12 on `await` gets each result as the value of a StopIteration; another row shows what two such awaitables "
+        "take if the second hands over a value. What is left is for sending, receiving and making both awaitables."
     ),
     ("thread_to_thread", "queue.SimpleQueue"): HAND_OVERS,
     ("thread_to_loop", DEQUE): HAND_OVERS,

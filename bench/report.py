@@ -87,6 +87,7 @@ def main() -> int:
         *verdicts(records, memory),
         *memory_table(memory),
         *heartbeat_table(beats),
+        *by_interpreter(by_kind),
         *long_tables(main_records),
         *wide_tables(records),
         *left_out(records),
@@ -195,6 +196,41 @@ def heartbeat_table(beats: list[Record]) -> list[str]:
     for b in beats:
         late = " | ".join(f"{b[key]:.2f}" if key in b else "never" for key in ("median", "p99", "worst"))
         lines.append(f"| {b['name']} | {b['python']} | {b['loop']} | {b['beats']:,} | {late} |")
+    return [*lines, ""]
+
+
+COMPARED = {  # in one column an interpreter: the scenario, and whose times are told beside ours
+    "try_pair": ("two no-op C methods", "queue.SimpleQueue"),
+    "await_ready": ("two no-op C awaitables", "the same, one with a value", "asyncio.Queue"),
+    "pingpong_loop": ("bare futures", "asyncio.Queue"),
+    "pipeline_1024": ("asyncio.Queue",),
+    "thread_to_thread": ("queue.SimpleQueue", "a SimpleQueue of 1,024", "queue.Queue"),
+    "thread_to_loop": ("a deque, a wake-up a burst", "culsans", "janus"),
+}
+
+
+def by_interpreter(by_kind: dict[Kind, dict[str, Record]]) -> list[str]:
+    """What is compared most, one column an interpreter with a GIL."""
+    pythons = sorted(python for python, loop, burn in by_kind if loop == "asyncio" and not burn and python[-1] != "t")
+    if len(pythons) < 2:
+        return []
+    lines = [
+        "## By version of CPython\n",
+        "The slowest of ours in nanoseconds, and the time of others as a multiple of it: above 1, ours is faster.\n",
+        f"| | | {' | '.join(pythons)} |",
+        f"|---|---|{'--:|' * len(pythons)}",
+    ]
+    for scenario, others in COMPARED.items():
+        all_results = [by_kind[python, "asyncio", False].get(scenario, {}).get("results", {}) for python in pythons]
+        ours = [max((r for name, r in its.items() if is_ours(name)), key=median, default=None) for its in all_results]
+        cells = [f"{median(result):,.0f} ns" if result else "" for result in ours]
+        lines.append(f"| {scenario} | ours | {' | '.join(cells)} |")
+        for other in others:
+            cells = [
+                f"{ratio(its[other], result):.2f} x" if result and other in its else ""
+                for its, result in zip(all_results, ours, strict=True)
+            ]
+            lines.append(f"| | {other} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
