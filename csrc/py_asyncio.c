@@ -471,7 +471,8 @@ static int kick_again(void *arg)
 enum { TRIES = 8, TRIES_PENDING = 1000 }; /* in a row: turns of the loop; looks for pending calls, which come fast */
 
 /* Arrange another kick by what needs neither memory nor a stack: a write to the wake fd, or a pending call.  The loop
- * of the thread that runs pending calls may have no fd yet.  Any other loop has one from its first wait on. */
+ * of the thread that runs pending calls may have no fd yet.  Any other loop has one from its first wait on, where loops
+ * have any; where they have none, the waiters are put back. */
 static bool mailbox_kick_later(Mailbox *m)
 {
     int fd = atomic_load_explicit(&m->box->wake_fd, memory_order_acquire); /* F1 */

@@ -356,7 +356,8 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
         s = awaitable_wait(aw, ep, s == STEP_BLOCKED ? STEP_PREPARE : s, out, &kicks);
     else
         s = STEP_ERROR;
-    if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->origin == NULL) {
+    if (NC_RECYCLES && s == STEP_READY && aw->call.op->at_once != NULL && aw->origin == NULL &&
+        !PyObject_GC_IsFinalized((PyObject *)aw)) {
         /* a call for one item has written nothing else */
         aw->dirty = aw->paused = aw->expired = aw->call.waiting = false;
         aw->call.least = aw->call.share = 1;
@@ -524,23 +525,18 @@ PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **out)
 PyObject *awaitable_iternext(PyObject *self)
 {
     core_state *st = ((Awaitable *)self)->st;
-    PyObject *out;
-    if (!stop_put_by(st))
+    PyObject *out, *stop = stop_reserve(st);
+    if (stop == NULL)
         return NULL;
     int s = awaitable_at_once((Awaitable *)self, &out);
     if (s == STEP_BLOCKED)
         s = awaitable_run((Awaitable *)self, &out);
-    switch (s) {
-    case STEP_SLEEP:
-    case STEP_PAUSE:
-        return out;
-    case STEP_READY:
-        if (out == Py_None) /* NULL without an exception stands for None */
-            Py_CLEAR(out);
-        if (out != NULL)
-            stop_hand_over(st, out);
-        return NULL;
-    default:
+    if (s == STEP_READY && out != NULL && out != Py_None) {
+        stop_hand_over(stop, out);
         return NULL;
     }
+    stop_give_back(st, stop);
+    if (s == STEP_READY)
+        Py_XDECREF(out); /* NULL without an exception stands for None */
+    return s == STEP_SLEEP || s == STEP_PAUSE ? out : NULL;
 }

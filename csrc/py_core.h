@@ -48,7 +48,7 @@ static inline nc_way core_way(chan_kind kind)
 }
 
 /* A number that no other thread has now: PyThread_get_thread_ident(), without a call where the value is known. */
-#if NC_LINUX && defined(__GLIBC__) && defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)
+#if NC_LINUX && defined(__GLIBC__) && defined(__x86_64__) && defined(__LP64__)
 #define NC_THREAD_POINTER 1
 #else
 #define NC_THREAD_POINTER 0
@@ -56,7 +56,9 @@ static inline nc_way core_way(chan_kind kind)
 static inline unsigned long this_thread(void)
 {
 #if NC_THREAD_POINTER
-    return (unsigned long)__builtin_thread_pointer();
+    unsigned long pointer; /* __builtin_thread_pointer(), which gcc has since 11 */
+    __asm__("movq %%fs:0, %0" : "=r"(pointer));
+    return pointer;
 #else
     return PyThread_get_thread_ident();
 #endif

@@ -1,14 +1,15 @@
 /* py_inside.c: all that is read of the insides of CPython and asyncio, which any release may change.
  *
  * Each has a public way beside it that does the same more slowly.  It is taken only on the versions that it was written
- * for, and only where a check shows that both ways say the same; so a version that nobody has seen yet works.  With
- * NEXUS_CHANNELS_PUBLIC_ONLY=1 in the environment, none is taken.
+ * for, and only where what it needs is there and, if both ways can be compared, says the same; so a version that nobody
+ * has seen yet works.  With NEXUS_CHANNELS_PUBLIC_ONLY=1 in the environment, none is taken.
  *
  *     name          versions         what is read                                  instead
  *     ------------  ---------------  --------------------------------------------  --------------------------------
  *     thread_state  3.11             where the current thread state stands         PyThreadState_Get()
- *     first_thread  3.12 and later   the main interpreter's first thread state,    PyThreadState_GetUnchecked()
- *                                    which lies where it is until CPython ends
+ *     first_thread  3.12 and later,  the main interpreter's first thread state,    PyThreadState_GetUnchecked(),
+ *                   Linux, x86-64    which lies where it is until CPython ends;    PyThreadState_Get() on 3.12
+ *                                    if its thread is the first to import this
  *     running_loop  3.11             the holder that asyncio keeps in the dict of  asyncio._get_running_loop()
  *                                    the thread, and the version of that dict
  *     current_tasks 3.11 to 3.13     asyncio's dict of the tasks that run now      asyncio.current_task()

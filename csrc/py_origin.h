@@ -10,7 +10,7 @@ int origin_depth(core_state *st);
 static inline bool origin_unasked(core_state *st)
 {
 #if PY_VERSION_HEX >= 0x030C0000
-    if (this_thread() == st->first_thread)
+    if (NC_THREAD_POINTER && this_thread() == st->first_thread)
         return st->first->coroutine_origin_tracking_depth <= 0;
     return origin_depth(st) <= 0;
 #else

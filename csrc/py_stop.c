@@ -4,16 +4,16 @@
  * only; from all others it gets each result as the value of a StopIteration.  To make one and free it again takes
  * longer than the send or receive itself.  So there is one that travels again and again:
  *
- *                 stop_hand_over()                     `await` has read the value
- *     kept, alone ----------------> raised, with value ----------------------------> kept, alone
- *                                          |           freed by somebody who has
- *                                          |           changed it, or another one
- *                                          |           is kept by then
- *                                          '---------------------------------------> freed
+ *             stop_reserve()             stop_hand_over()          `await` has read the value
+ *     kept ------------------> reserved ------------------> raised ----------------------------> kept
+ *       ^                          |                           |   freed by somebody who has
+ *       |      stop_give_back()    |                           |   changed it, or another one
+ *       '--------------------------'                           |   is kept by then
+ *                                                              '-------------------------------> freed
  *
  * It is of a class of its own, derived from StopIteration, as only the class's dealloc can tell when it comes back: the
- * value must not be kept for a moment longer.  Whoever catches it may keep it.  It is not used again while anybody else
- * has it.
+ * value must not be kept for a moment longer.  Whoever catches it may keep it.  One that somebody else has is not used
+ * again, and neither is one that the collector has found to be garbage, as it may yet clear it.
  */
 #include "py_stop.h"
 #include "py_module.h"
@@ -34,15 +34,17 @@ int stop_add_types(PyObject *Py_UNUSED(module), core_state *Py_UNUSED(st)) { ret
 
 void stop_free(core_state *Py_UNUSED(st)) {}
 
-bool stop_put_by(core_state *Py_UNUSED(st)) { return true; }
+PyObject *stop_reserve(core_state *Py_UNUSED(st)) { return Py_None; } /* `await` does not come here; next() does */
 
-void stop_hand_over(core_state *Py_UNUSED(st), PyObject *value) { stop_raise(value); }
+void stop_hand_over(PyObject *Py_UNUSED(stop), PyObject *value) { stop_raise(value); }
+
+void stop_give_back(core_state *Py_UNUSED(st), PyObject *Py_UNUSED(stop)) {}
 
 #else
 
 typedef struct Stop {
     PyStopIterationObject base;
-    core_state *st; /* borrowed: its type keeps the module, and so the state */
+    core_state *st; /* borrowed; NULL once it is garbage, as the collector may free the module first */
 } Stop;
 
 /* ---- the one that is kept ----------------------------------------------------------------------------------- */
@@ -83,50 +85,36 @@ static inline bool stop_keep(core_state *st, PyObject *stop)
 
 void stop_free(core_state *st) { Py_XDECREF(stop_take(st)); }
 
-__attribute__((noinline)) static bool stop_put_by_another(core_state *st)
+/* None is kept; or somebody else has it, to whom the collector has shown it. */
+__attribute__((noinline)) static PyObject *stop_reserve_another(core_state *st)
 {
-    PyObject *stop = stop_new(st);
-    if (stop == NULL)
-        return false;
+    if (NC_RECYCLES)
+        Py_XDECREF(stop_take(st)); /* so that another one is kept from now on */
+    return stop_new(st);
+}
+
+PyObject *stop_reserve(core_state *st)
+{
+    if (NC_FREE_THREADED) {
+        PyObject *stop = stop_take(st);
+        return stop != NULL ? stop : stop_new(st);
+    }
+    PyObject *stop = atomic_load_explicit(&st->stop, memory_order_relaxed);
+    return stop != NULL && Py_REFCNT(stop) == 1 ? stop_take(st) : stop_reserve_another(st);
+}
+
+void stop_give_back(core_state *st, PyObject *stop)
+{
     if (!stop_keep(st, stop))
-        Py_DECREF(stop); /* another thread was quicker */
-    return true;
+        Py_DECREF(stop);
 }
 
-bool stop_put_by(core_state *st)
-{
-    return atomic_load_explicit(&st->stop, memory_order_relaxed) != NULL || stop_put_by_another(st);
-}
-
-static inline void stop_raise_this(PyObject *stop, PyObject *value)
+void stop_hand_over(PyObject *stop, PyObject *value)
 {
     PyObject *before = ((PyStopIterationObject *)stop)->value; /* NULL, unless somebody else has written it */
     ((PyStopIterationObject *)stop)->value = value;
     PyErr_SetRaisedException(stop);
     Py_XDECREF(before);
-}
-
-/* Objects are not used again on this build; or this one is used by somebody, to whom the collector has shown it. */
-__attribute__((noinline)) static void stop_hand_over_another(core_state *st, PyObject *value)
-{
-    PyObject *stop = stop_new(st);
-    if (stop != NULL && NC_RECYCLES)
-        Py_XDECREF(stop_take(st)); /* so that another one is kept from now on */
-    if (stop == NULL && (stop = stop_take(st)) != NULL)
-        PyErr_Clear();
-    if (stop != NULL)
-        stop_raise_this(stop, value);
-    else
-        Py_DECREF(value); /* several threads needed it at once */
-}
-
-void stop_hand_over(core_state *st, PyObject *value)
-{
-    PyObject *stop = NC_RECYCLES ? atomic_load_explicit(&st->stop, memory_order_relaxed) : NULL;
-    if (stop != NULL && Py_REFCNT(stop) == 1)
-        stop_raise_this(stop_take(st), value);
-    else
-        stop_hand_over_another(st, value);
 }
 
 /* ---- its class ------------------------------------------------------------------------------------------------ */
@@ -142,7 +130,7 @@ static inline bool stop_untouched(Stop *stop)
 static void stop_dealloc(PyObject *self)
 {
     Stop *stop = (Stop *)self;
-    if (stop_untouched(stop) && stop_keep(stop->st, self)) {
+    if (stop->st != NULL && stop_untouched(stop) && stop_keep(stop->st, self)) {
         PyObject *value = stop->base.value;
         stop->base.value = NULL;
         Py_SET_REFCNT(self, 1);
@@ -154,6 +142,18 @@ static void stop_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+/* The collector calls this before it clears anything. */
+static void stop_finalize(PyObject *self) { ((Stop *)self)->st = NULL; }
+
+/* A copy, or what is unpickled, is an ordinary one. */
+static PyObject *stop_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *value = ((PyStopIterationObject *)self)->value;
+    return Py_BuildValue("(O(O))", PyExc_StopIteration, value != NULL ? value : Py_None);
+}
+
+static PyMethodDef stop_methods[] = {{"__reduce__", stop_reduce, METH_NOARGS, NULL}, END_OF_METHODS};
+
 static int stop_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
@@ -162,8 +162,9 @@ static int stop_traverse(PyObject *self, visitproc visit, void *arg)
 
 static int stop_clear(PyObject *self) { return ((PyTypeObject *)PyExc_StopIteration)->tp_clear(self); }
 
-static PyType_Slot stop_slots[] = {
-    {Py_tp_dealloc, stop_dealloc}, {Py_tp_traverse, stop_traverse}, {Py_tp_clear, stop_clear}, {0, NULL}};
+static PyType_Slot stop_slots[] = {{Py_tp_dealloc, stop_dealloc},   {Py_tp_finalize, stop_finalize},
+                                   {Py_tp_traverse, stop_traverse}, {Py_tp_clear, stop_clear},
+                                   {Py_tp_methods, stop_methods},   {0, NULL}};
 
 static PyType_Spec stop_spec = {
     .name = "nexus_channels._core.StopIteration",

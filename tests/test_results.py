@@ -4,7 +4,9 @@ From CPython 3.12 on it is a StopIteration that is used again and again; see csr
 """
 
 import asyncio
+import copy
 import gc
+import pickle
 import sys
 import weakref
 
@@ -132,6 +134,31 @@ def test_one_that_the_collector_shows_is_not_used_again(run, channel):
     assert [stop.value for stop in shown] == [None] * len(shown)
     gc.collect()
     run(one("third"))
+
+
+def test_one_that_the_collector_has_found_does_not_come_back(channel):
+    """The circle is cleared first, and lets go of it; then it is cleared itself."""
+    tx, rx = channel
+    for number in range(20):
+        circle = Value()
+        circle.itself = circle
+        tx.try_send(number)
+        circle.stop = stop_of(rx.recv()).with_traceback(None)
+        del circle
+        gc.collect()
+        tx.try_send("another")
+        stop = stop_of(rx.recv())
+        assert stop.value == "another"
+        assert str(stop) in ("", "another")
+
+
+def test_a_copy_is_an_ordinary_one(channel):
+    tx, rx = channel
+    tx.try_send((1, 2))
+    stop = stop_of(rx.recv())
+    for other in (copy.copy(stop), pickle.loads(pickle.dumps(stop))):
+        assert type(other) is StopIteration
+        assert other.value == (1, 2)
 
 
 def test_a_circle_through_it_is_collected(channel):

@@ -474,7 +474,8 @@ def collecting_rarely() -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def signals_held() -> Generator[None]:
-    """Signals wait until the block ends. CPython loses one that comes while its handler is being set."""
+    """Signals to this thread, then mostly the only one, wait until the block ends: CPython loses one that comes while
+    its handler is being set."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
     try:
         yield
