@@ -84,6 +84,7 @@ ALONE = {
     "test_reliability": CHILDREN,
     "test_results": {
         "test_a_debugger_that_sees_all_exceptions_sees_the_value": PROCESS,
+        "test_a_message_is_freed_as_soon_as_its_receiver_lets_go_of_it": COLLECTOR,
         "test_none_is_left_over": COLLECTOR,
         "test_one_that_the_collector_shows_is_not_used_again": COLLECTOR,
     },
