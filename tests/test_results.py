@@ -158,7 +158,7 @@ def test_a_copy_is_an_ordinary_one(channel):
     stop = stop_of(rx.recv())
     for other in (copy.copy(stop), pickle.loads(pickle.dumps(stop))):
         assert type(other) is StopIteration
-        if type(stop) is not StopIteration or stop.args:  # a plain one without arguments, as without a GIL, has no value
+        if type(stop) is not StopIteration or stop.args:  # else it is a plain one, as without a GIL
             assert other.value == (1, 2)
 
 
