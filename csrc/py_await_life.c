@@ -74,7 +74,8 @@ __attribute__((noinline)) static Awaitable *awaitable_make(core_state *st, PyTyp
 
 void wait_free_spares(core_state *st)
 {
-    Py_CLEAR(st->pace.alive);
+    for (int i = 0; i < PACE_TASKS; i++)
+        Py_CLEAR(st->pace.of[i].alive);
     st->spares_most = 0; /* what is freed here is not kept again */
     for (int kind = SPARE_AWAITABLES; kind <= SPARE_CLAIM_AWAITABLES; kind++)
         for (PyObject *aw; (aw = spare_take(st, kind)) != NULL;)

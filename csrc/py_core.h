@@ -123,12 +123,12 @@ typedef struct pace {
     int held;                     /* ready awaits of `task` in its turn, as far as it is known */
     int turns;                    /* in a row that went on, as nobody else wanted the loop */
     void *task;                   /* whose turn it was at the last look; compared, never followed */
-    PyObject *alive;              /* a weak reference to it; without a GIL NULL */
     bool over;                    /* somebody has yielded or waited since */
     bool shares, shared;          /* `left` is an even part among those who want the same; it was, at the last look */
     int64_t began;                /* of the run that is being measured, in ns; 0: none is */
     struct {
         void *task;
+        PyObject *alive;          /* a weak reference to it; without a GIL NULL */
         int every;                /* ready awaits that take it the time of a turn; INT_MAX: not known */
         int last;                 /* the same by the last measurement alone; 0: there was none */
     } of[PACE_TASKS];

@@ -76,19 +76,29 @@ static bool refers_to(PyObject *weak, PyObject *object)
 }
 #endif
 
-/* Is it another task than at the last look?  Also if it lies at the address of a task that is gone. */
-static bool pace_other_task(pace *p, PyObject *task)
+/* Is the record that of this task, and not that of one that is gone and lay at the same address? */
+static bool pace_knows(pace *p, size_t at, void *task)
 {
-    bool other = task != p->task;
-#if !NC_FREE_THREADED
-    if (task != NULL && (other || p->alive == NULL || !refers_to(p->alive, task))) {
-        other = true;
-        Py_XSETREF(p->alive, PyWeakref_NewRef(task, NULL)); /* without a callback CPython shares one */
-        if (p->alive == NULL)
-            PyErr_Clear();
-    }
+    if (p->of[at].task != task)
+        return false;
+#if NC_FREE_THREADED
+    return true;
+#else
+    return p->of[at].alive != NULL && refers_to(p->of[at].alive, task);
 #endif
-    return other;
+}
+
+/* Nothing is known of this task yet.  Its record may have been another's, who is then measured anew. */
+static void pace_meet(pace *p, size_t at, void *task)
+{
+    p->of[at].task = task;
+    p->of[at].every = INT_MAX;
+    p->of[at].last = 0;
+#if !NC_FREE_THREADED
+    Py_XSETREF(p->of[at].alive, PyWeakref_NewRef(task, NULL)); /* without a callback CPython shares one */
+    if (p->of[at].alive == NULL)
+        PyErr_Clear();
+#endif
 }
 
 bool pace_spent(core_state *st)
@@ -96,7 +106,8 @@ bool pace_spent(core_state *st)
     pace *p = pace_of(st);
     int run = p->run - p->left; /* a batch may have moved more items than it was allowed */
     void *task = loop_task(st);
-    bool fresh = p->over || pace_other_task(p, task);
+    size_t at = ((uintptr_t)task >> 4) % PACE_TASKS;
+    bool known_task = task != NULL && pace_knows(p, at, task), fresh = p->over || task != p->task || !known_task;
     p->shared = false;
     p->credit = p->credit + run < 2 * MEASURE_AGAIN ? p->credit + run : 2 * MEASURE_AGAIN;
     p->left = p->run = CHECK;
@@ -106,12 +117,8 @@ bool pace_spent(core_state *st)
         p->shares = false;
         return false;
     }
-    size_t at = ((uintptr_t)task >> 4) % PACE_TASKS; /* shared: a task that takes it over is measured anew */
-    if (p->of[at].task != task) {
-        p->of[at].task = task;
-        p->of[at].every = INT_MAX;
-        p->of[at].last = 0;
-    }
+    if (!known_task)
+        pace_meet(p, at, task);
     if (fresh) {
         p->held = 0;
         p->turns = 0;

@@ -105,6 +105,47 @@ def test_a_heartbeat_goes_on_beside_consumers_of_any_pace(run, seconds):
     assert late[len(late) // 2] < 0.1 * SLOWNESS, late  # seconds, where it starves
 
 
+@pytest.mark.skipif(not GIL_ENABLED, reason="without a GIL nothing of a task is kept alive, not even weakly")
+def test_a_slow_task_where_a_fast_one_was_is_not_taken_for_it():
+    """At the same address, but it has to yield far more often."""
+
+    async def both(channel, seconds):
+        tx, rx = channel
+        while True:
+            await tx.send(1)
+            await rx.recv()
+            work(seconds)
+
+    async def main():
+        channel = spsc.channel(1000)
+        fast = asyncio.create_task(both(channel, 0))
+        await asyncio.sleep(0.2)
+        address = id(fast)
+        fast.cancel()
+        await asyncio.wait([fast])
+        del fast
+        others = [asyncio.create_task(both(channel, 2e-3))]
+        while id(others[-1]) != address and len(others) < 1000:
+            others.append(asyncio.create_task(both(channel, 2e-3)))
+        slow = others.pop()
+        for other in others:  # before their first step
+            other.cancel()
+        if id(slow) != address:
+            slow.cancel()
+            pytest.skip("no task came to lie there")
+        late = []
+        beating = asyncio.create_task(heartbeat(0.01, late))
+        await asyncio.sleep(0.6)
+        for ending in (slow, beating):
+            ending.cancel()
+        await asyncio.wait([slow, beating])
+        return sorted(late)
+
+    late = asyncio.run(main())
+    assert len(late) > 3
+    assert late[len(late) // 2] < 0.1 * SLOWNESS, late
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_task_that_is_always_ready_is_cancelled_and_loses_nothing(name):
     async def main():
