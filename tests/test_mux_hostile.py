@@ -208,7 +208,7 @@ def test_a_file_that_was_cut_and_filled_again_is_read_from_its_start(tmp_path, t
     log.write_bytes(b"".join(b"old %d\n" % n for n in range(100)))
     with started(log, "-o", tmp_path / "archive", "-f", stderr=told.file, env=environment) as process:
         archived(tmp_path / "archive", 100)
-        process.send_signal(signal.SIGSTOP)
+        halt(process)
         log.write_bytes(b"".join(b"brand-new %d\n" % n for n in range(100)))
         process.send_signal(signal.SIGCONT)
         archived(tmp_path / "archive", 200)
@@ -302,12 +302,22 @@ def test_a_file_that_gets_its_name_back_is_not_read_twice(tmp_path, environment)
     assert by_source(tmp_path / "archive") == {"a.log": [b"1", b"2", b"3"]}
 
 
+def halt(process):
+    """Stop it, and wait until each of its threads stands: one may still be at work when the signal was sent."""
+    process.send_signal(signal.SIGSTOP)
+    threads = pathlib.Path(f"/proc/{process.pid}/task")
+    until(
+        lambda: all(re.search(r"^State:\s+T", (at / "status").read_text(), re.MULTILINE) for at in threads.iterdir()),
+        "all threads stopped",
+    )
+
+
 def test_two_rotations_between_two_looks_are_noticed_and_told(tmp_path, told, environment):
     log = tmp_path / "a.log"
     log.write_bytes(b"1\n")
     with started(log, "-o", tmp_path / "archive", "-f", stderr=told.file, env=environment) as process:
         archived(tmp_path / "archive", 1)
-        process.send_signal(signal.SIGSTOP)
+        halt(process)
         log.rename(tmp_path / "a.log.2")
         log.write_bytes(b"never seen\n")
         log.rename(tmp_path / "a.log.1")
@@ -325,7 +335,7 @@ def test_a_file_that_came_and_went_between_two_looks_is_noticed_where_the_system
     log.write_bytes(b"1\n")
     with started(log, "-o", tmp_path / "archive", "-f", stderr=told.file) as process:
         archived(tmp_path / "archive", 1)
-        process.send_signal(signal.SIGSTOP)
+        halt(process)
         log.rename(tmp_path / "a.log.1")
         log.write_bytes(b"never seen\n")
         log.unlink()
@@ -639,7 +649,7 @@ def test_two_kinds_of_stop_at_once_are_one(tmp_path, told):
     log.write_bytes(numbered(300_000))
     with started(log, "-o", tmp_path / "archive", "--json", stderr=told.file) as process:
         until(lambda: (tmp_path / "archive").exists() and (tmp_path / "archive").stat().st_size > 0)
-        process.send_signal(signal.SIGSTOP)
+        halt(process)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)
