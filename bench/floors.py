@@ -27,7 +27,6 @@ from nexus_channels._programs.bench.threads import line_up
 __all__ = [
     "awaited_coroutines",
     "awaited_noops",
-    "awaited_value",
     "bare_futures",
     "bridged_queues",
     "burst_of_futures",
@@ -83,27 +82,14 @@ def noop_pair(items: Items, _: LoopFactory, recv: str = "recv") -> int:
 noop = build_noop()
 
 
-def awaited_noops(items: Items, factory: LoopFactory) -> int:
-    """Two C objects that are ready, awaited in turn."""
+def awaited_noops(items: Items, factory: LoopFactory, receiver: str = "End") -> int:
+    """Two C objects that are ready, awaited in turn.
+
+    The second may be a `ValueEnd`, which hands over a value: from 3.12 on by a StopIteration, one that is used again.
+    """
 
     async def main() -> int:
-        end = noop.End()
-        send, recv = end.ready_send, end.ready_recv
-        start = cpu_ns()
-        for item in items:
-            await send(item)
-            await recv()
-        return cpu_ns() - start
-
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main())
-
-
-def awaited_value(items: Items, factory: LoopFactory) -> int:
-    """The same, and the second hands over a value: from 3.12 on by a StopIteration, one that is used again."""
-
-    async def main() -> int:
-        send, recv = noop.End().ready_send, noop.ValueEnd().ready_recv
+        send, recv = noop.End().ready_send, getattr(noop, receiver)().ready_recv
         start = cpu_ns()
         for item in items:
             await send(item)

@@ -345,7 +345,10 @@ ONE_BY_ONE: dict[str, Any] = {
 }
 AWAITED: dict[str, Any] = {"two empty coroutines": floors.awaited_coroutines}
 if NOOPS:
-    AWAITED |= {"two no-op C awaitables": floors.awaited_noops, "the same, one with a value": floors.awaited_value}
+    AWAITED |= {
+        "two no-op C awaitables": floors.awaited_noops,
+        "the same, one with a value": partial(floors.awaited_noops, receiver="ValueEnd"),
+    }
 FLOORS: dict[str, dict[str, Any]] = {
     "try_pair": {
         "two no-op C methods": floors.noop_pair,
