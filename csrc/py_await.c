@@ -14,9 +14,18 @@
 
 /* ---- one step --------------------------------------------------------------------------- */
 
+static inline const many_lines *lines_of(Awaitable *aw) { return aw->call.op->lines; }
+
 static uint32_t awaitable_place(Awaitable *aw)
 {
+    if (lines_of(aw) != NULL)
+        return lines_of(aw)->place(aw);
     return aw->sleeper != NULL ? nc_waiter_state_of(&aw->sleeper->waiter) : NC_OUTSIDE;
+}
+
+void awaitable_raise_other_loop(Awaitable *aw)
+{
+    PyErr_Format(PyExc_RuntimeError, "%s() was first awaited on another event loop", aw->call.op->qualname);
 }
 
 void awaitable_raise_reused(Awaitable *aw)
@@ -28,6 +37,8 @@ void awaitable_end(Awaitable *aw, nc_box **kicks)
 {
     sleeper *sl = aw->sleeper;
     aw->state = DONE;
+    if (lines_of(aw) != NULL)
+        lines_of(aw)->leave(aw, kicks);
     if (sl == NULL)
         return;
     line_leave(sl->chan, sl->side, &sl->waiter, kicks);
@@ -42,6 +53,28 @@ static void awaitable_leave_line(Awaitable *aw, nc_box **kicks)
     if (sl != NULL)
         line_leave(sl->chan, sl->side, &sl->waiter, kicks);
     aw->requeue = false;
+}
+
+/* Take waiters that will never run out of the lines; true if there were any. */
+static bool awaitable_reap(Awaitable *aw, nc_box **kicks)
+{
+    if (lines_of(aw) != NULL)
+        return lines_of(aw)->reap(aw, kicks);
+    return line_reap(aw->call.ep->chan, aw->call.ep->side, kicks);
+}
+
+/* After a look in vain: line up, or stay in line.  `busy`: it is its turn, but the endpoint is lent. */
+static nc_place awaitable_line_up(Awaitable *aw, bool busy, nc_box **kicks)
+{
+    if (lines_of(aw) != NULL)
+        return lines_of(aw)->line_up(aw, kicks);
+    if (busy) {
+        line_defer(&aw->call, &aw->sleeper->waiter);
+        return NC_SLEEP;
+    }
+    nc_place now = line_up(&aw->call, &aw->sleeper->waiter, aw->requeue, kicks);
+    aw->requeue &= now == NC_UNREACHED;
+    return now;
 }
 
 /* Look, and line up while there is nothing.  `looked`: it has just looked in vain, so it lines up at once.  Lining up
@@ -67,7 +100,7 @@ static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box 
             }
             aw->requeue |= s == STEP_PARTIAL;
         }
-        if (aw->timeout == 0 && line_reap(call->ep->chan, call->ep->side, kicks))
+        if (aw->timeout == 0 && awaitable_reap(aw, kicks))
             continue;
         if (aw->expired || aw->timeout == 0) {
             awaitable_end(aw, kicks);
@@ -76,16 +109,11 @@ static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box 
         }
         if (aw->future == NULL)
             return STEP_PREPARE;
-        if (s == STEP_BUSY && place == NC_CALLED)
-            line_defer(call, &aw->sleeper->waiter);
-        else {
-            nc_place now = line_up(call, &aw->sleeper->waiter, aw->requeue, kicks);
-            if (now == NC_UNREACHED)
-                return STEP_PREPARE;
-            aw->requeue = false;
-            if (now == NC_TURN)
-                continue;
-        }
+        nc_place now = awaitable_line_up(aw, s == STEP_BUSY && place == NC_CALLED, kicks);
+        if (now == NC_UNREACHED)
+            return STEP_PREPARE;
+        if (now == NC_TURN)
+            continue;
         aw->state = PARKED;
         return STEP_SLEEP;
     }
@@ -107,7 +135,8 @@ static int awaitable_begin(Awaitable *aw, PyObject **was)
     if (aw->state == CREATED || aw->state == PAUSED)
         aw->state = BEGUN;
     if (aw->state == PARKED && !aw->expired &&
-        (awaitable_place(aw) != NC_CALLED || line_deferred(&aw->call, &aw->sleeper->waiter))) {
+        (awaitable_place(aw) != NC_CALLED ||
+         (lines_of(aw) == NULL && line_deferred(&aw->call, &aw->sleeper->waiter)))) {
         *was = Py_XNewRef(aw->future);
         return STEP_BLOCKED;
     }
@@ -137,6 +166,24 @@ static void awaitable_rejuvenate(Awaitable *aw)
     }
 }
 
+/* Make a sleeper for each line, and see that native code can wake the loop; false with an exception set. */
+static bool awaitable_make_sleepers(core_state *st, Awaitable *aw, PyObject *loop, nc_box *box, sleeper **sl)
+{
+    if (*sl == NULL)
+        awaitable_rejuvenate(aw);
+    if (lines_of(aw) != NULL)
+        return lines_of(aw)->prepare(aw, loop, box);
+    if (*sl == NULL && (*sl = sleeper_new(box, aw->call.ep)) == NULL) {
+        PyErr_NoMemory();
+        return false;
+    }
+    if ((*sl)->waiter.box != box) {
+        awaitable_raise_other_loop(aw);
+        return false;
+    }
+    return !nc_chan_shared(aw->call.ep->chan->block) || loop_reach(st, loop, box, aw->call.op->qualname);
+}
+
 /* Make what a wait needs: a sleeper with the loop's mailbox, the timer, and the future that the task will wait
  * on, which is returned as a new reference.  Runs Python code; NULL with an exception set. */
 static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
@@ -144,21 +191,9 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
     PyObject *future = NULL, *mailbox, *loop = loop_here(st, aw->call.op->qualname, &mailbox);
     if (loop == NULL)
         return NULL;
-    nc_box *box = mailbox_box(mailbox);
-    if (*sl == NULL) {
-        awaitable_rejuvenate(aw);
-        *sl = sleeper_new(box, aw->call.ep);
-    }
-    if (*sl == NULL)
-        PyErr_NoMemory();
-    else if ((*sl)->waiter.box != box)
-        PyErr_Format(PyExc_RuntimeError, "%s() was first awaited on another event loop", aw->call.op->qualname);
-    else if (nc_chan_shared(aw->call.ep->chan->block) && !loop_reach(st, loop, box, aw->call.op->qualname))
-        ;
-    else if (aw->timeout > 0 && aw->timer == NULL &&
-             (aw->timer = loop_timer(st, loop, aw->timeout, (PyObject *)aw)) == NULL)
-        ;
-    else
+    if (awaitable_make_sleepers(st, aw, loop, mailbox_box(mailbox), sl) &&
+        (aw->timeout <= 0 || aw->timer != NULL ||
+         (aw->timer = loop_timer(st, loop, aw->timeout, (PyObject *)aw)) != NULL))
         future = loop_future(st, loop, mailbox);
     Py_DECREF(mailbox);
     Py_DECREF(loop);
@@ -175,7 +210,10 @@ static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_
     aw->sleeper = sl;
     aw->call.waiting = true;
     if (future != NULL) {
-        sleeper_set_future(sl, future);
+        if (lines_of(aw) != NULL)
+            lines_of(aw)->set_future(aw, future);
+        else
+            sleeper_set_future(sl, future);
         before = aw->future; /* from a first try that was in vain, as native code came in between */
         aw->future = future;
         s = awaitable_advance(aw, true, out, kicks);
@@ -271,6 +309,8 @@ void awaitable_release(Awaitable *aw)
     if (type != NULL)
         call_chain_failure(&held);
     PyErr_Fetch(&type, &value, &traceback);
+    if (held.op->lines != NULL)
+        held.op->lines->release(aw);
     Py_XDECREF(future);
     call_clear(&held);
     Py_XDECREF(ep);
@@ -305,7 +345,10 @@ static int awaitable_wait(Awaitable *aw, Endpoint *ep, int s, PyObject **out, nc
     }
     if (s == STEP_SLEEP) {
         pace_new_turn(pace_of(c->st));
-        line_reap_ahead(c, ep->side, kicks);
+        if (lines_of(aw) != NULL)
+            lines_of(aw)->reap_ahead(aw, kicks);
+        else
+            line_reap_ahead(c, ep->side, kicks);
         s = awaitable_interrupt(aw, ep, out, kicks);
     }
     if (s != STEP_SLEEP && s != STEP_PAUSE)

@@ -8,7 +8,8 @@
 enum { CREATED, PAUSED, BEGUN, PARKED, DONE };
 enum { STEP_SLEEP = STEP_BUSY + 1, STEP_PREPARE, STEP_MORE, STEP_PAUSE };
 
-typedef struct Awaitable {
+typedef struct Awaitable Awaitable;
+struct Awaitable {
     PyObject_HEAD
     core_state *st;               /* borrowed: its type keeps the module, and so the state */
     PyObject *weakrefs;
@@ -24,7 +25,24 @@ typedef struct Awaitable {
     bool paused; /* it has yielded */
     bool dirty; /* must be reset before it is used again: more was written than op, ep, value, timeout, state */
     bool running; /* inside a step: Python code that it runs cannot step it again */
-} Awaitable;
+};
+
+/* How an awaitable waits that stands in several lines at once, a select: one waiter in each line, all with the same box
+ * and the same future.  As for one line, but for all of them; the caller holds the awaitable, and these functions hold
+ * each endpoint while they use it. */
+typedef struct many_lines {
+    nc_waiter_state (*place)(Awaitable *); /* NC_CALLED: in one of the lines at least, and not deferred there */
+    nc_place (*line_up)(Awaitable *, nc_box **kicks); /* in each line; NC_TURN: look again */
+    void (*leave)(Awaitable *, nc_box **kicks);       /* all of them, for good */
+    /* Make a sleeper for each line, and see to it that native code can wake the loop; false with an exception set. Runs
+     * Python code, and holds nothing. */
+    bool (*prepare)(Awaitable *, PyObject *loop, nc_box *box);
+    void (*set_future)(Awaitable *, PyObject *future);
+    void (*post)(Awaitable *, nc_box **kicks); /* one of the waiters, if there are any, as if it had been called */
+    bool (*reap)(Awaitable *, nc_box **kicks); /* line_reap() of each */
+    void (*reap_ahead)(Awaitable *, nc_box **kicks);
+    void (*release)(Awaitable *); /* let go of what the ended call need not keep; runs Python code */
+} many_lines;
 
 /* It has ended at its first step, and holds nothing: make a spare of it, unless there are enough. */
 static inline void awaitable_keep_early(Awaitable *aw)
@@ -46,6 +64,8 @@ int awaitable_state(PyObject *self);
 PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **out);
 PyObject *awaitable_iternext(PyObject *self);
 
+/* Raise that it waits on another loop already. */
+void awaitable_raise_other_loop(Awaitable *aw);
 /* Raise that it cannot be awaited again. */
 void awaitable_raise_reused(Awaitable *aw);
 

@@ -61,12 +61,17 @@ static void awaitable_reset(Awaitable *aw)
     aw->running = aw->expired = aw->requeue = aw->paused = aw->dirty = false;
 }
 
+void awaitable_init(Awaitable *aw, core_state *st)
+{
+    aw->st = st;
+    awaitable_reset(aw);
+}
+
 __attribute__((noinline)) static Awaitable *awaitable_make(core_state *st, PyTypeObject *type)
 {
     Awaitable *aw = PyObject_GC_New(Awaitable, type);
     if (aw != NULL) {
-        aw->st = st;
-        awaitable_reset(aw);
+        awaitable_init(aw, st);
         PyObject_GC_Track(aw);
     }
     return aw;
@@ -77,14 +82,14 @@ void wait_free_spares(core_state *st)
     for (int i = 0; i < PACE_TASKS; i++)
         Py_CLEAR(st->pace.of[i].alive);
     st->spares_most = 0; /* what is freed here is not kept again */
-    for (int kind = SPARE_AWAITABLES; kind <= SPARE_CLAIM_AWAITABLES; kind++)
+    for (int kind = SPARE_AWAITABLES; kind <= SPARE_SELECTS; kind++)
         for (PyObject *aw; (aw = spare_take(st, kind)) != NULL;)
             Py_DECREF(aw);
 }
 
 int wait_traverse_spares(core_state *st, visitproc visit, void *arg)
 {
-    for (int kind = SPARE_AWAITABLES; kind <= SPARE_CLAIM_AWAITABLES; kind++)
+    for (int kind = SPARE_AWAITABLES; kind <= SPARE_SELECTS; kind++)
         for (unsigned i = 0; i < st->spare[kind].n; i++)
             Py_VISIT(st->spare[kind].of[i]);
     return 0;
@@ -119,6 +124,8 @@ static inline PyObject *awaitable_new(Awaitable *aw)
 {
     return origin_unasked(aw->st) ? (PyObject *)aw : awaitable_with_origin(aw);
 }
+
+PyObject *awaitable_hand_out(Awaitable *aw) { return awaitable_new(aw); }
 
 PyObject *wait_new(const Call *call, double timeout)
 {

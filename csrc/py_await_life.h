@@ -2,7 +2,7 @@
 #ifndef PY_AWAIT_LIFE_H
 #define PY_AWAIT_LIFE_H
 
-#include "py_types.h"
+#include "py_await.h"
 
 /* The awaitable of a call (a coroutine as far as anyone can tell); takes over call->ep's and call->value's
  * references, also when it fails. */
@@ -16,6 +16,12 @@ void wait_free_spares(core_state *st);
 int wait_traverse_spares(core_state *st, visitproc visit, void *arg);
 /* The call of an awaitable that has ended, and of one that has nothing to do. */
 extern const call_op nothing_op;
+
+/* A new object of a type that begins with an Awaitable: it has ended, and holds nothing. */
+void awaitable_init(Awaitable *aw, core_state *st);
+/* Hand out one that was just made, with its origin if that is asked for.  Takes over the reference; NULL with an
+ * exception set. */
+PyObject *awaitable_hand_out(Awaitable *aw);
 
 /* Slots of an awaitable's type. */
 int awaitable_traverse(PyObject *, visitproc, void *);

@@ -104,8 +104,10 @@ enum { /* index into core_state.errors; names in py_module.c */
        E_EMPTY,
        E_ENDPOINT_CLOSED,
        E_FULL,
+       E_NOTHING_READY,
        E_RECV,
        E_RECV_TIMEOUT,
+       E_SELECT_TIMEOUT,
        E_SEND,
        E_SEND_TIMEOUT,
        E_WRONG_THREAD,
@@ -147,7 +149,16 @@ typedef struct spares {
     unsigned n;
     void *of[NC_SPARES];
 } spares;
-enum { SPARE_AWAITABLES, SPARE_CLAIM_AWAITABLES, SPARE_CLAIMS, SPARE_FUTURES, SPARE_SLEEPERS, SPARE_KINDS };
+enum {
+    SPARE_AWAITABLES,
+    SPARE_CLAIM_AWAITABLES,
+    SPARE_SELECTS, /* these and those before: live objects; the others are memory */
+    SPARE_CLAIMS,
+    SPARE_FUTURES,
+    SPARE_SELECTEDS,
+    SPARE_SLEEPERS,
+    SPARE_KINDS,
+};
 
 /* What the state refers to, each listed once: X(field).  Made in py_module.c, visited and cleared there by this list.
  */
@@ -156,6 +167,10 @@ enum { SPARE_AWAITABLES, SPARE_CLAIM_AWAITABLES, SPARE_CLAIMS, SPARE_FUTURES, SP
     X(awaitable_type)                                                                        \
     X(claim_awaitable_type) /* what Sender.claim() returns: also an async context manager */ \
     X(claim_iterator_type)                                                                   \
+    X(sending_type)         /* what Sender.sending() returns */                              \
+    X(claiming_type)        /* what Sender.claiming() returns */                             \
+    X(select_type)          /* what select() returns: an awaitable of several lines */       \
+    X(selected_type)        /* what that gives */                                            \
     X(future_type)          /* what tasks wait on */                                         \
     X(mailbox_type)         /* one a loop that was waited on; not visible from Python */     \
     X(stop_type)            /* 3.12 and later: by which results travel; see py_stop.c */
@@ -183,6 +198,8 @@ enum { SPARE_AWAITABLES, SPARE_CLAIM_AWAITABLES, SPARE_CLAIMS, SPARE_FUTURES, SP
 #define CORE_NAMES(X)                                 \
     X(s_add_done_callback, "add_done_callback")       \
     X(s_add_reader, "add_reader")                     \
+    X(s_arm, "arm")                                   \
+    X(s_biased, "biased")                             \
     X(s_blocking, "_asyncio_future_blocking")         \
     X(s_call_later, "call_later")                     \
     X(s_call_soon, "call_soon")                       \
@@ -193,6 +210,7 @@ enum { SPARE_AWAITABLES, SPARE_CLAIM_AWAITABLES, SPARE_CLAIMS, SPARE_FUTURES, SP
     X(s_done, "done")                                 \
     X(s_expire, "_expire")                            \
     X(s_get_loop, "get_loop")                         \
+    X(s_index, "index")                               \
     X(s_is_closed, "is_closed")                       \
     X(s_msg, "msg")                                   \
     X(s_ready, "_ready")                              \

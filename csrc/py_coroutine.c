@@ -108,7 +108,9 @@ PyObject *awaitable_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (future != NULL && !loop_wake(aw->st, future)) {
         nc_box *kicks = NULL;
         Py_BEGIN_CRITICAL_SECTION(aw);
-        if (aw->sleeper != NULL)
+        if (aw->call.op->lines != NULL)
+            aw->call.op->lines->post(aw, &kicks);
+        else if (aw->sleeper != NULL)
             nc_box_post(&aw->sleeper->waiter, &kicks);
         Py_END_CRITICAL_SECTION();
         wake_deliver(aw->st, kicks);

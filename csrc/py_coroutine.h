@@ -20,13 +20,14 @@ extern PyGetSetDef awaitable_getset[];
     }
 
 /* tp_iter, so that `yield from x.__await__()` works */
-#define AWAITABLE_SLOTS                                                                                              \
-    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_traverse, awaitable_traverse}, {Py_tp_clear, awaitable_clear},        \
-        {Py_tp_repr, awaitable_repr}, {Py_am_await, PyObject_SelfIter}, {Py_tp_iter, PyObject_SelfIter},             \
-        {Py_am_send, awaitable_am_send}, {Py_tp_iternext, awaitable_iternext}, {Py_tp_finalize, awaitable_finalize}, \
-        {Py_tp_members, awaitable_members},                                                                          \
-    {                                                                                                                \
-        Py_tp_getset, awaitable_getset                                                                               \
+#define AWAITABLE_SLOTS \
+    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_traverse, awaitable_traverse}, AWAITABLE_SLOTS_BUT_LIFE
+#define AWAITABLE_SLOTS_BUT_LIFE                                                                                \
+    {Py_tp_clear, awaitable_clear}, {Py_tp_repr, awaitable_repr}, {Py_am_await, PyObject_SelfIter},             \
+        {Py_tp_iter, PyObject_SelfIter}, {Py_am_send, awaitable_am_send}, {Py_tp_iternext, awaitable_iternext}, \
+        {Py_tp_finalize, awaitable_finalize}, {Py_tp_members, awaitable_members},                               \
+    {                                                                                                           \
+        Py_tp_getset, awaitable_getset                                                                          \
     }
 
 #endif

@@ -411,6 +411,73 @@ static const char log_release_doc[] =
     "Bytes of the ring in use: messages, their 8-byte headers and padding.  On mpsc_bytes also open claims, and those\n" \
     "given back that the receiver has not passed yet.  " DOC_ANY_THREAD
 
+/* ---- select ----------------------------------------------------------------------------------------- */
+
+#define DOC_ARMS \
+    "An arm is a receiver, which stands for \"receive one\" (of bytes, a ReadClaim); tx.sending(value) for \"send it\";\n" \
+    "or, of bytes, tx.claiming(n) for a WriteClaim.  Kinds of channels mix; an endpoint may be in one arm only.\n\n" \
+    "Fair: of the arms that can go, the one whose endpoint a select chose least recently; `biased=True` takes the first\n" \
+    "in the order given.  An arm whose other side is gone, or that you closed, can go too: its turn raises its error,\n" \
+    "with the arm's place and the arm in `index` and `arm`.\n\n"
+#define DOC_BAD_ARMS \
+    "Raises ValueError for no arms or an endpoint in two, TypeError for what is no arm, BusyError while a claim or a\n" \
+    "native end uses an endpoint, WrongThreadError for a local channel off its thread"
+
+static const char select_doc[] =
+    "select($module, /, *arms, timeout=None, biased=False)\n--\n\n"
+    "Wait up to `timeout` seconds until one arm can go, do that one and no other; await the result, a Selected of the\n"
+    "arm's index, the arm itself, and the value.\n\n" DOC_ARMS
+    DOC_BAD_ARMS ", SelectTimeout, RuntimeError\n"
+    "if it has to wait and no asyncio loop runs here.  Cancelled or timed out, it did nothing, and every turn that it was\n"
+    "given goes to the next in line.  " DOC_OWN_THREAD;
+
+static const char select_blocking_doc[] =
+    "select_blocking($module, /, *arms, timeout=None, biased=False)\n--\n\n"
+    "Wait up to `timeout` seconds until one arm can go, " DOC_NO_GIL "Do that one and no other; returns a Selected of\n"
+    "the arm's index, the arm itself, and the value.\n\n" DOC_ARMS
+    DOC_BAD_ARMS ", SelectTimeout.\n" DOC_SIGNAL
+    "When it raised, it did nothing, and every turn that it was given goes to the next in line.\n" DOC_GEVENT
+    DOC_OWN_THREAD;
+
+static const char try_select_doc[] =
+    "try_select($module, /, *arms, biased=False)\n--\n\n"
+    "Do the first arm that can go now; returns a Selected of the arm's index, the arm itself, and the value.\n\n" DOC_ARMS
+    "Raises NothingReady when no arm can go now, or when all is promised to calls that already wait.\n" DOC_BAD_ARMS
+    ".\n" DOC_NO_WAIT DOC_OWN_THREAD;
+
+static const char endpoint_sending_doc[] =
+    "sending($self, value, /)\n--\n\n"
+    "An arm for select(): send `value` by this sender.  It sends nothing by itself, and may be passed more than once.\n\n"
+    "Of bytes, raises what send() raises for such a message, and holds its buffer as long as the arm lives.\n"
+    DOC_ANY_THREAD;
+
+static const char endpoint_claiming_doc[] =
+    "claiming($self, n, /)\n--\n\n"
+    "An arm for select(): a WriteClaim of n bytes, 1 to max_message_size.  It claims nothing by itself, and may be passed\n"
+    "more than once.\n\n"
+    "Raises what claim() raises for such a size.  " DOC_ANY_THREAD;
+
+static const char sending_doc[] =
+    "An arm of a select: send `value` by `sender`.  What Sender.sending() returns.\n\n" DOC_ANY_THREAD;
+static const char claiming_doc[] =
+    "An arm of a select: a WriteClaim of `size` bytes of `sender`.  What Sender.claiming() returns.\n\n" DOC_ANY_THREAD;
+static const char selected_doc[] =
+    "What a select did: which arm, and what came of it.  A tuple with names, which unpacks.\n"
+    "\n"
+    ">>> from nexus_channels import spsc, try_select\n"
+    ">>> (tx, rx), (tx2, rx2) = spsc.channel(1), spsc.channel(1)\n"
+    ">>> tx2.try_send('value')\n"
+    ">>> index, arm, value = try_select(rx, rx2)\n"
+    ">>> index, arm is rx2, value\n"
+    "(1, True, 'value')\n"
+    "\n" DOC_ANY_THREAD;
+#define DOC_SELECTED_INDEX "The place of the arm among those that were passed."
+#define DOC_SELECTED_ARM "The arm, the very object that was passed."
+#define DOC_SELECTED_VALUE "What was received, the WriteClaim, or None for what was sent."
+#define DOC_ARM_SENDER "The sender that this arm uses."
+#define DOC_SENDING_VALUE "What is sent, the very object that was passed."
+#define DOC_CLAIMING_SIZE "Bytes of the claim."
+
 /* ---- claims ----------------------------------------------------------------------------------------- */
 
 static const char write_claim_doc[] =

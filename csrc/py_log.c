@@ -4,6 +4,7 @@
  * borrow the endpoint, are in py_claim.c.  Receivers are in py_log_recv.c.
  */
 #include "py_log.h"
+#include "py_arm.h"
 #include "py_await_life.h"
 #include "py_bytes.h"
 #include "py_call.h"
@@ -445,6 +446,9 @@ static const payload_kind log_payload = {
     .as_passed = original,
     .room_for = room_for,
     .least = 16, /* a header, and a word for the shortest */
+    .recv = &log_recv_op,
+    .send = &send_op,
+    .claim = &claim_op,
     .send_many = BATCH_OPS("send_many", "Sender", log_send_many_look, call_send_many_timed_out),
     .recv_many = BATCH_OPS("recv_many", "Receiver", log_recv_many_look, call_recv_timed_out),
 };
@@ -456,11 +460,13 @@ static const payload_kind log_payload = {
 #define EITHER_METHODS                                                                                          \
     {"native", endpoint_native, METH_NOARGS, endpoint_native_doc}, {"_dump", endpoint_dump, METH_NOARGS, NULL}, \
         ENDPOINT_METHODS
-#define SENDER_METHODS                                                                                 \
-    NAMED(claim, log_claim), NAMED(claim_blocking, log_claim_blocking), ONE(try_claim, log_try_claim), \
-        NAMED(send, log_send), NAMED(send_blocking, log_send_blocking), ONE(try_send, log_try_send),   \
-        NAMED(send_many, endpoint_send_many), NAMED(send_many_blocking, endpoint_send_many_blocking),  \
-        ONE(try_send_many, endpoint_try_send_many), NONE(abort, endpoint_end_claim), EITHER_METHODS
+#define SENDER_METHODS                                                                                           \
+    NAMED(claim, log_claim), NAMED(claim_blocking, log_claim_blocking), ONE(try_claim, log_try_claim),           \
+        NAMED(send, log_send), NAMED(send_blocking, log_send_blocking), ONE(try_send, log_try_send),             \
+        NAMED(send_many, endpoint_send_many), NAMED(send_many_blocking, endpoint_send_many_blocking),            \
+        ONE(try_send_many, endpoint_try_send_many), {"sending", endpoint_sending, METH_O, endpoint_sending_doc}, \
+        {"claiming", endpoint_claiming, METH_O, endpoint_claiming_doc}, NONE(abort, endpoint_end_claim),         \
+        EITHER_METHODS
 static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, END_OF_METHODS};
 static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, END_OF_METHODS};
 static PyMethodDef receiver_methods[] = {

@@ -215,12 +215,12 @@ step log_recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     return s;
 }
 
-static const call_op recv_op = {.name = "recv",
-                                .qualname = "Receiver.recv",
-                                .look = log_recv_look,
-                                .timed_out = call_recv_timed_out,
-                                .paced = true,
-                                .at_once = log_recv_at_once};
+const call_op log_recv_op = {.name = "recv",
+                             .qualname = "Receiver.recv",
+                             .look = log_recv_look,
+                             .timed_out = call_recv_timed_out,
+                             .paced = true,
+                             .at_once = log_recv_at_once};
 static const call_op recv_blocking_op = {.name = "recv_blocking",
                                          .qualname = "Receiver.recv_blocking",
                                          .look = log_recv_look,
@@ -273,7 +273,7 @@ __attribute__((noinline)) static PyObject *try_receive(PyObject *self, const cal
 
 PyObject *log_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
-    return receive(self, &recv_op, args, n, kwnames);
+    return receive(self, &log_recv_op, args, n, kwnames);
 }
 
 PyObject *log_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
@@ -284,7 +284,7 @@ PyObject *log_recv_blocking(PyObject *self, PyObject *const *args, Py_ssize_t n,
     return receive_blocking((Endpoint *)self, &recv_blocking_op, timeout);
 }
 
-PyObject *log_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored)) { return try_receive(self, &recv_op); }
+PyObject *log_try_recv(PyObject *self, PyObject *Py_UNUSED(ignored)) { return try_receive(self, &log_recv_op); }
 
 PyObject *log_recv_bytes(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {

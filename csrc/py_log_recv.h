@@ -25,6 +25,9 @@ step log_look_first(Call *call, bool called, nc_record *record, nc_box **kicks);
 /* Take at least one message, at most call->n, as a list. */
 step log_recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks);
 
+/* recv(), also as an arm of a select. */
+extern const call_op log_recv_op;
+
 /* The methods. */
 PyObject *log_recv(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 PyObject *log_recv_blocking(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);

@@ -9,6 +9,8 @@
 #include "py_future.h"
 #include "py_inside.h"
 #include "py_park.h"
+#include "py_select.h"
+#include "py_selected.h"
 #include "py_stop.h"
 #include "py_wake.h"
 #include "py_wake_fd.h"
@@ -61,8 +63,10 @@ static const char *const error_names[ERRORS] = {
     [E_EMPTY] = "Empty",
     [E_ENDPOINT_CLOSED] = "EndpointClosed",
     [E_FULL] = "Full",
+    [E_NOTHING_READY] = "NothingReady",
     [E_RECV] = "RecvError",
     [E_RECV_TIMEOUT] = "RecvTimeout",
+    [E_SELECT_TIMEOUT] = "SelectTimeout",
     [E_SEND] = "SendError",
     [E_SEND_TIMEOUT] = "SendTimeout",
     [E_WRONG_THREAD] = "WrongThreadError",
@@ -116,7 +120,8 @@ static int core_exec(PyObject *module)
         intern_names(st) < 0 || chan_add_types(module, st) < 0 || ring_add_types(module, st) < 0 ||
         log_add_types(module, st) < 0 || claim_add_types(module, st) < 0 || loop_add_types(module, st) < 0 ||
         future_add_types(module, st) < 0 || await_add_types(module, st) < 0 || native_add_types(module, st) < 0 ||
-        claim_await_add_types(module, st) < 0 || stop_add_types(module, st) < 0)
+        claim_await_add_types(module, st) < 0 || arm_add_types(module, st) < 0 || select_add_types(module, st) < 0 ||
+        selected_add_types(module, st) < 0 || stop_add_types(module, st) < 0)
         return -1;
     static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
     for (int kind = 0; kind < KINDS; kind++)
@@ -175,6 +180,7 @@ static void core_free(void *module)
     wake_free_spares(st);
     future_free_spares(st);
     claim_free_spares(st);
+    selected_free_spares(st);
     REFERENCES(CLEAR)
     CORE_NAMES(CLEAR_NAME)
 }
@@ -183,6 +189,9 @@ static void core_free(void *module)
 
 static PyMethodDef core_methods[] = {
     {"open", (PyCFunction)(void (*)(void))chan_open, METH_FASTCALL, open_doc},
+    {"select", FAST(select_await), METH_FASTCALL | METH_KEYWORDS, select_doc},
+    {"select_blocking", FAST(select_blocking), METH_FASTCALL | METH_KEYWORDS, select_blocking_doc},
+    {"try_select", FAST(select_try), METH_FASTCALL | METH_KEYWORDS, try_select_doc},
     {"set_debug_ends", ends_set_debug, METH_O, set_debug_ends_doc},
     {"build_info", build_info, METH_NOARGS, build_info_doc},
     {NULL, NULL, 0, NULL},

@@ -4,6 +4,7 @@
 
 #include "py_core.h"
 
+int arm_add_types(PyObject *module, core_state *st);
 int await_add_types(PyObject *module, core_state *st);
 int chan_add_types(PyObject *module, core_state *st);
 int claim_add_types(PyObject *module, core_state *st);
@@ -13,6 +14,8 @@ int log_add_types(PyObject *module, core_state *st);
 int loop_add_types(PyObject *module, core_state *st);
 int native_add_types(PyObject *module, core_state *st);
 int ring_add_types(PyObject *module, core_state *st);
+int select_add_types(PyObject *module, core_state *st);
+int selected_add_types(PyObject *module, core_state *st);
 int stop_add_types(PyObject *module, core_state *st);
 
 #endif

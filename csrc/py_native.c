@@ -85,7 +85,7 @@ static void end_depart(native_end *e, nc_box **kicks)
 /* Leave the line, if the end stands there, and hand on what it was called for but did not take. */
 static void end_leave_line(native_end *e, nc_box **kicks)
 {
-    nc_chan_leave_line(e->block, e->side, &e->parker->waiter, false, core_generation(), kicks);
+    nc_chan_leave_line(e->block, e->side, e->parker->waiter, false, core_generation(), kicks);
 }
 
 /* Abort or release the open claim. */
@@ -160,21 +160,21 @@ static bool end_sleep(native_end *e, int64_t deadline)
         int64_t left = deadline - now_ns(), hour = INT64_C(3600000000);
         us = left <= 0 ? 0 : left / 1000 >= hour ? hour : left / 1000 + 1; /* the caller sleeps again */
     }
-    while (spins < e->spin && !nc_post_waits(&p->waiter))
+    while (spins < e->spin && !nc_post_waits(p->waiter))
         nc_relax(&spins);
-    if (!nc_post_waits(&p->waiter)) {
+    if (!nc_post_waits(p->waiter)) {
         e->spin = e->spin / 2 > SPIN_LEAST ? e->spin / 2 : SPIN_LEAST;
         PyThread_acquire_lock_timed(p->lock, us, 0);
     } else
         e->spin = e->spin * 2 < SPIN_MOST ? e->spin * 2 : SPIN_MOST;
     nc_end_awake(&e->lease.life);
-    return nc_post_waits(&p->waiter) || deadline < 0 || now_ns() < deadline;
+    return nc_post_waits(p->waiter) || deadline < 0 || now_ns() < deadline;
 }
 
 /* Stand in line until the look succeeds or fails: STEP_READY, STEP_ERROR, or STEP_BLOCKED if the time is up. */
 static step end_park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
 {
-    nc_waiter *w = &e->parker->waiter;
+    nc_waiter *w = e->parker->waiter;
     int64_t now = timeout < 0 ? 0 : now_ns();
     int64_t deadline = timeout < 0 ? -1 : timeout < INT64_MAX - now ? now + timeout : INT64_MAX;
     step s = STEP_BLOCKED;
@@ -453,7 +453,7 @@ static const nexus_calls calls = {
 static native_end *end_new(Chan *c, int side)
 {
     native_end *e = PyMem_RawCalloc(1, sizeof *e);
-    if (e == NULL || (e->parker = parker_new(e)) == NULL) {
+    if (e == NULL || (e->parker = parker_new(1)) == NULL) {
         PyMem_RawFree(e);
         PyErr_NoMemory();
         return NULL;

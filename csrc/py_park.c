@@ -29,18 +29,17 @@ static const box_kind parker_kind = {
     .drop = parker_drop,
 };
 
-/* On the heap, not on the blocked thread's stack: a daemon thread may die while its waiter is still in line. */
-parker *parker_new(void *owner)
+/* On the heap, not on the blocked thread's stack: a daemon thread may die while its waiters are still in line. */
+parker *parker_new(Py_ssize_t places)
 {
-    parker *p = PyMem_RawCalloc(1, sizeof *p);
+    parker *p = PyMem_RawCalloc(1, sizeof *p + (size_t)places * sizeof(nc_waiter));
     if (p == NULL)
         return NULL;
     nc_box_init(&p->base.box);
     p->base.box.guarded = !NC_FREE_THREADED;
     p->base.kind = &parker_kind;
     p->base.born = core_generation();
-    p->waiter.box = &p->base.box;
-    p->waiter.owner = owner;
+    p->places = places;
     p->lock = PyThread_allocate_lock();
     if (p->lock == NULL) {
         PyMem_RawFree(p);
@@ -48,6 +47,30 @@ parker *parker_new(void *owner)
     }
     PyThread_acquire_lock(p->lock, NOWAIT_LOCK);
     return p;
+}
+
+nc_waiter *parker_place(parker *p, Py_ssize_t i, void *owner)
+{
+    p->waiter[i].box = &p->base.box;
+    p->waiter[i].owner = owner;
+    return &p->waiter[i];
+}
+
+void parker_receive(parker *p)
+{
+    for (nc_waiter *w = nc_box_take(&p->base.box), *next; w != NULL; w = next) {
+        next = w->mail_next; /* read before w is received, as w may be posted again from then on */
+        nc_post_receive(w);
+    }
+}
+
+/* Was it called?  For its own thread, while that is awake. */
+static inline bool parker_called(parker *p)
+{
+    for (Py_ssize_t i = 0; i < p->places; i++)
+        if (nc_post_waits(&p->waiter[i]))
+            return true;
+    return false;
 }
 
 /* ---- its sleep -------------------------------------------------------------------------------------- */
@@ -80,33 +103,39 @@ static void parker_linger(nc_chan *b, int side, unsigned most)
     }
 }
 
-/* Wait for a kick, a signal or the deadline (< 0: none), without the GIL: first spin, then sleep.  `brief`: sleep at
- * most BRIEF, and return as if a signal had come.  *woken is the time after the sleep, before waiting for the GIL. */
-static PyLockStatus parker_sleep(parker *p, nc_chan *b, int side, double deadline, unsigned spin, bool brief,
-                                 double *woken)
+/* Wait for a kick, a signal or the deadline, without the GIL: first spin, then sleep.  `brief`: sleep at most BRIEF,
+ * and return as if a signal had come. */
+static PyLockStatus parker_sleep(parking *at, parker *p, Call *call, unsigned spin, bool brief)
 {
     PyLockStatus slept = PY_LOCK_ACQUIRED;
     PY_TIMEOUT_T us = -1, brief_us = spin > SPIN_MAIN ? 0 : BRIEF; /* after a long spin no brief sleep is needed */
-    if (deadline >= 0) {
-        double left = deadline - monotonic();
+    if (at->deadline >= 0) {
+        double left = at->deadline - monotonic();
         if (left <= 0)
             return PY_LOCK_FAILURE;
         us = left > 3600 ? (PY_TIMEOUT_T)3600000000 : (PY_TIMEOUT_T)ceil(left * 1e6); /* the caller sleeps again */
     }
     unsigned spins = 0;
     Py_BEGIN_ALLOW_THREADS;
-    while (spins < spin && !nc_post_waits(&p->waiter))
+    while (spins < spin && !parker_called(p))
         nc_relax(&spins);
-    bool posted = nc_post_waits(&p->waiter);
+    bool posted = parker_called(p);
     if (!posted)
         slept = PyThread_acquire_lock_timed(p->lock, brief && (us < 0 || us > brief_us) ? brief_us : us, 1);
     if (brief && slept == PY_LOCK_FAILURE)
         slept = PY_LOCK_INTR;
-    *woken = monotonic();
-    if (posted)
-        parker_linger(b, side, spin);
+    at->woken = monotonic();
+    if (posted && p->places == 1)
+        parker_linger(call->ep->chan->block, call->ep->side, spin);
     Py_END_ALLOW_THREADS;
-    return slept == PY_LOCK_FAILURE && us > 0 && deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
+    return slept == PY_LOCK_FAILURE && us > 0 && at->deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
+}
+
+void park_stay(parker *p)
+{
+    parker_receive(p);
+    if (p->base.born != core_generation())
+        p->base.born = core_generation(); /* a signal handler has forked this process */
 }
 
 /* One round: look, unless the waiter stands in line uncalled; line up if the look was in vain.  *turn: it is the call's
@@ -114,40 +143,50 @@ static PyLockStatus parker_sleep(parker *p, nc_chan *b, int side, double deadlin
 static step park_look(Call *call, parker *p, PyObject **out, bool *turn, nc_box **kicks)
 {
     step s = STEP_BLOCKED;
-    parker_receive(p);
-    uint32_t place = nc_waiter_state_of(&p->waiter);
+    park_stay(p);
+    uint32_t place = nc_waiter_state_of(p->waiter);
     *turn = false;
-    if (place == NC_CALLED && line_deferred(call, &p->waiter))
+    if (place == NC_CALLED && line_deferred(call, p->waiter))
         s = STEP_BUSY;
     else if (place != NC_WAITING) /* also before lining up: others could use the endpoint since the first look */
         s = call->op->look(call, place == NC_CALLED, out, kicks);
     if (s == STEP_READY || s == STEP_ERROR)
         return s;
     if (s == STEP_BUSY && place == NC_CALLED) {
-        line_defer(call, &p->waiter);
+        line_defer(call, p->waiter);
         return STEP_BLOCKED;
     }
-    if (p->base.born != core_generation())
-        p->base.born = core_generation(); /* a signal handler has forked this process */
-    *turn = line_up(call, &p->waiter, s == STEP_PARTIAL, kicks) == NC_TURN;
+    *turn = line_up(call, p->waiter, s == STEP_PARTIAL, kicks) == NC_TURN;
     return STEP_BLOCKED;
 }
 
-/* Sleep until called: STEP_BLOCKED, or STEP_ERROR if a signal handler raised or the time is up.  A signal that comes
- * between the last check for signals and the sleep is handled only at the next wake-up, as with CPython's own locks.
- * So the main thread, which runs Python's signal handlers, begins with a brief sleep (*fresh) and then checks for
- * signals once more: this finds a signal that came while the thread lined up. */
-static step park_sleep(Call *call, parker *p, double deadline, unsigned spin, bool *fresh, double *woken)
+void park_begin(parking *at, Call *call, double timeout)
 {
-    Endpoint *ep = call->ep;
-    bool main = core_main_thread(), brief = main && *fresh;
-    if (spin > SPIN_MAIN && main && !brief)
-        spin = SPIN_MAIN;
-    *fresh = false;
-    PyLockStatus slept = parker_sleep(p, ep->chan->block, ep->side, deadline, spin, brief, woken);
+    at->began = at->woken = monotonic();
+    at->deadline = timeout < 0 ? -1 : at->began + timeout;
+    at->spin = atomic_load_explicit(&call->ep->spin, memory_order_relaxed); /* a hint: what suited the last wait here */
+    at->fresh = true;
+}
+
+void park_end(parking *at, Call *call)
+{
+    unsigned most = atomic_load_explicit(&spin_most, memory_order_relaxed);
+    unsigned spin = at->woken - at->began < SPIN_WORTH ? most : at->spin / 2 > SPIN_LEAST ? at->spin / 2 : SPIN_LEAST;
+    atomic_store_explicit(&call->ep->spin, spin, memory_order_relaxed);
+}
+
+/* A signal that comes between the last check for signals and the sleep is handled only at the next wake-up, as with
+ * CPython's own locks.  So the main thread, which runs Python's signal handlers, begins with a brief sleep (`fresh`)
+ * and then checks for signals once more: this finds a signal that came while the thread lined up. */
+step park_sleep(parking *at, Call *call, parker *p)
+{
+    bool main = core_main_thread(), brief = main && at->fresh;
+    unsigned spin = at->spin > SPIN_MAIN && main && !brief ? SPIN_MAIN : at->spin;
+    at->fresh = false;
+    PyLockStatus slept = parker_sleep(at, p, call, spin, brief);
     if (slept == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
         return STEP_ERROR;
-    if (slept == PY_LOCK_FAILURE && !nc_post_waits(&p->waiter)) {
+    if (slept == PY_LOCK_FAILURE && !parker_called(p)) {
         call->op->timed_out(call);
         return STEP_ERROR;
     }
@@ -160,16 +199,17 @@ static step park(Call *call, double timeout, PyObject **out)
 {
     Endpoint *ep = call->ep;
     Chan *c = ep->chan;
-    double began = monotonic(), woken = began, deadline = timeout < 0 ? -1 : began + timeout;
-    unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint: what suited the last wait here */
     nc_box *kicks = NULL;
-    bool turn, fresh = true;
+    parking at;
+    bool turn;
     step s;
-    parker *p = parker_new(ep);
+    parker *p = parker_new(1);
     if (p == NULL) {
         PyErr_NoMemory();
         return STEP_ERROR;
     }
+    parker_place(p, 0, ep);
+    park_begin(&at, call, timeout);
     call->waiting = true;
     do {
         Py_BEGIN_CRITICAL_SECTION(ep);
@@ -182,13 +222,11 @@ static step park(Call *call, double timeout, PyObject **out)
         if (s == STEP_BLOCKED && core_raise_postponed()) /* the exception of a signal handler that ran meanwhile */
             s = STEP_ERROR;
         if (s == STEP_BLOCKED && !turn)
-            s = park_sleep(call, p, deadline, spin, &fresh, &woken);
+            s = park_sleep(&at, call, p);
     } while (s == STEP_BLOCKED);
-    unsigned most = atomic_load_explicit(&spin_most, memory_order_relaxed);
-    spin = woken - began < SPIN_WORTH ? most : spin / 2 > SPIN_LEAST ? spin / 2 : SPIN_LEAST;
-    atomic_store_explicit(&ep->spin, spin, memory_order_relaxed);
+    park_end(&at, call);
     Py_BEGIN_CRITICAL_SECTION(ep);
-    line_leave(c, ep->side, &p->waiter, &kicks);
+    line_leave(c, ep->side, p->waiter, &kicks);
     Py_END_CRITICAL_SECTION();
     wake_box_unref(&p->base.box);
     line_deliver(c, kicks);

@@ -6,20 +6,34 @@
 
 typedef struct parker {
     wake_box base;
-    nc_waiter waiter;
-    PyThread_type_lock lock; /* taken; a kick releases it */
+    PyThread_type_lock lock;      /* taken; a kick releases it */
+    Py_ssize_t places;
+    nc_waiter waiter[];           /* [places]: one for each line that the thread stands in */
 } parker;
+
+/* What one wait keeps from sleep to sleep; times in seconds. */
+typedef struct parking {
+    double began, woken, deadline; /* woken: after the last sleep, before waiting for the GIL; deadline < 0: none */
+    unsigned spin;                /* pauses worth spending before a sleep */
+    bool fresh;                   /* it has not slept yet */
+} parking;
 
 /* For the process: called when the module is made. */
 void park_init(void);
-parker *parker_new(void *owner);
-/* Empty the box, so that the next post kicks it.  Called on every round: a post may arrive after the thread has seen
- * the waiter's new state, and acted on it. */
-static inline void parker_receive(parker *p)
-{
-    if (nc_box_take(&p->base.box) != NULL)
-        nc_post_receive(&p->waiter);
-}
+/* With so many places, at least one; NULL without memory.  Freed by wake_box_unref(). */
+parker *parker_new(Py_ssize_t places);
+/* Place i, for a line in which this endpoint, or native end, waits. */
+nc_waiter *parker_place(parker *p, Py_ssize_t i, void *owner);
+/* Empty the box, so that the next post kicks it. */
+void parker_receive(parker *p);
+/* Before each look: receive, as a post may arrive after the thread has seen the waiter's new state, and acted on it;
+ * and go on in the child if a signal handler has forked. */
+void park_stay(parker *p);
+/* A wait of this call begins: `timeout` < 0: none.  It ends. */
+void park_begin(parking *at, Call *call, double timeout);
+void park_end(parking *at, Call *call);
+/* Sleep until called: STEP_BLOCKED, or STEP_ERROR if a signal handler raised or the time is up. */
+step park_sleep(parking *at, Call *call, parker *p);
 /* Look once, and again if waiters that will never run were in the way.  Returns as a look does.  Runs
  * Python code, and so does the next. */
 step try_call(Call *call, PyObject **out);

@@ -3,6 +3,7 @@
  * Each operation is one `look`: it tries once, and notifies the other side.  Waiting, timeouts and cancellation are the
  * same for all, in py_await.c and py_park.c.  Senders first, receivers second, types last.
  */
+#include "py_arm.h"
 #include "py_await_life.h"
 #include "py_call.h"
 #include "py_chan.h"
@@ -356,6 +357,8 @@ static step ring_recv_many_look(Call *call, bool called, PyObject **out, nc_box 
 
 static const payload_kind ring_payload = {
     .least = 1,
+    .recv = &recv_op,
+    .send = &send_op,
     .send_many = BATCH_OPS("send_many", "Sender", ring_send_many_look, call_send_many_timed_out),
     .recv_many = BATCH_OPS("recv_many", "Receiver", ring_recv_many_look, call_recv_timed_out),
 };
@@ -441,7 +444,10 @@ static PyObject *ring_anext(PyObject *self) { return wait_new_take(&anext_op, (E
 #define NONE(method, function) {#method, FAST(function), METH_FASTCALL, ring_##method##_doc}
 #define SENDER_METHODS                                                                          \
     NAMED(send, ring_send), ONE(try_send, ring_try_send), NAMED(send_many, endpoint_send_many), \
-        ONE(try_send_many, endpoint_try_send_many)
+        ONE(try_send_many, endpoint_try_send_many),                                             \
+    {                                                                                           \
+        "sending", endpoint_sending, METH_O, endpoint_sending_doc                               \
+    }
 #define SENDER_BLOCKING_METHODS \
     NAMED(send_blocking, ring_send_blocking), NAMED(send_many_blocking, endpoint_send_many_blocking)
 #define RECEIVER_METHODS                                                                         \

@@ -69,6 +69,7 @@ typedef struct Endpoint {
     lease *lent;                  /* the native end that uses or used it, a reference: ask endpoint_leased() */
     birth *birth;                 /* where it was made, in debug mode; else NULL */
     _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
+    _Atomic uint64_t chosen;      /* grows whenever a select has chosen it; see py_select.c; a hint, relaxed */
 } Endpoint;
 
 /* After something was published: call those on that side who wait for it. */
@@ -105,6 +106,7 @@ typedef struct call_op {
      * has to be notified.  Else NULL without an exception; the caller then looks.  Of bytes, the caller still notifies
      * native threads that began to wait meanwhile.  The pointer is NULL for calls without this plain way. */
     PyObject *(*at_once)(Call *);
+    const struct many_lines *lines; /* NULL: the call waits in one line; see py_await.h */
 } call_op;
 
 /* How batches of objects and of bytes differ; the rest is in py_call.c. */
@@ -114,6 +116,7 @@ typedef struct payload_kind {
     PyObject *(*as_passed)(PyObject *); /* the value passed for a member, borrowed; NULL: the member itself */
     uint64_t (*room_for)(PyObject *); /* how much of the ring a member takes; NULL: 1 */
     uint64_t least; /* how much of the ring any member takes at least */
+    const call_op *recv, *send, *claim; /* of one item, as arms of a select; claim: NULL if there are no claims */
     call_op send_many[FORMS], recv_many[FORMS];
 } payload_kind;
 

@@ -12,7 +12,8 @@ Each has `channel(capacity)`, which returns a sender and a receiver.
 """
 
 from . import errors, local, mpsc, mpsc_bytes, spsc, spsc_bytes
-from ._core import set_debug_ends
+from ._core import Selected, select, select_blocking, set_debug_ends, try_select
+from ._merge import merge
 from ._types import Channel, OpenEnd, Statistics
 from .errors import (
     BusyError,
@@ -28,8 +29,10 @@ from .errors import (
     Empty,
     EndpointClosed,
     Full,
+    NothingReady,
     RecvError,
     RecvTimeout,
+    SelectTimeout,
     SendError,
     SendTimeout,
     TryRecvError,
@@ -55,9 +58,12 @@ __all__ = [
     "Empty",
     "EndpointClosed",
     "Full",
+    "NothingReady",
     "OpenEnd",
     "RecvError",
     "RecvTimeout",
+    "SelectTimeout",
+    "Selected",
     "SendError",
     "SendTimeout",
     "Statistics",
@@ -68,11 +74,15 @@ __all__ = [
     "errors",
     "get_include",
     "local",
+    "merge",
     "mpsc",
     "mpsc_bytes",
+    "select",
+    "select_blocking",
     "set_debug_ends",
     "spsc",
     "spsc_bytes",
+    "try_select",
 ]
 
 

@@ -24,8 +24,10 @@ __all__ = [
     "Empty",
     "EndpointClosed",
     "Full",
+    "NothingReady",
     "RecvError",
     "RecvTimeout",
+    "SelectTimeout",
     "SendError",
     "SendTimeout",
     "TryRecvError",
@@ -37,6 +39,11 @@ __all__ = [
 
 class ChannelError(Exception):
     """Base of everything a channel raises."""
+
+    index: int | None = None
+    """The place of the arm that raised, if a select did."""
+    arm: object = None
+    """That arm, the very object that was passed."""
 
 
 if sys.version_info >= (3, 13):
@@ -108,6 +115,14 @@ class Empty(TryRecvError, queue.Empty, asyncio.QueueEmpty):
 
 class RecvTimeout(Empty, TimeoutError):
     """Nothing received: no item within the timeout."""
+
+
+class NothingReady(Empty, Full):
+    """No arm of a `try_select` can go now: nothing was sent or received."""
+
+
+class SelectTimeout(NothingReady, TimeoutError):
+    """No arm of a select could go within the timeout: nothing was sent or received."""
 
 
 class ClaimError(ChannelError):

@@ -1,0 +1,760 @@
+"""select, select_blocking, try_select and merge: one arm goes and no other, fairly, and nothing is lost on the way."""
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import signal
+import sys
+import threading
+import weakref
+from collections import Counter
+
+import pytest
+from anychannel import THREADED, AnyChannel
+from harness import STRESS, seeded, size
+from support import Item, Spawned, collect, drive, in_thread, until, until_blocked, until_parked
+
+import nexus_channels
+from nexus_channels import (
+    BusyError,
+    ChannelError,
+    ClaimDisconnected,
+    ClaimTooLarge,
+    Empty,
+    EndpointClosed,
+    Full,
+    NothingReady,
+    RecvError,
+    Selected,
+    SelectTimeout,
+    SendError,
+    WrongThreadError,
+    ZeroLengthClaim,
+    local,
+    merge,
+    mpsc,
+    mpsc_bytes,
+    select,
+    select_blocking,
+    spsc,
+    spsc_bytes,
+    try_select,
+)
+
+TIMEOUT = 1.0
+
+
+def channels(*modules, capacity=1):
+    """Of each module one, with room for `capacity` items, or 64 bytes."""
+    return [module.channel(64 if module in (spsc_bytes, mpsc_bytes) else capacity) for module in modules]
+
+
+def longest_wait(order, index):
+    """In selects: from one turn of an arm to its next, the first and the last waits included."""
+    at = [-1, *[i for i, chosen in enumerate(order) if chosen == index], len(order)]
+    return max(later - earlier for earlier, later in itertools.pairwise(at))
+
+
+# What one select does
+
+
+def test_a_ready_receiver_is_received_from(variant):
+    (tx, rx), (_tx, idle) = variant.channel(1), variant.channel(1)
+    tx.try_send("value")
+    done = try_select(idle, rx)
+    assert done == (1, rx, "value")
+    assert (done.index, done.value) == (1, "value")
+    assert done.arm is rx
+    assert type(done) is Selected
+
+
+def test_an_arm_for_sending_sends_the_very_object(variant):
+    tx, rx = variant.channel(1)
+    value = Item()
+    arm = tx.sending(value)
+    done = try_select(arm)
+    assert done == (0, arm, None)
+    assert done.arm is arm
+    assert arm.sender is tx
+    assert arm.value is value
+    assert rx.try_recv() is value
+
+
+def test_an_arm_may_be_passed_again_and_sends_again(variant):
+    tx, rx = variant.channel(2)
+    arm = tx.sending("again")
+    drive(select(arm))
+    drive(select(arm))
+    assert [rx.try_recv(), rx.try_recv()] == ["again", "again"]
+
+
+def test_of_bytes_a_receiver_gives_a_claim_and_a_sender_claims_or_sends(bytes_variant):
+    tx, rx = bytes_variant.channel(64)
+    arm = tx.claiming(3)
+    assert (arm.sender, arm.size) == (tx, 3)
+    with try_select(arm).value as view:
+        view[:] = b"abc"
+    assert try_select(tx.sending(b"def")).value is None
+    for expected in (b"abc", b"def"):
+        with try_select(rx).value as view:
+            assert view == expected
+
+
+def test_an_arm_that_sends_bytes_holds_the_buffer_that_was_passed(bytes_variant):
+    tx, rx = bytes_variant.channel(64)
+    data = bytearray(b"abc")
+    arm = tx.sending(data)
+    assert arm.value is data
+    with pytest.raises(BufferError):
+        data.append(0)
+    try_select(arm)
+    del arm
+    data.append(0)
+    assert rx.try_recv_bytes() == b"abc"
+
+
+def test_only_one_arm_goes():
+    ends = channels(spsc, mpsc, local)
+    for tx, _ in ends:
+        tx.try_send(0)
+    try_select(*[rx for _, rx in ends])
+    assert sum(len(rx) for _, rx in ends) == 2
+
+
+def test_all_kinds_mix_in_one_select():
+    ends = channels(local, spsc, mpsc, spsc_bytes, mpsc_bytes)
+    arms = [end for tx, rx in ends[:2] for end in (rx, tx.sending(1))] + [rx for _, rx in ends[2:]]
+    assert try_select(*arms, biased=True).arm is arms[1]
+
+
+def test_a_select_of_many_arms_is_no_different():
+    ends = [spsc.channel(1) for _ in range(600)]
+    arms = [rx for _, rx in ends]
+    with pytest.raises(ValueError, match="is there twice"):
+        try_select(*arms, arms[0])
+    for at in (599, 300, 4):
+        ends[at].sender.try_send(at)
+    assert sorted(drive(select(*arms))[0] for _ in range(3)) == [4, 300, 599]
+
+    async def parked():
+        task = asyncio.create_task(select(*arms))
+        await until_parked(arms[599], receivers=1)
+        ends[420].sender.try_send("late")
+        return await task
+
+    assert asyncio.run(parked()) == (420, arms[420], "late")
+    assert all(rx.statistics().waiting_receivers == 0 for rx in arms)
+
+
+# Which arm
+
+
+def test_ready_arms_take_turns(variant):
+    ends = [variant.channel(12) for _ in range(3)]
+    arms = [rx for _, rx in ends]
+    for tx, _ in ends:
+        tx.try_send_many(range(12))
+    order = [drive(select(*arms)).index for _ in range(12)]
+    assert order == [0, 1, 2] * 4
+
+
+def test_an_arm_that_was_idle_has_its_turn_first():
+    ends = [spsc.channel(12) for _ in range(3)]
+    arms = [rx for _, rx in ends]
+    ends[0].sender.try_send_many(range(8))
+    ends[1].sender.try_send_many(range(8))
+    for _ in range(5):
+        drive(select(*arms))
+    ends[2].sender.try_send("idle so far")
+    assert drive(select(*arms)).index == 2
+
+
+def test_selects_of_other_arms_in_between_take_no_turns_away():
+    ends = [spsc.channel(64) for _ in range(4)]
+    one, two, three, four = (rx for _, rx in ends)
+    for tx, _ in ends:
+        tx.try_send_many(range(64))
+    order = []
+    for _ in range(12):
+        order.append(drive(select(one, two, three)).index)
+        drive(select(one, four))
+    for index in (1, 2):  # the first arm has turns in the other select, too
+        assert longest_wait(order, index) <= 3, order
+
+
+def test_biased_takes_the_first_that_can_go():
+    ends = [spsc.channel(4) for _ in range(3)]
+    arms = [rx for _, rx in ends]
+    for tx, _ in ends[1:]:
+        tx.try_send_many(range(3))
+    assert [drive(select(*arms, biased=True)).index for _ in range(6)] == [1, 1, 1, 2, 2, 2]
+    ends[0].sender.try_send(0)
+    assert try_select(*arms, biased=True).index == 0
+
+
+def test_an_ended_arm_takes_its_turn_among_the_ready_ones():
+    (tx, rx), (tx2, rx2) = spsc.channel(4), spsc.channel(4)
+    tx.close()
+    tx2.try_send_many([1, 2])
+    outcomes = []
+    for _ in range(4):
+        try:
+            outcomes.append(drive(select(rx, rx2)).value)
+        except RecvError:
+            outcomes.append("end")
+    assert outcomes == ["end", 1, "end", 2]
+
+
+def test_no_arm_waits_longer_than_a_turn_of_each_other_when_all_are_saturated(run):
+    ends = [mpsc.channel(8) for _ in range(4)]
+    arms = [rx for _, rx in ends]
+    rounds = size(400, 20_000)
+
+    async def feed(tx):
+        with contextlib.suppress(SendError):
+            while True:
+                await tx.send(None)
+
+    async def main():
+        feeders = [asyncio.create_task(feed(tx)) for tx, _ in ends]
+        for rx in arms:
+            await until_parked(rx, senders=1)
+        order = []
+        for _ in range(rounds):
+            for rx in arms:  # saturated means: there is always something
+                await until_parked(rx, senders=1)
+            order.append((await select(*arms)).index)
+        for rx in arms:
+            rx.close()
+        await asyncio.gather(*feeders)
+        return order
+
+    order = run(main())
+    assert max(longest_wait(order, index) for index in range(4)) <= 4
+
+
+# Errors
+
+
+def test_no_arms_are_refused():
+    for function in (select, select_blocking, try_select, merge):
+        with pytest.raises(ValueError, match="at least one arm"):
+            function()
+
+
+def test_an_endpoint_twice_is_refused_and_named(variant):
+    tx, rx = variant.channel(1)
+    tx.try_send(0)
+    for function in (select, select_blocking, try_select, merge):
+        with pytest.raises(ValueError, match="Receiver .* is there twice"):
+            function(rx, rx)
+    for function in (select, select_blocking, try_select):
+        with pytest.raises(ValueError, match="Sender .* is there twice"):
+            function(tx.sending(1), rx, tx.sending(2))
+    assert len(rx) == 1
+
+
+def test_what_is_no_arm_is_refused(bytes_variant):
+    (tx, rx), (btx, _) = spsc.channel(1), bytes_variant.channel(64)
+    for function in (select, select_blocking, try_select):
+        with pytest.raises(TypeError, match=r"pass sender\.sending\(value\)$"):
+            function(rx, tx)
+        with pytest.raises(TypeError, match=r"sender\.sending\(value\) or sender\.claiming\(n\)$"):
+            function(rx, btx)
+        with pytest.raises(TypeError, match="not int") as caught:
+            function(rx, 5)
+        assert (caught.value.index, caught.value.arm) == (1, 5)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'wait'"):
+            function(rx, wait=1)
+    with pytest.raises(TypeError, match="merge\\(\\) takes receivers, not Sending"):
+        merge(rx, tx.sending(1))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'timeout'"):
+        try_select(rx, timeout=1)
+
+
+@pytest.mark.parametrize("timeout", ["1", -1, float("nan"), True])
+def test_a_bad_timeout_is_refused_at_the_call(timeout):
+    _tx, rx = spsc.channel(1)
+    for function in (select, select_blocking):
+        with pytest.raises((TypeError, ValueError), match="timeout"):
+            function(rx, timeout=timeout)
+
+
+def test_arms_check_what_they_are_made_of(bytes_variant):
+    tx, _ = bytes_variant.channel(64)
+    for make, bad, error in [
+        (tx.sending, b"", ZeroLengthClaim),
+        (tx.sending, bytes(100), ClaimTooLarge),
+        (tx.sending, "text", TypeError),
+        (tx.claiming, 0, ZeroLengthClaim),
+        (tx.claiming, 100, ClaimTooLarge),
+        (tx.claiming, "3", TypeError),
+    ]:
+        with pytest.raises(error):
+            make(bad)
+    with pytest.raises(AttributeError):
+        spsc.channel(1).sender.claiming(1)
+
+
+def test_an_arm_cannot_be_made_but_by_its_sender():
+    for cls in (nexus_channels._core.Sending, nexus_channels._core.Claiming, Selected):
+        with pytest.raises(TypeError):
+            cls()
+
+
+def test_an_ended_arm_raises_its_error_and_says_which_it_is(variant):
+    for function in (try_select, lambda *arms: drive(select(*arms))):
+        (tx, rx), (tx2, rx2), (_tx, idle) = variant.channel(1), variant.channel(1), variant.channel(1)
+        tx.close()
+        rx2.close()
+        arm = tx2.sending("lost")
+        with pytest.raises(RecvError) as caught:
+            function(idle, rx)
+        assert (caught.value.index, caught.value.arm) == (1, rx)
+        with pytest.raises(SendError) as caught:
+            function(arm, idle)
+        assert (caught.value.index, caught.value.arm) == (0, arm)
+        assert caught.value.value == "lost"
+        rx.close()
+        with pytest.raises(EndpointClosed) as caught:
+            function(idle, rx)
+        assert (caught.value.index, caught.value.arm) == (1, rx)
+
+
+def test_other_errors_name_no_arm():
+    _tx, rx = spsc.channel(1)
+    with pytest.raises(Empty) as caught:
+        rx.try_recv()
+    assert (caught.value.index, caught.value.arm) == (None, None)
+
+
+def test_a_claim_of_a_receiver_that_is_gone_raises(bytes_variant):
+    tx, rx = bytes_variant.channel(64)
+    rx.close()
+    with pytest.raises(ClaimDisconnected) as caught:
+        try_select(tx.claiming(4))
+    assert caught.value.index == 0
+
+
+def test_an_endpoint_that_a_claim_uses_is_refused_at_the_call(bytes_variant):
+    (tx, rx), (_tx, idle) = bytes_variant.channel(64), spsc.channel(1)
+    claim = tx.try_claim(8)
+    for function in (select, select_blocking, try_select):
+        with pytest.raises(BusyError) as caught:
+            function(idle, tx.sending(b"abc"))
+        assert caught.value.index == 1
+        with pytest.raises(BusyError):
+            function(tx.claiming(1), idle)
+    claim.abort()
+    assert try_select(tx.claiming(1)).index == 0
+    assert rx.statistics().waiting_receivers == 0
+
+
+def test_a_local_channel_off_its_thread_is_refused_before_anything_is_done(spawn):
+    (_tx, mine), (tx, rx) = local.channel(1), spsc.channel(1)
+    tx.try_send("stays")
+
+    def elsewhere():
+        for function in (try_select, select_blocking, lambda *arms: asyncio.run(collected(select(*arms)))):
+            with pytest.raises(WrongThreadError) as caught:
+                function(rx, mine)
+            assert (caught.value.index, caught.value.arm) == (1, mine)
+            with pytest.raises(WrongThreadError):
+                function(mine, rx)
+
+    async def collected(awaitable):
+        return await awaitable
+
+    spawn(elsewhere).join()
+    assert rx.try_recv() == "stays"
+    assert rx.statistics().waiting_receivers == 0
+
+
+def test_nothing_ready_is_empty_and_full_and_nothing_is_done(variant):
+    (tx, rx), (_tx, idle) = variant.channel(1), variant.channel(1)
+    tx.try_send(0)
+    with pytest.raises(NothingReady, match="none of 2 arms") as caught:
+        try_select(idle, tx.sending(1))
+    assert isinstance(caught.value, Empty)
+    assert isinstance(caught.value, Full)
+    assert len(rx) == 1
+
+
+def test_without_a_loop_it_raises_where_it_has_to_wait(variant):
+    _tx, rx = variant.channel(1)
+    with pytest.raises(RuntimeError, match=r"select\(\) has to wait"):
+        drive(select(rx))
+    assert rx.statistics().waiting_receivers == 0
+
+
+# Waiting
+
+
+def test_the_first_arm_that_can_go_ends_the_wait(step_loop, variant):
+    ends = [variant.channel(1) for _ in range(3)]
+    arms = [rx for _, rx in ends]
+    for at in range(3):
+        task = step_loop.create_task(select(*arms))
+        step_loop.run_ready()
+        assert [rx.statistics().waiting_receivers for rx in arms] == [1, 1, 1]
+        ends[at].sender.try_send(at)
+        step_loop.run_ready()
+        assert task.result() == (at, arms[at], at)
+        assert [rx.statistics().waiting_receivers for rx in arms] == [0, 0, 0]
+
+
+def test_room_for_one_of_several_sends_ends_the_wait(step_loop, variant):
+    ends = [variant.channel(1) for _ in range(2)]
+    for tx, _ in ends:
+        tx.try_send("old")
+    task = step_loop.create_task(select(*[tx.sending("new") for tx, _ in ends]))
+    step_loop.run_ready()
+    assert ends[1].receiver.try_recv() == "old"
+    step_loop.run_ready()
+    assert task.result().index == 1
+    assert ends[1].receiver.try_recv() == "new"
+    assert ends[0].receiver.try_recv() == "old"
+    assert len(ends[0].receiver) == 0
+
+
+def test_send_and_receive_on_one_channel(step_loop):
+    tx, rx = spsc.channel(1)
+    tx.try_send("full")
+    done = drive(select(tx.sending("more"), rx))
+    assert done == (1, rx, "full")
+
+
+def test_a_claim_that_has_to_wait_gets_its_room(step_loop, bytes_variant):
+    tx, rx = bytes_variant.channel(64)
+    _tx, idle = spsc.channel(1)
+    tx.try_send(bytes(40))
+    task = step_loop.create_task(select(idle, tx.claiming(40)))
+    step_loop.run_ready()
+    rx.try_recv_bytes()
+    step_loop.run_ready()
+    with task.result().value as view:
+        assert len(view) == 40
+
+
+def test_a_wait_for_an_endpoint_that_is_lent_meanwhile_goes_on_when_it_is_given_back(step_loop, bytes_variant):
+    tx, rx = bytes_variant.channel(64)
+    _tx, idle = spsc.channel(1)
+    task = step_loop.create_task(select(idle, rx))
+    step_loop.run_ready()
+    other = step_loop.create_task(rx.recv())
+    step_loop.run_ready()
+    tx.try_send(b"first")
+    tx.try_send(b"second")
+    step_loop.run_ready()
+    done = task.result()
+    assert bytes(done.value) == b"first"
+    assert not other.done()
+    again = step_loop.create_task(select(idle, tx.sending(b"x" * 48)))
+    step_loop.run_ready()
+    done.value.release()
+    step_loop.run_ready()
+    assert bytes(other.result()) == b"second"
+    waits = step_loop.create_task(asyncio.sleep(0))
+    step_loop.run_ready()
+    assert waits.done()
+    assert not again.done()
+    other.result().release()
+    step_loop.run_ready()
+    assert again.result().index == 1
+
+
+def test_a_timeout_of_zero_looks_once(variant):
+    tx, rx = variant.channel(1)
+    with pytest.raises(SelectTimeout):
+        drive(select(rx, timeout=0))
+    tx.try_send(1)
+    assert drive(select(rx, timeout=0)).value == 1
+    with pytest.raises(SelectTimeout):
+        select_blocking(rx, timeout=0)
+
+
+def test_a_timeout_ends_the_wait_and_leaves_every_line(step_loop, variant):
+    ends = [variant.channel(1) for _ in range(3)]
+    arms = [rx for _, rx in ends]
+    task = step_loop.create_task(select(*arms, timeout=TIMEOUT))
+    step_loop.run_ready()
+    step_loop.advance(0.9 * TIMEOUT)
+    assert not task.done()
+    step_loop.advance(0.2 * TIMEOUT)
+    with pytest.raises(SelectTimeout, match="none of 3 arms") as caught:
+        task.result()
+    assert isinstance(caught.value, TimeoutError)
+    assert all(rx.statistics().waiting_receivers == 0 for rx in arms)
+
+
+def test_cancelled_when_called_it_hands_each_turn_to_the_next_in_line(step_loop, variant):
+    ends = [variant.channel(1) for _ in range(2)]
+    arms = [rx for _, rx in ends]
+    first = step_loop.create_task(select(*arms))
+    step_loop.run_ready()
+    next_in_line = [step_loop.create_task(rx.recv()) for rx in arms]
+    step_loop.run_ready()
+    for at, (tx, _) in enumerate(ends):
+        tx.try_send(at)
+    first.cancel()
+    step_loop.run_ready()
+    assert first.cancelled()
+    assert [task.result() for task in next_in_line] == [0, 1]
+
+
+def test_the_turns_of_the_arms_not_taken_go_to_the_next_in_line(step_loop, variant):
+    ends = [variant.channel(1) for _ in range(2)]
+    arms = [rx for _, rx in ends]
+    first = step_loop.create_task(select(*arms))
+    step_loop.run_ready()
+    behind = [step_loop.create_task(rx.recv()) for rx in arms]
+    step_loop.run_ready()
+    for at, (tx, _) in enumerate(ends):
+        tx.try_send(at)
+    step_loop.run_ready()
+    taken = first.result().index
+    assert behind[1 - taken].result() == 1 - taken
+    assert not behind[taken].done()
+    behind[taken].cancel()
+    step_loop.run_ready()
+
+
+def test_a_value_is_owed_to_a_select_that_was_called_but_not_for_longer(step_loop, variant):
+    ends = [variant.channel(1) for _ in range(2)]
+    arms = [rx for _, rx in ends]
+    task = step_loop.create_task(select(*arms))
+    step_loop.run_ready()
+    for tx, _ in ends:
+        tx.try_send(0)
+    for rx in arms:
+        with pytest.raises(Empty):
+            rx.try_recv()
+    step_loop.run_ready()
+    assert arms[1 - task.result().index].try_recv() == 0
+
+
+def test_an_awaited_select_cannot_be_awaited_again(run):
+    tx, rx = spsc.channel(2)
+    tx.try_send_many([1, 2])
+
+    async def main():
+        once = select(rx)
+        assert (await once).value == 1
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited select"):
+            await once
+
+    run(main())
+    assert rx.try_recv() == 2
+
+
+def test_a_select_that_nobody_awaits_warns_and_does_nothing():
+    tx, rx = spsc.channel(1)
+    tx.try_send(1)
+    with pytest.warns(RuntimeWarning, match="coroutine 'select' was never awaited"):
+        select(rx)
+        collect()
+    assert len(rx) == 1
+
+
+def test_it_waits_in_one_loop_only(step_loop):
+    from steploop import StepLoop
+
+    _tx, rx = spsc.channel(1)
+    waiting = select(rx)
+    step_loop.call(waiting.send, None)
+    other = StepLoop()
+    with pytest.raises(RuntimeError, match="already being awaited"):
+        other.call(waiting.send, None)
+    waiting.close()
+    assert rx.statistics().waiting_receivers == 0
+    other.close()
+
+
+def test_a_waiting_select_shows_as_a_coroutine_does(step_loop):
+    _tx, rx = spsc.channel(1)
+    waiting = select(rx)
+    assert repr(waiting).startswith("<select() created at ")
+    assert (waiting.__name__, waiting.cr_running, waiting.cr_await) == ("select", False, None)
+    future = step_loop.call(waiting.send, None)
+    assert waiting.cr_await is future
+    assert waiting.cr_suspended
+    waiting.close()
+    assert repr(waiting).startswith("<select() done at ")
+
+
+def test_closing_an_endpoint_ends_the_selects_that_wait_on_it(step_loop, variant):
+    (_tx, rx), (_tx2, other) = variant.channel(1), variant.channel(1)
+    task = step_loop.create_task(select(other, rx))
+    step_loop.run_ready()
+    rx.close()
+    step_loop.run_ready()
+    with pytest.raises(EndpointClosed) as caught:
+        task.result()
+    assert caught.value.index == 1
+    assert other.statistics().waiting_receivers == 0
+
+
+def test_the_end_of_one_channel_ends_the_wait(step_loop, variant):
+    (tx, rx), (_tx, other) = variant.channel(1), variant.channel(1)
+    task = step_loop.create_task(select(other, rx))
+    step_loop.run_ready()
+    tx.close()
+    step_loop.run_ready()
+    with pytest.raises(RecvError):
+        task.result()
+
+
+def test_a_closed_loop_with_a_select_holds_nobody_up(step_loop):
+    from steploop import StepLoop
+
+    ends = channels(mpsc, spsc)
+    arms = [rx for _, rx in ends]
+    dead = StepLoop()
+    abandoned = dead.create_task(select(*arms))
+    dead.run_ready()
+    tasks = [step_loop.create_task(rx.recv()) for rx in arms]
+    step_loop.run_ready()
+    dead.close()
+    for at, (tx, _) in enumerate(ends):
+        tx.try_send(at)
+    step_loop.run_ready()
+    assert [task.result() for task in tasks] == [0, 1]
+    abandoned._log_destroy_pending = False
+
+
+# All orders within one tick of the loop
+
+
+class World:
+    """`n` channels of capacity 1 and a select that waits on all; each event may or may not be possible."""
+
+    def __init__(self, loop, modules, sending):
+        self.loop = loop
+        self.ends = [module.channel(1) for module in modules]
+        self.sends = [at in sending for at in range(len(modules))]
+        self.sent, self.got, self.discarded = [[] for _ in modules], [[] for _ in modules], [0] * len(modules)
+        for at, sends in enumerate(self.sends):
+            if sends:
+                self.try_send(at)  # full, so that the select has to wait
+        self.tasks = []  # (task, what it waits on, {arm: value})
+        self.start_select(timeout=TIMEOUT)
+        loop.run_ready()
+
+    def start_select(self, timeout=None):
+        arms, values = [], {}
+        for at, (tx, rx) in enumerate(self.ends):
+            values[at] = Item(f"select {len(self.tasks)} arm {at}")
+            arms.append(tx.sending(values[at]) if self.sends[at] else rx)
+        self.tasks.append((self.loop.create_task(select(*arms, timeout=timeout)), range(len(arms)), values))
+
+    def second_select(self):
+        self.start_select()
+
+    def plain(self, at):
+        value = Item(f"plain {at}")
+        tx, rx = self.ends[at]
+        self.tasks.append((self.loop.create_task(tx.send(value) if self.sends[at] else rx.recv()), [at], {at: value}))
+
+    def cancel(self):
+        self.tasks[0][0].cancel()
+
+    def time_out(self):
+        self.loop.skip(TIMEOUT)
+
+    def try_send(self, at):
+        value = Item(f"tried {at} {len(self.sent[at])}")
+        with contextlib.suppress(Full, SendError, EndpointClosed):
+            self.ends[at].sender.try_send(value)
+            self.sent[at].append(value)
+
+    def try_recv(self, at):
+        with contextlib.suppress(Empty, RecvError, EndpointClosed):
+            self.got[at].append(self.ends[at].receiver.try_recv())
+
+    def close_tx(self, at):
+        self.ends[at].sender.close()
+
+    def close_rx(self, at):
+        if not self.ends[at].receiver.is_closed:
+            self.discarded[at] += len(self.ends[at].receiver)
+        self.ends[at].receiver.close()
+
+    def settle(self):
+        """Nothing is ready: nobody waits who could go on, and every value is in one place."""
+        self.loop.run_ready()
+        waiting = Counter()
+        for task, arms, _ in self.tasks:
+            if not task.done():
+                waiting.update(arms)
+        for at, (tx, rx) in enumerate(self.ends):
+            stats = rx.statistics()
+            assert (stats.waiting_senders if self.sends[at] else stats.waiting_receivers) == waiting[at]
+            if waiting[at]:
+                assert not tx.is_closed
+                assert not rx.is_closed
+                assert stats.buffered == (1 if self.sends[at] else 0)
+
+    def finish(self):
+        self.settle()
+        for at in range(len(self.ends)):
+            self.close_tx(at)
+            while len(self.ends[at].receiver) and not self.ends[at].receiver.is_closed:
+                self.try_recv(at)
+        self.loop.run_ready()
+        for task, arms, values in self.tasks:
+            assert task.done()
+            if task.cancelled() or task.exception() is not None:
+                assert task.cancelled() or isinstance(task.exception(), ChannelError)
+                continue
+            at, _, value = task.result() if len(arms) == len(self.ends) > 1 else (arms[0], None, task.result())
+            if self.sends[at]:
+                self.sent[at].append(values[at])
+            else:
+                self.got[at].append(value)
+        for at in range(len(self.ends)):
+            assert len(self.sent[at]) == len(self.got[at]) + self.discarded[at]
+            assert set(self.got[at]) <= set(self.sent[at])
+            assert len(set(self.got[at])) == len(self.got[at])
+        assert self.loop.next_timer() is None
+
+
+def events(arms):
+    for at in range(arms):
+        for name in ("try_send", "try_recv", "close_tx", "close_rx", "plain"):
+            yield name, at
+    yield "second_select", None
+    yield "cancel", None
+    yield "time_out", None
+
+
+def play(loop, modules, sending, history):
+    world = World(loop, modules, sending)
+    try:
+        for name, at in history:
+            getattr(world, name)(*([] if at is None else [at]))
+        world.finish()
+    except AssertionError as error:
+        raise AssertionError(f"{sending=} {history=}: {error}") from error
+
+
+@pytest.mark.parametrize("sending", [(), (1,), (0, 1)], ids=["both receive", "one sends", "both send"])
+def test_every_order_of_three_events_in_one_tick_with_two_arms(step_loop, variant, sending):
+    for history in itertools.permutations(events(2), 3):
+        play(step_loop, [variant, spsc], sending, history)
+
+
+@pytest.mark.parametrize("sending", [(), (2,), (0, 1, 2)], ids=["all receive", "one sends", "all send"])
+def test_every_order_of_two_events_in_one_tick_with_three_arms(step_loop, sending):
+    for history in itertools.product(events(3), repeat=2):
+        play(step_loop, [spsc, mpsc, local], sending, history)
+
+
+@pytest.mark.skipif(not STRESS, reason="takes minutes; NEXUS_TEST_STRESS=1 runs it")
+@pytest.mark.watchdog(3000)
+@pytest.mark.timeout(3000)
+def test_every_order_of_four_events_in_one_tick(step_loop):
+    for history in itertools.permutations(events(2), 4):
+        play(step_loop, [mpsc, spsc], (1,), history)
+    for history in itertools.permutations(events(3), 3):
+        play(step_loop, [mpsc, spsc, local], (1,), history)
