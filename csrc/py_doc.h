@@ -471,12 +471,12 @@ static const char selected_doc[] =
     ">>> index, arm is rx2, value\n"
     "(1, True, 'value')\n"
     "\n" DOC_ANY_THREAD;
-#define DOC_SELECTED_INDEX "The place of the arm among those that were passed."
-#define DOC_SELECTED_ARM "The arm, the very object that was passed."
-#define DOC_SELECTED_VALUE "What was received, the WriteClaim, or None for what was sent."
-#define DOC_ARM_SENDER "The sender that this arm uses."
-#define DOC_SENDING_VALUE "What is sent, the very object that was passed."
-#define DOC_CLAIMING_SIZE "Bytes of the claim."
+#define DOC_SELECTED_INDEX "The place of the arm among those that were passed.  " DOC_ANY_THREAD
+#define DOC_SELECTED_ARM "The arm, the very object that was passed.  " DOC_ANY_THREAD
+#define DOC_SELECTED_VALUE "What was received, the WriteClaim, or None for what was sent.  " DOC_ANY_THREAD
+#define DOC_ARM_SENDER "The sender that this arm uses.  " DOC_ANY_THREAD
+#define DOC_SENDING_VALUE "What is sent, the very object that was passed.  " DOC_ANY_THREAD
+#define DOC_CLAIMING_SIZE "Bytes of the claim.  " DOC_ANY_THREAD
 
 /* ---- claims ----------------------------------------------------------------------------------------- */
 

@@ -458,6 +458,7 @@ static native_end *end_new(Chan *c, int side)
         PyErr_NoMemory();
         return NULL;
     }
+    parker_place(e->parker, 0, e);
     e->face.magic = side == TX ? NEXUS_SENDER_MAGIC : NEXUS_RECEIVER_MAGIC;
     e->face.layout = NEXUS_LAYOUT;
     e->face.calls_size = sizeof calls;

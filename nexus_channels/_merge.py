@@ -1,6 +1,7 @@
 """One stream of what several receivers get: `merge`."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from ._core import Claiming, ReadClaim, Sending, select, select_blocking
@@ -14,7 +15,7 @@ __all__ = ["merge"]
 T = TypeVar("T")
 
 
-class merge(Generic[T], AsyncIterator[tuple["_Arm[T]", T]], Iterator[tuple["_Arm[T]", T]]):  # noqa: N801
+class merge(AsyncIterator[tuple["_Arm[T]", T]], Iterator[tuple["_Arm[T]", T]], Generic[T]):  # noqa: N801
     """merge(*receivers, biased=False)
 
     Iterate over what several receivers get, as `(receiver, value)`: by `async for` in a task, by `for` in a thread.
@@ -32,8 +33,8 @@ class merge(Generic[T], AsyncIterator[tuple["_Arm[T]", T]], Iterator[tuple["_Arm
     True second
 
     Fair, or `biased`, as `select()` is.  A receiver that has ended, or that you close, is left out from then on.
-    Raises what `select()` raises for such arms.  Each value is asked for by a `select()`, so a cancelled one is lost to
-    nobody.  One task or thread at a time may use it; its receivers are open to others.
+    Raises what `select()` raises for such arms.  Cancelled, it took nothing.  Others may use the receivers meanwhile.
+    Safe from any thread.
     """
 
     __slots__ = ("_biased", "_claim", "_open")
@@ -87,14 +88,10 @@ class merge(Generic[T], AsyncIterator[tuple["_Arm[T]", T]], Iterator[tuple["_Arm
     def _release(self) -> None:
         """End the claim that was handed out last; raises BufferError while views of it are used."""
         if self._claim is not None:
-            try:
+            with suppress(ClaimReleased):  # the loop's body has done it
                 self._claim.release()
-            except ClaimReleased:
-                pass  # the loop's body has done it
             self._claim = None
 
     def __del__(self) -> None:
-        try:
+        with suppress(BufferError):  # then the claim ends when it is dropped
             self._release()
-        except BufferError:
-            pass  # the claim ends when it is dropped

@@ -4,16 +4,14 @@ import asyncio
 import contextlib
 import gc
 import itertools
-import signal
-import sys
 import threading
 import weakref
 from collections import Counter
 
 import pytest
-from anychannel import THREADED, AnyChannel
-from harness import STRESS, seeded, size
-from support import Item, Spawned, collect, drive, in_thread, until, until_blocked, until_parked
+from anychannel import AnyChannel
+from harness import seeded, size
+from support import Item, collect, drive, until_blocked, until_parked
 
 import nexus_channels
 from nexus_channels import (
@@ -553,7 +551,6 @@ def test_a_select_that_nobody_awaits_warns_and_does_nothing():
     tx.try_send(1)
     with pytest.warns(RuntimeWarning, match="coroutine 'select' was never awaited"):
         select(rx)
-        collect()
     assert len(rx) == 1
 
 
@@ -750,11 +747,433 @@ def test_every_order_of_two_events_in_one_tick_with_three_arms(step_loop, sendin
         play(step_loop, [spsc, mpsc, local], sending, history)
 
 
-@pytest.mark.skipif(not STRESS, reason="takes minutes; NEXUS_TEST_STRESS=1 runs it")
-@pytest.mark.watchdog(3000)
-@pytest.mark.timeout(3000)
-def test_every_order_of_four_events_in_one_tick(step_loop):
+def test_every_order_of_four_events_with_two_arms_and_of_three_with_three(step_loop):
     for history in itertools.permutations(events(2), 4):
         play(step_loop, [mpsc, spsc], (1,), history)
     for history in itertools.permutations(events(3), 3):
         play(step_loop, [mpsc, spsc, local], (1,), history)
+
+
+# In threads
+
+
+def test_a_thread_sleeps_until_one_arm_can_go(threaded, spawn):
+    ends = [threaded.channel(1) for _ in range(3)]
+    arms = [rx for _, rx in ends]
+    for at in range(3):
+        thread = spawn(select_blocking, *arms)
+        for rx in arms:
+            until_blocked(rx, receivers=1)
+        ends[at].sender.try_send(at)
+        assert thread.join() == (at, arms[at], at)
+        assert all(rx.statistics().waiting_receivers == 0 for rx in arms)
+
+
+def test_a_thread_sends_where_there_is_room_first(threaded, spawn):
+    ends = [threaded.channel(1) for _ in range(2)]
+    for tx, _ in ends:
+        tx.try_send("old")
+    thread = spawn(select_blocking, *[tx.sending("new") for tx, _ in ends])
+    for tx, _ in ends:
+        until_blocked(tx, senders=1)
+    assert ends[1].receiver.try_recv() == "old"
+    assert thread.join().index == 1
+    assert ends[1].receiver.try_recv() == "new"
+    assert (len(ends[0].receiver), ends[0].sender.statistics().waiting_senders) == (1, 0)
+
+
+def test_a_thread_claims_and_receives_bytes(bytes_variant, spawn):
+    (tx, rx), (tx2, rx2) = bytes_variant.channel(64), bytes_variant.channel(64)
+    tx2.try_send(bytes(40))
+    thread = spawn(select_blocking, rx, tx2.claiming(40))
+    until_blocked(rx, receivers=1)
+    rx2.try_recv_bytes()
+    done = thread.join()
+    done.value.abort()
+    thread = spawn(select_blocking, rx, rx2)
+    until_blocked(rx2, receivers=1)
+    tx.try_send(b"abc")
+    with thread.join().value as view:
+        assert view == b"abc"
+
+
+def test_a_timeout_ends_the_wait_of_a_thread(threaded):
+    ends = [threaded.channel(1) for _ in range(3)]
+    arms = [rx for _, rx in ends]
+    with pytest.raises(SelectTimeout, match="none of 3 arms"):
+        select_blocking(*arms, timeout=0.001)
+    assert all(rx.statistics().waiting_receivers == 0 for rx in arms)
+
+
+def test_closing_or_the_end_wakes_a_thread(threaded, spawn):
+    for how, error in [("close_rx", EndpointClosed), ("close_tx", RecvError)]:
+        (tx, rx), (_tx, other) = threaded.channel(1), threaded.channel(1)
+        thread = spawn(select_blocking, other, rx)
+        until_blocked(rx, receivers=1)
+        (rx if how == "close_rx" else tx).close()
+        with pytest.raises(error) as caught:
+            thread.join()
+        assert caught.value.index == 1
+        assert other.statistics().waiting_receivers == 0
+
+
+def test_a_thread_that_times_out_hands_its_turn_on(threaded, spawn):
+    tx, rx = threaded.channel(1)
+    _tx, other = threaded.channel(1)
+    thread = spawn(pytest.raises, SelectTimeout, select_blocking, other, rx, timeout=0.01)
+    until_blocked(rx, receivers=1)
+    behind = spawn(rx.recv_blocking)
+    until_blocked(rx, receivers=2)
+    thread.join()
+    tx.try_send("next")
+    assert behind.join() == "next"
+
+
+def test_tasks_and_threads_select_from_the_same_receivers(run, spawn):
+    ends = [mpsc.channel(2) for _ in range(2)]
+    arms = [rx for _, rx in ends]
+    each = size(300, 30_000)
+    got = []
+
+    def take():
+        with contextlib.suppress(RecvError):
+            while True:
+                got.append(select_blocking(*arms).value)
+
+    async def take_too():
+        with contextlib.suppress(RecvError):
+            while True:
+                got.append((await select(*arms)).value)
+
+    async def main():
+        tasks = [asyncio.create_task(take_too()) for _ in range(2)]
+        threads = [spawn(take) for _ in range(2)]
+        for number in range(each):
+            await asyncio.gather(*[tx.send((at, number)) for at, (tx, _) in enumerate(ends)])
+        for tx, rx in ends:
+            await until_async_empty(rx)
+            tx.close()
+        await asyncio.gather(*tasks)
+        await asyncio.to_thread(lambda: [thread.wait() for thread in threads])
+
+    async def until_async_empty(rx):
+        while len(rx):
+            await asyncio.sleep(0)
+
+    run(main())
+    assert sorted(got) == [(at, number) for at in range(2) for number in range(each)]
+
+
+def test_select_in_a_thread_ends_when_a_native_sender_commits(driver, bytes_variant, spawn):
+    (tx, rx), (_tx, idle) = bytes_variant.channel(256), spsc.channel(1)
+    with tx.native() as end:
+        sender = driver.sender(end)
+        thread = spawn(select_blocking, idle, rx)
+        until_blocked(rx, receivers=1)
+        sender.send(b"native")
+        with thread.join().value as view:
+            assert view == b"native"
+        sender.detach()
+
+
+# Many, with everything at once
+
+
+@pytest.mark.watchdog(1200)
+@pytest.mark.timeout(1200)
+def test_select_against_sending_threads_with_cancellation_accounts_for_everything(spawn):
+    """Four threads send as fast as they can; a task selects, and two of three of its calls may be cancelled."""
+    rounds = size(200_000, 1_000_000)
+    names = ["spsc", "mpsc", "spsc_bytes", "mpsc_bytes"]
+    worlds = [AnyChannel(name) for name in names]
+    stop = threading.Event()
+    random = seeded("select against threads")
+
+    def feed(channel):
+        number = 0
+        with contextlib.suppress(SendError):
+            while not stop.is_set():
+                channel.send_blocking(number)
+                number += 1
+            return number
+        return number
+
+    async def main():
+        got = [[] for _ in worlds]
+        arms = [world.rx for world in worlds]
+
+        def account(done):
+            world = worlds[done.index]
+            item = done.value
+            if world.bytes:
+                with item as view:
+                    item = bytes(view)
+            got[done.index].append(world.unpack(item))
+
+        for _ in range(rounds):
+            chance = random.random()
+            if chance < 0.5:
+                account(await select(*arms))
+                continue
+            task = asyncio.create_task(select(*arms, timeout=random.choice([None, 1e-5, 1])))
+            for _ in range(random.randrange(3)):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, SelectTimeout):
+                account(await task)
+        return got
+
+    threads = [spawn(feed, world) for world in worlds]
+    try:
+        got = asyncio.run(main())
+    finally:
+        stop.set()
+        rest = [[] for _ in worlds]
+        for world, thread, numbers in zip(worlds, threads, rest, strict=True):
+            while thread.is_alive() or len(world.rx):
+                numbers += world.drain()
+    for world, thread, numbers, left in zip(worlds, threads, got, rest, strict=True):
+        assert numbers + left == list(range(thread.join())), world.name
+        assert len(numbers) > 0
+
+
+# merge
+
+
+def test_merge_gives_each_value_with_its_receiver_and_ends_with_the_last(run, variant):
+    ends = [variant.channel(4) for _ in range(3)]
+    arms = [rx for _, rx in ends]
+    for at, (tx, _) in enumerate(ends):
+        tx.try_send_many([(at, 0), (at, 1)])
+        tx.close()
+
+    async def main():
+        return [(arms.index(rx), value) async for rx, value in merge(*arms)]
+
+    assert run(main()) == [(0, (0, 0)), (1, (1, 0)), (2, (2, 0)), (0, (0, 1)), (1, (1, 1)), (2, (2, 1))]
+
+
+def test_merge_in_a_thread(threaded, spawn):
+    ends = [threaded.channel(1) for _ in range(2)]
+    arms = [rx for _, rx in ends]
+
+    def feed(tx, number):
+        with tx:
+            for value in range(50):
+                tx.send_blocking((number, value))
+
+    for number, (tx, _) in enumerate(ends):
+        spawn(feed, tx, number)
+    got = [value for _, value in merge(*arms)]
+    assert sorted(got) == [(number, value) for number in range(2) for value in range(50)]
+    assert [value for number, value in got if number == 1] == list(range(50))
+
+
+def test_merge_of_ended_receivers_ends_at_once(run, variant):
+    ends = [variant.channel(1) for _ in range(2)]
+    ends[0].sender.close()
+    ends[1].receiver.close()
+    arms = [rx for _, rx in ends]
+    if variant is not local:
+        assert list(merge(*arms)) == []
+
+    async def main():
+        return [pair async for pair in merge(*arms)]
+
+    assert run(main()) == []
+
+
+def test_merge_goes_on_after_one_has_ended_or_was_closed(run):
+    (tx, rx), (_tx, closed), (tx2, rx2) = channels(spsc, mpsc, spsc, capacity=4)
+    tx.try_send(1)
+    tx.close()
+    tx2.try_send_many([2, 3])
+
+    async def main():
+        got = []
+        async for receiver, value in merge(rx, closed, rx2):
+            got.append((receiver is rx2, value))
+            closed.close()
+            if value == 3:
+                tx2.close()
+        return got
+
+    assert run(main()) == [(False, 1), (True, 2), (True, 3)]
+
+
+def test_merge_ends_each_claim_when_the_next_is_asked_for(run, bytes_variant):
+    ends = [bytes_variant.channel(64) for _ in range(2)]
+    arms = [rx for _, rx in ends]
+    for tx, _ in ends:
+        tx.try_send_many([b"one", b"two"])
+        tx.close()
+
+    async def main():
+        claims = [claim async for _, claim in merge(*arms)]
+        return claims
+
+    claims = run(main())
+    assert len(claims) == 4
+    assert all(", done, " in repr(claim) for claim in claims)
+    assert all(rx.used == 0 for rx in arms)
+
+
+def test_merge_refuses_to_go_on_while_a_view_is_used(bytes_variant):
+    tx, rx = bytes_variant.channel(64)
+    tx.try_send_many([b"one", b"two"])
+    merged = merge(rx)
+    _, claim = next(merged)
+    view = memoryview(claim)
+    with pytest.raises(BufferError):
+        next(merged)
+    assert view == b"one"
+    view.release()
+    _, claim = next(merged)
+    assert bytes(claim) == b"two"
+
+
+def test_a_merge_that_is_left_gives_its_claim_back(bytes_variant):
+    tx, rx = bytes_variant.channel(64)
+    tx.try_send_many([b"one", b"two"])
+    kept = []
+    for _, claim in merge(rx):
+        kept.append(claim)
+        break
+    assert ", done, " in repr(kept[0])
+    assert rx.try_recv_bytes() == b"two"
+
+
+def test_cancelling_a_merge_loses_nothing(step_loop, variant):
+    ends = [variant.channel(1) for _ in range(2)]
+    merged = merge(*[rx for _, rx in ends])
+    task = step_loop.create_task(merged.__anext__())
+    step_loop.run_ready()
+    ends[0].sender.try_send("kept")
+    task.cancel()
+    step_loop.run_ready()
+    assert task.cancelled()
+    task = step_loop.create_task(merged.__anext__())
+    step_loop.run_ready()
+    assert task.result()[1] == "kept"
+
+
+def test_merge_is_fair_or_biased(run):
+    ends = [spsc.channel(4) for _ in range(2)]
+    arms = [rx for _, rx in ends]
+
+    async def order(biased):
+        for tx, _ in ends:
+            tx.try_send_many(range(4))
+        got = []
+        async for rx, _ in merge(*arms, biased=biased):
+            got.append(arms.index(rx))
+            if len(got) == 8:
+                return got
+
+    assert run(order(False)) == [0, 1] * 4
+    assert run(order(True)) == [0] * 4 + [1] * 4
+
+
+# Memory
+
+
+def test_nothing_is_kept_alive_by_a_select_that_has_ended(variant):
+    tx, rx = variant.channel(1)
+    value = Item()
+    weak = weakref.ref(value)
+    tx.try_send(value)
+    del value
+    waiting = select(rx)
+    done = drive(waiting)
+    assert done.value is weak()
+    del done
+    assert weak() is None
+    del tx
+    channel = weakref.ref(rx)
+    del rx
+    assert channel() is None
+    assert repr(waiting).startswith("<select() done")
+
+
+def test_what_was_to_be_sent_is_not_kept_by_a_select_that_ended(step_loop, variant):
+    (tx, _rx), (_tx, other) = variant.channel(1), variant.channel(1)
+    tx.try_send(0)
+    value = Item()
+    weak = weakref.ref(value)
+    task = step_loop.create_task(select(other, tx.sending(value)))
+    del value
+    step_loop.run_ready()
+    task.cancel()
+    step_loop.run_ready()
+    collect()
+    assert weak() is None
+
+
+def test_a_select_that_is_dropped_while_it_waits_leaves_its_lines(step_loop, variant):
+    arms_of = [variant.channel(1) for _ in range(2)]
+    arms = [rx for _, rx in arms_of]
+    waiting = select(*arms)
+    step_loop.call(waiting.send, None)
+    assert [rx.statistics().waiting_receivers for rx in arms] == [1, 1]
+    del waiting
+    assert [rx.statistics().waiting_receivers for rx in arms] == [0, 0]
+
+
+def test_a_cycle_through_a_waiting_select_is_collected(step_loop):
+    item = Item()
+    weak = weakref.ref(item)
+
+    async def wait(item):
+        item.task = asyncio.current_task()
+        item.ends = channels(spsc, mpsc)
+        await select(*[rx for _, rx in item.ends])
+
+    task = step_loop.create_task(wait(item))
+    step_loop.run_ready()
+    task._log_destroy_pending = False
+    del task, item
+    collect()
+    assert weak() is None
+
+
+def test_a_chain_of_a_hundred_thousand_results_and_arms_is_freed(variant):
+    tx, rx = variant.channel(1)
+    chain = arm = None
+    for _ in range(100_000):
+        tx.try_send(chain)
+        chain = try_select(rx)
+        arm = tx.sending(arm)
+    del chain, arm
+    gc.collect()
+
+
+def test_selected_is_a_tuple_with_names(variant):
+    tx, rx = variant.channel(1)
+    tx.try_send("value")
+    done = try_select(rx)
+    match done:
+        case Selected(index, arm, value):
+            assert (index, arm, value) == (0, rx, "value")
+    index, arm, value = done
+    assert isinstance(done, tuple)
+    assert hash(done) == hash((0, rx, "value"))
+    assert repr(done) == f"Selected(index=0, arm={rx!r}, value='value')"
+    assert gc.is_tracked(done)
+    with pytest.raises(TypeError, match="cannot copy or pickle"):
+        done.__reduce_ex__(2)
+    assert Selected[int].__origin__ is Selected
+
+
+def test_a_result_that_holds_itself_shows_and_is_collected(variant):
+    tx, rx = variant.channel(1)
+    holder = Item()
+    tx.try_send(holder)
+    holder.done = try_select(rx)
+    weak = weakref.ref(holder)
+    values = [None]
+    tx.try_send(values)
+    values[0] = try_select(rx)
+    assert "Selected(...)" in repr(values[0])
+    del holder, values
+    collect()
+    assert weak() is None

@@ -33,7 +33,10 @@ CALLS = [
     (False, lambda tx, rx: rx.recv_many_blocking(2)),
     (False, lambda tx, rx: rx.recv_many_blocking(2, timeout=LONG)),
     (False, lambda tx, rx: next(iter(rx))),
+    (True, lambda tx, rx: select_blocking(IDLE[1], tx.sending(1))),
+    (False, lambda tx, rx: select_blocking(rx, IDLE[1], timeout=LONG)),
 ]
+IDLE = module.channel(1)
 def channel(sends):
     tx, rx = module.channel(1)
     if sends:
@@ -73,7 +76,7 @@ for round in range({size(3, 25)}):
         assert not deaf, ("deaf", round, number)
         assert isinstance(caught, KeyboardInterrupt), (number, caught)
         assert took < 0.5 * SLOWNESS, took
-        assert tx.statistics()[4:6] == (0, 0)
+        assert tx.statistics()[4:6] == IDLE[0].statistics()[4:6] == (0, 0)
         assert rx.try_recv_many(5) == ([0] if sends else [])
         tx.send_blocking("works", timeout=LONG)
         assert rx.recv_blocking(timeout=LONG) == "works"

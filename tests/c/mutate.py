@@ -25,9 +25,9 @@ MODELS = {
     "nc_ring.h": ["ring.c", "gate.c"],
     "nc_log.h": ["log.c", f"gate.c {BYTES}"],
     "nc_log_reader.h": ["log.c"],
-    "nc_gate.h": ["gate.c", f"gate.c {BYTES}"],
+    "nc_gate.h": ["gate.c", f"gate.c {BYTES}", "select.c"],
     "nc_end.h": ["end.c"],
-    "nc_chan.h": ["gate.c", f"gate.c {BYTES}"],
+    "nc_chan.h": ["gate.c", f"gate.c {BYTES}", "select.c"],
 }
 STRESS = {
     "nc_ring.h": ["stress_ring.c", "stress_gate.c"],

@@ -176,6 +176,7 @@ log log
 gate gate
 gate_of_bytes gate -DCHAN_OF_BYTES
 end end
+select select
 END
     else
         failed=$((failed + 1))
