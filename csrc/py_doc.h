@@ -433,8 +433,8 @@ static const char select_doc[] =
 
 static const char select_blocking_doc[] =
     "select_blocking($module, /, *arms, timeout=None, biased=False)\n--\n\n"
-    "Wait up to `timeout` seconds until one arm can go, " DOC_NO_GIL "Do that one and no other; returns a Selected of\n"
-    "the arm's index, the arm itself, and the value.\n\n" DOC_ARMS
+    "Wait up to `timeout` seconds until one arm can go, " DOC_NO_GIL "Do that one and no\n"
+    "other; returns a Selected of the arm's index, the arm itself, and the value.\n\n" DOC_ARMS
     DOC_BAD_ARMS ", SelectTimeout.\n" DOC_SIGNAL
     "When it raised, it did nothing, and every turn that it was given goes to the next in line.\n" DOC_GEVENT
     DOC_OWN_THREAD;

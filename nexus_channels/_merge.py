@@ -22,7 +22,7 @@ class merge(AsyncIterator[tuple["_Arm[T]", T]], Iterator[tuple["_Arm[T]", T]], G
     It ends when all have ended.  Of bytes, the value is a ReadClaim, which ends when the next value is asked for, or
     the loop is left.
 
-    >>> from nexus_channels import spsc
+    >>> from nexus_channels import merge, spsc
     >>> (tx, rx), (tx2, rx2) = spsc.channel(2), spsc.channel(2)
     >>> with tx, tx2:
     ...     tx.try_send('first')

@@ -129,6 +129,7 @@ def test_no_file_is_too_long_to_be_known():
 # one line know nothing of each other.
 LADDER = """
     py_core
+    py_selected
     py_types
     py_bytes
     py_inside_311
@@ -140,9 +141,11 @@ LADDER = """
     py_chan
     py_call
     py_claim py_park
+    py_arm
     py_await
     py_await_life
     py_coroutine
+    py_select
     py_endpoint
     py_batch
     py_native

@@ -20,7 +20,7 @@ VALID = """
     import asyncio
     from typing import assert_type
 
-    from nexus_channels import Channel, Full, SendError, Statistics
+    from nexus_channels import Channel, Full, Selected, SendError, Statistics, merge, select, select_blocking, try_select
     from nexus_channels.{module} import Receiver, Sender, channel
 
     tx, rx = channel[int](3)
@@ -63,6 +63,14 @@ VALID = """
             group.create_task(tx.send(1))
         await asyncio.gather(tx.send(1), rx.recv())
         await asyncio.wait_for(rx.recv(), 1)
+        assert_type(await select(rx, timeout=1), Selected[int])
+        assert_type((await select(rx, tx.sending(1), biased=True)).value, int | None)
+        index, arm, got = try_select(rx, pair.receiver)
+        assert_type(index, int)
+        assert_type(got, int | str)
+        assert_type(select_blocking(*[rx, rx]).value, int)
+        async for _, value in merge(rx, rx):
+            assert_type(value, int)
 
 
     def failures(tx: Sender[int]) -> object:
@@ -96,6 +104,7 @@ BYTES = """
     import asyncio
     from typing import assert_type
 
+    from nexus_channels import merge, select
     from nexus_channels.{module} import ReadClaim, Receiver, Sender, WriteClaim, channel
 
     tx, rx = channel(4096)
@@ -135,6 +144,9 @@ BYTES = """
         assert_type(rx.used, int)
         task = asyncio.create_task(rx.recv_bytes())
         assert_type(await task, bytes)
+        assert_type((await select(rx, tx.claiming(8), tx.sending(b"1"))).value, ReadClaim | WriteClaim | None)
+        for _, merged in merge(rx):
+            assert_type(merged, ReadClaim)
         with tx.native() as end:
             assert_type(end.address, int)
 """
@@ -150,6 +162,8 @@ MISTAKES = {
     "a sender that receives": "tx.try_recv()",
     "a property that is set": "tx.capacity = 5",
     "an endpoint made by hand": "Sender()",
+    "an arm that sends another type": 'tx.sending("text")',
+    "a sender that is an arm": "asyncio.run(nexus_channels.select(tx))",
 }
 MISSING = [
     ("local", "tx.send_blocking(1)"),
@@ -167,7 +181,7 @@ def _valid(module):
 
 def _lines(module, *lines):
     start = [
-        "import asyncio",
+        "import asyncio, nexus_channels",
         f"from nexus_channels.{module} import Receiver, Sender, channel",
         "tx, rx = channel[int](3)",
     ]

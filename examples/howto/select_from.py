@@ -1,0 +1,38 @@
+"""Select: one task serves prices and orders as they come, and stops at once when it is told to."""
+
+import asyncio
+
+from nexus_channels import RecvError, mpsc, select, spsc
+
+
+async def trade(orders, prices, quit):
+    last = None
+    while True:
+        try:
+            done = await select(orders, prices, quit)
+        except RecvError as end:
+            if end.arm is quit:
+                break
+            raise
+        if done.arm is prices:
+            last = done.value
+        else:
+            print(done.value, "at", last)
+    print("stopped")
+
+
+async def main():
+    (orders_tx, orders), (prices_tx, prices), (quit_tx, quit) = mpsc.channel(8), mpsc.channel(8), spsc.channel(1)
+    trader = asyncio.create_task(trade(orders, prices, quit))
+    await prices_tx.send(101)
+    await asyncio.sleep(0.01)  # the market moves
+    await orders_tx.send("buy")
+    await prices_tx.send(99)
+    await asyncio.sleep(0.01)
+    await orders_tx.send("sell")
+    await asyncio.sleep(0.01)
+    quit_tx.close()  # the end of a channel is a message, too
+    await trader
+
+
+asyncio.run(main())
