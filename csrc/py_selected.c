@@ -8,16 +8,25 @@
 
 enum { ITEMS = 3 };
 
+/* A tuple keeps its hash from 3.14 on. */
+static void forget_hash(PyObject *selected)
+{
+    (void)selected;
+#if PY_VERSION_HEX >= 0x030E0000
+    ((PyTupleObject *)selected)->ob_hash = -1;
+#endif
+}
+
 PyObject *selected_new(core_state *st)
 {
     PyObject *selected = spare_take(st, SPARE_SELECTEDS);
-    if (selected != NULL) {
+    if (selected != NULL)
         (void)PyObject_InitVar((PyVarObject *)selected, st->selected_type, ITEMS);
-        return selected;
-    }
-    selected = (PyObject *)PyObject_GC_NewVar(PyTupleObject, st->selected_type, ITEMS);
-    for (int i = 0; selected != NULL && i < ITEMS; i++)
+    else if ((selected = (PyObject *)PyObject_GC_NewVar(PyTupleObject, st->selected_type, ITEMS)) == NULL)
+        return NULL;
+    for (int i = 0; i < ITEMS; i++)
         PyTuple_SET_ITEM(selected, i, NULL);
+    forget_hash(selected);
     return selected;
 }
 

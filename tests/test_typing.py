@@ -20,7 +20,8 @@ VALID = """
     import asyncio
     from typing import assert_type
 
-    from nexus_channels import Channel, Full, Selected, SendError, Statistics, merge, select, select_blocking, try_select
+    from nexus_channels import Channel, Full, Selected, SendError, Statistics
+    from nexus_channels import merge, select, select_blocking, try_select
     from nexus_channels.{module} import Receiver, Sender, channel
 
     tx, rx = channel[int](3)

@@ -5,13 +5,13 @@ import asyncio
 from nexus_channels import RecvError, mpsc, select, spsc
 
 
-async def trade(orders, prices, quit):
+async def trade(orders, prices, stop):
     last = None
     while True:
         try:
-            done = await select(orders, prices, quit)
+            done = await select(orders, prices, stop)
         except RecvError as end:
-            if end.arm is quit:
+            if end.arm is stop:
                 break
             raise
         if done.arm is prices:
@@ -22,8 +22,8 @@ async def trade(orders, prices, quit):
 
 
 async def main():
-    (orders_tx, orders), (prices_tx, prices), (quit_tx, quit) = mpsc.channel(8), mpsc.channel(8), spsc.channel(1)
-    trader = asyncio.create_task(trade(orders, prices, quit))
+    (orders_tx, orders), (prices_tx, prices), (stop_tx, stop) = mpsc.channel(8), mpsc.channel(8), spsc.channel(1)
+    trader = asyncio.create_task(trade(orders, prices, stop))
     await prices_tx.send(101)
     await asyncio.sleep(0.01)  # the market moves
     await orders_tx.send("buy")
@@ -31,7 +31,7 @@ async def main():
     await asyncio.sleep(0.01)
     await orders_tx.send("sell")
     await asyncio.sleep(0.01)
-    quit_tx.close()  # the end of a channel is a message, too
+    stop_tx.close()  # the end of a channel is a message, too
     await trader
 
 

@@ -7,7 +7,7 @@ import gc
 from steploop import StepLoop
 from support import Spawned, drive, until_blocked
 
-from nexus_channels import ChannelError, Full
+from nexus_channels import ChannelError, Full, merge, select, select_blocking, try_select
 
 
 class Value:
@@ -143,6 +143,47 @@ def operations(module):
         loop.run_ready()
         tx.try_send(Value())
         settle(sender, many, receiver, batch)
+
+    @operation
+    def selects():
+        (tx, rx), (other_tx, other) = full(), module.channel(1)
+        many = [module.channel(1) for _ in range(6)]
+        try_select(other, rx)
+        drive(select(tx.sending(Value()), other))
+        drive(select(*[end for _, end in many], rx))
+        quietly(try_select, other, rx)
+        quietly(select, rx, rx)
+        quietly(select, rx, 5)
+        select(rx).close()
+        quietly(lambda: drive(select(rx)))
+        tx.close()
+        quietly(try_select, rx)
+        assert other_tx.sending(Value()).sender is other_tx
+
+    @operation
+    def selects_that_wait():
+        (tx, rx), (_other_tx, other) = module.channel(1), module.channel(1)
+        tasks = [loop.create_task(select(other, rx)) for _ in range(3)]
+        tasks.append(loop.create_task(select(other, rx, timeout=1)))
+        loop.run_ready()
+        loop.call(tx.try_send, Value())
+        tasks[1].cancel()
+        loop.run_ready()
+        loop.advance(2)
+        tx.close()
+        settle(*tasks)
+
+    @operation
+    def merges():
+        ends = [full() for _ in range(2)]
+        for tx, _ in ends:
+            tx.close()
+
+        async def consume():
+            async for _ in merge(*[rx for _, rx in ends]):
+                pass
+
+        settle(loop.create_task(consume()))
 
     @operation
     def tasks_that_are_cancelled():
@@ -317,6 +358,19 @@ def operations(module):
             until_blocked(rx, receivers=1)
             tx.close()
             thread.join()
+
+        @operation
+        def selects_in_a_thread():
+            (tx, rx), (other_tx, other) = full(), module.channel(1)
+            select_blocking(other, rx)
+            quietly(select_blocking, other, rx, timeout=0.00001)
+            thread = Spawned(select_blocking, other, rx)
+            until_blocked(other, receivers=1)
+            other_tx.try_send(Value())
+            thread.join()
+            tx.close()
+            other_tx.close()
+            list(merge(other, rx))
 
         @operation
         def a_thread_wakes_a_loop():

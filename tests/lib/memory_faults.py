@@ -18,7 +18,7 @@ from steploop import StepLoop
 from support import Item, Spawned, until_blocked
 
 import nexus_channels
-from nexus_channels import ChannelError
+from nexus_channels import ChannelError, select, select_blocking, try_select
 
 UNSET = object()
 OURS = "nexus_channels._core"
@@ -438,6 +438,108 @@ def recv_many_that_need_not_wait(module):
     world.finish()
 
 
+def of_select(world, index=0):
+    """The item that a select received; of bytes it gave a claim."""
+    if world.done(index) and world.bytes:
+        with world.results[index].value as view:
+            world.results[index] = bytes(view)
+    elif world.done(index):
+        world.results[index] = world.results[index].value
+
+
+@case
+def try_select_that_receives(module):
+    world = World(module, fill=1)
+    idle = World(module)
+    idle_rx, rx = idle.rx, world.rx
+
+    def act():
+        arm()
+        world.results[0] = try_select(idle_rx, rx)
+
+    yield act
+    of_select(world)
+    world.took()
+    world.finish()
+    idle.finish()
+
+
+@case
+def try_select_that_sends(module):
+    world = World(module, fill=1)
+    idle = World(module)
+    item = world.new()
+
+    def act():
+        arm()
+        world.results[0] = try_select(idle.rx, world.tx.sending(item))
+
+    yield act
+    world.sent(item)
+    world.results[0] = UNSET
+    world.finish()
+    idle.finish()
+
+
+@case
+def try_select_of_nothing(module):
+    world = World(module)
+
+    def act():
+        arm()
+        world.results[0] = try_select(world.rx)
+
+    yield act
+    assert not world.done()
+    world.finish()
+
+
+@case
+def select_of_many_that_need_not_wait(module):
+    world = World(module, fill=1)
+    others = [World(module) for _ in range(5)]
+    arms = (*[other.rx for other in others], world.rx)  # a list in the call would leak: see lists_leak()
+
+    def act():
+        arm()
+        world.results[0] = try_select(*arms)
+
+    yield act
+    of_select(world)
+    world.took()
+    world.finish()
+    for other in others:
+        other.finish()
+
+
+@case
+def select_that_need_not_wait(module):
+    world = World(module, fill=1)
+    idle = World(module)
+    coroutine = into(world, 0, select(idle.rx, world.rx))
+    yield world.step(coroutine)
+    coroutine.close()
+    of_select(world)
+    world.took()
+    world.finish()
+    idle.finish()
+
+
+@case
+def a_select_that_nobody_awaits(module):
+    world = World(module, fill=1)
+
+    def act():
+        arm()
+        world.results[0] = select(world.rx)
+
+    yield act
+    if world.done():
+        world.results[0].close()
+    world.results[0] = UNSET
+    world.finish()
+
+
 @case
 def context_managers(module):
     world = World(module)
@@ -513,6 +615,56 @@ for side in ("send", "recv"):
     CASES[f"{side} that waits, the first on its loop"] = parking(side, known_loop=False)
     CASES[f"{side} that waits"] = parking(side, known_loop=True)
     CASES[f"{side} that waits with a timeout"] = parking(side, known_loop=True, timeout=5)
+
+
+def selecting(*, known_loop, timeout=None):
+    """The same for a wait in two lines."""
+
+    def cases(module):
+        world = World(module)
+        idle = World(module)
+        if known_loop:
+            waiter = idle.rx.recv()
+            world.loop.call(waiter.send, None)
+            waiter.close()
+        coroutine = into(world, 0, select(idle.rx, world.rx, timeout=timeout))
+        yield world.step(coroutine)
+        waiting = coroutine.cr_await is not None
+        assert world.tx.statistics().waiting_receivers == idle.tx.statistics().waiting_receivers == waiting
+        assert not world.done()
+        if waiting:
+            world.loop.call(world.try_send)
+            world.loop.run_ready()
+            assert world.step(coroutine)() is False
+            of_select(world)
+            world.took()
+        coroutine.close()
+        world.finish()
+        idle.finish()
+
+    return cases
+
+
+CASES["select that waits, the first on its loop"] = selecting(known_loop=False)
+CASES["select that waits"] = selecting(known_loop=True)
+CASES["select that waits with a timeout"] = selecting(known_loop=True, timeout=5)
+
+
+@case
+def a_select_that_is_woken(module):
+    world = World(module, fill=0)
+    idle = World(module)
+    coroutine = into(world, 0, select(idle.rx, world.rx))
+    assert world.step(coroutine)()
+    fail_alloc.disarm()
+    world.loop.call(world.try_send)
+    world.loop.run_ready()
+    yield world.step(coroutine)
+    coroutine.close()
+    of_select(world)
+    world.took()
+    world.finish()
+    idle.finish()
 
 
 @case
@@ -772,6 +924,22 @@ def blocking_calls_that_time_out(module):
         yield act
         stats = empty.receiver.statistics()
         assert stats.waiting_receivers == 0
+    world.finish()
+
+
+@case
+def select_blocking_that_times_out(module):
+    world = World(module)
+    if blocking(module):
+        idle = World(module)
+
+        def act():
+            arm()
+            with contextlib.suppress(ChannelError):
+                select_blocking(idle.rx, world.rx, timeout=0.0001)
+
+        yield act
+        idle.finish()
     world.finish()
 
 
