@@ -478,6 +478,26 @@ static const char selected_doc[] =
 #define DOC_SENDING_VALUE "What is sent, the very object that was passed.  " DOC_ANY_THREAD
 #define DOC_CLAIMING_SIZE "Bytes of the claim.  " DOC_ANY_THREAD
 
+static const char merge_doc[] =
+    "merge(*receivers, biased=False)\n--\n\n"
+    "Iterate over what several receivers get, as `(receiver, value)`: by `async for` in a task, by `for` in a thread.\n"
+    "It ends when all have ended.  Of bytes, the value is a ReadClaim, which ends when the next value is asked for, or\n"
+    "the loop is left.\n"
+    "\n"
+    ">>> from nexus_channels import merge, spsc\n"
+    ">>> (tx, rx), (tx2, rx2) = spsc.channel(2), spsc.channel(2)\n"
+    ">>> with tx, tx2:\n"
+    "...     tx.try_send('first')\n"
+    "...     tx2.try_send('second')\n"
+    ">>> for receiver, value in merge(rx, rx2):\n"
+    "...     print(receiver is rx2, value)\n"
+    "False first\n"
+    "True second\n"
+    "\n"
+    "Fair, or `biased`, as `select()` is.  A receiver that has ended, or that you close, is left out from then on.\n"
+    "Raises what `select()` raises for such arms.  Cancelled, it took nothing.  Others may use the receivers meanwhile.\n"
+    "Safe from any thread.";
+
 /* ---- claims ----------------------------------------------------------------------------------------- */
 
 static const char write_claim_doc[] =

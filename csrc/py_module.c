@@ -121,7 +121,7 @@ static int core_exec(PyObject *module)
         log_add_types(module, st) < 0 || claim_add_types(module, st) < 0 || loop_add_types(module, st) < 0 ||
         future_add_types(module, st) < 0 || await_add_types(module, st) < 0 || native_add_types(module, st) < 0 ||
         claim_await_add_types(module, st) < 0 || arm_add_types(module, st) < 0 || select_add_types(module, st) < 0 ||
-        selected_add_types(module, st) < 0 || stop_add_types(module, st) < 0)
+        selected_add_types(module, st) < 0 || merge_add_types(module, st) < 0 || stop_add_types(module, st) < 0)
         return -1;
     static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
     for (int kind = 0; kind < KINDS; kind++)

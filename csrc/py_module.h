@@ -12,6 +12,7 @@ int claim_await_add_types(PyObject *module, core_state *st);
 int future_add_types(PyObject *module, core_state *st);
 int log_add_types(PyObject *module, core_state *st);
 int loop_add_types(PyObject *module, core_state *st);
+int merge_add_types(PyObject *module, core_state *st);
 int native_add_types(PyObject *module, core_state *st);
 int ring_add_types(PyObject *module, core_state *st);
 int select_add_types(PyObject *module, core_state *st);

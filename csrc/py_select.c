@@ -29,7 +29,8 @@ typedef struct Select {
     Awaitable base;               /* .call.op is one of ours, .call.ep the endpoint of the first arm */
     Py_ssize_t n;                 /* arms; 0 once they are released; in the critical section */
     bool biased;
-    PyObject *result; /* the Selected, strong: there before anything is taken; untracked until it is filled */
+    Merge *merge; /* whose next this is; strong.  Else NULL */
+    PyObject *result; /* strong: there before anything is taken; untracked until it is filled */
     arm *arms; /* [n]: `few`, or memory of its own; so the next */
     arm_turn *turns;
     arm few[ARMS_INSIDE];
@@ -37,8 +38,6 @@ typedef struct Select {
 } Select;
 
 static Select *select_of(Call *call) { return container_of(call, Select, base.call); }
-
-static const call_op select_op;
 
 /* ---- one look --------------------------------------------------------------------------------------- */
 
@@ -58,15 +57,59 @@ static void blame(core_state *st, PyObject *passed, Py_ssize_t index)
     core_give_error(error);
 }
 
+/* For a merge: (receiver, value); a claim is remembered, as it ends when the next is asked for. */
+static void merge_fill(Select *sel, PyObject *receiver, PyObject *value)
+{
+    Merge *merge = sel->merge;
+    PyTuple_SET_ITEM(sel->result, 0, receiver);
+    PyTuple_SET_ITEM(sel->result, 1, value);
+    PyObject_GC_Track(sel->result);
+    if (Py_TYPE(value) != sel->base.st->claim_type[RX])
+        return;
+    PyObject *before;
+    Py_BEGIN_CRITICAL_SECTION(merge);
+    before = merge->claim;
+    merge->claim = Py_NewRef(value);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before); /* another task's; it has that one */
+}
+
 /* An arm has gone on: the result, a new reference, for what its look gave (NULL: None), which this takes over, as it
  * does `index`. */
 static PyObject *select_chose(Select *sel, Py_ssize_t i, PyObject *index, PyObject *value)
 {
-    PyObject *result = sel->result;
+    PyObject *result = sel->result, *passed = Py_NewRef(arm_passed(&sel->arms[i]));
+    if (sel->merge == NULL)
+        selected_fill(result, index, passed, value != NULL ? value : Py_NewRef(Py_None));
+    else {
+        Py_DECREF(index); /* a small number, or not the last: a merge of so many is no plain case */
+        merge_fill(sel, passed, value);
+    }
     sel->result = NULL;
-    selected_fill(result, index, Py_NewRef(arm_passed(&sel->arms[i])), value != NULL ? value : Py_NewRef(Py_None));
     arms_chose(sel->arms, sel->n, i);
     return result;
+}
+
+static void arm_leave_line(Endpoint *ep, nc_waiter *w, nc_box **kicks)
+{
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    line_leave(ep->chan, ep->side, w, kicks);
+    Py_END_CRITICAL_SECTION();
+}
+
+/* The arm waits no more.  Without a GIL, another thread may end the awaitable while this one waits for an endpoint: so
+ * the waiter is taken out first, and the endpoint is kept. */
+static void arm_end_wait(Awaitable *aw, arm *a, nc_box **kicks)
+{
+    nc_waiter *w = a->waiter;
+    if (w == NULL)
+        return;
+    Endpoint *ep = (Endpoint *)Py_NewRef(a->call.ep);
+    a->waiter = NULL;
+    arm_leave_line(ep, w, kicks);
+    if (aw->call.op->lines != NULL) /* else the place is a thread's, and is freed with the others */
+        sleeper_leave(container_of(w, sleeper, waiter));
+    Py_DECREF(ep);
 }
 
 /* Look at one arm, unless it stands in line uncalled. */
@@ -83,32 +126,81 @@ static step arm_look(arm *a, PyObject **out, nc_box **kicks)
     return s;
 }
 
-/* Look at the arms in turn, until one can go on or fails.  The awaitable is `running`, so its arms stay as they are. */
-static step select_look(Call *call, bool Py_UNUSED(called), PyObject **out, nc_box **kicks)
+/* Look at the arms in turn, until one can go on or fails; *at is that one.  The awaitable is `running`, so its arms
+ * stay as they are. */
+static step arms_look(Select *sel, Py_ssize_t *at, PyObject **out, nc_box **kicks)
 {
-    Select *sel = select_of(call);
     PyObject *value = NULL;
     step s = STEP_BLOCKED;
-    Py_ssize_t i = arms_off_thread(sel->arms, sel->n);
-    if (i >= 0)
-        s = STEP_ERROR;
+    *at = arms_off_thread(sel->arms, sel->n);
+    if (*at >= 0)
+        return STEP_ERROR;
     arms_order(sel->arms, sel->n, sel->biased, sel->turns);
     for (Py_ssize_t turn = 0; turn < sel->n && s != STEP_ERROR; turn++) {
-        i = sel->turns[turn].index;
-        PyObject *index = PyLong_FromSsize_t(i); /* first: when that fails, nothing was taken */
-        s = index != NULL ? arm_look(&sel->arms[i], &value, kicks) : STEP_ERROR;
+        *at = sel->turns[turn].index;
+        PyObject *index = PyLong_FromSsize_t(*at); /* first: when that fails, nothing was taken */
+        s = index != NULL ? arm_look(&sel->arms[*at], &value, kicks) : STEP_ERROR;
         if (s == STEP_READY) {
-            *out = select_chose(sel, i, index, value);
-            line_deliver_any(sel->arms[i].call.ep->chan, NULL); /* its receiver may have gone meanwhile */
+            *out = select_chose(sel, *at, index, value);
+            line_deliver_any(sel->arms[*at].call.ep->chan, NULL); /* its receiver may have gone meanwhile */
             return STEP_READY;
         }
         Py_XDECREF(index);
     }
-    if (s != STEP_ERROR)
-        return STEP_BLOCKED;
-    arms_chose(sel->arms, sel->n, i);
-    blame(sel->base.st, arm_passed(&sel->arms[i]), i);
-    return STEP_ERROR;
+    return s == STEP_ERROR ? s : STEP_BLOCKED;
+}
+
+/* Did the arm fail since its channel has ended, or since its receiver was closed? */
+static bool has_ended(core_state *st)
+{
+    return PyErr_ExceptionMatches(st->errors[E_RECV]) || PyErr_ExceptionMatches(st->errors[E_ENDPOINT_CLOSED]);
+}
+
+/* The receiver has ended: the merge goes on without it. */
+static void merge_forget(Merge *merge, Endpoint *ep)
+{
+    PyObject *list = NULL;
+    Py_BEGIN_CRITICAL_SECTION(merge);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(merge->open) && list == NULL; i++)
+        if (PyList_GET_ITEM(merge->open, i) == (PyObject *)ep) {
+            list = merge->open;
+            PyList_SetSlice(list, i, i + 1, NULL); /* frees no memory that it would need, so it does not fail */
+        }
+    Py_END_CRITICAL_SECTION();
+}
+
+/* Drop arm i, which has ended, from this select and from the merge.  Clears the exception. */
+static void merge_drop(Select *sel, Py_ssize_t i, nc_box **kicks)
+{
+    arm ended = sel->arms[i];
+    PyErr_Clear();
+    for (Py_ssize_t j = i + 1; j < sel->n; j++)
+        sel->arms[j - 1] = sel->arms[j];
+    sel->n--;
+    arm_init(&sel->arms[sel->n]);
+    arm_end_wait(&sel->base, &ended, kicks);
+    merge_forget(sel->merge, ended.call.ep);
+    arm_clear(&ended);
+}
+
+static step select_look(Call *call, bool Py_UNUSED(called), PyObject **out, nc_box **kicks)
+{
+    Select *sel = select_of(call);
+    Py_ssize_t at;
+    step s;
+    while ((s = arms_look(sel, &at, out, kicks)) == STEP_ERROR && sel->merge != NULL && has_ended(sel->base.st)) {
+        merge_drop(sel, at, kicks);
+        if (sel->n > 0)
+            continue;
+        if (call->op->lines != NULL) /* in a thread, the end is no exception */
+            PyErr_SetNone(PyExc_StopAsyncIteration);
+        return STEP_ERROR;
+    }
+    if (s == STEP_ERROR) {
+        arms_chose(sel->arms, sel->n, at);
+        blame(sel->base.st, arm_passed(&sel->arms[at]), at);
+    }
+    return s;
 }
 
 static void select_release(Awaitable *aw)
@@ -135,7 +227,7 @@ static void notify_other_side(Endpoint *ep)
 static void select_keep_early(Select *sel)
 {
     if (sel->base.weakrefs == NULL && sel->base.origin == NULL && sel->arms == sel->few &&
-        sel->base.call.op == &select_op && spare_keep(sel->base.st, SPARE_SELECTS, sel))
+        sel->base.call.op->lines != NULL && spare_keep(sel->base.st, SPARE_SELECTS, sel))
         Py_INCREF(sel);
 }
 
@@ -164,6 +256,7 @@ static PyObject *select_at_once(Call *call)
     PyObject *result = select_chose(sel, i, PyLong_FromSsize_t(i), value);
     notify_other_side(sel->arms[i].call.ep);
     select_release(&sel->base);
+    Py_CLEAR(sel->merge);
     select_keep_early(sel);
     return result;
 }
@@ -230,28 +323,11 @@ static nc_place select_line_up(Awaitable *aw, nc_box **kicks)
     return all;
 }
 
-static void arm_leave_line(Endpoint *ep, nc_waiter *w, nc_box **kicks)
-{
-    Py_BEGIN_CRITICAL_SECTION(ep);
-    line_leave(ep->chan, ep->side, w, kicks);
-    Py_END_CRITICAL_SECTION();
-}
-
-/* Without a GIL, another thread may end the awaitable while this one waits for an endpoint: so each waiter is taken out
- * first, and the endpoint is kept. */
 static void select_leave(Awaitable *aw, nc_box **kicks)
 {
     Select *sel = (Select *)aw;
-    for (Py_ssize_t i = 0; i < sel->n; i++) {
-        sleeper *sl = sleeper_of(&sel->arms[i]);
-        if (sl == NULL)
-            continue;
-        Endpoint *ep = (Endpoint *)Py_NewRef(sel->arms[i].call.ep);
-        sel->arms[i].waiter = NULL;
-        arm_leave_line(ep, &sl->waiter, kicks);
-        sleeper_leave(sl);
-        Py_DECREF(ep);
-    }
+    for (Py_ssize_t i = 0; i < sel->n; i++)
+        arm_end_wait(aw, &sel->arms[i], kicks);
 }
 
 static bool select_prepare(Awaitable *aw, PyObject *loop, nc_box *box)
@@ -335,6 +411,14 @@ static const call_op select_op = {.name = "select",
 /* Without `lines`: in a thread it waits by a parker, and its awaitable is nobody's to step. */
 static const call_op select_blocking_op = {
     .name = "select_blocking", .qualname = "select_blocking", .look = select_look, .timed_out = select_timed_out};
+static const call_op anext_op = {.name = "__anext__",
+                                 .qualname = "merge.__anext__",
+                                 .look = select_look,
+                                 .timed_out = select_timed_out,
+                                 .paced = true,
+                                 .at_once = select_at_once,
+                                 .lines = &select_lines};
+static const call_op next_op = {.name = "__next__", .qualname = "merge.__next__", .look = select_look};
 static const call_op try_select_op = {.name = "try_select", .qualname = "try_select", .look = select_look};
 
 /* ---- its life ----------------------------------------------------------------------------------------- */
@@ -347,6 +431,7 @@ __attribute__((noinline)) static Select *select_make(core_state *st)
     awaitable_init(&sel->base, st);
     sel->n = 0;
     sel->biased = false;
+    sel->merge = NULL;
     sel->result = NULL;
     sel->arms = sel->few;
     sel->turns = sel->few_turns;
@@ -366,6 +451,15 @@ static inline Select *select_alloc(core_state *st)
         return sel;
     Py_DECREF(sel);
     return select_make(st);
+}
+
+/* The result of a merge; the collector must not show it before it is filled. */
+static PyObject *pair_new(void)
+{
+    PyObject *pair = PyTuple_New(2);
+    if (pair != NULL)
+        PyObject_GC_UnTrack(pair);
+    return pair;
 }
 
 static bool select_make_room(Select *sel, Py_ssize_t n)
@@ -389,14 +483,16 @@ static bool select_make_room(Select *sel, Py_ssize_t n)
 
 /* A select of these arms that has not begun, or NULL with an exception set.  It is `running` for this thread: whoever
  * finds it by the collector cannot step it. */
-static Select *select_new(core_state *st, const call_op *op, PyObject *const *passed, Py_ssize_t n)
+static Select *select_new(core_state *st, const call_op *op, PyObject *const *passed, Py_ssize_t n, Merge *merge)
 {
     if (n == 0)
         return (Select *)PyErr_Format(PyExc_ValueError, "%s() needs at least one arm", op->qualname);
     Select *sel = select_alloc(st);
     if (sel == NULL)
         return NULL;
-    bool ok = (sel->result = selected_new(st)) != NULL && select_make_room(sel, n);
+    sel->merge = (Merge *)Py_XNewRef(merge);
+    sel->result = merge != NULL ? pair_new() : selected_new(st);
+    bool ok = sel->result != NULL && select_make_room(sel, n);
     for (Py_ssize_t i = 0; i < n && ok; i++) {
         ok = arm_make(st, &sel->arms[i], passed[i]);
         if (ok)
@@ -429,6 +525,7 @@ static int select_traverse(PyObject *self, visitproc visit, void *arg)
         if (nc_waiter_state_of(&sl->waiter) == NC_OUTSIDE) /* else line_traverse() visits its future */
             Py_VISIT(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* as in awaitable_traverse() */
     }
+    Py_VISIT(sel->merge);
     return awaitable_traverse(self, visit, arg);
 }
 
@@ -458,6 +555,7 @@ static void select_dealloc(PyObject *self)
     Py_XDECREF(sel->base.timer);
     Py_XDECREF(sel->base.origin);
     Py_XDECREF(sel->result);
+    Py_CLEAR(sel->merge);
     if (sel->arms != sel->few) {
         PyMem_Free(sel->arms);
         PyMem_Free(sel->turns);
@@ -532,10 +630,7 @@ static step select_park(Select *sel, double timeout, PyObject **out)
             s = park_sleep(&at, &sel->base.call, p);
     } while (s == STEP_BLOCKED);
     park_end(&at, &sel->base.call);
-    for (Py_ssize_t i = 0; i < sel->n; i++) {
-        arm_leave_line(sel->arms[i].call.ep, sel->arms[i].waiter, &kicks);
-        sel->arms[i].waiter = NULL;
-    }
+    select_leave(&sel->base, &kicks);
     wake_box_unref(&p->base.box);
     line_deliver_any(c, kicks);
     return s;
@@ -588,7 +683,7 @@ static Select *select_parse(PyObject *module, const call_op *op, PyObject *const
     bool biased = false;
     if (kwnames != NULL && !parse_keywords(st, op->name, args + n, kwnames, timeout, &biased))
         return NULL;
-    Select *sel = select_new(st, op, args, n);
+    Select *sel = select_new(st, op, args, n, NULL);
     if (sel != NULL)
         sel->biased = biased;
     return sel;
@@ -632,6 +727,49 @@ PyObject *select_try(PyObject *module, PyObject *const *args, Py_ssize_t n, PyOb
         return NULL;
     if (select_now(sel, &out) == STEP_BLOCKED)
         core_raise(sel->base.st, E_NOTHING_READY, NULL, "none of %zd arms can go now", sel->n);
+    Py_DECREF(sel);
+    return out;
+}
+
+bool select_check(PyObject *module, PyObject *const *arms, Py_ssize_t n)
+{
+    static const call_op merge_op = {.name = "merge", .qualname = "merge", .look = select_look};
+    Select *sel = select_new(PyModule_GetState(module), &merge_op, arms, n, NULL);
+    Py_XDECREF(sel);
+    return sel != NULL;
+}
+
+/* A select of what is open now; the list may change while it runs. */
+static Select *select_of_open(PyObject *module, const call_op *op, Merge *merge)
+{
+    PyObject *open = PyList_AsTuple(merge->open); /* a copy in one step */
+    if (open == NULL)
+        return NULL;
+    Select *sel = select_new(PyModule_GetState(module), op, PySequence_Fast_ITEMS(open), PyTuple_GET_SIZE(open), merge);
+    if (sel != NULL)
+        sel->biased = merge->biased;
+    Py_DECREF(open);
+    return sel;
+}
+
+PyObject *select_anext(PyObject *module, Merge *merge)
+{
+    Select *sel = select_of_open(module, &anext_op, merge);
+    if (sel == NULL)
+        return NULL;
+    sel->base.state = CREATED;
+    sel->base.running = false;
+    return awaitable_hand_out(&sel->base);
+}
+
+PyObject *select_next(PyObject *module, Merge *merge)
+{
+    PyObject *out = NULL;
+    Select *sel = select_of_open(module, &next_op, merge);
+    if (sel == NULL)
+        return NULL;
+    if (select_now(sel, &out) == STEP_BLOCKED)
+        select_park(sel, -1, &out);
     Py_DECREF(sel);
     return out;
 }

@@ -12,8 +12,7 @@ Each has `channel(capacity)`, which returns a sender and a receiver.
 """
 
 from . import errors, local, mpsc, mpsc_bytes, spsc, spsc_bytes
-from ._core import Selected, select, select_blocking, set_debug_ends, try_select
-from ._merge import merge
+from ._core import Selected, merge, select, select_blocking, set_debug_ends, try_select
 from ._types import Channel, OpenEnd, Statistics
 from .errors import (
     BusyError,

@@ -146,6 +146,7 @@ LADDER = """
     py_await_life
     py_coroutine
     py_select
+    py_merge
     py_endpoint
     py_batch
     py_native

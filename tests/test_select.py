@@ -265,7 +265,7 @@ def test_what_is_no_arm_is_refused(bytes_variant):
         assert (caught.value.index, caught.value.arm) == (1, 5)
         with pytest.raises(TypeError, match="unexpected keyword argument 'wait'"):
             function(rx, wait=1)
-    with pytest.raises(TypeError, match="merge\\(\\) takes receivers, not Sending"):
+    with pytest.raises(TypeError, match="merge\\(\\) takes receivers, not .*Sending"):
         merge(rx, tx.sending(1))
     with pytest.raises(TypeError, match="unexpected keyword argument 'timeout'"):
         try_select(rx, timeout=1)
