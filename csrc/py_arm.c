@@ -232,7 +232,7 @@ static uint64_t chosen_of(const arm *a)
     return atomic_load_explicit(&a->call.ep->chosen, memory_order_relaxed); /* a hint, as in the next function */
 }
 
-void arms_chose(arm *arms, Py_ssize_t n, Py_ssize_t index)
+void arms_chose_among(arm *arms, Py_ssize_t n, Py_ssize_t index)
 {
     uint64_t last = 0;
     for (Py_ssize_t i = 0; i < n; i++)

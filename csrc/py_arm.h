@@ -26,12 +26,23 @@ void arm_clear(arm *a);
 static inline PyObject *arm_passed(const arm *a) { return a->giving != NULL ? a->giving : (PyObject *)a->call.ep; }
 /* Is an endpoint there twice?  If so, ValueError is set. */
 bool arms_repeat(const arm *arms, Py_ssize_t n);
+/* The index as an int, a new reference, or NULL with an exception set. */
+static inline PyObject *arm_index(core_state *st, Py_ssize_t i)
+{
+    return i < PyTuple_GET_SIZE(st->first_indices) ? Py_NewRef(PyTuple_GET_ITEM(st->first_indices, i))
+                                                   : PyLong_FromSsize_t(i);
+}
 /* Is an arm of a channel that belongs to another thread?  Its index, with WrongThreadError set; else -1. */
 Py_ssize_t arms_off_thread(const arm *arms, Py_ssize_t n);
 /* The order in which to look: the arm that was chosen least recently first, or `biased`, as they were passed. */
 void arms_order(arm *arms, Py_ssize_t n, bool biased, arm_turn *turns);
 /* Arm `index` was chosen: it is the last in the next order. */
-void arms_chose(arm *arms, Py_ssize_t n, Py_ssize_t index);
+void arms_chose_among(arm *arms, Py_ssize_t n, Py_ssize_t index);
+static inline void arms_chose(arm *arms, Py_ssize_t n, Py_ssize_t index)
+{
+    if (n > 1) /* else there is no order; and a select of others asks only whether this was earlier than they were */
+        arms_chose_among(arms, n, index);
+}
 /* Can the arm surely not go on now?  A glance that holds nothing: if not sure, false. */
 bool arm_surely_waits(const arm *a);
 

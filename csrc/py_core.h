@@ -178,6 +178,7 @@ enum {
 #define CORE_OBJECTS(X)                                                                     \
     X(Statistics)           /* nexus_channels._types.Statistics, and OpenEnd of the same */ \
     X(OpenEnd)                                                                              \
+    X(first_indices)        /* (0, 1, 2, 3): where most arms of a select stand */           \
     X(mailboxes)            /* dict: id of a loop -> its mailbox */                         \
     X(recent)               /* GIL builds: the mailbox used last, or NULL */                \
     X(get_running_loop)     /* asyncio._get_running_loop */                                 \

@@ -96,7 +96,7 @@ static int import_others(core_state *st)
         (st->context_keyword = Py_BuildValue("(s)", "context")) == NULL ||
         (st->current_tasks = core_import("asyncio", "current_task")) == NULL ||
         (st->invalid_state = core_import("asyncio", "InvalidStateError")) == NULL ||
-        (st->mailboxes = PyDict_New()) == NULL)
+        (st->first_indices = Py_BuildValue("(iiii)", 0, 1, 2, 3)) == NULL || (st->mailboxes = PyDict_New()) == NULL)
         return -1;
     return 0;
 }

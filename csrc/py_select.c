@@ -138,7 +138,7 @@ static step arms_look(Select *sel, Py_ssize_t *at, PyObject **out, nc_box **kick
     arms_order(sel->arms, sel->n, sel->biased, sel->turns);
     for (Py_ssize_t turn = 0; turn < sel->n && s != STEP_ERROR; turn++) {
         *at = sel->turns[turn].index;
-        PyObject *index = PyLong_FromSsize_t(*at); /* first: when that fails, nothing was taken */
+        PyObject *index = arm_index(sel->base.st, *at); /* first: when that fails, nothing was taken */
         s = index != NULL ? arm_look(&sel->arms[*at], &value, kicks) : STEP_ERROR;
         if (s == STEP_READY) {
             *out = select_chose(sel, *at, index, value);
@@ -253,7 +253,7 @@ static PyObject *select_at_once(Call *call)
     if (value == NULL)
         return NULL;
     sel->base.state = DONE; /* before code of others may run */
-    PyObject *result = select_chose(sel, i, PyLong_FromSsize_t(i), value);
+    PyObject *result = select_chose(sel, i, arm_index(sel->base.st, i), value);
     notify_other_side(sel->arms[i].call.ep);
     select_release(&sel->base);
     Py_CLEAR(sel->merge);
@@ -500,7 +500,7 @@ static Select *select_new(core_state *st, const call_op *op, PyObject *const *pa
         else
             blame(st, passed[i], i);
     }
-    if (!ok || arms_repeat(sel->arms, n)) {
+    if (!ok || (n > 1 && arms_repeat(sel->arms, n))) {
         Py_DECREF(sel);
         return NULL;
     }
