@@ -3,8 +3,10 @@
  * py_core.h and py_module.c have its names.
  *
  * The wake fd of the main thread's loop is opened when another thread first has to wake that loop; any other loop has
- * one from its first wait on.  Until then, and on loops without add_reader, call_soon_threadsafe wakes the loop.
+ * one from its first wait on.  Until then, and on loops without add_reader, call_soon_threadsafe wakes the loop; those
+ * who cannot call it ring the doorbell.
  */
+#include "py_doorbell.h"
 #include "py_future.h"
 #include "py_loop.h"
 #include "py_module.h"
@@ -15,6 +17,8 @@ typedef struct loop_box {
     wake_box base;
     _Atomic int wake_fd; /* what wakers write to; NO_FD until it is opened */
     int read_fd; /* what the loop reads from; an eventfd is both */
+    doorbell *_Atomic bell; /* what native code rings if there is no wake fd; NULL until it may have to */
+    bell_entry entry;
     void *loop; /* the loop's address, by which its mailbox is found; never followed */
 } loop_box;
 
@@ -191,6 +195,20 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
         atomic_store_explicit(&m->box->wake_fd, NO_READER, memory_order_release); /* F1 */
 }
 
+/* See to it that native code can wake the loop: by its wake fd, or else by the doorbell.  On the loop's thread, which
+ * reads its mail after this. */
+static void mailbox_be_reached(Mailbox *m, PyObject *loop)
+{
+    mailbox_open_fd(m, loop);
+    if (wake_reached(&m->box->base.box))
+        return;
+    doorbell *bell = doorbell_start(m->st);
+    if (bell == NULL || atomic_load_explicit(&m->box->bell, memory_order_relaxed) != NULL)
+        return; /* relaxed: only this thread writes it */
+    doorbell_ref(bell);
+    atomic_store_explicit(&m->box->bell, bell, memory_order_release); /* F1 */
+}
+
 /* What call_soon_threadsafe is given by the loop's own thread, which gains nothing from a wake fd. */
 static PyObject *mailbox_deliver(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -336,6 +354,8 @@ static PyMethodDef mailbox_get_loop_def = {"get_loop", mailbox_get_loop, METH_NO
 static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
 {
     forget_closed_loops(st); /* now and then, as when a new loop comes */
+    if (doorbell_prepare(st) < 0)
+        return NULL;
     Mailbox *m = (Mailbox *)st->mailbox_type->tp_alloc(st->mailbox_type, 0);
     if (m == NULL)
         return NULL;
@@ -364,6 +384,7 @@ static Mailbox *mailbox_new(core_state *st, PyObject *loop, PyObject *key)
     m->box->base.born = core_generation();
     m->box->loop = loop;
     m->box->read_fd = -1;
+    m->box->entry.box = &m->box->base;
     atomic_store_explicit(&m->box->wake_fd, NO_FD, memory_order_relaxed); /* nobody else knows it yet */
     if (PyDict_SetItem(st->mailboxes, key, (PyObject *)m) < 0) {
         Py_CLEAR(m);
@@ -468,26 +489,26 @@ static int kick_again(void *arg)
     return 0;
 }
 
-enum { TRIES = 8, TRIES_PENDING = 1000 }; /* in a row: turns of the loop; looks for pending calls, which come fast */
+enum { TRIES = 8, TRIES_FAST = 1000 }; /* in a row: turns of the loop; pending calls and answers, which come fast */
 
-/* Arrange another kick by what needs neither memory nor a stack: a write to the wake fd, or a pending call.  The loop
- * of the thread that runs pending calls may have no fd yet.  Any other loop has one from its first wait on, where loops
- * have any; where they have none, the waiters are put back. */
+/* Arrange another kick by what needs neither memory nor a stack: a write to the wake fd; where there is none, a pending
+ * call, if this thread runs them, or the doorbell. */
 static bool mailbox_kick_later(Mailbox *m)
 {
     int fd = atomic_load_explicit(&m->box->wake_fd, memory_order_acquire); /* F1 */
     unsigned failures = atomic_fetch_add_explicit(&m->failures, 1, memory_order_relaxed); /* a hint */
-    if (failures >= (fd >= 0 ? TRIES : TRIES_PENDING))
+    if (failures >= (fd >= 0 ? TRIES : TRIES_FAST))
         return false;
     if (fd >= 0 && wake_fd_write(fd))
         return true;
-    if (!core_handles_signals())
-        return false;
-    Py_INCREF(m);
-    if (Py_AddPendingCall(kick_again, m) == 0)
-        return true;
-    Py_DECREF(m); /* not the last: the caller's */
-    return false;
+    if (core_handles_signals()) {
+        Py_INCREF(m);
+        if (Py_AddPendingCall(kick_again, m) == 0)
+            return true;
+        Py_DECREF(m); /* not the last: the caller's */
+    }
+    doorbell *bell = doorbell_start(m->st);
+    return bell != NULL && doorbell_ring(bell, &m->box->entry);
 }
 
 /* The waiters in the mail could not be woken.  If memory or the stack has run out, that will pass: the loop is kicked
@@ -581,17 +602,23 @@ static void loop_kick(core_state *st, wake_box *base, nc_box **kicks)
 
 /* ---- its box ---------------------------------------------------------------------------------------- */
 
-/* If the loop has no wake fd yet, somebody is opening it, and will read the mail after that: F1. */
+/* If the loop has neither wake fd nor doorbell yet, somebody is seeing to it, and will read the mail after that: F1. */
 static void loop_kick_without_gil(wake_box *b)
 {
-    int fd = atomic_load_explicit(&((loop_box *)b)->wake_fd, memory_order_acquire); /* F1 */
-    if (fd >= 0)
-        wake_fd_write(fd);
+    loop_box *box = (loop_box *)b;
+    int fd = atomic_load_explicit(&box->wake_fd, memory_order_acquire); /* F1 */
+    doorbell *bell = atomic_load_explicit(&box->bell, memory_order_acquire); /* F1 */
+    if ((fd < 0 || !wake_fd_write(fd)) && bell != NULL)
+        doorbell_ring(bell, &box->entry);
 }
 
 static bool loop_reached(wake_box *b)
 {
-    return atomic_load_explicit(&((loop_box *)b)->wake_fd, memory_order_acquire) >= 0; /* F1 */
+    loop_box *box = (loop_box *)b;
+    if (atomic_load_explicit(&box->wake_fd, memory_order_acquire) >= 0) /* F1 */
+        return true;
+    doorbell *bell = atomic_load_explicit(&box->bell, memory_order_acquire); /* F1 */
+    return bell != NULL && doorbell_answered(bell);
 }
 
 static bool loop_dead(core_state *st, wake_box *b)
@@ -608,6 +635,9 @@ static void loop_drop(wake_box *base)
 {
     loop_box *b = (loop_box *)base;
     int wake = atomic_load_explicit(&b->wake_fd, memory_order_relaxed); /* nobody else knows the box any more */
+    doorbell *bell = atomic_load_explicit(&b->bell, memory_order_relaxed); /* nor it */
+    if (bell != NULL)
+        doorbell_unref(bell);
     if (wake < 0)
         return; /* never opened; or closed by a stranger, and its number may be another file's by now */
     wake_fd_close(wake);
@@ -632,26 +662,32 @@ bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who)
         return true;
     Mailbox *m = mailbox_of(st, loop, false);
     if (m != NULL && &m->box->base.box == box)
-        mailbox_open_fd(m, loop);
+        mailbox_be_reached(m, loop);
     Py_XDECREF(m);
-    if (!wake_reached(box) && !PyErr_Occurred())
-        PyErr_Format(PyExc_RuntimeError, "%s() has to wait, and native code could not wake %R: its add_reader() %s",
-                     who, loop,
-                     atomic_load_explicit(&container_of(box, loop_box, base.box)->wake_fd, memory_order_relaxed) ==
-                             NO_READER /* this thread wrote it */
-                         ? "does not work"
-                         : "or the wake fd failed");
-    return wake_reached(box);
+    if (wake_reached(box))
+        return true;
+    doorbell *bell = atomic_load_explicit(&st->bell, memory_order_acquire); /* D3 */
+    if (!PyErr_Occurred())
+        PyErr_Format(
+            PyExc_RuntimeError,
+            "%s() has to wait, and native code could not wake %R: its add_reader() does not work, and %s", who, loop,
+            bell != NULL && doorbell_answered(bell) ? "no thread could be started to call its call_soon_threadsafe()"
+                                                    : "the interpreter is exiting");
+    return false;
 }
 
-/* Open the wake fd on the loop's thread; self is (mailbox, channel).  If that fails, the tasks that wait there are
- * woken, and raise. */
+/* Be reached, on the loop's thread; self is (mailbox, channel).  If that fails, the tasks that wait there are woken,
+ * and raise. */
 static PyObject *chan_reach(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Mailbox *m = (Mailbox *)PyTuple_GET_ITEM(self, 0);
     Chan *c = (Chan *)PyTuple_GET_ITEM(self, 1);
     nc_box *kicks = NULL;
-    Py_XDECREF(mailbox_arm((PyObject *)m, NULL));
+    PyObject *loop = mailbox_loop(m);
+    if (loop != NULL)
+        mailbox_be_reached(m, loop);
+    Py_XDECREF(loop);
+    mailbox_come_by(m);
     if (!wake_reached(&m->box->base.box) && nc_chan_shared(c->block))
         for (int side = 0; side < SIDES; side++)
             nc_chan_call_all_of(c->block, side, &m->box->base.box, core_generation(), &kicks);

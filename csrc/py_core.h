@@ -193,7 +193,8 @@ enum {
     X(context_names)        /* the same, as tasks have it */                                \
     X(current_tasks)        /* dict loop -> task (up to 3.13), or asyncio.current_task() */ \
     X(CancelledError)       /* asyncio's */                                                 \
-    X(invalid_state)        /* asyncio.InvalidStateError */
+    X(invalid_state)        /* asyncio.InvalidStateError */                                 \
+    X(atexit_register)      /* atexit.register() */
 
 /* Interned: X(field, text). */
 #define CORE_NAMES(X)                                 \
@@ -245,6 +246,7 @@ typedef struct core_state {
     unsigned long first_thread;   /* and its thread; 0: not known */
     spares spare[SPARE_KINDS];
     unsigned spares_most;         /* how many of each are kept; 0 once the module goes */
+    struct doorbell *_Atomic bell; /* or NULL; see py_doorbell.c */
     PyObject *_Atomic stop;       /* what the next result travels by, or NULL; see py_stop.c */
     PyTypeObject *holder_type;    /* 3.11: this and the other holder_* are for running_loop() */
     void *holder;

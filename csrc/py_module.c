@@ -5,6 +5,7 @@
 #include "py_chan.h"
 #include "py_claim.h"
 #include "py_doc.h"
+#include "py_doorbell.h"
 #include "py_ends.h"
 #include "py_future.h"
 #include "py_inside.h"
@@ -96,7 +97,8 @@ static int import_others(core_state *st)
         (st->context_keyword = Py_BuildValue("(s)", "context")) == NULL ||
         (st->current_tasks = core_import("asyncio", "current_task")) == NULL ||
         (st->invalid_state = core_import("asyncio", "InvalidStateError")) == NULL ||
-        (st->first_indices = Py_BuildValue("(iiii)", 0, 1, 2, 3)) == NULL || (st->mailboxes = PyDict_New()) == NULL)
+        (st->first_indices = Py_BuildValue("(iiii)", 0, 1, 2, 3)) == NULL ||
+        (st->atexit_register = core_import("atexit", "register")) == NULL || (st->mailboxes = PyDict_New()) == NULL)
         return -1;
     return 0;
 }
@@ -175,6 +177,7 @@ static int core_clear(PyObject *module)
 static void core_free(void *module)
 {
     core_state *st = PyModule_GetState(module); /* without one, CPython does not come here */
+    doorbell_leave(st);
     wait_free_spares(st);
     stop_free(st);
     wake_free_spares(st);

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import SLOWNESS, native_code_wakes_tasks
+from harness import SLOWNESS
 from native_driver import build, compiler
 
 import nexus_channels
@@ -52,7 +52,6 @@ def run(code, folder):
     return execute(sys.executable, "program.py", folder=folder)
 
 
-@native_code_wakes_tasks
 def test_the_complete_program(tmp_path):
     (tmp_path / "sums.c").write_text(block("c", "sums_start"))
     build(tmp_path / "sums.so", tmp_path / "sums.c", flags=SHARED)

@@ -9,7 +9,7 @@ import time
 import weakref
 
 import pytest
-from harness import native_code_wakes_tasks
+from harness import run_child
 from native_driver import (
     ABORTING,
     BAD_HANDLE,
@@ -443,7 +443,6 @@ def test_a_native_thread_wakes_a_blocked_python_thread(bytes_variant, driver):
         assert waiting.join() == driver.stamped(0, 16, 0)
 
 
-@native_code_wakes_tasks
 def test_a_native_thread_wakes_a_task(run, bytes_variant, driver):
     """Of a loop that was never woken from outside before, with no wake fd yet."""
 
@@ -486,7 +485,6 @@ def test_two_tasks_of_one_loop_that_waited_before_there_was_a_native_end_are_wok
     run(main())
 
 
-@native_code_wakes_tasks
 def test_native_code_that_comes_between_the_look_and_the_sleep_wakes_the_task_too(bytes_variant, driver):
     """The end is made after the task has seen that there is none, before it stands in line."""
     ends = []
@@ -510,7 +508,6 @@ def test_native_code_that_comes_between_the_look_and_the_sleep_wakes_the_task_to
     loop.close()
 
 
-@native_code_wakes_tasks
 def test_a_native_receiver_wakes_a_sending_task(run, bytes_variant, driver):
     async def main():
         tx, rx = bytes_variant.channel(64)
@@ -526,41 +523,91 @@ def test_a_native_receiver_wakes_a_sending_task(run, bytes_variant, driver):
     run(main())
 
 
-def test_a_task_on_a_loop_that_native_code_could_not_wake_is_told_so(bytes_variant, driver):
-    class Deaf(asyncio.SelectorEventLoop):
-        deaf = False
+DEAF = """
+import asyncio, importlib, sys, threading
+import native_driver
+from support import *
+module = importlib.import_module("nexus_channels." + sys.argv[1])
+driver = native_driver.Driver(sys.argv[2])
 
-        def add_reader(self, *args):
-            if self.deaf:
-                raise NotImplementedError
-            return super().add_reader(*args)
+class Deaf(asyncio.SelectorEventLoop):
+    deaf = False
 
-    async def main():
+    def add_reader(self, *args):
+        if self.deaf:
+            raise NotImplementedError
+        return super().add_reader(*args)
+
+def run(main):
+    async def deaf():
         asyncio.get_running_loop().deaf = True
-        tx, rx = bytes_variant.channel(64)
-        before = asyncio.create_task(rx.recv_bytes())
-        await until_parked(tx, receivers=1)
-        end = tx.native()
-        with pytest.raises(RuntimeError, match=r"recv_bytes\(\) has to wait, and native code could not wake"):
-            await before
-        with pytest.raises(RuntimeError, match="could not wake"):
-            await rx.recv_bytes()
-        assert tx.statistics().waiting_receivers == 0
-        assert driver.producer(end, 1).join() == OK
-        assert await rx.recv_bytes() == driver.stamped(0, 16, 0)
-        end.close()
-        del end
-        collect()
-        after = asyncio.create_task(rx.recv_bytes())  # no native code, no need
-        await until_parked(tx, receivers=1)
-        await in_thread(tx.try_send, b"by call_soon_threadsafe")
-        assert await after == b"by call_soon_threadsafe"
-
+        await main()
     loop = Deaf()
+    loop.run_until_complete(deaf())
+    loop.close()
+"""
+
+
+def test_a_task_on_a_loop_without_readers_is_woken_by_native_code_too(bytes_variant, driver):
+    script = """
+async def main():
+    tx, rx = module.channel(64)
+    before = asyncio.create_task(rx.recv_bytes())
+    await until_parked(tx, receivers=1)
+    with tx.native() as end:
+        assert driver.producer(end, 1).join() == 0  # without the loop running in between
+        assert await before == driver.stamped(0, 16, 0)
+        for number in range(100):
+            waiting = asyncio.create_task(rx.recv_bytes())
+            await until_parked(tx, receivers=1)
+            job = driver.producer(end, 1, who=number)
+            assert await waiting == driver.stamped(number, 16, 0)
+            assert job.join() == 0
+
+run(main)
+print("woken")
+"""
+    name = bytes_variant.__name__.rpartition(".")[2]
+    assert run_child(DEAF + script, name, driver.path, seconds=30) == "woken\n"
+
+
+def test_a_task_on_a_loop_that_native_code_could_not_wake_is_told_so(bytes_variant, driver):
+    """There are no readers, and no thread can be started."""
+    script = """
+threads = threading.stack_size(1 << 46)
+
+async def refused(awaitable):
     try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
+        await awaitable
+    except RuntimeError as error:
+        return str(error)
+
+async def main():
+    tx, rx = module.channel(64)
+    before = asyncio.create_task(refused(rx.recv_bytes()))
+    await until_parked(tx, receivers=1)
+    end = tx.native()
+    message = await before
+    assert "recv_bytes() has to wait, and native code could not wake <" in message, message
+    assert message.endswith("and no thread could be started to call its call_soon_threadsafe()"), message
+    assert await refused(rx.recv_bytes()) == message
+    assert tx.statistics().waiting_receivers == 0
+    threading.stack_size(threads)
+    assert driver.producer(end, 1).join() == 0
+    assert await rx.recv_bytes() == driver.stamped(0, 16, 0)
+    end.close()
+    del end
+    collect()
+    after = asyncio.create_task(rx.recv_bytes())  # no native code, no need
+    await until_parked(tx, receivers=1)
+    await in_thread(tx.try_send, b"by call_soon_threadsafe")
+    assert await after == b"by call_soon_threadsafe"
+
+run(main)
+print("told")
+"""
+    name = bytes_variant.__name__.rpartition(".")[2]
+    assert run_child(DEAF + script, name, driver.path, seconds=30) == "told\n"
 
 
 @pytest.mark.parametrize("how", WAYS)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import native_code_wakes_tasks, size, takes_long
+from harness import size, takes_long
 from support import DEADLINE
 
 TICKS = pathlib.Path(__file__).parent.parent / "examples" / "native" / "ticks.py"
@@ -29,7 +29,6 @@ def needs(language):
 
 @takes_long()
 @pytest.mark.parametrize("language", ["c", "c++", "cython"])
-@native_code_wakes_tasks
 def test_a_native_thread_feeds_a_task(language):
     needs(language)
     ticks = size(50_000, 5_000_000)
@@ -38,7 +37,6 @@ def test_a_native_thread_feeds_a_task(language):
 
 @takes_long()
 @pytest.mark.parametrize("language", ["c", "c++", "cython"])
-@native_code_wakes_tasks
 def test_native_and_python_producers_share_a_channel(language):
     needs(language)
     ticks = size(10_000, 1_000_000)

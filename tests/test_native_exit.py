@@ -9,7 +9,7 @@ import sysconfig
 
 import native_driver
 import pytest
-from harness import SANITIZER, child_command, native_code_wakes_tasks, run_child, size
+from harness import SANITIZER, child_command, run_child, size
 from native_driver import DISCONNECTED, FORKED, FULL, OK, QUIET, SEND, TIMEOUT
 from support import collect, until, until_blocked, until_parked
 
@@ -95,10 +95,7 @@ second = module.channel(64).sender.native()
 }
 
 
-WAKING = {scene: native_code_wakes_tasks for scene in SCENES if scene.startswith("waking a loop")}
-
-
-@pytest.mark.parametrize("scene", [pytest.param(scene, marks=WAKING.get(scene, ())) for scene in SCENES])
+@pytest.mark.parametrize("scene", SCENES)
 def test_the_interpreter_exits_while_native_threads_run(bytes_variant, driver, scene):
     name = bytes_variant.__name__.rpartition(".")[2]
     for _ in range(size(2, 25)):
@@ -247,7 +244,6 @@ def test_a_fork_in_the_middle_of_a_call_does_not_stop_the_child(bytes_variant, d
 # ---- loops and interpreters --------------------------------------------------------------------------------------
 
 
-@native_code_wakes_tasks
 def test_native_code_wakes_a_loop_that_was_closed_without_harm(loop_factory, bytes_variant, driver):
     tx, rx = bytes_variant.channel(64)
     end = tx.native()

@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from harness import native_code_wakes_tasks, size, takes_long
+from harness import size, takes_long
 from native_driver import ABORTING, CLAIM, DISCONNECTED, MANY, OK, QUIET, SEND
 from support import Spawned, in_thread
 
@@ -47,7 +47,6 @@ def test_producers_of_every_way_into_a_native_consumer(driver, capacity):
 
 @takes_long()
 @pytest.mark.parametrize("capacity", [256, 1 << 16])
-@native_code_wakes_tasks
 def test_two_native_and_two_python_producers_into_one_task(run, driver, capacity):
     count = size(10_000, 5_000_000 if capacity > 256 else 250_000)
     check = driver.checker()
@@ -91,7 +90,6 @@ def test_two_native_and_two_python_producers_into_one_task(run, driver, capacity
 
 
 @takes_long()
-@native_code_wakes_tasks
 def test_round_trips_between_a_task_and_a_native_thread(run, bytes_variant, driver):
     """One message at a time: each of them parks and wakes both sides, and none may miss the other."""
     rounds = size(3_000, 300_000)
@@ -127,7 +125,6 @@ def test_round_trips_between_a_thread_and_a_native_thread(bytes_variant, driver)
 
 
 @takes_long()
-@native_code_wakes_tasks
 def test_ends_that_come_and_go_while_messages_flow(driver):
     """Opened, attached, closed at any moment, by several threads; the receiver stays one task's."""
     rounds = size(100, 5_000)

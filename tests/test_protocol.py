@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
-LABEL = re.compile(r"\b[ABCEFLNRSW][1-9]\b")
+LABEL = re.compile(r"\b[ABCDEFLNRSW][1-9]\b")
 
 pytestmark = pytest.mark.skipif(not CSRC.is_dir(), reason="the sources are not here")
 
@@ -96,6 +96,8 @@ def test_the_core_knows_no_python_and_allocates_and_prints_nothing():
         ("py_running.c", "nc_log_"),
         ("py_wake.c", "nc_ring_"),
         ("py_wake.c", "nc_log_"),
+        ("py_doorbell.c", "nc_ring_"),
+        ("py_doorbell.c", "nc_log_"),
     ],
 )
 def test_each_file_keeps_to_its_own_headers(file, others):
@@ -135,6 +137,7 @@ LADDER = """
     py_inside_311
     py_inside py_stop
     py_future py_wake_fd py_running py_origin py_wake
+    py_doorbell
     py_asyncio
     py_line py_pace
     py_ends

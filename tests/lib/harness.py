@@ -25,7 +25,6 @@ GIL_ENABLED = getattr(sys, "_is_gil_enabled", lambda: True)()
 WAKE = _core.build_info()["wake"]  # see NEXUS_CHANNELS_PORTABLE in setup.py
 _without = WAKE == "call_soon_threadsafe"
 has_wake_descriptors = pytest.mark.skipif(_without, reason="loops have no wake descriptor where there is no add_reader")
-native_code_wakes_tasks = pytest.mark.skipif(_without, reason="native code wakes no task where there is no add_reader")
 
 # What the interpreter was built with, and what is linked with it has to be: -fsanitize=...
 _configured = sysconfig.get_config_var("CONFIG_ARGS") or ""
