@@ -27,7 +27,8 @@ struct doorbell {
     bell_entry *first, **last;   /* who rang and was not answered yet, oldest first; under the lock */
     bool called;                 /* `asleep` was released, and the thread has not come by since; under the lock */
     bool started;                /* under the lock */
-    _Atomic bool ended;          /* nobody may ring any more; written under the lock */
+    _Atomic bool ended;          /* nobody is heard any more; written under the lock */
+    unsigned long ender;         /* the thread that ended it; written before `ended` */
     unsigned long thread;        /* which it is; under the lock */
     PyThread_type_lock asleep;   /* taken; a ring releases it */
     PyThread_type_lock running;  /* taken while the thread may touch the interpreter */
@@ -64,7 +65,10 @@ void doorbell_unref(doorbell *bell)
 
 bool doorbell_answered(doorbell *bell)
 {
-    return bell->born == core_generation() && !atomic_load_explicit(&bell->ended, memory_order_acquire); /* D1 */
+    if (bell->born != core_generation())
+        return false;
+    return !atomic_load_explicit(&bell->ended, memory_order_acquire) ||
+           bell->ender != PyThread_get_thread_ident(); /* D1 */
 }
 
 /* Under the lock. */
@@ -78,7 +82,7 @@ static void call_thread(doorbell *bell)
 bool doorbell_ring(doorbell *bell, bell_entry *entry)
 {
     nc_lock_enter(&bell->lock);
-    bool answered = doorbell_answered(bell);
+    bool answered = !atomic_load_explicit(&bell->ended, memory_order_relaxed); /* under the lock */
     if (answered && !entry->rung) {
         nc_box_ref(&entry->box->box);
         entry->rung = true;
@@ -106,7 +110,7 @@ static void leave_signals_to_others(void)
 #endif
 }
 
-/* Take the queue.  False if it is empty and will stay so. */
+/* Take the queue.  True if nobody can have rung since, nor will. */
 static bool take_queue(doorbell *bell, bell_entry **queue)
 {
     nc_lock_enter(&bell->lock);
@@ -114,9 +118,9 @@ static bool take_queue(doorbell *bell, bell_entry **queue)
     *queue = bell->first;
     bell->first = NULL;
     bell->last = &bell->first;
-    bool more = *queue != NULL || !atomic_load_explicit(&bell->ended, memory_order_relaxed); /* under the lock */
+    bool last = atomic_load_explicit(&bell->ended, memory_order_relaxed); /* under the lock */
     nc_lock_exit(&bell->lock);
-    return more;
+    return last;
 }
 
 /* From here on the entry may be put into the queue again: as with B3, what is posted later is answered later. */
@@ -165,14 +169,14 @@ static void doorbell_thread(void *arg)
 {
     doorbell *bell = arg;
     bell_entry *queue;
+    bool last;
     leave_signals_to_others();
     do {
         PyThread_acquire_lock(bell->asleep, WAIT_LOCK);
-        if (!take_queue(bell, &queue))
-            break;
+        last = take_queue(bell, &queue);
         if (queue != NULL)
             answer_with_gil(bell, queue);
-    } while (true);
+    } while (!last);
     PyThread_release_lock(bell->running); /* D2 */
     doorbell_unref(bell);
 }
@@ -180,10 +184,11 @@ static void doorbell_thread(void *arg)
 doorbell *doorbell_start(core_state *st)
 {
     doorbell *bell = atomic_load_explicit(&st->bell, memory_order_acquire); /* D3 */
-    if (bell == NULL || !doorbell_answered(bell))
+    if (bell == NULL || bell->born != core_generation())
         return NULL;
     nc_lock_enter(&bell->lock); /* nobody waits for the lock long: the new thread does not need it to begin */
-    if (!bell->started && doorbell_answered(bell)) {
+    bool ended = atomic_load_explicit(&bell->ended, memory_order_relaxed); /* under the lock */
+    if (!bell->started && !ended) {
         doorbell_ref(bell);
         PyThread_acquire_lock(bell->running, NOWAIT_LOCK);
         bell->thread = PyThread_start_new_thread(doorbell_thread, bell);
@@ -191,11 +196,9 @@ doorbell *doorbell_start(core_state *st)
         if (!bell->started)
             PyThread_release_lock(bell->running);
     }
-    bool started = bell->started;
+    bool runs = bell->started && !ended;
     nc_lock_exit(&bell->lock);
-    if (!started)
-        return NULL;
-    return bell;
+    return runs ? bell : NULL;
 }
 
 /* ---- its end: with the GIL ---------------------------------------------------------------------------- */
@@ -204,6 +207,8 @@ doorbell *doorbell_start(core_state *st)
 static bool doorbell_end(doorbell *bell)
 {
     nc_lock_enter(&bell->lock);
+    if (!atomic_load_explicit(&bell->ended, memory_order_relaxed)) /* under the lock */
+        bell->ender = PyThread_get_thread_ident();
     atomic_store_explicit(&bell->ended, true, memory_order_release); /* D1 */
     bool other = bell->started && bell->thread != PyThread_get_thread_ident();
     if (bell->started)

@@ -21,7 +21,9 @@ int doorbell_prepare(core_state *st);
 doorbell *doorbell_start(core_state *st);
 void doorbell_ref(doorbell *bell);
 void doorbell_unref(doorbell *bell);
-/* Is it answered still?  From any thread. */
+/* May a task of this thread wait for somebody to ring?  Once the doorbell has ended, not in the thread that ended it,
+ * which runs functions given to `atexit`: it would wait for ever.  All other threads are about to be stopped, and may
+ * wait until then.  From any thread. */
 bool doorbell_answered(doorbell *bell);
 /* Have the thread kick the entry's box.  From any thread, with or without the GIL; false if nobody answers any more. */
 bool doorbell_ring(doorbell *bell, bell_entry *entry);
