@@ -2,8 +2,8 @@
 
 Ready: the channels are full, and one task receives from them until they are empty. Parked: a task waits, another sends
 one item and waits for the answer. Beside them stands what one would write without a select, on `asyncio.Queue`: a task
-for each `get()`, and `asyncio.wait`. All are measured in turn, so that a slow moment of the machine hits all of them; the
-ratio is the median of the ratios of the rounds.
+for each `get()`, and `asyncio.wait`. All are measured in turn, so that a slow moment of the machine hits all of them.
+The ratio is the median of the ratios of the rounds.
 """
 
 import argparse
@@ -136,6 +136,12 @@ async def measure(rounds: int) -> dict[str, list[int]]:
     return found
 
 
+def ratios(found: dict[str, list[int]]) -> dict[str, float]:
+    """Each in times of the plain receive, ready or parked."""
+    beside = {name: found[BESIDE["parked" if name.startswith("parked") else "ready"]] for name in found}
+    return {name: statistics.median(a / b for a, b in zip(found[name], beside[name], strict=True)) for name in found}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=41)
@@ -143,12 +149,10 @@ def main() -> int:
     found = asyncio.run(measure(options.rounds))
     failed = False
     print("| | ns an item | times recv | at most |\n|---|--:|--:|--:|")
-    for name, times in found.items():
-        beside = found[BESIDE["parked" if name.startswith("parked") else "ready"]]
-        ratio = statistics.median(a / b for a, b in zip(times, beside, strict=True))
+    for name, ratio in ratios(found).items():
         bar = BARS.get(name)
         failed |= bar is not None and ratio > bar
-        print(f"| {name} | {statistics.median(times) / ITEMS:,.0f} | {ratio:.2f} | {bar or ''} |")
+        print(f"| {name} | {statistics.median(found[name]) / ITEMS:,.0f} | {ratio:.2f} | {bar or ''} |")
     print(f"\n{'MISSED' if failed else 'met'}")
     return int(failed)
 

@@ -19,6 +19,7 @@ import byte_channels  # noqa: E402
 import heartbeat  # noqa: E402
 import memory  # noqa: E402
 import run as runner  # noqa: E402
+import select_calls  # noqa: E402
 from contenders import CONTENDERS, NEXUS  # noqa: E402
 from measure import Latency, Result, latencies, measure  # noqa: E402
 from scenarios import SCENARIOS  # noqa: E402
@@ -116,6 +117,16 @@ def record(scenario, **samples):
         name: {"median": sorted(values)[len(values) // 2], "samples": values} for name, values in samples.items()
     }
     return {"python": "3.11", "loop": "asyncio", "burn": False, "scenario": scenario, "results": results, "latency": {}}
+
+
+def test_a_select_costs_about_what_it_may():
+    for _ in range(3):
+        ratios = select_calls.ratios(asyncio.run(select_calls.measure(5)))
+        assert ratios.keys() == select_calls.WAYS.keys()
+        far = [name for name, bar in select_calls.BARS.items() if ratios[name] > FAR[False] * bar]
+        if not OPTIMIZED or (not far and ratios["merge of 4"] < ratios["asyncio.wait over 4 asyncio.Queue"] / 10):
+            return
+    pytest.fail(f"far from what is asked: {ratios}")
 
 
 def test_a_bar_is_judged_by_the_slowest_of_ours():
