@@ -172,6 +172,29 @@ static inline void nc_chan_notify(nc_chan *ch, int side, memory_order glance, ui
         nc_chan_call_waiting(ch, side, now, kicks);
 }
 
+/* Bytes: a consumer that does not stand in line has given something back.  Does it have to look for observers on its
+ * own side?  With many producers, one that published meanwhile may have seen nothing (nc_log_ready), and so have called
+ * nobody.  A consumer that stands in line calls the next when it leaves.  Beside one that does not stand there, only
+ * observers can be in line.
+ *
+ * The order is that of W2.  A producer that saw the old head and no mark read that head before it was moved, and found
+ * the observer in line.  So the flag was up before the head was moved, and the consumer, which reads the flag after
+ * that, sees it.  Relaxed of the crowd: the caller holds the endpoint. */
+static inline bool nc_chan_observed(nc_chan *ch)
+{
+    return ch->log->many && nc_gate_flag(&ch->gate[NC_RX], memory_order_seq_cst) != 0 && /* W2 */
+           nc_gate_crowd(&ch->gate[NC_RX]) < NC_WAITER;
+}
+
+/* Bytes: the consumer has given back what it took, or what it stepped over: notify the senders that wait for room, and
+ * those observers. */
+static inline void nc_chan_given_back(nc_chan *ch, uint32_t now, nc_box **kicks)
+{
+    nc_chan_notify(ch, NC_TX, memory_order_seq_cst, now, kicks);
+    if (nc_chan_observed(ch))
+        nc_chan_call_waiting(ch, NC_RX, now, kicks);
+}
+
 /* ---- the line ----------------------------------------------------------------------------------------- */
 
 typedef enum nc_place {
@@ -416,7 +439,7 @@ static inline int nc_chan_abort(nc_chan *ch, const nc_record *record)
 }
 
 /* Look at the first record, which stays.  With waiters in line it is owed to the first of them; only the end is for
- * all.  If skips were stepped over, or nothing is there, NC_TX is notified. */
+ * all.  If skips were stepped over, they are given back; if nothing is there, NC_TX is notified. */
 static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc_record *record, nc_box **kicks)
 {
     nc_gate *g = &ch->gate[NC_RX];
@@ -425,7 +448,7 @@ static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc
         if (first) {
             nc_result r = nc_log_peek_sc(ch->log, record, &freed, memory_order_seq_cst);
             if (freed)
-                nc_chan_notify(ch, NC_TX, memory_order_seq_cst, now, kicks);
+                nc_chan_given_back(ch, now, kicks);
             if (r == NC_OK)
                 return NC_DONE;
         }
@@ -437,7 +460,7 @@ static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc
     return nc_log_used(ch->log) == 0 ? NC_DISCONNECTED : NC_BLOCKED;
 }
 
-/* Give the first record back; the caller then notifies NC_TX. */
+/* Give the first record back; the caller then calls nc_chan_given_back(). */
 static inline void nc_chan_release(nc_chan *ch, const nc_record *record)
 {
     nc_log_release_sc(ch->log, record, memory_order_seq_cst);
@@ -491,7 +514,7 @@ static inline uint64_t nc_chan_discard_bytes(nc_chan *ch, uint32_t now)
     return messages;
 }
 
-/* End a read claim, for which the caller has set `reading`; it then notifies NC_TX.  `left`: its receiver left
+/* End a read claim, for which the caller has set `reading`; then as after nc_chan_release().  `left`: its receiver left
  * meanwhile, so the thread in the gate is the consumer, and discards all messages behind the record, too.  Returns how
  * many messages were discarded, this one included. */
 static inline uint64_t nc_chan_end_read(nc_chan *ch, const nc_record *record, bool left, uint32_t now)

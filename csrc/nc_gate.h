@@ -8,9 +8,13 @@
  *  --> | CALLED | -> | CALLED | -> | WAITING |  <----  | WAITING |   (first WAITING = cursor, or after it)
  *      +--------+    +--------+    +---------+         +---------+
  *
- *      crowd  = waiters in the line               waiting = those in state WAITING
+ *      crowd  = waiters in the line, no observers waiting = those in state WAITING
  *      owed   = sum of their shares               called  = sum of the shares of those CALLED
  *      flag & NC_WATCHED  <=>  waiting > 0
+ *
+ * A waiter of share 0 is an observer: it is told that there is something, and nothing is kept for it.  So it holds
+ * nobody up: calls that do not stand in line go ahead beside it, and while there is too little for it, those behind it
+ * are called.
  *
  * To call a waiter is to say "look again"; a call carries no value.  A called waiter keeps its place and its
  * share until it leaves.  So a later comer does not take what was freed for the waiter, and a waiter that
@@ -51,7 +55,7 @@ typedef struct nc_waiter {
     nc_box *box;                   /* set before enrolling */
     void *owner;                   /* the endpoint it waits on; set before enrolling */
     uint64_t least;                /* what it needs to go on: items, or bytes; set before enrolling */
-    uint64_t share;                /* what it will take at most; set before enrolling */
+    uint64_t share;                /* what it will take at most; 0: an observer; set before enrolling */
     uint32_t born;                 /* the gate's `born` when it enrolled */
     bool deferred;                 /* called, but its endpoint is lent to a claim; under the gate's lock */
     _Atomic uint32_t state;        /* nc_waiter_state; written under the gate's lock, peeked at by a spinner */
@@ -233,7 +237,7 @@ enum {
     NC_WATCHED = 1, /* flag: somebody in this line waits to be called */
     NC_GONE = 2,    /* flag: this side has left for good */
     NC_OVER = 1,    /* crowd: the other side has left for good */
-    NC_WAITER = 2,  /* crowd: one waiter */
+    NC_WAITER = 2,  /* crowd: one waiter that is no observer */
 };
 
 typedef struct nc_gate {
@@ -344,6 +348,14 @@ static inline nc_waiter *nc_gate_next(nc_gate *g)
     return g->cursor = w;
 }
 
+/* A waiter joins the line (1) or leaves it (-1).  An observer is owed nothing, so nobody asks whether it is there. */
+static inline void nc_gate_count(nc_gate *g, const nc_waiter *w, int by)
+{
+    g->owed += (uint64_t)by * w->share;
+    if (w->share > 0)
+        nc_gate_add_crowd(g, (uint32_t)by * NC_WAITER);
+}
+
 /* Join the end of the line.  The caller must then look at the ring again (W1 before W3). */
 static inline void nc_gate_enrol(nc_gate *g, nc_waiter *w)
 {
@@ -360,8 +372,7 @@ static inline void nc_gate_enrol(nc_gate *g, nc_waiter *w)
     w->deferred = false;
     if (w->box->guarded && !g->guarded)
         w->box->guarded = false; /* from now on others may post; here the GIL is held, too */
-    g->owed += w->share;
-    nc_gate_add_crowd(g, NC_WAITER);
+    nc_gate_count(g, w, 1);
     nc_gate_set_state(g, w, NC_WAITING);
     nc_gate_set_flag(g);
 }
@@ -392,8 +403,7 @@ static inline void nc_gate_leave(nc_gate *g, nc_waiter *w)
     *(w->prev != NULL ? &w->prev->next : &g->first) = w->next;
     *(w->next != NULL ? &w->next->prev : &g->last) = w->prev;
     w->prev = w->next = NULL;
-    g->owed -= w->share;
-    nc_gate_add_crowd(g, -(uint32_t)NC_WAITER);
+    nc_gate_count(g, w, -1);
     nc_gate_set_flag(g);
 }
 
@@ -407,21 +417,31 @@ static inline void nc_gate_call(nc_gate *g, nc_waiter *w, nc_box **kicks)
     nc_gate_set_flag(g);
 }
 
-/* Call waiters from the front, as far as `have` items or bytes go.  With NC_OVER and nothing left, call everybody. */
+/* Does what there is go as far as w, beyond those already called?  At the end nothing is left, and all may see that. */
+static inline bool nc_gate_reaches(nc_gate *g, const nc_waiter *w, uint64_t have)
+{
+    return have == 0 ? nc_gate_over(g) : have > g->called && have - g->called >= w->least;
+}
+
+/* Call waiters from the front, as far as `have` items or bytes go.  With NC_OVER and nothing left, call everybody.  An
+ * observer for which there is too little is passed over. */
 static inline void nc_gate_call_ready(nc_gate *g, uint64_t have, nc_box **kicks)
 {
-    bool end = have == 0 && nc_gate_over(g);
-    nc_waiter *w;
-    while ((w = nc_gate_next(g)) != NULL && (end || (have > g->called && have - g->called >= w->least)))
-        nc_gate_call(g, w, kicks);
+    for (nc_waiter *w = nc_gate_next(g); w != NULL; w = w->next) {
+        if (atomic_load_explicit(&w->state, memory_order_relaxed) != NC_WAITING) /* under the lock */
+            continue;
+        if (nc_gate_reaches(g, w, have))
+            nc_gate_call(g, w, kicks);
+        else if (w->share > 0)
+            break;
+    }
 }
 
 /* After enrolling or rejoining, and after a second look that found `have`: is it w's turn?  Then w counts as
  * called, and its thread goes on at once. */
 static inline bool nc_gate_take_turn(nc_gate *g, nc_waiter *w, uint64_t have)
 {
-    bool end = have == 0 && nc_gate_over(g);
-    if (nc_gate_next(g) != w || !(end || (have > g->called && have - g->called >= w->least)))
+    if (nc_gate_next(g) != w || !nc_gate_reaches(g, w, have))
         return false;
     nc_gate_call(g, w, NULL);
     return true;

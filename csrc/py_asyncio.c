@@ -720,10 +720,12 @@ PyObject *loop_here(core_state *st, const char *who, PyObject **mailbox)
     PyObject *loop;
     Mailbox *m;
     if (find_running(st, true, &loop, &m) && m == NULL)
-        PyErr_Format(PyExc_RuntimeError,
-                     "%s() has to wait, and no asyncio event loop is running here to wait on "
-                     "(other async libraries are not supported)",
-                     who);
+        PyErr_Format(
+            PyExc_RuntimeError,
+            "%s() has to wait, and no event loop that it can wait on is running here: one of asyncio, or one "
+            "with the same interface, such as uvloop.  In a thread, call the blocking form, which all channels "
+            "but local ones have; in any other event loop, use try_ calls and a notifier() of the endpoint",
+            who);
     if (m == NULL) {
         Py_XDECREF(loop);
         return NULL;

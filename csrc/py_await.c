@@ -509,6 +509,8 @@ __attribute__((noinline)) static void notify_native(Endpoint *ep)
     int other = 1 - ep->side;
     if (nc_gate_flag(&ep->chan->gate[other], memory_order_seq_cst) != 0) /* W2 */
         call_notify(ep, other, NULL);
+    if (ep->side == RX && nc_chan_observed(ep->chan->block))
+        call_notify(ep, RX, NULL);
 }
 
 /* The whole life of most awaitables: STEP_READY; STEP_PAUSE if it has to yield first; STEP_BLOCKED if this way is not

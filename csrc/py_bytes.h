@@ -36,11 +36,14 @@ static inline step bytes_show(nc_chan *b, bool called, nc_record *record, nc_box
     return (step)nc_chan_show(b, called, core_generation(), record, kicks);
 }
 
-/* The record was copied out: give it back.  Then notify the senders. */
+/* The record was copied out: give it back.  Then call bytes_given_back(). */
 static inline void bytes_take(nc_chan *b, const nc_record *record)
 {
     nc_log_touch_sc(record);
     nc_chan_release(b, record);
 }
+
+/* After a record was given back: call those who wait for room, and whoever has to see what lies behind it. */
+static inline void bytes_given_back(nc_chan *b, nc_box **kicks) { nc_chan_given_back(b, core_generation(), kicks); }
 
 #endif

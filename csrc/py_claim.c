@@ -269,7 +269,7 @@ static inline void claim_finish_record(Endpoint *ep, Claim *claim, int how, uint
     nc_chan *b = ep->chan->block;
     if (ep->side == RX) {
         nc_chan_end_read(b, &claim->record, ep->closed, core_generation());
-        bytes_notify(b, TX, kicks);
+        bytes_given_back(b, kicks);
     } else if (how == FINISH_COMMIT) {
         bytes_commit(b, &claim->record, n);
         bytes_notify(b, RX, kicks);

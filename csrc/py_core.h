@@ -173,6 +173,7 @@ enum {
     X(selected_type)        /* what that gives */                                            \
     X(future_type)          /* what tasks wait on */                                         \
     X(mailbox_type)         /* one a loop that was waited on; not visible from Python */     \
+    X(notifier_type)                                                                         \
     X(stop_type)            /* 3.12 and later: by which results travel; see py_stop.c */
 
 #define CORE_OBJECTS(X)                                                                     \

@@ -76,6 +76,14 @@ static const char endpoint_open_ends_doc[] =
     "It is empty for an end that was made while debug mode was off: see nexus_channels.set_debug_ends().\n"
     "A snapshot.  Never raises for a closed endpoint.  " DOC_ANY_THREAD;
 
+static const char endpoint_notifier_doc[] =
+    "notifier($self)\n--\n\n"
+    "Make a Notifier: a file descriptor by which any event loop can wait for this endpoint, such as Qt's, Twisted's,\n"
+    "gevent's, or one written with selectors.\n\n"
+    "Each call makes another one, with a descriptor of its own.  A notifier does not keep the endpoint open.\n\n"
+    "Raises EndpointClosed; OSError when no descriptor is left, or where there is none to wait on (Windows, and builds\n"
+    "with NEXUS_CHANNELS_PORTABLE=1).\n" DOC_OWN_THREAD;
+
 /* Special methods: their signature alone, and what the language says of them. */
 static const char enter_doc[] = "__enter__($self, /)\n--\n\nReturn what `with` binds.";
 static const char exit_doc[] = "__exit__($self, /, *exception)\n--\n\nEnd the `with` block.";
@@ -554,6 +562,64 @@ static const char claim_release_doc[] =
     "Raises ClaimReleased if it was released already, BufferError while a view exists.\n"
     "Do not release it while pyzmq sends it with copy=False, unless pyzmq was given memoryview(claim).\n"
     DOC_ANY_THREAD;
+
+/* ---- notifiers ---------------------------------------------------------------------------------------- */
+
+static const char notifier_doc[] =
+    "Lets any event loop wait for an endpoint, by a file descriptor.  The notifier() method of the endpoint makes it.\n"
+    "\n"
+    "The order of use: arm(), wait until fileno() is readable, clear(), call try_ methods until they raise Empty or\n"
+    "Full, and arm() again.\n"
+    "\n"
+    ">>> import select\n"
+    ">>> from nexus_channels import spsc\n"
+    ">>> tx, rx = spsc.channel(4)\n"
+    ">>> with rx.notifier() as notifier:\n"
+    "...     notifier.arm()\n"
+    "...     tx.try_send('hello')\n"
+    "...     ready, _, _ = select.select([notifier], [], [])\n"
+    "...     notifier.clear()\n"
+    "...     print(rx.try_recv())\n"
+    "hello\n"
+    "\n"
+    "Armed, it becomes readable when there is something to receive, or room to send, or the other side is gone, or the\n"
+    "endpoint was closed; at once if that is so already.  It stays readable until clear(), also if others take what\n"
+    "there was: a try_ call may still raise Empty or Full.  Nothing is reserved for a notifier, so one that is not\n"
+    "looked at holds nobody up, and calls that wait on the same side are served first.\n"
+    "\n"
+    "A context manager that closes itself.  It does not keep its endpoint open, and dropping it closes the descriptor.\n"
+    "A signal costs one write() for each time it was armed, in the thread that sends, receives or closes; no thread is\n"
+    "started.  After fork(), the child has to make its own.\n" DOC_OWN_THREAD;
+
+static const char notifier_fileno_doc[] =
+    "fileno($self)\n--\n\n"
+    "The descriptor to wait on until it is readable, as an int; do not read from it or close it.  It stays the same\n"
+    "until close().\n\n"
+    "Raises ValueError when this notifier is closed; RuntimeError in a forked child; OSError when somebody else has\n"
+    "closed the descriptor.\n" DOC_OWN_THREAD;
+
+static const char notifier_arm_doc[] =
+    "arm($self)\n--\n\n"
+    "From now on, become readable once the endpoint can go; at once if it can already, or is closed.  Never waits.\n\n"
+    "A receiver can go when there is something to receive, and at the end of the stream.  A sender can go when there is\n"
+    "room, or the receiver is gone.  For a sender of bytes, there is room when the message fits that was last refused\n"
+    "for want of room; if none was refused since the last arm(), when the smallest message fits.\n\n"
+    "Armed already, it stays so.  Without clear(), it also stays readable.\n\n"
+    "Raises BusyError while a claim or a native end has borrowed the endpoint; ValueError when this notifier is closed;\n"
+    "RuntimeError in a forked child; OSError when somebody else has closed the descriptor.\n" DOC_OWN_THREAD;
+
+static const char notifier_clear_doc[] =
+    "clear($self)\n--\n\n"
+    "Be readable no more, and armed no more.  Call it before the try_ calls, and arm() after them.  Never waits.\n\n"
+    "A thread that was about to signal may make it readable once more after this.\n\n"
+    "Raises as fileno() does.  " DOC_OWN_THREAD;
+
+static const char notifier_close_doc[] =
+    "close($self)\n--\n\n"
+    "Close the descriptor; take it out of the event loop before.  The endpoint stays as it is.  Idempotent; dropping\n"
+    "the last reference does the same.\n" DOC_OWN_THREAD;
+
+#define DOC_NOTIFIER_IS_CLOSED "True once this notifier was closed.  " DOC_ANY_THREAD
 
 /* ---- native ends ------------------------------------------------------------------------------------ */
 

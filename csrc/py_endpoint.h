@@ -9,6 +9,7 @@
     {"close", endpoint_close, METH_NOARGS, endpoint_close_doc},                               \
         {"statistics", endpoint_statistics, METH_NOARGS, endpoint_statistics_doc},            \
         {"open_ends", endpoint_open_ends, METH_NOARGS, endpoint_open_ends_doc},               \
+        {"notifier", endpoint_notifier, METH_NOARGS, endpoint_notifier_doc},                  \
         {"same_channel", endpoint_same_channel, METH_O, endpoint_same_channel_doc},           \
         {"__enter__", endpoint_enter, METH_NOARGS, enter_doc},                                \
         {"__exit__", (PyCFunction)(void (*)(void))endpoint_exit, METH_FASTCALL, exit_doc},    \
@@ -67,5 +68,8 @@ PyObject *endpoint_try_recv_many(PyObject *, PyObject *);
 
 /* py_native.c */
 PyObject *endpoint_native(PyObject *, PyObject *);
+
+/* py_notifier.c */
+PyObject *endpoint_notifier(PyObject *, PyObject *);
 
 #endif

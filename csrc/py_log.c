@@ -77,7 +77,10 @@ static step reserve(Call *call, uint64_t n, bool called, nc_record *record)
         return STEP_ERROR;
     if (claim_lent(ep))
         return claim_busy(ep, called || call->waiting);
-    return bytes_claim(c->block, n, called, record);
+    step s = bytes_claim(c->block, n, called, record);
+    if (s == STEP_BLOCKED)
+        ep->refused = nc_log_extent(n);
+    return s;
 }
 
 /* A call that waits for n bytes needs room for all of them at once. */

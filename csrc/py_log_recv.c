@@ -6,6 +6,7 @@
 #include "py_await_life.h"
 #include "py_bytes.h"
 #include "py_chan.h"
+#include "py_line.h"
 #include "py_park.h"
 
 /* ---- the plain case --------------------------------------------------------------------------------- */
@@ -30,14 +31,28 @@ static inline PyObject *log_take_plainly(Endpoint *ep, bool *freed)
     return bytes;
 }
 
+/* Something was given back the plain way, and there is somebody to be called for it.  Returns `result`.  Runs Python
+ * code. */
+__attribute__((noinline)) static PyObject *log_given_back(Endpoint *ep, PyObject *result)
+{
+    nc_box *kicks = NULL;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    bytes_given_back(ep->chan->block, &kicks);
+    Py_END_CRITICAL_SECTION();
+    line_deliver_any(ep->chan, kicks);
+    return result;
+}
+
 /* Receive a copy the plain way: a new reference, or NULL without an exception if the plain way is not open. */
 static inline PyObject *log_recv_plainly(Endpoint *ep)
 {
+    nc_chan *b = ep->chan->block;
     bool freed;
     PyObject *bytes = log_take_plainly(ep, &freed);
-    if ((bytes == NULL && !freed) || nc_gate_flag(&ep->chan->gate[TX], memory_order_seq_cst) == 0) /* W2 */
+    if ((bytes == NULL && !freed) ||
+        (nc_gate_flag(&b->gate[TX], memory_order_seq_cst) == 0 && !nc_chan_observed(b))) /* W2 */
         return bytes;
-    return call_notify(ep, TX, bytes);
+    return log_given_back(ep, bytes);
 }
 
 /* The largest initial size of a list of messages: it bounds the waste if fewer come. */
@@ -94,7 +109,7 @@ static PyObject *log_recv_at_once(Call *call)
         return claim_start(claim, &record);
     }
     Py_DECREF(claim);
-    return freed ? call_notify(ep, TX, NULL) : NULL;
+    return freed ? log_given_back(ep, NULL) : NULL;
 }
 
 static step log_recv_bytes_look(Call *call, bool called, PyObject **out, nc_box **kicks)
@@ -107,7 +122,7 @@ static step log_recv_bytes_look(Call *call, bool called, PyObject **out, nc_box 
     if (*out == NULL)
         return STEP_ERROR; /* the record stays */
     bytes_take(call->ep->chan->block, &record);
-    bytes_notify(call->ep->chan->block, TX, kicks);
+    bytes_given_back(call->ep->chan->block, kicks);
     return STEP_READY;
 }
 
@@ -118,7 +133,7 @@ static PyObject *log_recv_bytes_at_once(Call *call)
     if (!nobody_asks(ep, TX))
         return NULL;
     PyObject *bytes = log_take_plainly(ep, &freed);
-    return bytes == NULL && freed ? call_notify(ep, TX, NULL) : bytes;
+    return bytes == NULL && freed ? log_given_back(ep, NULL) : bytes;
 }
 
 /* call->value is a memoryview of the target. */
@@ -139,7 +154,7 @@ static step log_recv_into_look(Call *call, bool called, PyObject **out, nc_box *
         return STEP_ERROR;
     memcpy(target->buf, record.data, record.size);
     bytes_take(call->ep->chan->block, &record);
-    bytes_notify(call->ep->chan->block, TX, kicks);
+    bytes_given_back(call->ep->chan->block, kicks);
     return STEP_READY;
 }
 
@@ -190,7 +205,7 @@ static bool take_many(nc_chan *b, nc_record *record, PyObject *list, Py_ssize_t 
     Py_SET_SIZE((PyVarObject *)list, got);
     PyErr_Clear();
     nc_log_release_batch(b->log);
-    bytes_notify(b, TX, kicks);
+    bytes_given_back(b, kicks);
     return true;
 }
 

@@ -112,6 +112,25 @@ static int intern_names(core_state *st)
     return 0;
 }
 
+/* What each file adds. */
+static int (*const adders[])(PyObject *module, core_state *st) = {
+    chan_add_types,
+    ring_add_types,
+    log_add_types,
+    claim_add_types,
+    loop_add_types,
+    future_add_types,
+    await_add_types,
+    native_add_types,
+    notifier_add_types,
+    claim_await_add_types,
+    arm_add_types,
+    select_add_types,
+    selected_add_types,
+    merge_add_types,
+    stop_add_types,
+};
+
 static int core_exec(PyObject *module)
 {
     core_state *st = PyModule_GetState(module);
@@ -119,12 +138,11 @@ static int core_exec(PyObject *module)
     ends_read_environment(st);
     park_init();
     if (core_watch_process() < 0 || import_errors(st) < 0 || import_others(st) < 0 || inside_choose(st) < 0 ||
-        intern_names(st) < 0 || chan_add_types(module, st) < 0 || ring_add_types(module, st) < 0 ||
-        log_add_types(module, st) < 0 || claim_add_types(module, st) < 0 || loop_add_types(module, st) < 0 ||
-        future_add_types(module, st) < 0 || await_add_types(module, st) < 0 || native_add_types(module, st) < 0 ||
-        claim_await_add_types(module, st) < 0 || arm_add_types(module, st) < 0 || select_add_types(module, st) < 0 ||
-        selected_add_types(module, st) < 0 || merge_add_types(module, st) < 0 || stop_add_types(module, st) < 0)
+        intern_names(st) < 0)
         return -1;
+    for (size_t i = 0; i < sizeof adders / sizeof adders[0]; i++)
+        if (adders[i](module, st) < 0)
+            return -1;
     static const char *const kinds[KINDS] = {"LOCAL", "SPSC", "MPSC", "SPSC_BYTES", "MPSC_BYTES"};
     for (int kind = 0; kind < KINDS; kind++)
         if (PyModule_AddIntConstant(module, kinds[kind], kind) < 0)

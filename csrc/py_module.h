@@ -14,6 +14,7 @@ int log_add_types(PyObject *module, core_state *st);
 int loop_add_types(PyObject *module, core_state *st);
 int merge_add_types(PyObject *module, core_state *st);
 int native_add_types(PyObject *module, core_state *st);
+int notifier_add_types(PyObject *module, core_state *st);
 int ring_add_types(PyObject *module, core_state *st);
 int select_add_types(PyObject *module, core_state *st);
 int selected_add_types(PyObject *module, core_state *st);

@@ -92,12 +92,12 @@ static void end_leave_line(native_end *e, nc_box **kicks)
 static void claim_drop(native_end *e, nc_box **kicks)
 {
     nc_chan *b = e->block;
-    int freed = TX;
-    if (e->side == TX)
-        freed = nc_chan_abort(b, &e->record);
-    else
+    if (e->side == TX) {
+        bytes_notify(b, nc_chan_abort(b, &e->record), kicks);
+    } else {
         nc_chan_release(b, &e->record);
-    bytes_notify(b, freed, kicks);
+        bytes_given_back(b, kicks);
+    }
 }
 
 /* ---- the frame of every call ------------------------------------------------------------------------ */
@@ -401,7 +401,7 @@ static step end_recv_look(native_end *e, Want *want, bool called, nc_box **kicks
         return STEP_READY;
     memcpy(want->buffer, record.data, record.size);
     bytes_take(e->block, &record);
-    bytes_notify(e->block, TX, kicks);
+    bytes_given_back(e->block, kicks);
     return STEP_READY;
 }
 

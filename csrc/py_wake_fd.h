@@ -15,7 +15,11 @@ static inline bool wake_fd_open(int fds[2])
     return false;
 }
 static inline void wake_fd_close(int fd) { (void)fd; }
-static inline void wake_fd_clear(int fd) { (void)fd; }
+static inline bool wake_fd_clear(int fd)
+{
+    (void)fd;
+    return false;
+}
 static inline bool wake_fd_write(int fd)
 {
     (void)fd;
@@ -59,11 +63,14 @@ static inline bool wake_fd_write(int fd)
     return n >= 0 || errno == EAGAIN;
 }
 
-static inline void wake_fd_clear(int fd)
+/* False if the descriptor is not ours any more. */
+static inline bool wake_fd_clear(int fd)
 {
     uint64_t buffer[8];
-    while (read(fd, buffer, sizeof buffer) == (ssize_t)sizeof buffer)
+    ssize_t n;
+    while ((n = read(fd, buffer, sizeof buffer)) == (ssize_t)sizeof buffer || (n < 0 && errno == EINTR))
         ; /* an eventfd answers 8 bytes, once; a pipe until it is empty */
+    return n > 0 || (n < 0 && errno == EAGAIN);
 }
 
 static inline void wake_fd_close(int fd) { close(fd); }

@@ -12,7 +12,7 @@ Each has `channel(capacity)`, which returns a sender and a receiver.
 """
 
 from . import errors, local, mpsc, mpsc_bytes, spsc, spsc_bytes
-from ._core import Selected, merge, select, select_blocking, set_debug_ends, try_select
+from ._core import Notifier, Selected, merge, select, select_blocking, set_debug_ends, try_select
 from ._types import Channel, OpenEnd, Statistics
 from .errors import (
     BusyError,
@@ -58,6 +58,7 @@ __all__ = [
     "EndpointClosed",
     "Full",
     "NothingReady",
+    "Notifier",
     "OpenEnd",
     "RecvError",
     "RecvTimeout",

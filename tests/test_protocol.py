@@ -80,6 +80,8 @@ def test_the_core_knows_no_python_and_allocates_and_prints_nothing():
         ("py_call.c", "nc_ring_"),
         ("py_call.c", "nc_log_"),
         ("py_native.c", "nc_ring_"),
+        ("py_notifier.c", "nc_ring_"),
+        ("py_notifier.c", "nc_log_"),
         ("py_line.c", "nc_ring_"),
         ("py_line.c", "nc_log_"),
         ("py_pace.c", "nc_ring_"),
@@ -152,7 +154,7 @@ LADDER = """
     py_merge
     py_endpoint
     py_batch
-    py_native
+    py_native py_notifier
     py_log_recv
     py_ring py_log
     py_claim_await
