@@ -177,12 +177,11 @@ static inline void nc_chan_notify(nc_chan *ch, int side, memory_order glance, ui
  * nobody.  A consumer that stands in line calls the next when it leaves.  Beside one that does not stand there, only
  * observers can be in line.
  *
- * The order is that of W2.  A producer that saw the old head and no mark read that head before it was moved, and found
- * the observer in line.  So the flag was up before the head was moved, and the consumer, which reads the flag after
- * that, sees it.  Relaxed of the crowd: the caller holds the endpoint. */
+ * Relaxed: both the consumer, when it gave back, and the observer, when it lined up, held the one endpoint of the side.
+ * If the observer was first, the flag is seen here; else its own look saw what the consumer did. */
 static inline bool nc_chan_observed(nc_chan *ch)
 {
-    return ch->log->many && nc_gate_flag(&ch->gate[NC_RX], memory_order_seq_cst) != 0 && /* W2 */
+    return ch->log->many && nc_gate_flag(&ch->gate[NC_RX], memory_order_relaxed) != 0 &&
            nc_gate_crowd(&ch->gate[NC_RX]) < NC_WAITER;
 }
 

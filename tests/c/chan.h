@@ -162,7 +162,7 @@ static inline chan_step chan_look(chan *c, int side, bool called, chan_value *va
     } else if (copied) {
         chan_read(value);
         nc_chan_release(&c->in, record);
-        chan_notify(c, TX, kicks);
+        nc_chan_given_back(&c->in, 0, kicks);
     } else if (step == CHAN_DONE) {
         c->in.reading = true;
     }
@@ -246,6 +246,32 @@ static inline chan_step chan_park(chan *c, int side, chan_value *value, parker *
     }
 }
 
+/* As a notifier does it: arm, wait, clear, try, until the try succeeds or the other side is gone.  The parker's waiter
+ * was set up for this, with share 0, and may stand in line already. */
+static inline chan_step chan_observe(chan *c, int side, chan_value *value, parker *p)
+{
+    chan_step step = CHAN_BLOCKED;
+    while (step == CHAN_BLOCKED) {
+        nc_box *kicks = NULL;
+        bool turn = false;
+        chan_enter(c, side);
+        if (nc_waiter_state_of(&p->waiter) == NC_OUTSIDE) {
+            parker_receive(p);
+            turn = chan_line_up(c, side, &p->waiter, &kicks);
+        }
+        chan_exit(c, side);
+        chan_deliver(c, kicks);
+        if (!turn)
+            parker_sleep(p, 0);
+        kicks = NULL;
+        chan_line_leave(c, side, &p->waiter, &kicks);
+        parker_receive(p);
+        chan_deliver(c, kicks);
+        step = chan_try(c, side, value);
+    }
+    return step;
+}
+
 /* ---- the ends of claims, which have lent themselves the endpoint -------------------------------------- */
 
 #ifdef CHAN_OF_BYTES
@@ -274,7 +300,7 @@ static inline void chan_release(chan *c, const nc_record *record, bool left)
 {
     nc_box *kicks = NULL;
     chan_count(c, nc_chan_end_read(&c->in, record, left, 0));
-    chan_notify(c, TX, &kicks);
+    nc_chan_given_back(&c->in, 0, &kicks);
     chan_deliver(c, kicks);
 }
 #endif

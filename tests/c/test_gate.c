@@ -88,7 +88,7 @@ static bool in_chain(const nc_box *b)
 
 static void check_line(void)
 {
-    uint64_t owed = 0, called = 0, waiting = 0, n = 0;
+    uint64_t owed = 0, called = 0, waiting = 0, n = 0, observers = 0;
     nc_waiter *before = NULL, *next = gate.cursor;
     bool passed_cursor = gate.cursor == NULL, cursor_found = gate.cursor == NULL;
     for (nc_waiter *w = gate.first; w != NULL && n <= WAITERS; before = w, w = w->next, n++) {
@@ -97,6 +97,7 @@ static void check_line(void)
         CHECK(s != NC_OUTSIDE);
         CHECK_EQ(w->born, gate.born);
         owed += w->share;
+        observers += w->share == 0;
         called += s == NC_CALLED ? w->share : 0;
         waiting += s == NC_WAITING;
         cursor_found |= w == next;
@@ -108,7 +109,7 @@ static void check_line(void)
     CHECK_EQ(gate.owed, owed);
     CHECK_EQ(gate.called, called);
     CHECK_EQ(gate.waiting, waiting);
-    CHECK_EQ(nc_gate_crowd(&gate) / NC_WAITER, n);
+    CHECK_EQ(nc_gate_crowd(&gate) / NC_WAITER, n - observers);
     CHECK_EQ(flag() & NC_WATCHED, waiting > 0);
 }
 
@@ -275,6 +276,85 @@ static void cancelling_hands_the_call_on(void)
     leave(0);
     call_all(1);
     CHECK(states_are("-C"));
+}
+
+static void nothing_is_kept_for_an_observer(void)
+{
+    setup();
+    waiter[0].share = 0;
+    enrol(0);
+    CHECK_EQ(flag(), NC_WATCHED); /* the other side has to look, */
+    CHECK_EQ(nc_gate_crowd(&gate), 0); /* and this side need not */
+    CHECK_EQ(gate.owed, 0);
+    enrol(1);
+    enrol(2);
+    call_all(1);
+    CHECK(states_are("CCw")); /* the one there is, is the next one's */
+    check_line();
+    rejoin(0);
+    CHECK(!my_turn(0, 1));
+    CHECK(my_turn(0, 2));
+    leave(0);
+    CHECK_EQ(nc_gate_crowd(&gate), 2 * NC_WAITER);
+    leave(1);
+    leave(2);
+    check_line();
+}
+
+static void an_observer_waits_behind_those_who_were_called(void)
+{
+    setup();
+    waiter[1].share = 0;
+    enrol(0);
+    enrol(1);
+    call_all(1);
+    CHECK(states_are("Cw")); /* it is the first one's, */
+    leave(0);                /* who took it */
+    call_all(0);
+    CHECK(states_are("-w"));
+    call_all(1);
+    CHECK(states_are("-C"));
+    check_line();
+}
+
+static void an_observer_that_needs_much_is_passed_over(void)
+{
+    setup();
+    waiter[0].share = waiter[2].share = 0;
+    waiter[0].least = 5;
+    waiter[1].least = waiter[1].share = 2;
+    for (int i = 0; i < 4; i++)
+        enrol(i);
+    call_all(1);
+    CHECK(states_are("wwww")); /* waiter 1 is not: it is owed what comes next */
+    call_all(2);
+    CHECK(states_are("wCww"));
+    CHECK_EQ(flag(), NC_WATCHED);
+    check_line();
+    call_all(3);
+    CHECK(states_are("wCCC"));
+    check_line();
+    leave(1);
+    call_all(5);
+    CHECK(states_are("w-CC")); /* one of five is owed to waiter 3 */
+    call_all(6);
+    CHECK(states_are("C-CC"));
+    check_line();
+}
+
+static void an_observer_sees_the_end_and_the_close(void)
+{
+    setup();
+    waiter[0].share = waiter[1].share = 0;
+    waiter[0].least = 9;
+    enrol(0);
+    enrol(1);
+    call_owner(1);
+    CHECK(states_are("wC"));
+    end();
+    call_all(0);
+    CHECK(states_are("CC"));
+    check_line();
 }
 
 static void defer(int i) { LOCKED(nc_gate_defer(&waiter[i])); }
@@ -659,15 +739,23 @@ static void model_call(int i, bool by_mail)
     m.mailed[i] = m.mailed[i] || by_mail;
 }
 
-/* The first that waits, if what there is reaches it. */
-static int model_next(uint64_t have)
+static bool model_reaches(int i, uint64_t have)
 {
-    for (int i = 0; i < m.n; i++)
-        if (m.state[m.line[i]] == NC_WAITING) {
-            uint64_t called = called_sum();
-            bool reaches = have >= called + waiter[m.line[i]].least;
-            return reaches || (have == 0 && m.over) ? m.line[i] : -1;
-        }
+    return have >= called_sum() + waiter[i].least || (have == 0 && m.over);
+}
+
+/* The first that waits, if what there is reaches it.  `pass`: observers that it does not reach are passed over. */
+static int model_next(uint64_t have, bool pass)
+{
+    for (int i = 0; i < m.n; i++) {
+        int w = m.line[i];
+        if (m.state[w] != NC_WAITING)
+            continue;
+        if (model_reaches(w, have))
+            return w;
+        if (!pass || waiter[w].share > 0)
+            return -1;
+    }
     return -1;
 }
 
@@ -718,8 +806,8 @@ static void one_step(uint64_t *seed)
     case 3:
         if (m.state[i] != NC_OUTSIDE)
             break;
-        waiter[i].share = 1 + test_random(seed) % 4;
-        waiter[i].least = 1 + test_random(seed) % waiter[i].share;
+        waiter[i].share = test_random(seed) % 5; /* 0: an observer */
+        waiter[i].least = 1 + test_random(seed) % (waiter[i].share > 0 ? waiter[i].share : 4);
         enrol(i);
         m.state[i] = NC_WAITING;
         m.line[m.n++] = i;
@@ -741,11 +829,11 @@ static void one_step(uint64_t *seed)
     case 9:
     case 10:
         call_all(have);
-        while ((next = model_next(have)) >= 0)
+        while ((next = model_next(have, true)) >= 0)
             model_call(next, true);
         break;
     case 11:
-        next = model_next(have);
+        next = model_next(have, false);
         CHECK_EQ(my_turn(i, have), next == i && next >= 0);
         if (next == i)
             model_call(i, false);
@@ -799,6 +887,10 @@ static void run_all(void)
     RUN(who_rejoins_keeps_its_place);
     RUN(leaving_mends_the_line_wherever_one_stood);
     RUN(cancelling_hands_the_call_on);
+    RUN(nothing_is_kept_for_an_observer);
+    RUN(an_observer_waits_behind_those_who_were_called);
+    RUN(an_observer_that_needs_much_is_passed_over);
+    RUN(an_observer_sees_the_end_and_the_close);
     RUN(who_was_put_off_for_a_claim_is_posted_when_it_ends);
     RUN(closing_an_endpoint_calls_those_who_wait_on_it);
     RUN(the_end_calls_everybody_once_nothing_is_left);

@@ -285,6 +285,103 @@ static void counted(void)
     CHECK(get(&went) == seen[1] + seen[2] + held());
 }
 
+/* ---- observers ------------------------------------------------------------------------------------- */
+
+/* `me` is the thread's own parker. */
+static chan_step observe(int me, int side, chan_value *value)
+{
+    parkers[me].waiter.least = needs(value);
+    parkers[me].waiter.share = 0;
+    chan_step step = chan_observe(&ch, side, value, &parkers[me]);
+    parker_unref(&parkers[me]);
+    return step;
+}
+
+/* One side observes, the other sends or receives what there is: nobody is missed, also at the end. */
+static void observed(int id)
+{
+    chan_value value = nothing();
+    uint32_t *got;
+    if (id == 1) {
+        CHECK(send(0, 1, 0) == CHAN_DONE);
+        chan_leave(&ch, TX);
+        return;
+    }
+    CHECK(observe(1, RX, &value) == CHAN_DONE);
+    got = unpack(&value);
+    CHECK(*got == 1);
+    CHECK(observe(2, RX, &value) == CHAN_OVER);
+}
+
+static void room_observed(int id)
+{
+    chan_value value = pack(1);
+    uint32_t *got;
+    if (id == 1) {
+        payload[1] = 1;
+        CHECK(observe(0, TX, &value) == CHAN_DONE);
+        return;
+    }
+    CHECK(recv(1, 0, &got) == CHAN_DONE);
+    CHECK(recv(2, 0, &got) == CHAN_DONE);
+}
+
+/* An observer, and one who waits behind or before it: both are called, and the one item goes to the latter. */
+static void observed_and_awaited(int id)
+{
+    chan_value value = nothing();
+    uint32_t *got;
+    if (id == 1) {
+        CHECK(send(0, 1, 0) == CHAN_DONE);
+        chan_leave(&ch, TX);
+    } else if (id == 2) {
+        if (recv(1, 0, &got) == CHAN_DONE)
+            atomic_fetch_add_explicit(&went, 1, memory_order_relaxed);
+    } else if (observe(2, RX, &value) == CHAN_DONE) {
+        atomic_fetch_add_explicit(&went, 1, memory_order_relaxed);
+    }
+}
+
+static void received_once(void)
+{
+    at_rest();
+    CHECK(get(&went) == 1);
+}
+
+/* An observer that stands in line, and an item whose sender has yet to notify. */
+static void setup_observed(void)
+{
+    start(true);
+    parkers[2].waiter.share = 0;
+    nc_gate_enter(gate, 0);
+    nc_gate_enrol(gate, &parkers[2].waiter);
+    nc_gate_exit(gate);
+    payload[1] = 1;
+    push_quietly(1);
+}
+
+/* Somebody takes the item without standing in line, while another is sent: the observer sees that one. */
+static void taken_beside_an_observer(int id)
+{
+    chan_value value = nothing();
+    if (id == 1) {
+        if (chan_try(&ch, RX, &value) == CHAN_DONE)
+            atomic_fetch_add_explicit(&went, 1, memory_order_relaxed);
+    } else if (id == 2) {
+        CHECK(send(0, 2, 0) == CHAN_DONE);
+    } else {
+        CHECK(chan_observe(&ch, RX, &value, &parkers[2]) == CHAN_DONE);
+        parker_unref(&parkers[2]);
+        atomic_fetch_add_explicit(&went, 1, memory_order_relaxed);
+    }
+}
+
+static void all_taken_or_held(void)
+{
+    CHECK(gates_at_rest());
+    CHECK(get(&went) + held() == 2);
+}
+
 /* ---- boxes ----------------------------------------------------------------------------------------- */
 
 static void setup_enrolled(void)
@@ -871,6 +968,11 @@ static const model models[] = {
     {"a cancelled receiver, capacity 2", setup_many, cancelled_receiver, at_rest, 3, 1, 1, 2, NULL},
     {"a cancelled sender, capacity 1", setup_full, cancelled_sender, counted, 3, 1, 1, 1, NULL},
     {"a barger, capacity 1", setup_full, barger, NULL, 3, 3, 0, 1, NULL},
+    {"observed, one producer", setup, observed, at_rest, 2, 3, 2, 1, NULL},
+    {"observed, many", setup_many, observed, at_rest, 2, 3, 2, 1, NULL},
+    {"room observed", setup_full, room_observed, at_rest, 2, 3, 2, 1, NULL},
+    {"observed and awaited", setup_many, observed_and_awaited, received_once, 3, 2, 1, 1, NULL},
+    {"taken beside an observer", setup_observed, taken_beside_an_observer, all_taken_or_held, 3, 2, 1, 2, NULL},
 #ifndef CHAN_OF_BYTES
     {"two callers, one box", setup_two_gates, two_callers, box_freed, 3, 2, 2, 1, NULL},
     {"one waiter called again", setup_enrolled, called_again, box_freed, 3, 3, 1, 1, NULL},
