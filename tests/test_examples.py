@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import importlib.util
+import os
 import pathlib
 import resource
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import seeded, size, takes_long
+from harness import WAKE, seeded, size, takes_long
 from support import DEADLINE, until
 
 from nexus_channels import ClaimDisconnected, spsc_bytes
@@ -295,3 +296,72 @@ def test_a_session_that_is_not_there_is_told(tmp_path):
 
 def test_the_session_is_required(tmp_path):
     assert "give a session to archive" in run("fix_archive", tmp_path / "archive", code=2).stderr
+
+
+# ---- a window of Qt --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def qt():
+    """PySide6 is no part of the test extra: it is large. Importing it needs libraries of the system, too."""
+    widgets = pytest.importorskip("PySide6.QtWidgets", reason="PySide6 cannot be imported", exc_type=ImportError)
+    if WAKE == "call_soon_threadsafe":
+        pytest.skip("there is no notifier where there is no descriptor to wait on")
+    thing, before = widgets.QApplication, sys.getrefcount(None)
+    for _ in range(100):
+        thing.processEvents()
+    if sys.getrefcount(None) < before - 50:  # 6.12 does on Python 3.11, and the interpreter then aborts
+        pytest.skip("this PySide6 gives up a reference to None with each call")
+    return widgets
+
+
+@pytest.mark.usefixtures("qt")
+@takes_long()
+@pytest.mark.parametrize("steps", [1, 64, size(5000, 1_000_000)])
+def test_a_qt_window_shows_what_a_thread_reports(steps):
+    done = run("qt_progress", "--steps", steps, env={**os.environ, "QT_QPA_PLATFORM": "offscreen"})
+    assert done.stdout == f"{steps:,} reports, in order\nthe bar shows 100%\n"
+
+
+@pytest.mark.usefixtures("qt")
+def test_a_qt_window_that_was_closed_stops_the_thread():
+    source = """
+import threading
+import qt_progress
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QApplication
+from nexus_channels import SendError, spsc
+application = QApplication([])
+tx, rx = spsc.channel(4)
+seen, failed = [], []
+
+def work():
+    try:
+        qt_progress.work(tx, 10**9)
+    except SendError as error:
+        failed.append(error.value)
+
+def show(steps):
+    seen.extend(steps)
+    if len(seen) > 100:
+        items.stop()
+        application.quit()
+
+items = qt_progress.Items(rx, show, lambda: print("ended"))
+thread = threading.Thread(target=work)
+thread.start()
+application.exec()
+thread.join()
+assert seen == list(range(1, len(seen) + 1))
+assert failed and failed[0] > len(seen)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=EXAMPLES,
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
