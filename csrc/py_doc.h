@@ -568,8 +568,8 @@ static const char claim_release_doc[] =
 static const char notifier_doc[] =
     "Lets any event loop wait for an endpoint, by a file descriptor.  The notifier() method of the endpoint makes it.\n"
     "\n"
-    "The order of use: arm(), wait until fileno() is readable, clear(), call try_ methods until they raise Empty or\n"
-    "Full, and arm() again.\n"
+    "The order of use: arm(), wait until fileno() is readable, clear(), call try_recv() or try_send() until it raises\n"
+    "Empty or Full, and arm() again.\n"
     "\n"
     ">>> import select\n"
     ">>> from nexus_channels import spsc\n"
@@ -584,8 +584,8 @@ static const char notifier_doc[] =
     "\n"
     "Armed, it becomes readable when there is something to receive, or room to send, or the other side is gone, or the\n"
     "endpoint was closed; at once if that is so already.  It stays readable until clear(), also if others take what\n"
-    "there was: a try_ call may still raise Empty or Full.  Nothing is reserved for a notifier, so one that is not\n"
-    "looked at holds nobody up, and calls that wait on the same side are served first.\n"
+    "there was: the call may still raise Empty or Full.  Nothing is reserved for a notifier, so one that is not looked\n"
+    "at holds nobody up, and calls that wait on the same side are served first.\n"
     "\n"
     "A context manager that closes itself.  It does not keep its endpoint open, and dropping it closes the descriptor.\n"
     "A signal costs one write() for each time it was armed, in the thread that sends, receives or closes; no thread is\n"
@@ -610,7 +610,7 @@ static const char notifier_arm_doc[] =
 
 static const char notifier_clear_doc[] =
     "clear($self)\n--\n\n"
-    "Be readable no more, and armed no more.  Call it before the try_ calls, and arm() after them.  Never waits.\n\n"
+    "Be readable no more, and armed no more.  Call it before you receive or send, and arm() after that.  Never waits.\n\n"
     "A thread that was about to signal may make it readable once more after this.\n\n"
     "Raises as fileno() does.  " DOC_OWN_THREAD;
 

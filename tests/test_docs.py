@@ -6,11 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from harness import SLOWNESS
+from harness import SLOWNESS, has_wake_descriptors
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 PROGRAMS = DOCS.parent / "examples" / "howto"
 WITH_TESTS_OF_THEIR_OWN = {"traps.md"}
+BY_DESCRIPTOR = {"selectors_loop.py"}
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="the docs are not here")
 
@@ -33,7 +34,8 @@ def programs():
         for found in INCLUDED.finditer(text):
             path = (page.parent / found["path"]).resolve()
             if path.parent == PROGRAMS:  # others are tested where they are from
-                yield pytest.param(path, found["output"], id=f"{name}:{path.name}")
+                marks = has_wake_descriptors if path.name in BY_DESCRIPTOR else ()
+                yield pytest.param(path, found["output"], id=f"{name}:{path.name}", marks=marks)
         for number, found in enumerate(WRITTEN.finditer(text), 1):
             yield pytest.param(found["code"], found["output"], id=f"{name}:{number}")
 

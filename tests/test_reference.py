@@ -5,6 +5,7 @@ import importlib
 import inspect
 
 import pytest
+from harness import has_wake_descriptors
 
 import nexus_channels
 
@@ -35,7 +36,12 @@ METHODS = {
 FUNCTIONS = {name: thing for name, thing in THINGS.items() if callable(thing) and not inspect.isclass(thing)}
 
 
-@pytest.mark.parametrize("name", list(THINGS))
+BY_DESCRIPTOR = {"nexus_channels.Notifier"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=has_wake_descriptors if name in BY_DESCRIPTOR else ()) for name in THINGS]
+)
 def test_the_examples_of_a_docstring_run_as_printed(name):
     doc = inspect.getdoc(THINGS[name]) or ""
     test = doctest.DocTestParser().get_doctest(doc, {}, name, None, None)
