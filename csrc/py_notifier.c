@@ -114,8 +114,8 @@ static bool notifier_line_up(Notifier *n, Endpoint *ep, nc_box **kicks)
     return false;
 }
 
-/* Leave the line, and be readable no more.  The descriptor is drained before the mail is taken: what is posted in
- * between is posted to a box that has mail, and is not written. */
+/* Leave the line, and be readable no more.  To leave comes first: from then on nobody posts, so only a kick that was
+ * promised before may still be written. */
 static void notifier_disarm(Notifier *n, nc_box **kicks)
 {
     notifier_box *b = n->box;

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 
+from harness import WAKE
 from steploop import StepLoop
 from support import Spawned, drive, until_blocked
 
@@ -278,6 +279,27 @@ def operations(module):
             )
             end.same_channel(tx)
             quietly(end.same_channel, 5)
+
+    if WAKE != "call_soon_threadsafe":
+
+        @operation
+        def notifiers():
+            tx, rx = full()
+            for end, change in ((tx, rx.try_recv), (rx, lambda: tx.try_send(Value()))):
+                with end.notifier() as notifier:
+                    notifier.arm()
+                    change()
+                    repr(notifier), notifier.fileno(), notifier.is_closed
+                    notifier.clear()
+                    notifier.arm()
+                quietly(notifier.arm)
+                quietly(notifier.__reduce_ex__, 4)
+            dropped = rx.notifier()
+            dropped.arm()
+            tx.close()
+            rx.close()
+            quietly(rx.notifier)
+            dropped.arm()
 
     @operation
     def pickling():

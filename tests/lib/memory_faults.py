@@ -9,11 +9,13 @@ import contextlib
 import gc
 import importlib
 import importlib.util
+import select
 import sys
 import weakref
 from asyncio import events
 
 import fail_alloc  # built by the test
+from harness import WAKE
 from steploop import StepLoop
 from support import Item, Spawned, until_blocked
 
@@ -217,6 +219,27 @@ def cloning(module):
         assert world.tx.statistics().open_senders == 1 + world.done()
         world.results[0] = None
         assert world.tx.statistics().open_senders == 1
+    world.finish()
+
+
+@case
+def notifying(module):
+    world = World(module)
+    if WAKE != "call_soon_threadsafe":
+        made = []
+
+        def act():
+            arm()
+            made.append(world.rx.notifier())
+            made[0].arm()
+            world.results[0] = True
+
+        yield act
+        if world.done():
+            world.try_send()
+            assert select.select(made, [], [], 0)[0]
+            made[0].clear()
+        made.clear()
     world.finish()
 
 
