@@ -63,12 +63,12 @@ typedef struct Endpoint {
     Chan *chan;                   /* until the endpoint is freed */
     PyObject *weakrefs;
     uint8_t side;
-    bool closed;                  /* closed or dropped; this, `deferred`, `claim`, `refused` in its critical section */
+    bool closed;                  /* closed or dropped; this, `deferred`, `claim`: in its critical section */
     bool deferred;                /* a call in line may wait for `claim` to end */
     struct Claim *claim;          /* the open claim that uses it; borrowed, as the claim refers to it */
     lease *lent;                  /* the native end that uses or used it, a reference: ask endpoint_leased() */
     birth *birth;                 /* where it was made, in debug mode; else NULL */
-    uint64_t refused;             /* sender of bytes: what a try needed in vain, since the last arm(); 0: nothing */
+    uint64_t refused;             /* sender of bytes: what a try needed in vain, until arm(); 0: nothing; likewise */
     _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
     _Atomic uint64_t chosen;      /* grows whenever a select has chosen it; see py_select.c; a hint, relaxed */
 } Endpoint;
