@@ -59,6 +59,7 @@ static void awaitable_reset(Awaitable *aw)
     aw->sleeper = NULL;
     aw->state = DONE;
     aw->running = aw->expired = aw->requeue = aw->paused = aw->dirty = false;
+    aw->trio = (delegate){0};
 }
 
 __attribute__((noinline)) static Awaitable *awaitable_make(core_state *st, PyTypeObject *type)
@@ -197,6 +198,9 @@ int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(aw->call.failure);
     Py_VISIT(aw->future);
     Py_VISIT(aw->timer);
+    int stop = delegate_traverse(&aw->trio, visit, arg);
+    if (stop != 0)
+        return stop;
     if (aw->sleeper != NULL) {
         Py_VISIT(aw->sleeper->chan);
         if (nc_waiter_state_of(&aw->sleeper->waiter) == NC_OUTSIDE) /* else line_traverse() visits its future */
@@ -212,6 +216,7 @@ int awaitable_clear(PyObject *self)
     Endpoint *ep = awaitable_endpoint(aw);
     nc_box *kicks = NULL;
     Py_CLEAR(aw->call.entered);
+    delegate_clear(&aw->trio);
     if (ep == NULL)
         return 0;
     Py_BEGIN_CRITICAL_SECTION2(aw, ep);
@@ -279,6 +284,7 @@ __attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
     Py_XDECREF(aw->future);
     Py_XDECREF(aw->timer);
     Py_XDECREF(aw->origin);
+    delegate_clear(&aw->trio);
     Py_XDECREF(aw->call.entered);
     call_clear(&aw->call);
     /* if its finaliser has run, it is not used again: the finaliser would not run a second time */

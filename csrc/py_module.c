@@ -10,6 +10,7 @@
 #include "py_inside.h"
 #include "py_park.h"
 #include "py_stop.h"
+#include "py_trio.h"
 #include "py_wake.h"
 #include "py_wake_fd.h"
 
@@ -149,6 +150,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
         return 0;
     REFERENCES(VISIT)
     Py_VISIT(atomic_load_explicit(&st->stop, memory_order_relaxed));
+    Py_VISIT(atomic_load_explicit(&st->trio_tools, memory_order_relaxed));
     return wait_traverse_spares(st, visit, arg);
 }
 
@@ -170,6 +172,7 @@ static int core_clear(PyObject *module)
 static void core_free(void *module)
 {
     core_state *st = PyModule_GetState(module); /* without one, CPython does not come here */
+    trio_forget(st);
     wait_free_spares(st);
     stop_free(st);
     wake_free_spares(st);

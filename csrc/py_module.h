@@ -11,8 +11,10 @@ int claim_await_add_types(PyObject *module, core_state *st);
 int future_add_types(PyObject *module, core_state *st);
 int log_add_types(PyObject *module, core_state *st);
 int loop_add_types(PyObject *module, core_state *st);
+int mailbox_add_types(PyObject *module, core_state *st);
 int native_add_types(PyObject *module, core_state *st);
 int ring_add_types(PyObject *module, core_state *st);
 int stop_add_types(PyObject *module, core_state *st);
+int trio_add_types(PyObject *module, core_state *st);
 
 #endif
