@@ -639,7 +639,8 @@ static inline int awaitable_at_once(Awaitable *aw, PyObject **out)
 
 __attribute__((noinline)) static PySendResult awaitable_am_send_slowly(PyObject *self, PyObject *arg, PyObject **out)
 {
-    if (arg != Py_None && arg != NULL && awaitable_state(self) == CREATED) {
+    if (arg != Py_None && arg != NULL && awaitable_state(self) == CREATED &&
+        !delegate_suspended(&((Awaitable *)self)->trio)) {
         PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
         return PYGEN_ERROR;
     }

@@ -236,7 +236,7 @@ typedef struct core_state {
     PyObject *_Atomic trio_tools; /* tuple: what _trio.py has of trio, or NULL; this and the next for py_trio.c */
     _Atomic bool trio_found;      /* this and the next: relaxed, hints */
     _Atomic bool trio_stale;      /* sys.modules["trio"] may be another one than trio_tools is of */
-    Py_ssize_t modules_seen;      /* 3.11: how many there were at the last look */
+    uint64_t modules_seen;        /* 3.11: the version of sys.modules at the last look */
     int modules_watcher;          /* 3.12 and later: this and the next two; < 0: there are too many watchers */
     PyInterpreterState *modules_interpreter;
     struct core_state *modules_next;

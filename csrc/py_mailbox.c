@@ -9,7 +9,8 @@
 #include "py_module.h"
 #include "py_wake_fd.h"
 
-enum { NO_FD = -1, NO_READER = -2 }; /* NO_READER: a loop that reads none */
+/* NO_READER: a loop that reads none.  RETIRED - fd: it reads this one no more, which is still to be closed. */
+enum { NO_FD = -1, NO_READER = -2, RETIRED = -3 };
 
 /* ---- waking a task ---------------------------------------------------------------------------------- */
 
@@ -171,8 +172,9 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
 
 void mailbox_read_no_more(Mailbox *m)
 {
-    if (atomic_load_explicit(&m->box->wake_fd, memory_order_relaxed) >= 0) /* only this thread writes it */
-        atomic_store_explicit(&m->box->wake_fd, NO_READER, memory_order_release); /* F1 */
+    int fd = atomic_load_explicit(&m->box->wake_fd, memory_order_relaxed); /* only this thread writes it */
+    if (fd >= 0)
+        atomic_store_explicit(&m->box->wake_fd, RETIRED - fd, memory_order_release); /* F1 */
     mailbox_come_by(m);
 }
 
@@ -537,6 +539,8 @@ void mailbox_box_drop(wake_box *base)
 {
     loop_box *b = (loop_box *)base;
     int wake = atomic_load_explicit(&b->wake_fd, memory_order_relaxed); /* nobody else knows the box any more */
+    if (wake <= RETIRED)
+        wake = RETIRED - wake;
     if (wake < 0)
         return; /* never opened; or closed by a stranger, and its number may be another file's by now */
     wake_fd_close(wake);

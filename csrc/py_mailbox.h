@@ -6,7 +6,7 @@
 
 typedef struct loop_box {
     wake_box base;
-    _Atomic int wake_fd; /* what wakers write to; NO_FD until it is opened */
+    _Atomic int wake_fd; /* what wakers write to; < 0 until it is opened, and if the loop reads it no more */
     int read_fd; /* what the loop reads from; an eventfd is both */
     void *loop; /* the loop's address, by which its mailbox is found; never followed */
 } loop_box;

@@ -62,7 +62,7 @@ static void trio_expect(core_state *st, bool imported)
 
 bool trio_look(core_state *st)
 {
-    st->modules_seen = PyDict_GET_SIZE(st->modules);
+    st->modules_seen = MODULES_VERSION(st);
     PyObject *trio = core_dict_find(st->modules, st->s_trio);
     bool imported = (trio != NULL && trio != Py_None) || (TRIO_WATCHED && st->modules_watcher < 0);
     Py_XDECREF(trio); /* not the last: sys.modules has one */

@@ -9,16 +9,21 @@ extern const loop_kind trio_loops;
 
 /* ---- is it trio? -------------------------------------------------------------------------------------- */
 
-/* CPython 3.12 and later tell when a module is imported.  On 3.11 the number of modules is compared. */
+/* CPython 3.12 and later tell when a module is imported.  On 3.11 a dict has a version that changes whenever it does
+ * (PEP 509). */
 #define TRIO_WATCHED (PY_VERSION_HEX >= 0x030C0000)
+#if TRIO_WATCHED
+#define MODULES_VERSION(st) 0
+#else
+#define MODULES_VERSION(st) (((PyDictObject *)(st)->modules)->ma_version_tag)
+#endif
 
-/* Runs no Python code.  The number of modules has changed, or they are not watched: look whether trio is one of them.
- */
+/* The modules have changed, or they are not watched: look whether trio is one of them.  Runs no Python code. */
 bool trio_look(core_state *st);
 /* Have modules been imported since the last look? */
 static inline bool trio_modules_changed(core_state *st)
 {
-    return !TRIO_WATCHED && PyDict_GET_SIZE(st->modules) != st->modules_seen;
+    return !TRIO_WATCHED && MODULES_VERSION(st) != st->modules_seen;
 }
 /* May tasks of trio run in this interpreter?  No while trio is not imported. */
 static inline bool trio_imported(core_state *st)
