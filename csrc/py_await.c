@@ -602,7 +602,7 @@ __attribute__((noinline)) static void notify_native(Endpoint *ep)
         call_notify(ep, other, NULL);
 }
 
-/* As many calls have passed as were allowed, or it may be a task of trio: STEP_READY to go on, or what awaitable_run()
+/* As many calls have passed as were allowed, or it may be a task of trio: STEP_MORE to go on, or what awaitable_run()
  * returns. */
 __attribute__((noinline)) static int awaitable_looks_round(Awaitable *aw, PyObject **out)
 {
@@ -610,7 +610,7 @@ __attribute__((noinline)) static int awaitable_looks_round(Awaitable *aw, PyObje
         return awaitable_run_in_trio(aw, Py_None, out);
     if (awaitable_must_pause(aw, aw->call.ep))
         return awaitable_pause(aw, out);
-    return STEP_READY;
+    return STEP_MORE;
 }
 
 /* The whole life of most awaitables: STEP_READY; STEP_BLOCKED if this way is not for it; else what awaitable_run()
@@ -622,7 +622,7 @@ static inline int awaitable_at_once(Awaitable *aw, PyObject **out)
         return STEP_BLOCKED;
     if (--aw->st->pace.left < 0 || trio_modules_changed(aw->st)) {
         int s = awaitable_looks_round(aw, out);
-        if (s != STEP_READY)
+        if (s != STEP_MORE)
             return s;
     }
     if ((*out = at_once(&aw->call)) == NULL)

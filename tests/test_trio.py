@@ -7,6 +7,7 @@ import asyncio
 import collections.abc
 import contextlib
 import os
+import types
 import weakref
 
 import pytest
@@ -180,6 +181,8 @@ def test_a_call_that_can_only_fail_raises_its_own_error(module, cancel):
     dropped_tx, lone_rx, lone_recv, _ = ends(module)
     closed_tx.close(), closed_rx.close(), dropped_rx.close(), dropped_tx.close()
 
+    ended = []
+
     async def main():
         with cancelled() if cancel else contextlib.nullcontext():
             with pytest.raises(EndpointClosed):
@@ -194,8 +197,10 @@ def test_a_call_that_can_only_fail_raises_its_own_error(module, cancel):
                 pytest.fail("there was nothing")
             with pytest.raises(RecvError):
                 await lone_rx.recv_many(3)
+            ended.append(True)
 
     run(main)
+    assert ended
 
 
 def test_what_is_left_is_received_before_the_end_by_a_cancelled_task_too(module):
@@ -342,6 +347,84 @@ def test_a_receive_called_and_cancelled_in_the_same_turn_takes_or_leaves_the_ite
     for cancel_first in (False, True):
         run(main, cancel_first)
     assert outcomes == {(False, "first", False), (True, "second", True)}
+
+
+def test_a_task_woken_before_trio_knows_that_it_waits_is_not_rescheduled_again_by_a_cancellation():
+    """The wake-up comes after the call has given trio its abort function, and before trio has it."""
+    tx, rx = spsc.channel(1)
+
+    async def main():
+        with trio.CancelScope() as scope:
+            call = rx.recv()
+
+            @types.coroutine
+            def wait():
+                message = call.send(None)
+                tx.try_send("item")
+                scope.cancel()
+                sent = yield message
+                with pytest.raises(StopIteration) as stop:
+                    call.send(sent)
+                return stop.value.value
+
+            got = await wait()
+        return got
+
+    assert run(main) == "item"
+
+
+def test_a_cancelled_waiter_that_is_woken_before_it_runs_is_not_rescheduled_again():
+    """It is still in line then, so a send calls it; the item stays."""
+    tx, rx = spsc.channel(1)
+
+    async def main():
+        with trio.CancelScope() as scope:
+            call = rx.recv()
+
+            @types.coroutine
+            def wait():
+                message = call.send(None)
+                assert message.abort_func(None) is trio.lowlevel.Abort.SUCCEEDED
+                tx.try_send("item")
+                assert trio.lowlevel.current_statistics().tasks_runnable == 0
+                call.close()
+                yield from trio.lowlevel.checkpoint().__await__()
+
+            await wait()
+        assert not scope.cancelled_caught
+        return rx.try_recv()
+
+    assert run(main) == "item"
+
+
+def test_an_interruption_while_others_run_comes_after_the_result():
+    """The item was taken, so the call returns it; the exception comes at the next moment."""
+    run_child(
+        """
+import trio
+from nexus_channels import spsc
+
+async def interrupted():
+    raise KeyboardInterrupt
+
+trio.lowlevel.cancel_shielded_checkpoint = interrupted
+tx, rx = spsc.channel(1)
+tx.try_send("item")
+got = []
+
+async def main():
+    try:
+        got.append(await rx.recv())
+        for _ in range(10):
+            pass
+        got.append("too late")
+    except KeyboardInterrupt:
+        got.append("interrupted")
+
+trio.run(main)
+assert got == ["item", "interrupted"], got
+"""
+    )
 
 
 def test_a_cancelled_send_is_not_delivered_and_the_next_is(threaded):
