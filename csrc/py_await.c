@@ -620,7 +620,7 @@ static inline int awaitable_at_once(Awaitable *aw, PyObject **out)
     PyObject *(*at_once)(Call *) = aw->call.op->at_once;
     if (NC_FREE_THREADED || aw->state != CREATED || at_once == NULL)
         return STEP_BLOCKED;
-    if (--aw->st->pace.left < 0 || trio_modules_changed(aw->st)) {
+    if (--aw->st->pace.left < 0) {
         int s = awaitable_looks_round(aw, out);
         if (s != STEP_MORE)
             return s;

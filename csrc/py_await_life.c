@@ -103,6 +103,7 @@ __attribute__((noinline)) static Awaitable *awaitable_other(core_state *st, bool
  * an exception set.  Not inlined, as it is rare; and a tail call, so that its caller keeps nothing over it. */
 __attribute__((noinline)) static PyObject *awaitable_with_origin(Awaitable *aw)
 {
+    trio_imported(aw->st); /* on 3.11, where modules have changed: takes note if trio is one of them */
     int depth = origin_depth(aw->st);
     if (depth <= 0)
         return (PyObject *)aw;
@@ -115,10 +116,10 @@ __attribute__((noinline)) static PyObject *awaitable_with_origin(Awaitable *aw)
     return NULL;
 }
 
-/* The same, where nobody asks. */
+/* The same, where nobody asks, and no module has been imported since. */
 static inline PyObject *awaitable_new(Awaitable *aw)
 {
-    return origin_unasked(aw->st) ? (PyObject *)aw : awaitable_with_origin(aw);
+    return origin_unasked(aw->st) && !trio_modules_changed(aw->st) ? (PyObject *)aw : awaitable_with_origin(aw);
 }
 
 PyObject *wait_new(const Call *call, double timeout)

@@ -22,6 +22,7 @@
  * Whichever comes first decides, so the task is rescheduled once.  Both happen on the thread of the run.
  */
 #include "py_trio.h"
+#include "py_inside.h"
 #include "py_module.h"
 
 enum {
@@ -182,9 +183,18 @@ static inline PyObject *tool(core_state *st, int which)
     return PyTuple_GET_ITEM(atomic_load_explicit(&st->trio_tools, memory_order_acquire), which);
 }
 
+/* A run of trio sets its own hook for asynchronous generators in its thread, and a loop of asyncio sets a method of the
+ * loop.  So asyncio's tasks are told at little cost, also those that run nested in a task of trio. */
+static bool asyncio_has_thread(core_state *st)
+{
+    PyObject *hook = (st->insides & INSIDE_ASYNCGEN_HOOK) ? PyThreadState_Get()->async_gen_firstiter : Py_None;
+    return hook == NULL ||
+           (PyMethod_Check(hook) && PyObject_TypeCheck(PyMethod_GET_SELF(hook), (PyTypeObject *)st->BaseEventLoop));
+}
+
 bool trio_here(core_state *st)
 {
-    PyObject *tools = trio_tools(st);
+    PyObject *tools = asyncio_has_thread(st) ? NULL : trio_tools(st);
     if (tools == NULL)
         return false;
     PyObject *library = PyTuple_GET_ITEM(tools, TOOL_LIBRARY), *answer = NULL;

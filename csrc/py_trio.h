@@ -10,7 +10,7 @@ extern const loop_kind trio_loops;
 /* ---- is it trio? -------------------------------------------------------------------------------------- */
 
 /* CPython 3.12 and later tell when a module is imported.  On 3.11 a dict has a version that changes whenever it does
- * (PEP 509). */
+ * (PEP 509); it is looked at when an awaitable is made. */
 #define TRIO_WATCHED (PY_VERSION_HEX >= 0x030C0000)
 #if TRIO_WATCHED
 #define MODULES_VERSION(st) 0
