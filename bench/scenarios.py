@@ -39,7 +39,7 @@ from nexus_channels._programs.bench.threads import line_up
 
 __all__ = ["MORE", "SCENARIOS", "LoopFactory", "Scenario"]
 
-MORE = ("byte_channels", "native")
+MORE = ("byte_channels", "native", "on_trio")
 
 # ---- one thread ----------------------------------------------------------------------------------------------------
 
