@@ -1,6 +1,6 @@
 """Within a run of trio, and from a thread into one: `trio_ready`, `trio_pingpong` and `thread_to_trio`.
 
-The other is trio's own memory channel; from a thread it is sent to by trio's own way, `trio.from_thread.run(send, item)`.
+The other is trio's own memory channel. A thread sends to it in trio's own way, by `trio.from_thread.run(send, item)`.
 The tasks of all are trio's. That the items come out in order is checked as in all scenarios.
 """
 
@@ -43,7 +43,7 @@ if trio is not None:
     @contender(THEIRS, "trio", f"{STREAMS} send_blocking", trio.open_memory_channel, close_both, **more)
     def memory_channel_ends(pair: Any) -> Ends:
         ends = stream_ends(pair)
-        token = trio.lowlevel.current_trio_token()
+        token = trio.lowlevel.current_trio_token() if trio.lowlevel.in_trio_run() else None  # the thread needs it
         ends.send_blocking = partial(trio.from_thread.run, ends.send, trio_token=token)
         return ends
 
