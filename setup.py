@@ -34,6 +34,7 @@ NUMPY = [] if EXPERIMENT else ["numpy>=1.26"]
 HYPOTHESIS = "hypothesis>=6.100,<6.140" if EXPERIMENT else "hypothesis>=6.100"  # later ones need a Rust build there
 MYPY = [] if EXPERIMENT else ["mypy>=1.13"]
 TQDM = "tqdm>=4.66"
+TRIO = "trio>=0.27"
 INOTIFY = "inotify-simple>=2; sys_platform == 'linux'"  # plain Python, for any build of it
 
 CYTHON = "cython>=3.0"
@@ -51,6 +52,7 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "setuptools>=77",
         TQDM,
+        TRIO,
         "websockets>=14",
         *MYPY,
         *NUMPY,
@@ -65,7 +67,7 @@ EXTRAS = {
         "pytest-benchmark>=5.1",
         "pyzmq>=26",
         TQDM,
-        "trio>=0.27",
+        TRIO,
         *UVLOOP,
     ],
     "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.1", "sphinx-copybutton>=0.5.2", "sphinx-design>=0.6"],

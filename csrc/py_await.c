@@ -317,6 +317,31 @@ void awaitable_release(Awaitable *aw)
     PyErr_Restore(type, value, traceback);
 }
 
+bool awaitable_abort(Awaitable *aw, bool *was_done)
+{
+    nc_box *kicks = NULL;
+    bool running;
+    *was_done = true;
+    Endpoint *ep = awaitable_endpoint(aw);
+    if (ep == NULL)
+        return true;
+    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
+    running = aw->running;
+    *was_done = aw->state == DONE;
+    if (!running)
+        awaitable_end(aw, &kicks);
+    Py_END_CRITICAL_SECTION2();
+    if (running) {
+        PyErr_Format(PyExc_RuntimeError, "%s() is already being awaited", aw->call.op->qualname);
+        Py_DECREF(ep);
+        return false;
+    }
+    awaitable_release(aw);
+    line_deliver_any(ep->chan, kicks);
+    Py_DECREF(ep);
+    return true;
+}
+
 /* A signal handler may have raised on the way.  The call, which is about to sleep, then ends with that exception at
  * once, rather than after the next wake-up. */
 static int awaitable_interrupt(Awaitable *aw, Endpoint *ep, PyObject **out, nc_box **kicks)
@@ -496,8 +521,119 @@ int awaitable_state(PyObject *self)
     return state;
 }
 
-static int awaitable_run(Awaitable *aw, PyObject **out)
+/* ---- in a task of trio ------------------------------------------------------------------------------- */
+
+/* The endpoint is closed, or nobody is left on the other side and nothing to receive: that will not change, so the call
+ * raises its own error whether the task is cancelled or not.  Of several arms, another may yet go. */
+static bool awaitable_can_only_fail(Awaitable *aw)
 {
+    if (lines_of(aw) != NULL)
+        return false;
+    Endpoint *ep = awaitable_endpoint(aw);
+    if (ep == NULL)
+        return true;
+    nc_gate *gate = &ep->chan->gate[ep->side];
+    bool over = nc_gate_over(gate) && (ep->side == TX || nc_chan_have(ep->chan->block, RX) == 0);
+    bool fails = over || ep->closed;
+    Py_DECREF(ep);
+    return fails;
+}
+
+/* Trio has raised, or a signal handler, before the call took anything: end it.  Keeps the exception. */
+static int awaitable_give_up(Awaitable *aw)
+{
+    PyObject *error = core_take_error();
+    bool was_done;
+    delegate_clear(&aw->trio);
+    if (!awaitable_abort(aw, &was_done))
+        PyErr_Clear();
+    core_give_error(error);
+    return STEP_ERROR;
+}
+
+/* Look, and do by the delegate what a task of trio has to do next.  `slept`: the call has been a checkpoint already. */
+static int awaitable_trio_looks(Awaitable *aw, bool slept, PyObject **out)
+{
+    core_state *st = aw->st;
+    for (;; slept = true) {
+        bool passes = aw->call.op->paced && !slept, tries = aw->timeout == 0;
+        int s = awaitable_step(aw, out);
+        if (s == STEP_SLEEP) {
+            PyObject *future = *out;
+            s = delegate_wait(st, &aw->trio, future, aw->timer, out);
+            Py_DECREF(future);
+        } else if (s == STEP_PAUSE) {
+            Py_CLEAR(*out);
+            s = delegate_yield(st, &aw->trio, out);
+        } else {
+            if (!passes || (s == STEP_ERROR && !tries))
+                return s;
+            s = delegate_pass(st, &aw->trio, *out, s == STEP_ERROR, out);
+            return s == STEP_SLEEP ? s : delegate_result(&aw->trio, out);
+        }
+        if (s == STEP_SLEEP)
+            return s;
+        if (s == STEP_ERROR)
+            return awaitable_give_up(aw);
+    }
+}
+
+static int awaitable_trio_resumes(Awaitable *aw, PyObject *arg, PyObject **out)
+{
+    bool expired;
+    int stage = aw->trio.stage, s;
+    if (arg == Py_None || arg == NULL) { /* trio sends an Outcome */
+        PyErr_Format(PyExc_RuntimeError, "%s() is already being awaited by another task", aw->call.op->qualname);
+        return STEP_ERROR;
+    }
+    s = delegate_resume(&aw->trio, arg, &expired, out);
+    if (s == STEP_SLEEP)
+        return s;
+    if (s == STEP_ERROR)
+        return awaitable_give_up(aw);
+    if (stage == DELEGATE_PASSES)
+        return delegate_result(&aw->trio, out);
+    aw->expired |= expired;
+    return awaitable_trio_looks(aw, stage != DELEGATE_ASKS, out);
+}
+
+/* One step in a task of trio. */
+__attribute__((noinline)) static int awaitable_run_in_trio(Awaitable *aw, PyObject *arg, PyObject **out)
+{
+    int s = STEP_READY;
+    *out = NULL;
+    if (!delegate_enter((PyObject *)aw, &aw->trio, aw->call.op->qualname))
+        return STEP_ERROR;
+    aw->dirty = true;
+    if (delegate_suspended(&aw->trio))
+        s = awaitable_trio_resumes(aw, arg, out);
+    else {
+        if (aw->call.op->paced && !awaitable_can_only_fail(aw))
+            s = delegate_ask(aw->st, &aw->trio, out);
+        if (s == STEP_ERROR)
+            awaitable_give_up(aw);
+        else if (s == STEP_READY)
+            s = awaitable_trio_looks(aw, false, out);
+    }
+    delegate_leave((PyObject *)aw, &aw->trio);
+    if (s == STEP_READY && *out == NULL)
+        *out = Py_NewRef(Py_None);
+    return s;
+}
+
+/* Is this the first step, in a task of trio, or one of those that follow? */
+static inline bool awaitable_of_trio(Awaitable *aw)
+{
+    return delegate_suspended(&aw->trio) ||
+           (trio_imported(aw->st) && awaitable_state((PyObject *)aw) == CREATED && trio_here(aw->st));
+}
+
+/* ---- all steps ---------------------------------------------------------------------------------------- */
+
+static int awaitable_run(Awaitable *aw, PyObject *arg, PyObject **out)
+{
+    if (awaitable_of_trio(aw))
+        return awaitable_run_in_trio(aw, arg, out);
     if (awaitable_state((PyObject *)aw) == CREATED)
         return NC_FREE_THREADED ? awaitable_first_step(aw, out) : awaitable_first_look(aw, out);
     return awaitable_step(aw, out);
@@ -513,15 +649,29 @@ __attribute__((noinline)) static void notify_native(Endpoint *ep)
         call_notify(ep, RX, NULL);
 }
 
-/* The whole life of most awaitables: STEP_READY; STEP_PAUSE if it has to yield first; STEP_BLOCKED if this way is not
- * for it.  `out` is written first, so that little has to be kept in registers. */
+/* As many calls have passed as were allowed, or it may be a task of trio: STEP_MORE to go on, or what awaitable_run()
+ * returns. */
+__attribute__((noinline)) static int awaitable_looks_round(Awaitable *aw, PyObject **out)
+{
+    if (awaitable_of_trio(aw))
+        return awaitable_run_in_trio(aw, Py_None, out);
+    if (awaitable_must_pause(aw, aw->call.ep))
+        return awaitable_pause(aw, out);
+    return STEP_MORE;
+}
+
+/* The whole life of most awaitables: STEP_READY; STEP_BLOCKED if this way is not for it; else what awaitable_run()
+ * returns.  `out` is written first, so that little has to be kept in registers. */
 static inline int awaitable_at_once(Awaitable *aw, PyObject **out)
 {
     PyObject *(*at_once)(Call *) = aw->call.op->at_once;
     if (NC_FREE_THREADED || aw->state != CREATED || at_once == NULL)
         return STEP_BLOCKED;
-    if (--aw->st->pace.left < 0 && awaitable_must_pause(aw, aw->call.ep))
-        return awaitable_pause(aw, out);
+    if (--aw->st->pace.left < 0) {
+        int s = awaitable_looks_round(aw, out);
+        if (s != STEP_MORE)
+            return s;
+    }
     if ((*out = at_once(&aw->call)) == NULL)
         return STEP_BLOCKED;
     Endpoint *ep = aw->call.ep;
@@ -536,11 +686,12 @@ static inline int awaitable_at_once(Awaitable *aw, PyObject **out)
 
 __attribute__((noinline)) static PySendResult awaitable_am_send_slowly(PyObject *self, PyObject *arg, PyObject **out)
 {
-    if (arg != Py_None && arg != NULL && awaitable_state(self) == CREATED) {
+    if (arg != Py_None && arg != NULL && awaitable_state(self) == CREATED &&
+        !delegate_suspended(&((Awaitable *)self)->trio)) {
         PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
         return PYGEN_ERROR;
     }
-    switch (awaitable_run((Awaitable *)self, out)) {
+    switch (awaitable_run((Awaitable *)self, arg, out)) {
     case STEP_READY:
         if (*out == NULL)
             *out = Py_NewRef(Py_None);
@@ -560,8 +711,11 @@ PySendResult awaitable_am_send(PyObject *self, PyObject *arg, PyObject **out)
     switch (awaitable_at_once((Awaitable *)self, out)) {
     case STEP_READY:
         return PYGEN_RETURN;
+    case STEP_SLEEP:
     case STEP_PAUSE:
         return PYGEN_NEXT;
+    case STEP_ERROR:
+        return PYGEN_ERROR;
     default:
         return awaitable_am_send_slowly(self, Py_None, out);
     }
@@ -575,7 +729,7 @@ PyObject *awaitable_iternext(PyObject *self)
         return NULL;
     int s = awaitable_at_once((Awaitable *)self, &out);
     if (s == STEP_BLOCKED)
-        s = awaitable_run((Awaitable *)self, &out);
+        s = awaitable_run((Awaitable *)self, Py_None, &out);
     if (s == STEP_READY && out != NULL && out != Py_None) {
         stop_hand_over(stop, out);
         return NULL;

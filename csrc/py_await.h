@@ -3,10 +3,9 @@
 #ifndef PY_AWAIT_H
 #define PY_AWAIT_H
 
-#include "py_wake.h"
+#include "py_trio.h"
 
 enum { CREATED, PAUSED, BEGUN, PARKED, DONE };
-enum { STEP_SLEEP = STEP_BUSY + 1, STEP_PREPARE, STEP_MORE, STEP_PAUSE };
 
 typedef struct Awaitable Awaitable;
 struct Awaitable {
@@ -25,6 +24,7 @@ struct Awaitable {
     bool paused; /* it has yielded */
     bool dirty; /* must be reset before it is used again: more was written than op, ep, value, timeout, state */
     bool running; /* inside a step: Python code that it runs cannot step it again */
+    delegate trio; /* in a task of trio: what it waits by */
 };
 
 /* How an awaitable waits that stands in several lines at once, a select: one waiter in each line, all with the same box
@@ -55,6 +55,8 @@ static inline void awaitable_keep_early(Awaitable *aw)
 
 /* End it: it leaves the line, and the next is called.  Holding the awaitable and its endpoint. */
 void awaitable_end(Awaitable *aw, nc_box **kicks);
+/* End the call early, unless it has ended; false with an exception set if a step of it is running. */
+bool awaitable_abort(Awaitable *aw, bool *was_done);
 /* It has ended: let go of all that it holds. */
 void awaitable_release(Awaitable *aw);
 /* Its endpoint, a new reference; NULL without an exception once it has ended, which another thread may do at any

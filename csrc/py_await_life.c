@@ -59,6 +59,7 @@ static void awaitable_reset(Awaitable *aw)
     aw->sleeper = NULL;
     aw->state = DONE;
     aw->running = aw->expired = aw->requeue = aw->paused = aw->dirty = false;
+    aw->trio = (delegate){0};
 }
 
 void awaitable_init(Awaitable *aw, core_state *st)
@@ -107,6 +108,7 @@ __attribute__((noinline)) static Awaitable *awaitable_other(core_state *st, bool
  * an exception set.  Not inlined, as it is rare; and a tail call, so that its caller keeps nothing over it. */
 __attribute__((noinline)) static PyObject *awaitable_with_origin(Awaitable *aw)
 {
+    trio_imported(aw->st); /* on 3.11, where modules have changed: takes note if trio is one of them */
     int depth = origin_depth(aw->st);
     if (depth <= 0)
         return (PyObject *)aw;
@@ -119,10 +121,10 @@ __attribute__((noinline)) static PyObject *awaitable_with_origin(Awaitable *aw)
     return NULL;
 }
 
-/* The same, where nobody asks. */
+/* The same, where nobody asks, and no module has been imported since. */
 static inline PyObject *awaitable_new(Awaitable *aw)
 {
-    return origin_unasked(aw->st) ? (PyObject *)aw : awaitable_with_origin(aw);
+    return origin_unasked(aw->st) && !trio_modules_changed(aw->st) ? (PyObject *)aw : awaitable_with_origin(aw);
 }
 
 PyObject *awaitable_hand_out(Awaitable *aw) { return awaitable_new(aw); }
@@ -204,6 +206,9 @@ int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(aw->call.failure);
     Py_VISIT(aw->future);
     Py_VISIT(aw->timer);
+    int stop = delegate_traverse(&aw->trio, visit, arg);
+    if (stop != 0)
+        return stop;
     if (aw->sleeper != NULL) {
         Py_VISIT(aw->sleeper->chan);
         if (nc_waiter_state_of(&aw->sleeper->waiter) == NC_OUTSIDE) /* else line_traverse() visits its future */
@@ -219,6 +224,7 @@ int awaitable_clear(PyObject *self)
     Endpoint *ep = awaitable_endpoint(aw);
     nc_box *kicks = NULL;
     Py_CLEAR(aw->call.entered);
+    delegate_clear(&aw->trio);
     if (ep == NULL)
         return 0;
     Py_BEGIN_CRITICAL_SECTION2(aw, ep);
@@ -286,6 +292,7 @@ __attribute__((noinline)) static void awaitable_dealloc_slowly(PyObject *self)
     Py_XDECREF(aw->future);
     Py_XDECREF(aw->timer);
     Py_XDECREF(aw->origin);
+    delegate_clear(&aw->trio);
     Py_XDECREF(aw->call.entered);
     call_clear(&aw->call);
     /* if its finaliser has run, it is not used again: the finaliser would not run a second time */

@@ -117,9 +117,10 @@ enum { /* index into core_state.errors; names in py_module.c */
 
 /* How long the tasks of a thread hold its loop by awaiting what was ready: see py_pace.c.  Of the module with a GIL, of
  * the thread without. */
-enum { PACE_TASKS = 64 };
+enum { PACE_TASKS = 64, PACE_BIAS = 1 << 29 };
 typedef struct pace {
-    int left;                     /* ready awaits that may pass before anybody looks here */
+    int left;                     /* ready awaits that may pass before anybody looks here, less `bias` */
+    int bias;                     /* PACE_BIAS while trio is imported, so that every await looks; else 0 */
     int run;                      /* what `left` was set to */
     int credit;                   /* ready awaits since the last that paid for a clock reading */
     int held;                     /* ready awaits of `task` in its turn, as far as it is known */
@@ -174,6 +175,7 @@ enum {
     X(future_type)          /* what tasks wait on */                                         \
     X(mailbox_type)         /* one a loop that was waited on; not visible from Python */     \
     X(notifier_type)                                                                         \
+    X(trio_wait_type)       /* what tasks of trio wait for */                                \
     X(stop_type)            /* 3.12 and later: by which results travel; see py_stop.c */
 
 #define CORE_OBJECTS(X)                                                                     \
@@ -181,6 +183,8 @@ enum {
     X(OpenEnd)                                                                              \
     X(first_indices)        /* (0, 1, 2, 3): where most arms of a select stand */           \
     X(mailboxes)            /* dict: id of a loop -> its mailbox */                         \
+    X(modules)              /* sys.modules */                                               \
+    X(trio_retired)         /* list: what trio_tools was, before trio was imported anew */  \
     X(recent)               /* GIL builds: the mailbox used last, or NULL */                \
     X(get_running_loop)     /* asyncio._get_running_loop */                                 \
     X(BaseEventLoop)        /* asyncio's */                                                 \
@@ -210,12 +214,14 @@ enum {
     X(s_cancel, "cancel")                             \
     X(s_context, "context")                           \
     X(s_create_future, "create_future")               \
+    X(s_custom_sleep_data, "custom_sleep_data")       \
     X(s_done, "done")                                 \
     X(s_expire, "_expire")                            \
     X(s_get_loop, "get_loop")                         \
     X(s_index, "index")                               \
     X(s_is_closed, "is_closed")                       \
     X(s_msg, "msg")                                   \
+    X(s_name, "name")                                 \
     X(s_ready, "_ready")                              \
     X(s_release, "release")                           \
     X(s_running, "__asyncio_running_event_loop__")    \
@@ -223,6 +229,7 @@ enum {
     X(s_set_result, "set_result")                     \
     X(s_time, "time")                                 \
     X(s_timeout, "timeout")                           \
+    X(s_trio, "trio")                                 \
     X(s_when, "_when")
 
 #define CORE_TYPE_FIELD(field) PyTypeObject *field;
@@ -248,6 +255,13 @@ typedef struct core_state {
     spares spare[SPARE_KINDS];
     unsigned spares_most;         /* how many of each are kept; 0 once the module goes */
     struct doorbell *_Atomic bell; /* or NULL; see py_doorbell.c */
+    PyObject *_Atomic trio_tools; /* tuple: what _trio.py has of trio, or NULL; this and the next for py_trio.c */
+    _Atomic bool trio_found;      /* this and the next: relaxed, hints */
+    _Atomic bool trio_stale;      /* sys.modules["trio"] may be another one than trio_tools is of */
+    uint64_t modules_seen;        /* 3.11: the version of sys.modules at the last look */
+    int modules_watcher;          /* 3.12 and later: this and the next two; < 0: there are too many watchers */
+    PyInterpreterState *modules_interpreter;
+    struct core_state *modules_next;
     PyObject *_Atomic stop;       /* what the next result travels by, or NULL; see py_stop.c */
     PyTypeObject *holder_type;    /* 3.11: this and the other holder_* are for running_loop() */
     void *holder;
@@ -393,5 +407,8 @@ typedef enum {
     STEP_PARTIAL, /* part of a batch was sent; not the rest now */
     STEP_BUSY, /* it is this call's turn, but a claim holds the endpoint */
 } step;
+/* What an awaitable's step comes to besides: it waits; it must prepare to wait; more of a batch is to be done; it
+ * yields. */
+enum { STEP_SLEEP = STEP_BUSY + 1, STEP_PREPARE, STEP_MORE, STEP_PAUSE };
 
 #endif

@@ -25,30 +25,27 @@ PyObject *awaitable_send(PyObject *self, PyObject *arg)
     }
 }
 
-/* End the call early, unless it has ended; false with an exception set if a step of it is running. */
-static bool awaitable_abort(Awaitable *aw, bool *was_done)
+/* The task waits by a coroutine of trio, which is to have the exception; nearly always that ends the call. */
+static PyObject *awaitable_throw_into_trio(Awaitable *aw, PyObject *const *args, Py_ssize_t n)
 {
-    nc_box *kicks = NULL;
-    bool running;
-    *was_done = true;
-    Endpoint *ep = awaitable_endpoint(aw);
-    if (ep == NULL)
-        return true;
-    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
-    running = aw->running;
-    *was_done = aw->state == DONE;
-    if (!running)
-        awaitable_end(aw, &kicks);
-    Py_END_CRITICAL_SECTION2();
-    if (running) {
-        PyErr_Format(PyExc_RuntimeError, "%s() is already being awaited", aw->call.op->qualname);
-        Py_DECREF(ep);
-        return false;
-    }
-    awaitable_release(aw);
-    line_deliver_any(ep->chan, kicks);
-    Py_DECREF(ep);
-    return true;
+    PyObject *out = NULL;
+    bool was_done;
+    if (!delegate_enter((PyObject *)aw, &aw->trio, aw->call.op->qualname))
+        return NULL;
+    int s = delegate_suspended(&aw->trio) ? delegate_throw(&aw->trio, args, n, &out) : STEP_READY;
+    if (s != STEP_SLEEP)
+        delegate_clear(&aw->trio);
+    delegate_leave((PyObject *)aw, &aw->trio);
+    if (s == STEP_SLEEP)
+        return out;
+    PyObject *error = s == STEP_ERROR ? core_take_error() : NULL;
+    bool aborted = awaitable_abort(aw, &was_done);
+    if (error != NULL) {
+        PyErr_Clear();
+        core_give_error(error);
+    } else if (aborted)
+        awaitable_raise_reused(aw);
+    return NULL;
 }
 
 /* throw(exception), or the older throw(type[, value[, traceback]]). */
@@ -59,6 +56,8 @@ PyObject *awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize_t n)
         PyErr_SetString(PyExc_TypeError, "throw() takes 1 to 3 arguments");
         return NULL;
     }
+    if (delegate_suspended(&aw->trio))
+        return awaitable_throw_into_trio(aw, args, n);
     PyObject *type = args[0], *value = n > 1 ? args[1] : NULL, *traceback = n > 2 ? args[2] : NULL;
     if (traceback == Py_None)
         traceback = NULL;
@@ -89,10 +88,19 @@ PyObject *awaitable_throw(PyObject *self, PyObject *const *args, Py_ssize_t n)
 
 PyObject *awaitable_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    bool was_done;
-    if (!awaitable_abort((Awaitable *)self, &was_done))
+    Awaitable *aw = (Awaitable *)self;
+    bool was_done, closed;
+    if (!delegate_enter(self, &aw->trio, aw->call.op->qualname))
         return NULL;
-    Py_RETURN_NONE;
+    closed = delegate_close(&aw->trio);
+    delegate_leave(self, &aw->trio);
+    PyObject *error = closed ? NULL : core_take_error();
+    bool aborted = awaitable_abort(aw, &was_done);
+    if (error == NULL)
+        return aborted ? Py_NewRef(Py_None) : NULL;
+    PyErr_Clear();
+    core_give_error(error);
+    return NULL;
 }
 
 /* The timer went off: wake the task, which looks one last time if it was called meanwhile. */
@@ -137,7 +145,7 @@ static PyObject *awaitable_cr_running(PyObject *self, void *Py_UNUSED(ignored))
 {
     bool running;
     Py_BEGIN_CRITICAL_SECTION(self);
-    running = ((Awaitable *)self)->running;
+    running = ((Awaitable *)self)->running || ((Awaitable *)self)->trio.driven;
     Py_END_CRITICAL_SECTION();
     return PyBool_FromLong(running);
 }
@@ -146,7 +154,8 @@ static PyObject *awaitable_cr_await(PyObject *self, void *Py_UNUSED(ignored))
 {
     PyObject *future;
     Py_BEGIN_CRITICAL_SECTION(self);
-    future = Py_NewRef(((Awaitable *)self)->future != NULL ? ((Awaitable *)self)->future : Py_None);
+    Awaitable *aw = (Awaitable *)self;
+    future = Py_NewRef(delegate_suspended(&aw->trio) ? aw->trio.coroutine : aw->future != NULL ? aw->future : Py_None);
     Py_END_CRITICAL_SECTION();
     return future;
 }
@@ -156,7 +165,8 @@ static PyObject *awaitable_cr_suspended(PyObject *self, void *Py_UNUSED(ignored)
     bool suspended;
     Py_BEGIN_CRITICAL_SECTION(self);
     Awaitable *aw = (Awaitable *)self;
-    suspended = !aw->running && (aw->state == PAUSED || aw->state == PARKED);
+    suspended = !aw->running && !aw->trio.driven &&
+                (aw->state == PAUSED || aw->state == PARKED || delegate_suspended(&aw->trio));
     Py_END_CRITICAL_SECTION();
     return PyBool_FromLong(suspended);
 }
@@ -165,7 +175,7 @@ static PyObject *awaitable_cr_suspended(PyObject *self, void *Py_UNUSED(ignored)
  * own, so this makes one that shows its name. */
 static PyObject *awaitable_cr_frame(PyObject *self, void *Py_UNUSED(ignored))
 {
-    if (awaitable_state(self) == DONE)
+    if (awaitable_state(self) == DONE && !delegate_suspended(&((Awaitable *)self)->trio))
         Py_RETURN_NONE;
     PyCodeObject *code = PyCode_NewEmpty("nexus_channels", ((Awaitable *)self)->call.op->name, 1);
     PyObject *globals = code != NULL ? PyDict_New() : NULL, *frame = NULL;

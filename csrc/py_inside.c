@@ -17,8 +17,11 @@
  *                                    anybody wait for a turn of the loop?          yield more often
  *     done_future   with a GIL       a woken task asks its future nothing but      the future that it waited on
  *                                    whether it is done: all are passed the same
+ *     asyncgen_hook all              the thread's hook for asynchronous            sniffio's thread-local, while trio
+ *                                    generators: is it a method of an asyncio      is imported
+ *                                    loop?  Then no task of trio runs
  *
- * Only py_running.c, py_origin.h and py_future.c take them.
+ * Only py_running.c, py_origin.h, py_future.c and py_trio.c take them.
  */
 #include "py_inside.h"
 
@@ -26,8 +29,8 @@
 PyThreadState *const *inside_311_tstate(void); /* py_inside_311.c */
 #endif
 
-static const char *const names[] = {"thread_state",  "first_thread", "running_loop",
-                                    "current_tasks", "loop_queues",  "done_future"};
+static const char *const names[] = {"thread_state", "first_thread", "running_loop", "current_tasks",
+                                    "loop_queues",  "done_future",  "asyncgen_hook"};
 
 static bool public_only(void)
 {
@@ -78,7 +81,7 @@ int inside_choose(core_state *st)
         st->insides |= INSIDE_RUNNING_LOOP;
     if (!NC_FREE_THREADED)
         st->insides |= INSIDE_DONE_FUTURE;
-    st->insides |= INSIDE_LOOP_QUEUES;
+    st->insides |= INSIDE_LOOP_QUEUES | INSIDE_ASYNCGEN_HOOK;
     return choose_current_tasks(st) ? 0 : -1;
 }
 

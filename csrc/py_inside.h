@@ -12,6 +12,7 @@ enum {
     INSIDE_CURRENT_TASKS = 8,
     INSIDE_LOOP_QUEUES = 16,
     INSIDE_DONE_FUTURE = 32,
+    INSIDE_ASYNCGEN_HOOK = 64,
 };
 
 /* Choose, when the module is made; 0, or -1 with an exception set. */

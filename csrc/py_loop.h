@@ -2,7 +2,7 @@
 #ifndef PY_LOOP_H
 #define PY_LOOP_H
 
-#include "py_wake.h"
+#include "py_mailbox.h"
 
 /* The running loop and its mailbox, new references; NULL with an exception set, which names `who` has to wait.  This
  * and the next two run Python code. */

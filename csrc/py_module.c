@@ -13,6 +13,7 @@
 #include "py_select.h"
 #include "py_selected.h"
 #include "py_stop.h"
+#include "py_trio.h"
 #include "py_wake.h"
 #include "py_wake_fd.h"
 
@@ -114,21 +115,9 @@ static int intern_names(core_state *st)
 
 /* What each file adds. */
 static int (*const adders[])(PyObject *module, core_state *st) = {
-    chan_add_types,
-    ring_add_types,
-    log_add_types,
-    claim_add_types,
-    loop_add_types,
-    future_add_types,
-    await_add_types,
-    native_add_types,
-    notifier_add_types,
-    claim_await_add_types,
-    arm_add_types,
-    select_add_types,
-    selected_add_types,
-    merge_add_types,
-    stop_add_types,
+    chan_add_types,   ring_add_types,   log_add_types,      claim_add_types,    loop_add_types,
+    future_add_types, await_add_types,  native_add_types,   notifier_add_types, claim_await_add_types,
+    arm_add_types,    select_add_types, selected_add_types, merge_add_types,    stop_add_types,
 };
 
 static int core_exec(PyObject *module)
@@ -174,6 +163,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
         return 0;
     REFERENCES(VISIT)
     Py_VISIT(atomic_load_explicit(&st->stop, memory_order_relaxed));
+    Py_VISIT(atomic_load_explicit(&st->trio_tools, memory_order_relaxed));
     return wait_traverse_spares(st, visit, arg);
 }
 
@@ -196,6 +186,7 @@ static void core_free(void *module)
 {
     core_state *st = PyModule_GetState(module); /* without one, CPython does not come here */
     doorbell_leave(st);
+    trio_forget(st);
     wait_free_spares(st);
     stop_free(st);
     wake_free_spares(st);

@@ -13,11 +13,13 @@ int future_add_types(PyObject *module, core_state *st);
 int log_add_types(PyObject *module, core_state *st);
 int loop_add_types(PyObject *module, core_state *st);
 int merge_add_types(PyObject *module, core_state *st);
+int mailbox_add_types(PyObject *module, core_state *st);
 int native_add_types(PyObject *module, core_state *st);
 int notifier_add_types(PyObject *module, core_state *st);
 int ring_add_types(PyObject *module, core_state *st);
 int select_add_types(PyObject *module, core_state *st);
 int selected_add_types(PyObject *module, core_state *st);
 int stop_add_types(PyObject *module, core_state *st);
+int trio_add_types(PyObject *module, core_state *st);
 
 #endif

@@ -47,7 +47,7 @@ void pace_share(pace *p, Endpoint *ep)
     if (rivals < 2)
         return;
     uint64_t all = nc_chan_capacity(c->block) / (nc_chan_of_bytes(c->block) ? 64 : 1), even = all / rivals;
-    p->left = p->run = even < LEAST ? LEAST : even < MOST ? (int)even : MOST;
+    pace_allow(p, even < LEAST ? LEAST : even < MOST ? (int)even : MOST);
     p->shares = true;
 }
 
@@ -104,13 +104,13 @@ static void pace_meet(pace *p, size_t at, void *task)
 bool pace_spent(core_state *st)
 {
     pace *p = pace_of(st);
-    int run = p->run - p->left; /* a batch may have moved more items than it was allowed */
+    int run = p->run - pace_left(p); /* a batch may have moved more items than it was allowed */
     void *task = loop_task(st);
     size_t at = ((uintptr_t)task >> 4) % PACE_TASKS;
     bool known_task = task != NULL && pace_knows(p, at, task), fresh = p->over || task != p->task || !known_task;
     p->shared = false;
     p->credit = p->credit + run < 2 * MEASURE_AGAIN ? p->credit + run : 2 * MEASURE_AGAIN;
-    p->left = p->run = CHECK;
+    pace_allow(p, CHECK);
     p->task = task;
     p->over = false;
     if (task == NULL) {
@@ -139,7 +139,7 @@ bool pace_spent(core_state *st)
     if (over || p->shares) {
         p->over = true;
         p->shares = false;
-        p->left = p->run = 0;
+        pace_allow(p, 0);
         return true;
     }
     bool known = p->of[at].every < INT_MAX;
@@ -149,6 +149,6 @@ bool pace_spent(core_state *st)
     }
     int rest = known ? p->of[at].every - p->held : p->began != 0 ? PACE_FIRST : CHECK;
     int most = known && p->of[at].every >= FAST ? CHECK_FAST : CHECK;
-    p->left = p->run = rest < most ? rest : most;
+    pace_allow(p, rest < most ? rest : most);
     return false;
 }

@@ -12,6 +12,14 @@ static inline pace *pace_of(core_state *Py_UNUSED(st)) { return &pace_of_thread;
 static inline pace *pace_of(core_state *st) { return &st->pace; }
 #endif
 
+/* How many more calls may pass; and to say so. */
+static inline int pace_left(const pace *p) { return p->left + p->bias; }
+static inline void pace_allow(pace *p, int calls)
+{
+    p->run = calls;
+    p->left = calls - p->bias;
+}
+
 enum { PACE_FIRST = 4 }; /* calls, after which a task that may be new, and slow, is looked at */
 
 /* The next call looks again soon: it is made by another task, or in a new turn of this one. */
@@ -19,7 +27,7 @@ static inline void pace_new_turn(pace *p)
 {
     p->over = true;
     p->shares = false;
-    p->left = p->run = PACE_FIRST;
+    pace_allow(p, PACE_FIRST);
 }
 
 /* The running task competes with others for the same room or the same items, and was just given some.  The others were
@@ -34,12 +42,12 @@ bool pace_rivals_gone(Endpoint *ep);
 bool pace_spent(core_state *st);
 
 /* Has the running task to yield?  Mostly this reads one integer.  May run Python code. */
-static inline bool pace_due(core_state *st) { return pace_of(st)->left < 0 && pace_spent(st); }
+static inline bool pace_due(core_state *st) { return pace_left(pace_of(st)) < 0 && pace_spent(st); }
 
 /* How many items of a batch may be moved before the next look whether the task must yield. */
 static inline Py_ssize_t pace_allowance(core_state *st)
 {
-    int left = pace_of(st)->left;
+    int left = pace_left(pace_of(st));
     return left < 1 ? 1 : left;
 }
 

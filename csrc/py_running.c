@@ -69,7 +69,7 @@ bool running_task_of(core_state *st, PyObject *loop)
     return task != NULL;
 }
 
-void *loop_task(core_state *st)
+void *running_task(core_state *st)
 {
     PyObject *loop = running_loop(st), *task = NULL;
     if (loop == NULL)

@@ -554,6 +554,7 @@ static void select_dealloc(PyObject *self)
     Py_XDECREF(sel->base.future);
     Py_XDECREF(sel->base.timer);
     Py_XDECREF(sel->base.origin);
+    delegate_clear(&sel->base.trio);
     Py_XDECREF(sel->result);
     Py_CLEAR(sel->merge);
     if (sel->arms != sel->few) {

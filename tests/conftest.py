@@ -8,6 +8,7 @@ import importlib.util
 import os
 import signal
 
+import aio
 import native_driver
 import parallel
 import pytest
@@ -19,6 +20,7 @@ from support import DEADLINE, Spawned
 OBJECT_VARIANTS = ["local", "spsc", "mpsc"]
 BYTES_VARIANTS = ["spsc_bytes", "mpsc_bytes"]
 LOOPS = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
+TRIO = ["trio"] if importlib.util.find_spec("trio") else []
 
 _stderr = None
 
@@ -34,6 +36,7 @@ def pytest_configure(config):
     if config.getoption("--refleaks"):
         config.pluginmanager.register(refleak.RefLeaks(), "refleaks")
     config.addinivalue_line("markers", "watchdog(seconds): end the run with all stacks when the test takes longer")
+    config.addinivalue_line("markers", "asyncio_only(reason): not run on trio, in a module of EVERY_LOOP")
     config.addinivalue_line("markers", "thread_unsafe(reason): run by one thread, also with --parallel-threads")
     # Captured output is lost when the watchdog ends the process, so keep a way to the real stderr.
     with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
@@ -52,6 +55,16 @@ def pytest_collection_modifyitems(config, items):
     if str(config.getoption("--parallel-threads", 1)) != "1":
         for item in items:
             parallel.make_parallel(item)
+
+
+def pytest_generate_tests(metafunc):
+    """A module that says EVERY_LOOP = True has its tests run on trio, too, where they ask for `run` or `step_loop`."""
+    names = metafunc.fixturenames
+    every = getattr(metafunc.module, "EVERY_LOOP", False) and not metafunc.definition.get_closest_marker("asyncio_only")
+    if "loop_factory" in names:
+        metafunc.parametrize("loop_factory", LOOPS + (TRIO if every and "run" in names else []), indirect=True)
+    if every and "step_loop" in names:
+        metafunc.parametrize("step_loop", ["asyncio", *TRIO], indirect=True)
 
 
 def freeze():
@@ -73,7 +86,7 @@ def pytest_runtest_protocol(item, nextitem):
 
 
 def pytest_report_header():
-    return f"event loops: {', '.join(LOOPS)}"
+    return f"event loops: {', '.join(LOOPS + TRIO)}"
 
 
 @pytest.fixture(autouse=True)
@@ -115,9 +128,12 @@ def clonable(request):
     return _variant(request)
 
 
-@pytest.fixture(params=LOOPS)
+@pytest.fixture
 def loop_factory(request):
-    """Makes a new event loop, of each kind that is installed."""
+    """Makes a new event loop, of each kind that is installed; "trio" where `run` is to run on trio."""
+    if request.param == "trio":
+        importlib.import_module("trio")
+        return "trio"
     if request.param == "uvloop":
         return importlib.import_module("uvloop").new_event_loop
     return asyncio.new_event_loop
@@ -128,6 +144,8 @@ def run(loop_factory):
     """`run(coroutine)`: `asyncio.run` on each kind of loop, with a deadline; errors the loop reports fail the test."""
 
     def run(coroutine, *, debug=None):
+        if loop_factory == "trio":
+            return aio.run_on_trio(coroutine, DEADLINE)
         reported = []
 
         async def main():
@@ -144,10 +162,13 @@ def run(loop_factory):
 
 
 @pytest.fixture
-def step_loop():
+def step_loop(request):
     """A hand-stepped loop; errors it was told of fail the test."""
-    loop = StepLoop()
+    trio = getattr(request, "param", "asyncio") == "trio"
+    loop = importlib.import_module("triostep").TrioStepLoop() if trio else StepLoop()
     yield loop
+    if trio:
+        loop.close()  # tells of its errors at the end
     errors, loop.errors = loop.errors, []
     loop.close()
     assert errors == []

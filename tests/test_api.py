@@ -8,11 +8,14 @@ import re
 import threading
 import time
 
+import aio
 import pytest
 from support import Item, drive, in_thread, until_blocked
 
 import nexus_channels
 from nexus_channels import Channel, Empty, EndpointClosed, Full, RecvTimeout, SendTimeout, Statistics
+
+EVERY_LOOP = True  # see conftest.py
 
 # Objects that code which passes values through exceptions, futures or NULL checks would mangle.
 AWKWARD = [
@@ -122,7 +125,7 @@ def test_channels_are_created_with_no_event_loop_and_used_in_a_later_one(variant
     tx, rx = variant.channel(1)
 
     async def main():
-        async with asyncio.TaskGroup() as group:
+        async with aio.TaskGroup() as group:
             group.create_task(tx.send("across"))
             received = group.create_task(rx.recv())
         return received.result()
@@ -134,8 +137,8 @@ def test_one_channel_serves_one_loop_after_another(variant, run):
     tx, rx = variant.channel(1)
 
     async def exchange():
-        receiving = asyncio.create_task(rx.recv())
-        await asyncio.sleep(0)
+        receiving = aio.create_task(rx.recv())
+        await aio.sleep(0)
         await tx.send("again")
         return await receiving
 
@@ -176,8 +179,8 @@ def test_any_object_travels_unchanged_to_a_waiting_task(variant, run, value):
         async def receive():
             return await rx.recv()
 
-        receiving = asyncio.create_task(receive())
-        await asyncio.sleep(0)
+        receiving = aio.create_task(receive())
+        await aio.sleep(0)
         await tx.send(value)
         return await receiving
 
@@ -189,8 +192,8 @@ def test_any_object_travels_unchanged_from_a_waiting_task(variant, run, value):
     tx, rx = full_channel(variant)
 
     async def main():
-        sending = asyncio.create_task(tx.send(value))
-        await asyncio.sleep(0)
+        sending = aio.create_task(tx.send(value))
+        await aio.sleep(0)
         assert await rx.recv() == 0
         await sending
         return await rx.recv()
@@ -226,7 +229,7 @@ def test_any_object_travels_unchanged_through_async_iteration(variant, run, valu
     tx, rx = variant.channel(1)
 
     async def main():
-        sending = asyncio.create_task(tx.send(value))
+        sending = aio.create_task(tx.send(value))
         async for received in rx:
             await sending
             return received
@@ -247,8 +250,8 @@ def test_send_waits_for_room(variant, run):
     tx, rx = full_channel(variant)
 
     async def main():
-        sending = asyncio.create_task(tx.send("late"))
-        await asyncio.sleep(0)
+        sending = aio.create_task(tx.send("late"))
+        await aio.sleep(0)
         assert not sending.done()
         assert rx.try_recv() == 0
         await sending
@@ -261,8 +264,8 @@ def test_recv_waits_for_an_item(variant, run):
     tx, rx = variant.channel(1)
 
     async def main():
-        receiving = asyncio.create_task(rx.recv())
-        await asyncio.sleep(0)
+        receiving = aio.create_task(rx.recv())
+        await aio.sleep(0)
         assert not receiving.done()
         tx.try_send("late")
         return await receiving
@@ -323,8 +326,8 @@ def test_an_endless_timeout_waits_and_is_woken(variant, run, timeout):
     tx, rx = variant.channel(1)
 
     async def main():
-        receiving = asyncio.create_task(rx.recv(timeout=timeout))
-        await asyncio.sleep(0)
+        receiving = aio.create_task(rx.recv(timeout=timeout))
+        await aio.sleep(0)
         tx.try_send("woken")
         return await receiving
 
@@ -417,7 +420,7 @@ def test_a_thread_sends_to_a_task(threaded, run):
     tx, rx = threaded.channel(2)
 
     async def main():
-        sending = asyncio.create_task(in_thread(lambda: [tx.send_blocking(number) for number in range(100)]))
+        sending = aio.create_task(in_thread(lambda: [tx.send_blocking(number) for number in range(100)]))
         received = [await rx.recv() for _ in range(100)]
         await sending
         return received
@@ -429,7 +432,7 @@ def test_a_task_sends_to_a_thread(threaded, run):
     tx, rx = threaded.channel(2)
 
     async def main():
-        async with asyncio.TaskGroup() as group:
+        async with aio.TaskGroup() as group:
             receiving = group.create_task(in_thread(lambda: [rx.recv_blocking() for _ in range(100)]))
             for number in range(100):
                 await tx.send(number)
@@ -498,7 +501,7 @@ def test_async_iteration_gives_every_item_and_ends_at_disconnect(variant, run):
                 await tx.send(number)
 
     async def main():
-        producing = asyncio.create_task(produce())
+        producing = aio.create_task(produce())
         received = [value async for value in rx]
         await producing
         return received
@@ -540,8 +543,8 @@ def test_closing_during_a_wait_of_async_iteration_raises(variant, run):
             pass
 
     async def main():
-        iterating = asyncio.create_task(iterate())
-        await asyncio.sleep(0)
+        iterating = aio.create_task(iterate())
+        await aio.sleep(0)
         rx.close()
         await iterating
 

@@ -280,8 +280,7 @@ def test_what_need_not_wait_needs_no_event_loop(variant):
     assert drive(rx.recv_many(5)) == [2]
 
 
-def test_a_wait_under_trio_is_a_runtime_error_and_loses_nothing(variant):
-    trio = pytest.importorskip("trio", reason="trio is not installed")
+def test_a_wait_under_a_loop_of_another_kind_is_a_runtime_error_and_loses_nothing(variant):
     tx, rx = variant.channel(1)
 
     async def main():
@@ -292,9 +291,33 @@ def test_a_wait_under_trio_is_a_runtime_error_and_loses_nothing(variant):
             await tx.send("waits")
         return await rx.recv()
 
-    assert trio.run(main) == "ready"
+    assert drive(main()) == "ready"
     assert rx.statistics().waiting_receivers == 0
     assert tx.statistics().waiting_senders == 0
+
+
+def test_the_error_names_the_loops_that_are_supported_and_the_blocking_form(bytes_variant):
+    tx, rx = bytes_variant.channel(64)
+    tx.try_send(b"f" * 56)
+    for awaitable, blocking in (
+        (tx.send(b"x"), "send_blocking()"),
+        (tx.send_many([b"x"]), "send_many_blocking()"),
+        (tx.claim(8), "claim_blocking()"),
+    ):
+        with pytest.raises(RuntimeError) as raised:
+            drive(awaitable)
+        assert all(word in str(raised.value) for word in ("asyncio", "trio", blocking))
+    rx.try_recv_many(9)
+    for awaitable, blocking in (
+        (rx.recv(), "recv_blocking()"),
+        (rx.recv_bytes(), "recv_bytes_blocking()"),
+        (rx.recv_into(bytearray(8)), "recv_into_blocking()"),
+        (rx.recv_many(2), "recv_many_blocking()"),
+        (anext(aiter(rx)), "a plain for loop"),
+    ):
+        with pytest.raises(RuntimeError) as raised:
+            drive(awaitable)
+        assert all(word in str(raised.value) for word in ("asyncio", "trio", blocking))
 
 
 REUSED = r"(?i)already|twice|reuse|once"

@@ -5,11 +5,14 @@ import collections
 import threading
 import time
 
+import aio
 import pytest
 from harness import seeded, size, takes_long
 from support import DEADLINE, drive, turns, until, until_blocked, until_parked
 
 from nexus_channels import Empty, Full, RecvError, RecvTimeout, SendError, SendTimeout
+
+EVERY_LOOP = True  # see conftest.py
 
 
 def full_channel(module, capacity=1):
@@ -269,7 +272,7 @@ def test_pitfall_17_items_of_receivers_in_a_task_group_that_fails_are_still_ther
             raise LookupError
 
         with pytest.raises(ExceptionGroup) as raised:
-            async with asyncio.TaskGroup() as group:
+            async with aio.TaskGroup() as group:
                 tasks = [group.create_task(rx.recv()) for _ in range(3)]
                 group.create_task(fail())
         assert raised.group_contains(LookupError)
@@ -343,13 +346,13 @@ def test_pitfall_18_a_send_many_that_fails_tells_exactly_what_was_not_sent(varia
 
 
 async def _within(seconds, awaitable):
-    async with asyncio.timeout(seconds):
+    async with aio.timeout(seconds):
         return await awaitable
 
 
 WRAPS = {
-    "wait_for": lambda call, seconds: asyncio.wait_for(call(), seconds),
-    "asyncio.timeout": lambda call, seconds: _within(seconds, call()),
+    "wait_for": lambda call, seconds: aio.wait_for(call(), seconds),
+    "aio.timeout": lambda call, seconds: _within(seconds, call()),
     "timeout=": lambda call, seconds: call(timeout=seconds),
 }
 
@@ -507,6 +510,7 @@ def test_an_exception_thrown_into_a_parked_wait_comes_out_and_takes_nothing(vari
     assert rx.try_recv() == "item"
 
 
+@pytest.mark.asyncio_only("a cancellation by trio is not taken back")
 def test_a_cancel_request_that_the_task_takes_back_costs_nothing(variant, run):
     """The task catches the cancellation of one receive and receives again."""
 
@@ -522,7 +526,7 @@ def test_a_cancel_request_that_the_task_takes_back_costs_nothing(variant, run):
                     caught.append(True)
                     asyncio.current_task().uncancel()
 
-        task = asyncio.create_task(stubborn())
+        task = aio.create_task(stubborn())
         for _ in range(5):
             await until_parked(rx, receivers=1)
             task.cancel()
@@ -576,7 +580,7 @@ def test_random_cancellations_and_timeouts_on_a_stepped_loop_lose_nothing(varian
             call, sent = tx.send(value, timeout=timeout), value
         else:
             call, sent = rx.recv(timeout=timeout), None
-        tasks[loop.create_task(call if wait_for is None else asyncio.wait_for(call, wait_for))] = sent
+        tasks[loop.create_task(call if wait_for is None else aio.wait_for(call, wait_for))] = sent
 
     def account():
         for task in [task for task in tasks if task.done()]:
@@ -659,19 +663,19 @@ def test_random_cancellations_and_timeouts_between_tasks_and_threads_lose_nothin
         for value in values:
             if stop.is_set():
                 break
-            task = asyncio.create_task(tx.send(value, timeout=random.choice([None, 1e-4])))
+            task = aio.create_task(tx.send(value, timeout=random.choice([None, 1e-4])))
             if await _end_somehow(task, random, gave_up):
                 accounts.sent.append(value)
 
     async def receiving_task(random):
         while not stop.is_set():
-            task = asyncio.create_task(rx.recv(timeout=random.choice([None, 1e-4])))
+            task = aio.create_task(rx.recv(timeout=random.choice([None, 1e-4])))
             if await _end_somehow(task, random, gave_up):
                 accounts.received.append(task.result())
 
     async def main(seed):
         rng = type(random)(seed)
-        await asyncio.gather(
+        await aio.gather(
             sending_task(range(1, 10**9, 4), rng),
             sending_task(range(2, 10**9, 4), rng),
             receiving_task(rng),
@@ -699,12 +703,12 @@ def test_random_cancellations_and_timeouts_between_tasks_and_threads_lose_nothin
 async def _end_somehow(task, random, gave_up):
     """Let the task run a little, then cancel it, or time it out; tell whether it returned."""
     for _ in range(random.randint(0, 3)):
-        await asyncio.sleep(0)
+        await aio.sleep(0)
     if random.random() < 0.8:
         task.cancel()
-    await asyncio.wait([task], timeout=random.choice([0.0001, 0.001]))
+    await aio.wait([task], timeout=random.choice([0.0001, 0.001]))
     task.cancel()
-    await asyncio.wait([task])
+    await aio.wait([task])
     if task.cancelled():
         gave_up("cancelled")
         return False

@@ -10,6 +10,7 @@ import pickle
 import threading
 import weakref
 
+import aio
 import pytest
 from harness import run_child, size
 from support import collect, drive, in_thread, turns, until, until_blocked, until_parked
@@ -27,6 +28,8 @@ from nexus_channels import (
     ZeroLengthClaim,
     mpsc_bytes,
 )
+
+EVERY_LOOP = True  # see conftest.py
 
 HAS_NUMPY = importlib.util.find_spec("numpy") is not None
 needs_numpy = pytest.mark.skipif(not HAS_NUMPY, reason="numpy is not installed")
@@ -463,10 +466,10 @@ def test_a_task_cancelled_in_the_block_aborts(bytes_variant, run):
     async def write():
         async with tx.claim(8) as view:
             view[:] = b"12345678"
-            await asyncio.Event().wait()
+            await aio.Event().wait()
 
     async def main():
-        writing = asyncio.create_task(write())
+        writing = aio.create_task(write())
         await turns(2)
         with pytest.raises(BusyError):
             tx.try_send(b"x")
@@ -490,7 +493,7 @@ def test_an_async_with_cancelled_while_it_waits_claims_nothing(bytes_variant, ru
             entered.append(True)
 
     async def main():
-        writing = asyncio.create_task(write())
+        writing = aio.create_task(write())
         await until_parked(tx, senders=1)
         writing.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -1102,7 +1105,7 @@ def test_two_tasks_iterating_over_one_receiver_share_the_messages(bytes_variant,
             await turns(2)
 
     async def main():
-        async with asyncio.TaskGroup() as group:
+        async with aio.TaskGroup() as group:
             for name in received:
                 group.create_task(consume(name))
             await until_parked(rx, receivers=2)
@@ -1138,7 +1141,7 @@ def test_a_claim_handed_from_a_thread_to_a_task(bytes_variant, run):
     async def main():
         claim = await in_thread(tx.claim_blocking, 5)
         claim[:] = b"hello"
-        receiving = asyncio.create_task(rx.recv())
+        receiving = aio.create_task(rx.recv())
         await until_parked(rx, receivers=1)
         await in_thread(claim.commit)
         read = await receiving

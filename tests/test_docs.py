@@ -1,5 +1,6 @@
 """The pages of docs/: each program runs as printed and prints what the page says; each page says whom it serves."""
 
+import importlib.util
 import pathlib
 import re
 import subprocess
@@ -34,7 +35,9 @@ def programs():
         for found in INCLUDED.finditer(text):
             path = (page.parent / found["path"]).resolve()
             if path.parent == PROGRAMS:  # others are tested where they are from
-                marks = has_wake_descriptors if path.name in BY_DESCRIPTOR else ()
+                without = "import trio" in path.read_text() and importlib.util.find_spec("trio") is None
+                marks = [pytest.mark.skip(reason="trio is not installed")] if without else []
+                marks += [has_wake_descriptors] if path.name in BY_DESCRIPTOR else []
                 yield pytest.param(path, found["output"], id=f"{name}:{path.name}", marks=marks)
         for number, found in enumerate(WRITTEN.finditer(text), 1):
             yield pytest.param(found["code"], found["output"], id=f"{name}:{number}")

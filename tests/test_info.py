@@ -111,7 +111,7 @@ def test_info_tells_what_is_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "nexus_channels.native", None)
     assert __main__.main(["info"]) == 0
     rows = {line[:15].strip(): line[16:] for line in capsys.readouterr().out.splitlines()}
-    assert rows["event loops"].endswith("uvloop not installed")
+    assert rows["event loops"].endswith("trio not installed; uvloop not installed")
     assert rows["native module"].startswith("not built: ")
     for enabled, said in ((True, "yes, but the GIL was turned on"), (False, "yes, running without the GIL")):
         monkeypatch.setattr(sys, "_is_gil_enabled", lambda enabled=enabled: enabled, raising=False)

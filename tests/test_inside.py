@@ -43,6 +43,7 @@ def expected():
     yield "loop_queues"
     if not FREE_THREADED:
         yield "done_future"
+    yield "asyncgen_hook"
 
 
 def taken(**environment):
@@ -77,7 +78,15 @@ def test_each_way_is_in_the_table(page):
     if not page.exists():
         pytest.skip("the tests lie beside no source tree")
     rows = re.findall(r"^(?: \*     |\| `)([a-z]+_[a-z]+)[` ]", page.read_text(), re.MULTILINE)
-    assert rows == ["thread_state", "first_thread", "running_loop", "current_tasks", "loop_queues", "done_future"]
+    assert rows == [
+        "thread_state",
+        "first_thread",
+        "running_loop",
+        "current_tasks",
+        "loop_queues",
+        "done_future",
+        "asyncgen_hook",
+    ]
 
 
 @pytest.mark.timeout(600)

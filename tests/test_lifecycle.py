@@ -1,6 +1,5 @@
 """Closing, dropping, copying and collecting: the life of endpoints and of the values between them."""
 
-import asyncio
 import copy
 import gc
 import itertools
@@ -10,11 +9,14 @@ import sys
 import warnings
 import weakref
 
+import aio
 import pytest
 from support import Counted, Item, collect, drive, in_thread, turns, until_blocked, until_parked
 
 import nexus_channels
 from nexus_channels import Empty, EndpointClosed, Full, RecvError, SendError
+
+EVERY_LOOP = True  # see conftest.py
 
 
 def _python(code, *options):
@@ -41,7 +43,7 @@ def test_pitfall_11_the_last_value_before_a_close_arrives(variant, run):
     async def main():
         for _ in range(100):
             tx, rx = variant.channel(1)
-            receiving = asyncio.create_task(rx.recv())
+            receiving = aio.create_task(rx.recv())
             await turns(2)
             tx.try_send("last")
             tx.close()
@@ -94,7 +96,7 @@ def test_pitfall_12_who_is_woken_by_a_disconnect_sees_it(variant, run):
             return rx.is_disconnected
 
     async def main():
-        receiving = asyncio.create_task(receive())
+        receiving = aio.create_task(receive())
         await turns(2)
         tx.close()
         return await receiving
@@ -258,10 +260,10 @@ def test_closing_the_receiver_wakes_every_waiting_sender_with_its_value(variant,
     values = [Item(str(number)) for number in range(5)]
 
     async def main():
-        sending = [asyncio.create_task(tx.send(value)) for value in values]
+        sending = [aio.create_task(tx.send(value)) for value in values]
         await until_parked(tx, senders=5)
         rx.close()
-        return await asyncio.gather(*sending, return_exceptions=True)
+        return await aio.gather(*sending, return_exceptions=True)
 
     results = run(main())
     assert _outcomes(results) == [SendError] * 5
@@ -272,10 +274,10 @@ def test_closing_the_sender_wakes_every_waiting_receiver(variant, run):
     tx, rx = variant.channel(1)
 
     async def main():
-        receiving = [asyncio.create_task(rx.recv()) for _ in range(5)]
+        receiving = [aio.create_task(rx.recv()) for _ in range(5)]
         await until_parked(rx, receivers=5)
         tx.close()
-        return await asyncio.gather(*receiving, return_exceptions=True)
+        return await aio.gather(*receiving, return_exceptions=True)
 
     assert _outcomes(run(main())) == [RecvError] * 5
 
@@ -286,10 +288,10 @@ def test_dropping_the_sender_wakes_every_waiting_receiver(variant, run):
     del tx
 
     async def main():
-        receiving = [asyncio.create_task(rx.recv()) for _ in range(5)]
+        receiving = [aio.create_task(rx.recv()) for _ in range(5)]
         await until_parked(rx, receivers=5)
         keep.clear()
-        return await asyncio.gather(*receiving, return_exceptions=True)
+        return await aio.gather(*receiving, return_exceptions=True)
 
     assert _outcomes(run(main())) == [RecvError] * 5
 
@@ -299,10 +301,10 @@ def test_closing_a_sender_makes_its_own_waiting_sends_raise_and_sends_nothing(va
     tx.try_send(0)
 
     async def main():
-        sending = [asyncio.create_task(tx.send(number)) for number in range(1, 6)]
+        sending = [aio.create_task(tx.send(number)) for number in range(1, 6)]
         await until_parked(tx, senders=5)
         tx.close()
-        return await asyncio.gather(*sending, return_exceptions=True)
+        return await aio.gather(*sending, return_exceptions=True)
 
     assert _outcomes(run(main())) == [EndpointClosed] * 5
     assert rx.try_recv() == 0
@@ -314,10 +316,10 @@ def test_closing_a_receiver_makes_its_own_waiting_receives_raise(variant, run):
     tx, rx = variant.channel(1)
 
     async def main():
-        receiving = [asyncio.create_task(rx.recv()), asyncio.create_task(rx.recv_many(3))]
+        receiving = [aio.create_task(rx.recv()), aio.create_task(rx.recv_many(3))]
         await until_parked(rx, receivers=2)
         rx.close()
-        return await asyncio.gather(*receiving, return_exceptions=True)
+        return await aio.gather(*receiving, return_exceptions=True)
 
     assert _outcomes(run(main())) == [EndpointClosed] * 2
     assert tx.is_disconnected
@@ -329,8 +331,8 @@ def test_closing_one_clone_leaves_the_waits_of_the_others_in_line(clonable, run)
     tx.try_send(0)
 
     async def main():
-        own = asyncio.create_task(tx.send("own"))
-        sibling = asyncio.create_task(other.send("sibling"))
+        own = aio.create_task(tx.send("own"))
+        sibling = aio.create_task(other.send("sibling"))
         await until_parked(tx, senders=2)
         tx.close()
         with pytest.raises(EndpointClosed):
@@ -350,7 +352,7 @@ def test_waiting_sends_count_as_the_sender_being_there(variant, run):
     del tx
 
     async def main():
-        sending = asyncio.create_task(keep[0].send("waits"))
+        sending = aio.create_task(keep[0].send("waits"))
         await until_parked(rx, senders=1)
         keep.clear()
         received = [await rx.recv(), await rx.recv()]
@@ -365,10 +367,10 @@ def test_closing_the_receiver_wakes_waiting_threads_and_tasks_alike(threaded, ru
     tx.try_send(0)
 
     async def main():
-        sending = [asyncio.create_task(tx.send(1)), asyncio.create_task(in_thread(tx.send_blocking, 2))]
+        sending = [aio.create_task(tx.send(1)), aio.create_task(in_thread(tx.send_blocking, 2))]
         await until_parked(tx, senders=2)
         rx.close()
-        return await asyncio.gather(*sending, return_exceptions=True)
+        return await aio.gather(*sending, return_exceptions=True)
 
     assert _outcomes(run(main())) == [SendError] * 2
 
@@ -668,6 +670,7 @@ def test_pitfall_29_a_failed_send_in_a_cycle_with_its_value_is_collected(variant
     assert alive() is None
 
 
+@pytest.mark.asyncio_only("trio knows all of its tasks")
 @pytest.mark.parametrize("form", ["recv", "send"])
 def test_pitfall_29_a_task_that_waits_on_a_channel_only_it_knows_is_collected(variant, step_loop, form):
     alive = []
@@ -730,8 +733,8 @@ def test_pitfall_29_an_endpoint_in_the_traceback_of_a_failed_task_closes_when_th
         raise ZeroDivisionError
 
     async def main():
-        task = asyncio.create_task(fail(keep.pop()))
-        await asyncio.wait([task])
+        task = aio.create_task(fail(keep.pop()))
+        await aio.wait([task])
         assert not rx.is_disconnected
         assert isinstance(task.exception(), ZeroDivisionError)
         del task
@@ -780,7 +783,7 @@ def test_an_endpoint_collected_in_a_cycle_wakes_who_waits(variant, run):
     del holder, tx
 
     async def main():
-        receiving = asyncio.create_task(rx.recv())
+        receiving = aio.create_task(rx.recv())
         await turns(2)
         keep.clear()
         collect()

@@ -94,6 +94,12 @@ def test_the_core_knows_no_python_and_allocates_and_prints_nothing():
         ("py_coroutine.c", "nc_log_"),
         ("py_asyncio.c", "nc_ring_"),
         ("py_asyncio.c", "nc_log_"),
+        ("py_trio.c", "nc_ring_"),
+        ("py_trio.c", "nc_log_"),
+        ("py_mailbox.c", "nc_ring_"),
+        ("py_mailbox.c", "nc_log_"),
+        ("py_loop.c", "nc_ring_"),
+        ("py_loop.c", "nc_log_"),
         ("py_running.c", "nc_ring_"),
         ("py_running.c", "nc_log_"),
         ("py_wake.c", "nc_ring_"),
@@ -125,6 +131,13 @@ def test_asyncio_is_known_in_few_files():
     assert {path.name for path in sources("*.[ch]") if words.search(code(path))} == KNOW_ASYNCIO
 
 
+def test_trio_is_known_in_one_file_and_its_names_in_one_module():
+    words = re.compile(r"\b(checkpoint|wait_task_rescheduled|run_sync_soon|spawn_system_task|in_trio_task)\b")
+    assert {path.name for path in sources("*.[ch]") if words.search(code(path))} == set()
+    uses = {path.name for path in sources("*.[ch]") if re.search(r"\btrio_(here|loops|imported)\b", code(path))}
+    assert uses == {"py_trio.c", "py_trio.h", "py_loop.c", "py_await.c", "py_await_life.c"}
+
+
 def test_no_file_is_too_long_to_be_known():
     assert [path.name for path in sources("*.c") if path.read_text().count("\n") > 800] == []
 
@@ -140,7 +153,9 @@ LADDER = """
     py_inside py_stop
     py_future py_wake_fd py_running py_origin py_wake
     py_doorbell
-    py_asyncio
+    py_mailbox
+    py_asyncio py_trio
+    py_loop
     py_line py_pace
     py_ends
     py_chan
@@ -161,8 +176,8 @@ LADDER = """
     py_module
 """
 STEPS = {room: step for step, line in enumerate(LADDER.split("\n")) for room in line.split()}
-# What only declares, for whoever stands above: py_loop.h is what py_asyncio.c and py_running.c do.
-DECLARES = {"py_loop", "py_doc"}
+# What only declares, for whoever stands above.
+DECLARES = {"py_doc"}
 DEFINITION = re.compile(
     r"^(?!#|typedef|extern)(?P<head>[A-Za-z_][\w \t*]*?[ *])(?P<name>\w+)\([^;{}]*\)\s*\{", re.MULTILINE
 )

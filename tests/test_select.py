@@ -1074,6 +1074,119 @@ def test_merge_is_fair_or_biased(run):
     assert run(order(True)) == [0] * 4 + [1] * 4
 
 
+# In tasks of trio
+
+
+def in_trio(function, *args, clock=None):
+    return pytest.importorskip("trio", reason="trio is not installed").run(function, *args, clock=clock)
+
+
+def test_a_select_in_trio_waits_for_what_comes_first(variant):
+    async def main():
+        import trio.testing
+
+        (tx, rx), (_tx, idle) = variant.channel(1), variant.channel(1)
+        done = []
+
+        async def wait():
+            done.append(await select(idle, rx))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert rx.statistics().waiting_receivers == idle.statistics().waiting_receivers == 1
+            tx.try_send("value")
+        assert done == [(1, rx, "value")]
+        assert rx.statistics().waiting_receivers == idle.statistics().waiting_receivers == 0
+
+    in_trio(main)
+
+
+def test_a_select_in_trio_is_a_checkpoint_before_it_does_anything(variant):
+    async def main():
+        import trio.testing
+
+        (tx, rx), (tx2, rx2) = variant.channel(1), variant.channel(1)
+        tx.try_send("stays")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await select(rx, tx2.sending("not sent"))
+        assert scope.cancelled_caught
+        assert (len(rx), len(rx2)) == (1, 0)
+        with trio.testing.assert_checkpoints():
+            assert (await select(rx)).value == "stays"
+
+    in_trio(main)
+
+
+def test_a_select_in_trio_that_was_called_and_is_cancelled_hands_its_turns_on(variant):
+    async def main():
+        import trio.testing
+
+        ends = [variant.channel(1) for _ in range(2)]
+        arms = [rx for _, rx in ends]
+        got = []
+
+        async def first(scope):
+            with scope:
+                await select(*arms)
+
+        async def behind(rx):
+            got.append(await rx.recv())
+
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first, scope)
+            await trio.testing.wait_all_tasks_blocked()
+            for rx in arms:
+                nursery.start_soon(behind, rx)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            for at, (tx, _) in enumerate(ends):
+                tx.try_send(at)
+        assert sorted(got) == [0, 1]
+
+    in_trio(main)
+
+
+def test_a_timeout_of_a_select_in_trio_runs_on_its_clock(variant):
+    async def main():
+        import trio
+
+        (_tx, rx), (_tx2, rx2) = variant.channel(1), variant.channel(1)
+        began = trio.current_time()
+        with pytest.raises(SelectTimeout):
+            await select(rx, rx2, timeout=60)
+        assert trio.current_time() - began == pytest.approx(60)
+        with trio.move_on_after(60) as scope:
+            await select(rx, rx2)
+        assert scope.cancelled_caught
+        assert rx.statistics().waiting_receivers == rx2.statistics().waiting_receivers == 0
+
+    testing = pytest.importorskip("trio.testing", reason="trio is not installed")
+    in_trio(main, clock=testing.MockClock(autojump_threshold=0))
+
+
+def test_a_merge_in_trio_gets_what_threads_send(threaded):
+    async def main():
+        ends = [threaded.channel(4) for _ in range(2)]
+
+        def feed(at, tx):
+            with tx:
+                for number in range(100):
+                    tx.send_blocking((at, number))
+
+        threads = [threading.Thread(target=feed, args=(at, tx)) for at, (tx, _) in enumerate(ends)]
+        for thread in threads:
+            thread.start()
+        got = [value async for _, value in merge(*[rx for _, rx in ends])]
+        for thread in threads:
+            thread.join()
+        assert sorted(got) == [(at, number) for at in range(2) for number in range(100)]
+
+    in_trio(main)
+
+
 # Memory
 
 

@@ -46,11 +46,14 @@ def _event_loops(readers: bool) -> str:
     loop = asyncio.new_event_loop()
     loop.close()
     how = "woken by a reader" if readers and hasattr(loop, "add_reader") else "woken by call_soon_threadsafe"
+    return f"{type(loop).__name__} ({how}); trio {_installed('trio')}; uvloop {_installed('uvloop')}"
+
+
+def _installed(package: str) -> str:
     try:
-        uvloop = importlib.metadata.version("uvloop")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        uvloop = "not installed"
-    return f"{type(loop).__name__} ({how}); uvloop {uvloop}"
+        return "not installed"
 
 
 def _native_module() -> str:

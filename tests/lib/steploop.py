@@ -28,6 +28,8 @@ ONE_TASK_A_THREAD = sys.version_info >= (3, 14)  # else each loop has a current 
 
 
 class StepLoop(asyncio.AbstractEventLoop):
+    kind = "asyncio"
+
     def __init__(self, *, readers=True, debug=False):
         self._ready = collections.deque()
         self._foreign = collections.deque()  # from call_soon_threadsafe, by any thread; appends are atomic

@@ -4,11 +4,12 @@ Nothing here sleeps for a state to come about: a wait yields the processor until
 deadline.
 """
 
-import asyncio
 import gc
 import os
 import threading
 import time
+
+import aio
 
 # Slow builds (sanitizers, valgrind) raise it.
 DEADLINE = float(os.environ.get("NEXUS_TEST_DEADLINE", "20"))
@@ -27,7 +28,7 @@ async def until_async(condition, what="the awaited state"):
     end = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < end, f"{what} did not come about within {DEADLINE} s"
-        await asyncio.sleep(0)
+        await aio.sleep(0)
 
 
 def _waiting(endpoint, senders, receivers):
@@ -107,7 +108,7 @@ def drive(awaitable):
 async def turns(count=1):
     """Let the running loop go round `count` times."""
     for _ in range(count):
-        await asyncio.sleep(0)
+        await aio.sleep(0)
 
 
 def collect():
