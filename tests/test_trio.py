@@ -259,27 +259,23 @@ def test_a_try_with_timeout_zero_lets_other_tasks_run_also_if_it_fails():
     assert run(main, clock=MockClock(rate=1)) > 1
 
 
-def test_a_long_batch_lets_other_tasks_run(threaded, spawn):
-    """Its other side keeps up, so it never has to wait."""
-    tx, rx = threaded.channel(1024)
+def test_a_long_batch_that_never_has_to_wait_lets_other_tasks_run():
+    tx, rx = local.channel(64)
+    received = 0
 
-    def drain():
-        count = 0
-        with contextlib.suppress(RecvError):
-            while True:
-                count += len(rx.recv_many_blocking(1024))
-        return count
+    def endless():
+        nonlocal received
+        while True:
+            received += len(rx.try_recv_many(64))
+            yield 1
 
     async def main():
-        with trio.move_on_after(0.1) as scope:
-            await tx.send_many(iter(int, 1))
+        with trio.move_on_after(0.05) as scope:
+            await tx.send_many(endless())
         assert scope.cancelled_caught
 
-    draining = spawn(drain)
     run(main)
-    sent = tx.statistics().sent
-    tx.close()
-    assert draining.join() == sent
+    assert tx.statistics().sent == received + len(rx) > 64
 
 
 def test_a_batch_is_cancelled_between_its_parts_and_has_sent_a_prefix():
@@ -377,6 +373,29 @@ def test_a_task_woken_before_trio_knows_that_it_waits_is_not_rescheduled_again_b
     assert run(main) == "item"
 
 
+def test_a_task_that_a_stranger_reschedules_waits_on():
+    tx, rx = spsc.channel(1)
+
+    async def main():
+        tasks, got = [], []
+
+        async def receive():
+            tasks.append(trio.lowlevel.current_task())
+            got.append(await rx.recv())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await until_parked(rx, receivers=1)
+            for _ in range(3):
+                trio.lowlevel.reschedule(tasks[0])
+                await wait_all_tasks_blocked()
+                assert rx.statistics().waiting_receivers == 1
+            await tx.send("item")
+        return got
+
+    assert run(main) == ["item"]
+
+
 def test_a_cancelled_waiter_that_is_woken_before_it_runs_is_not_rescheduled_again():
     """It is still in line then, so a send calls it; the item stays."""
     tx, rx = spsc.channel(1)
@@ -401,14 +420,18 @@ def test_a_cancelled_waiter_that_is_woken_before_it_runs_is_not_rescheduled_agai
     assert run(main) == "item"
 
 
-def test_an_interruption_while_others_run_comes_after_the_result():
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interruption_while_others_run_comes_after_the_result(when):
     """The item was taken, so the call returns it; the exception comes at the next moment."""
     run_child(
         """
-import trio
+import sys, trio
 from nexus_channels import spsc
+others_run = trio.lowlevel.cancel_shielded_checkpoint
 
 async def interrupted():
+    if sys.argv[1] == "after":
+        await others_run()
     raise KeyboardInterrupt
 
 trio.lowlevel.cancel_shielded_checkpoint = interrupted
@@ -427,7 +450,8 @@ async def main():
 
 trio.run(main)
 assert got == ["item", "interrupted"], got
-"""
+""",
+        when,
     )
 
 
