@@ -80,6 +80,8 @@ static step reserve(Call *call, uint64_t n, bool called, nc_record *record)
     step s = bytes_claim(c->block, n, called, record);
     if (s == STEP_BLOCKED)
         ep->refused = nc_log_extent(n);
+    else if (call->waiting) /* it was refused, and has come by what it needed */
+        ep->refused = 0;
     return s;
 }
 

@@ -296,6 +296,19 @@ def test_a_refusal_while_it_is_armed_counts_from_the_next_arm_on():
 
 
 @needs_descriptors
+def test_a_send_that_waited_and_went_through_was_not_refused():
+    tx, rx = spsc_bytes.channel(128)
+    tx.try_send_many([b"12345678"] * 8)
+    thread = Spawned(tx.send_blocking, b"x" * 100)
+    until_blocked(rx, senders=1)
+    rx.try_recv_many(8)
+    thread.join()
+    notifier = tx.notifier()
+    notifier.arm()
+    assert readable(notifier)  # for the smallest: 16 of 128 bytes are free
+
+
+@needs_descriptors
 @pytest.mark.parametrize("module", [spsc_bytes, mpsc_bytes])
 def test_one_that_needs_much_room_does_not_hold_up_those_behind_it(module):
     tx, rx = module.channel(128)
