@@ -296,6 +296,21 @@ def test_a_refusal_while_it_is_armed_counts_from_the_next_arm_on():
 
 
 @needs_descriptors
+def test_what_was_refused_before_the_last_arm_is_forgotten():
+    tx, rx = spsc_bytes.channel(128)
+    tx.try_send_many([b"12345678"] * 8)
+    with pytest.raises(Full):
+        tx.try_send(b"x" * 100)
+    notifier = tx.notifier()
+    notifier.arm()
+    rx.try_recv_many(8)
+    notifier.clear()
+    tx.try_send_many([b"12345678"] * 5)
+    notifier.arm()
+    assert readable(notifier)
+
+
+@needs_descriptors
 def test_a_send_that_waited_and_went_through_was_not_refused():
     tx, rx = spsc_bytes.channel(128)
     tx.try_send_many([b"12345678"] * 8)
