@@ -1267,6 +1267,7 @@ class Receiving:
             if task.done():
                 model.line.remove(task)
                 model.have -= task.exception() is None
+                model.look()  # each leaves the line before the next goes on
 
     def arm(self):
         self.notifier.arm()
