@@ -36,12 +36,16 @@ MYPY = [] if EXPERIMENT else ["mypy>=1.13"]
 TQDM = "tqdm>=4.66"
 INOTIFY = "inotify-simple>=2; sys_platform == 'linux'"  # plain Python, for any build of it
 
+ANYIO = "anyio>=4.6"
+TRIO = "trio>=0.27"
 CYTHON = "cython>=3.0"
 
 EXTRAS = {
+    "anyio": [ANYIO],
     "mux": [INOTIFY, TQDM],
     "native": [CYTHON],
     "test": [
+        ANYIO,
         "build>=1.2",
         CYTHON,
         HYPOTHESIS,
@@ -51,6 +55,7 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "setuptools>=77",
         TQDM,
+        TRIO,
         "websockets>=14",
         *MYPY,
         *NUMPY,
@@ -58,19 +63,20 @@ EXTRAS = {
     ],
     "bench": [
         "aiologic>=0.13",
-        "anyio>=4.6",
+        ANYIO,
         "culsans>=0.7",
         "janus>=2",
         "matplotlib>=3.9",
         "pytest-benchmark>=5.1",
         "pyzmq>=26",
         TQDM,
-        "trio>=0.27",
+        TRIO,
         *UVLOOP,
     ],
-    "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.1", "sphinx-copybutton>=0.5.2", "sphinx-design>=0.6"],
+    "docs": [ANYIO, "furo>=2025.7", "myst-parser>=4", "sphinx>=8.1", "sphinx-copybutton>=0.5.2", "sphinx-design>=0.6"],
     # Formatters are pinned: another version has another opinion.
     "dev": [
+        ANYIO,
         "build>=1.2",
         "clang-format==23.1.5",
         "codespell>=2.3",
