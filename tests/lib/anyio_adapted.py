@@ -47,7 +47,7 @@ STANDS_IN = "it tests how StapledObjectStream treats streams without a send_nowa
 NO_EMPTY_READ = "after the last byte a receive waits for more; the stand-in of AnyIO's test returns an empty string"
 ACLOSE_IS_NO_CHECKPOINT = "aclose() does not wait, as that of AnyIO's memory streams does not"
 
-# {file: {test: reason}}; a test that begins with "!" would never end, and is not run.
+# {file: {test: reason}}; a test that begins with "!" would never end or leave threads behind, and is not run.
 LEFT_OUT = {
     "test_memory": {
         "test_invalid_max_buffer": NO_CHECK,
@@ -91,6 +91,9 @@ LEFT_OUT = {
         "!TestUNIXStream.test_connecting_with_non_utf8": NOT_SOCKETS,
     },
 }
+
+# trio does not cancel a call that was woken, so the receiver gets the item after all.
+PASS_ON_TRIO = {"test_cancel_during_receive"}
 
 
 # ---- what takes the place of AnyIO's streams ------------------------------------------------------------------------
@@ -222,6 +225,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         listed = LEFT_OUT[item.module.__name__.rpartition(".")[2]]
         name = item.originalname if item.cls is None else f"{item.cls.__name__}.{item.originalname}"
+        if name in PASS_ON_TRIO and "trio" in item.callspec.id:
+            continue
         if name in listed:
             item.add_marker(pytest.mark.xfail(reason=listed[name], strict=True))
         elif f"!{name}" in listed:
