@@ -126,6 +126,7 @@ class ChannelAttribute(TypedAttributeSet):
     """Names what `extra()` finds: the ends of the channel, also through AnyIO's wrappers of these streams.
 
     >>> from nexus_channels import spsc
+    >>> from nexus_channels.anyio import ChannelAttribute, SendStream
     >>> tx, rx = spsc.channel(2)
     >>> SendStream(tx).extra(ChannelAttribute.sender) is tx
     True
@@ -181,6 +182,7 @@ class SendStream(_Closing, abc.ObjectSendStream[T_contra], Generic[T_contra]):
 
     >>> import anyio
     >>> from nexus_channels import spsc
+    >>> from nexus_channels.anyio import SendStream
     >>> async def main():
     ...     tx, rx = spsc.channel[str](2)
     ...     async with SendStream(tx) as stream:
@@ -277,6 +279,7 @@ class ReceiveStream(_Closing, abc.ObjectReceiveStream[T_co], Generic[T_co]):
 
     >>> import anyio
     >>> from nexus_channels import spsc
+    >>> from nexus_channels.anyio import ReceiveStream
     >>> async def main():
     ...     tx, rx = spsc.channel[str](2)
     ...     tx.try_send('value')
@@ -376,6 +379,7 @@ class ByteSendStream(_Closing, abc.ByteSendStream):
 
     >>> import anyio
     >>> from nexus_channels import spsc_bytes
+    >>> from nexus_channels.anyio import ByteSendStream
     >>> async def main():
     ...     tx, rx = spsc_bytes.channel(1024)
     ...     await ByteSendStream(tx).send(b'bytes')
@@ -450,6 +454,7 @@ class ByteReceiveStream(_Closing, abc.ByteReceiveStream):
 
     >>> import anyio
     >>> from nexus_channels import spsc_bytes
+    >>> from nexus_channels.anyio import ByteReceiveStream
     >>> async def main():
     ...     tx, rx = spsc_bytes.channel(1024)
     ...     tx.try_send(b'some bytes')
@@ -542,6 +547,7 @@ class ByteStream(ByteReceiveStream, ByteSendStream, abc.ByteStream):
 
     >>> import anyio
     >>> from nexus_channels import spsc_bytes
+    >>> from nexus_channels.anyio import ByteStream
     >>> there, back = spsc_bytes.channel(1024), spsc_bytes.channel(1024)
     >>> client = ByteStream(there.sender, back.receiver)
     >>> server = ByteStream(back.sender, there.receiver)

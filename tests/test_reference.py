@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import inspect
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 import nexus_channels
 
 MODULES = ["local", "spsc", "mpsc", "spsc_bytes", "mpsc_bytes", "errors"]
+if importlib.util.find_spec("anyio"):
+    MODULES.append("anyio")
 ENDPOINTS_AND_CLAIMS = {"Sender", "Receiver", "WriteClaim", "ReadClaim", "NativeSender", "NativeReceiver"}
 
 
