@@ -74,6 +74,8 @@ _BYTES_RECEIVERS = (SpscBytesReceiver, MpscBytesReceiver)
 _SENDERS = (LocalSender, SpscSender, MpscSender, *_BYTES_SENDERS)
 _RECEIVERS = (LocalReceiver, SpscReceiver, MpscReceiver, *_BYTES_RECEIVERS)
 
+_LEAST_PIECE = 65536  # bytes: what a receive asks for by default
+
 _SENDING = "writing to"  # as AnyIO's own streams say it in a BusyResourceError
 _RECEIVING = "reading from"
 
@@ -426,8 +428,9 @@ class ByteSendStream(_Closing, abc.ByteSendStream):
                 await checkpoint()
             if self._sender.is_closed:
                 raise ClosedResourceError
-        # Smaller than the largest message, which fits only once the receiver has taken all that was before.
-        most = max(self._sender.capacity // 4 - 8, 8)
+        # The largest message fits only once the receiver has taken all that was before.  In a large ring, smaller
+        # pieces let both sides work at the same time; in a small one, more turns of the loop cost more than that gains.
+        most = min(self._sender.max_message_size, max(self._sender.capacity // 4, _LEAST_PIECE))
         with view.cast("B") as data:
             for start in range(0, len(data), most):
                 await self._sender.send(data[start : start + most])
