@@ -39,7 +39,6 @@ ITEM_STAYS = "the item stays in the channel until its receiver runs, so whoever 
 SENDER_PUTS = "room that is made for a waiting send is filled when its task runs, not at once"
 CANCELLED_TOOK_NOTHING = "a receive that was woken and then cancelled took nothing, and leaves the item to the next"
 NO_WARNING = "dropping an end is a normal way to close it, and warns of nothing"
-INSIDES = "it tests a class inside of AnyIO's memory streams"
 HAS_ATTRIBUTES = "these streams have extra attributes: the ends of their channel"
 NO_EMPTY = "a channel of bytes has no empty messages"
 NOT_SOCKETS = "it tests sockets: their names, descriptors, records or listeners"
