@@ -34,10 +34,10 @@ NUMPY = [] if EXPERIMENT else ["numpy>=1.26"]
 HYPOTHESIS = "hypothesis>=6.100,<6.140" if EXPERIMENT else "hypothesis>=6.100"  # later ones need a Rust build there
 MYPY = [] if EXPERIMENT else ["mypy>=1.13"]
 TQDM = "tqdm>=4.66"
+TRIO = "trio>=0.27"
 INOTIFY = "inotify-simple>=2; sys_platform == 'linux'"  # plain Python, for any build of it
 
 ANYIO = "anyio>=4.6"
-TRIO = "trio>=0.27"
 CYTHON = "cython>=3.0"
 
 EXTRAS = {
