@@ -37,12 +37,15 @@ TQDM = "tqdm>=4.66"
 TRIO = "trio>=0.27"
 INOTIFY = "inotify-simple>=2; sys_platform == 'linux'"  # plain Python, for any build of it
 
+ANYIO = "anyio>=4.6"
 CYTHON = "cython>=3.0"
 
 EXTRAS = {
+    "anyio": [ANYIO],
     "mux": [INOTIFY, TQDM],
     "native": [CYTHON],
     "test": [
+        "anyio>=4.16",  # whose own tests are run; the streams work with earlier ones
         "build>=1.2",
         CYTHON,
         HYPOTHESIS,
@@ -60,7 +63,7 @@ EXTRAS = {
     ],
     "bench": [
         "aiologic>=0.13",
-        "anyio>=4.6",
+        ANYIO,
         "culsans>=0.7",
         "janus>=2",
         "matplotlib>=3.9",
@@ -70,9 +73,10 @@ EXTRAS = {
         TRIO,
         *UVLOOP,
     ],
-    "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.1", "sphinx-copybutton>=0.5.2", "sphinx-design>=0.6"],
+    "docs": [ANYIO, "furo>=2025.7", "myst-parser>=4", "sphinx>=8.1", "sphinx-copybutton>=0.5.2", "sphinx-design>=0.6"],
     # Formatters are pinned: another version has another opinion.
     "dev": [
+        ANYIO,
         "build>=1.2",
         "clang-format==23.1.5",
         "codespell>=2.3",

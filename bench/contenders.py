@@ -5,6 +5,7 @@ The scenarios of other kinds of channel register their contenders in modules of 
 """
 
 import asyncio
+import importlib
 import itertools
 import math
 import multiprocessing
@@ -12,6 +13,7 @@ import os
 from functools import partial
 from typing import Any
 
+from nexus_channels import mpsc
 from nexus_channels._programs.bench.contenders import (
     CONTENDERS,
     NEXUS,
@@ -79,6 +81,17 @@ def pipe_ends(fds: tuple[int, int]) -> Ends:
 
 if trio := module("trio"):
     contender("trio memory channel", "trio", STREAMS, trio.open_memory_channel, close_both, trio=True)(stream_ends)
+
+
+if module("anyio"):
+    streams = importlib.import_module("nexus_channels.anyio")
+
+    def streamed(capacity: int) -> Any:
+        """Ours, as AnyIO code gets it: each call is a checkpoint."""
+        tx, rx = mpsc.channel(capacity)
+        return streams.SendStream(tx), streams.ReceiveStream(rx)
+
+    contender("mpsc by streams of anyio", "anyio", STREAMS, streamed, close_both)(stream_ends)
 
 
 if zmq := module("zmq"):

@@ -162,7 +162,7 @@ def test_the_metadata_say_what_is_needed(wheel):
     assert metadata["Version"] == nexus_channels.__version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra")) == {"mux", "native", "test", "bench", "dev", "docs"}
+    assert set(metadata.get_all("Provides-Extra")) == {"anyio", "mux", "native", "test", "bench", "dev", "docs"}
     assert any("uvloop" in line for line in metadata.get_all("Requires-Dist")) != EXPERIMENT
 
 

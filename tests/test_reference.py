@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import inspect
 
 import pytest
@@ -10,6 +11,8 @@ from harness import has_wake_descriptors
 import nexus_channels
 
 MODULES = ["local", "spsc", "mpsc", "spsc_bytes", "mpsc_bytes", "errors"]
+if importlib.util.find_spec("anyio"):
+    MODULES.append("anyio")
 ENDPOINTS_AND_CLAIMS = {"Sender", "Receiver", "WriteClaim", "ReadClaim", "NativeSender", "NativeReceiver"}
 
 

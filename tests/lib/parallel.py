@@ -23,6 +23,7 @@ AUTOMATIC = {"capfd", "capsys", "monkeypatch", "recwarn"}
 
 # {module: reason} or {module: {function: reason}}
 ALONE = {
+    "test_anyio_suite": CHILDREN,
     "test_api": {"test_nothing_starts_a_thread_while_channels_are_only_used_without_waiting": PROCESS},
     "test_awaitables": {
         "test_a_claim_that_ended_and_is_shown_by_the_collector_is_of_no_use": COLLECTOR,

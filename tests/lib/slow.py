@@ -18,6 +18,13 @@ TRAFFIC = "it sends much traffic"
 
 # {module: reason} or {module: {function: reason}}
 SLOW = {
+    "test_anyio": {
+        "test_every_short_program_of_streams_is_accounted_for_exactly": ORDERS,
+        "test_it_works_where_trio_and_sniffio_are_not_installed": CHILDREN,
+        "test_the_package_does_not_import_anyio": CHILDREN,
+        "test_without_anyio_the_import_says_what_to_install": CHILDREN,
+    },
+    "test_anyio_suite": CHILDREN,
     "test_bench_command": CHILDREN,
     "test_bench_smoke": TIMES,
     "test_bytes_fuzz": {

@@ -8,7 +8,10 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
+import anyio.abc
+
 from nexus_channels import Channel, EndpointClosed, Full, RecvError, SendError, mpsc, mpsc_bytes, spsc, spsc_bytes
+from nexus_channels.anyio import ByteReceiveStream, ByteSendStream, ByteStream, ReceiveStream, SendStream
 
 
 async def produce(tx: mpsc.Sender[int]) -> None:
@@ -108,3 +111,36 @@ def must_not_type_check(tx: mpsc.Sender[int], rx: mpsc.Receiver[int], btx: spsc_
     btx.try_claim(b"8")  # type: ignore[arg-type]
     wider: mpsc.Sender[object] = tx  # type: ignore[assignment]
     del wider
+
+
+async def objects_of_anyio(channel: mpsc.channel[int]) -> anyio.abc.ObjectReceiveStream[object]:
+    tx, rx = channel
+    send, receive = SendStream(tx), ReceiveStream(rx)
+    assert_type(send, SendStream[int])
+    assert_type(receive, ReceiveStream[int])
+    await send.send(1)
+    send.send_nowait(2)
+    await send.send("text")  # type: ignore[arg-type]
+    assert_type(send.clone(), SendStream[int])
+    assert_type(await receive.receive(), int)
+    assert_type(receive.receive_nowait(), int)
+    async for item in receive:
+        assert_type(item, int)
+    async with send as entered:
+        assert_type(entered, SendStream[int])
+    assert_type(receive.statistics().tasks_waiting_receive, int)
+    SendStream(rx)  # type: ignore[call-overload]
+    booleans: anyio.abc.ObjectSendStream[bool] = send  # a stream for ints takes bools
+    await booleans.send(True)
+    return receive
+
+
+async def bytes_of_anyio(tx: mpsc_bytes.Sender, rx: spsc_bytes.Receiver) -> anyio.abc.ByteStream:
+    messages: anyio.abc.ObjectSendStream[bytes] = SendStream(tx)
+    await messages.send(b"message")
+    assert_type(ReceiveStream(rx), ReceiveStream[bytes])
+    one_way: anyio.abc.ByteSendStream = ByteSendStream(tx)
+    await one_way.send(b"bytes")
+    assert_type(await ByteReceiveStream(rx).receive(10), bytes)
+    ByteReceiveStream(tx)  # type: ignore[arg-type]
+    return ByteStream(tx, rx)
