@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
 from nexus_channels import Channel, EndpointClosed, Full, RecvError, SendError, mpsc, mpsc_bytes, spsc, spsc_bytes
+from nexus_channels.queue import Queue, SyncQueue, as_queue
 
 
 async def produce(tx: mpsc.Sender[int]) -> None:
@@ -108,3 +109,18 @@ def must_not_type_check(tx: mpsc.Sender[int], rx: mpsc.Receiver[int], btx: spsc_
     btx.try_claim(b"8")  # type: ignore[arg-type]
     wider: mpsc.Sender[object] = tx  # type: ignore[assignment]
     del wider
+
+
+def work(jobs: SyncQueue[str], done: SyncQueue[int]) -> None:
+    while True:
+        done.put(len(assert_type(jobs.get(), str)), timeout=1)
+        jobs.task_done()
+
+
+async def faces_of_a_queue() -> int:
+    jobs, done = Queue[str](4), as_queue(mpsc.channel[int](4))
+    threading.Thread(target=work, args=(jobs.sync_q, done.sync_q), daemon=True).start()
+    await jobs.async_q.put("job")
+    await jobs.async_q.put(1)  # type: ignore[arg-type]
+    await jobs.async_q.join()
+    return assert_type(await done.async_q.get(), int)
