@@ -87,6 +87,7 @@ ALONE = {
         "test_no_memory_stays_behind": CHILDREN,
         "test_the_main_thread_may_end_while_others_wait_in_a_queue": CHILDREN,
     },
+    "test_queue_suites": CHILDREN,
     "test_readme": CHILDREN,
     "test_reference": {"test_the_examples_of_a_docstring_run_as_printed": PROCESS},  # its standard output
     "test_reliability": CHILDREN,

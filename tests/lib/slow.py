@@ -100,6 +100,7 @@ SLOW = {
         "test_no_memory_stays_behind": MEMORY,
         "test_random_cancellations_and_timeouts_lose_nothing": RANDOM,
     },
+    "test_queue_suites": CHILDREN,
     "test_reliability": CHILDREN,
     "test_signals": {
         "test_a_storm_of_signals_neither_shortens_nor_lengthens_a_timeout": MANY,
