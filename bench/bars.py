@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from contenders import NEXUS
+from contenders import FACE, NEXUS
 
 __all__ = ["BARS", "Bar", "python_here", "rows"]
 
@@ -103,6 +103,16 @@ BARS = [
         for other in ("asyncio.Queue + call_soon_threadsafe", "janus", "culsans", "aiologic.Queue")
     ),
     replace(FREE, scenario="fan_in_2", ours=(MPSC,), other=MPSC, than="fan_in_1", limit=1 / 0.8),
+    *(  # for those who change their import only
+        Bar(scenario, other, limit, (FACE,), python=python)
+        for python in ("3.11", "3.13", "3.14")
+        for scenario, other, limit in (
+            ("thread_to_thread", "queue.Queue", 1 / 5),
+            ("await_ready", "asyncio.Queue", 1 / 2),
+            ("pipeline_1024", "asyncio.Queue", 1 / 2),
+            ("thread_to_loop", "janus", 1 / 10),
+        )
+    ),
 ]
 
 

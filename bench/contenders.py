@@ -25,9 +25,11 @@ from nexus_channels._programs.bench.contenders import (
     module,
     stream_ends,
 )
+from nexus_channels.queue import Queue
 
-__all__ = ["CONTENDERS", "NEXUS", "Contender", "Ends", "contender", "module"]
+__all__ = ["CONTENDERS", "FACE", "NEXUS", "Contender", "Ends", "contender", "module"]
 
+FACE = "queue face of nexus_channels"
 WORD = 8
 
 
@@ -37,6 +39,28 @@ def to_bytes(item: int | None) -> bytes:
 
 def from_bytes(data: bytes) -> int:
     return int.from_bytes(data, "little")
+
+
+# ---- ours, as others know it ---------------------------------------------------------------------------------------
+
+
+@contender(
+    FACE,
+    "nexus_channels",
+    "try_send try_recv send recv send_blocking recv_blocking two_loops clone",
+    Queue,
+)
+def face_ends(queue: Any) -> Ends:
+    sync_q, async_q = queue.sync_q, queue.async_q
+    return Ends(
+        try_send=sync_q.put_nowait,
+        try_recv=sync_q.get_nowait,
+        send=async_q.put,
+        recv=async_q.get,
+        send_blocking=sync_q.put,
+        recv_blocking=sync_q.get,
+        clone=lambda: face_ends(queue),
+    )
 
 
 # ---- the standard library: between processes -----------------------------------------------------------------------

@@ -149,6 +149,57 @@ static inline void nc_chan_totals(nc_chan *ch, uint64_t *sent, uint64_t *receive
     *received = head - ch->discarded;
 }
 
+/* ---- items that are done ------------------------------------------------------------------------------ */
+
+/* The consumers of a queue report each item that they have finished with.  An item is unfinished from when it was sent
+ * until it is reported or discarded.  Reports are counted, not matched with items.  All within gate[NC_RX]. */
+typedef struct nc_tally {
+    uint64_t done; /* how many items are reported; and, once `begun`, those that were received before */
+    uint64_t rounds; /* how often a report left none unfinished */
+    bool begun;
+} nc_tally;
+
+/* Begin to count, once: what was received before is done. */
+static inline void nc_chan_tally(nc_chan *ch, nc_tally *tally, uint32_t now)
+{
+    uint64_t sent, received;
+    nc_gate_enter(&ch->gate[NC_RX], now);
+    nc_chan_totals(ch, &sent, &received);
+    if (!tally->begun)
+        tally->done = received;
+    tally->begun = true;
+    nc_gate_exit(&ch->gate[NC_RX]);
+}
+
+/* The tail is what counts: it is moved before an item can be received, so whoever reports an item that it received sees
+ * that the item was sent. */
+static inline uint64_t nc_chan_unfinished_held(nc_chan *ch, const nc_tally *tally)
+{
+    uint64_t sent, received;
+    nc_chan_totals(ch, &sent, &received);
+    return sent - ch->discarded > tally->done ? sent - ch->discarded - tally->done : 0;
+}
+
+static inline uint64_t nc_chan_unfinished(nc_chan *ch, const nc_tally *tally, uint64_t *rounds, uint32_t now)
+{
+    nc_gate_enter(&ch->gate[NC_RX], now);
+    uint64_t unfinished = nc_chan_unfinished_held(ch, tally);
+    *rounds = tally->rounds;
+    nc_gate_exit(&ch->gate[NC_RX]);
+    return unfinished;
+}
+
+/* Report one item; returns how many were unfinished before.  0: there was none to report. */
+static inline uint64_t nc_chan_report(nc_chan *ch, nc_tally *tally, uint32_t now)
+{
+    nc_gate_enter(&ch->gate[NC_RX], now);
+    uint64_t unfinished = nc_chan_unfinished_held(ch, tally);
+    tally->done += unfinished > 0;
+    tally->rounds += unfinished == 1;
+    nc_gate_exit(&ch->gate[NC_RX]);
+    return unfinished;
+}
+
 /* ---- notifying the other side ------------------------------------------------------------------------- */
 
 /* Call those on `side` who can go on now, after the gate's flag was seen to be up.  Not inlined: the flag is mostly

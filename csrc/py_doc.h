@@ -227,6 +227,20 @@ static const char ring_try_recv_doc[] =
     "RecvError at the end; EndpointClosed.  Makes no system call unless it wakes somebody.\n"
     DOC_NO_WAIT DOC_OWN_THREAD;
 
+/* The next three are for nexus_channels.queue alone. */
+static const char ring_tally_doc[] =
+    "_tally($self)\n--\n\n"
+    "Begin to count which items are done, unless that has begun: what was received before is done.  " DOC_ANY_THREAD;
+
+static const char ring_task_done_doc[] =
+    "_task_done($self)\n--\n\n"
+    "Report one item as done; True if that leaves none unfinished.\n\n"
+    "Raises ValueError if none was unfinished.  " DOC_ANY_THREAD;
+
+static const char ring_tasks_doc[] =
+    "_tasks($self)\n--\n\n"
+    "Tell how many items are unfinished, and how often a report left none.  " DOC_ANY_THREAD;
+
 static const char ring_recv_many_doc[] =
     "recv_many($self, n, timeout=None)\n--\n\n"
     "Wait for one value, then take what is there, at most `n`, as a list; await the result.\n\n"

@@ -436,6 +436,34 @@ static PyObject *ring_next(PyObject *self)
 
 static PyObject *ring_anext(PyObject *self) { return wait_new_take(&anext_op, (Endpoint *)self); }
 
+/* ---- items that are done: for nexus_channels.queue ----------------------------------------------------- */
+
+static PyObject *ring_tally(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Chan *c = ((Endpoint *)self)->chan;
+    nc_chan_tally(c->block, &c->tally, core_generation());
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_task_done(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t n)
+{
+    Chan *c = ((Endpoint *)self)->chan;
+    if (n != 0)
+        return PyErr_Format(PyExc_TypeError, "_task_done() takes no arguments (%zd given)", n);
+    uint64_t unfinished = nc_chan_report(c->block, &c->tally, core_generation());
+    if (unfinished > 0)
+        return PyBool_FromLong(unfinished == 1);
+    PyErr_SetString(PyExc_ValueError, "task_done() called too many times: once for each item that was put, at most");
+    return NULL;
+}
+
+static PyObject *ring_tasks(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Chan *c = ((Endpoint *)self)->chan;
+    uint64_t rounds, unfinished = nc_chan_unfinished(c->block, &c->tally, &rounds, core_generation());
+    return Py_BuildValue("KK", (unsigned long long)unfinished, (unsigned long long)rounds);
+}
+
 /* ---- types ------------------------------------------------------------------------------------------ */
 
 /* Rows of a table of methods: with arguments that may be named, with one argument, with none. */
@@ -455,6 +483,12 @@ static PyObject *ring_anext(PyObject *self) { return wait_new_take(&anext_op, (E
         ONE(try_recv_many, endpoint_try_recv_many)
 #define RECEIVER_BLOCKING_METHODS \
     NAMED(recv_blocking, ring_recv_blocking), NAMED(recv_many_blocking, endpoint_recv_many_blocking)
+#define RECEIVER_TASK_METHODS                                                    \
+    {"_tally", ring_tally, METH_NOARGS, ring_tally_doc},                         \
+        {"_task_done", FAST(ring_task_done), METH_FASTCALL, ring_task_done_doc}, \
+    {                                                                            \
+        "_tasks", ring_tasks, METH_NOARGS, ring_tasks_doc                        \
+    }
 
 static PyMethodDef local_sender_methods[] = {SENDER_METHODS, ENDPOINT_CLONE, ENDPOINT_METHODS, ENDPOINT_GENERIC,
                                              END_OF_METHODS};
@@ -463,8 +497,8 @@ static PyMethodDef spsc_sender_methods[] = {SENDER_METHODS, SENDER_BLOCKING_METH
 static PyMethodDef mpsc_sender_methods[] = {SENDER_METHODS,   SENDER_BLOCKING_METHODS, ENDPOINT_CLONE,
                                             ENDPOINT_METHODS, ENDPOINT_GENERIC,        END_OF_METHODS};
 static PyMethodDef local_receiver_methods[] = {RECEIVER_METHODS, ENDPOINT_METHODS, ENDPOINT_GENERIC, END_OF_METHODS};
-static PyMethodDef receiver_methods[] = {RECEIVER_METHODS, RECEIVER_BLOCKING_METHODS, ENDPOINT_METHODS,
-                                         ENDPOINT_GENERIC, END_OF_METHODS};
+static PyMethodDef receiver_methods[] = {RECEIVER_METHODS, RECEIVER_BLOCKING_METHODS, RECEIVER_TASK_METHODS,
+                                         ENDPOINT_METHODS, ENDPOINT_GENERIC,          END_OF_METHODS};
 
 static PyGetSetDef ring_getset[] = {ENDPOINT_GETSET, {NULL, NULL, NULL, NULL, NULL}};
 

@@ -56,6 +56,7 @@ typedef struct Chan {
     birth *births;                /* of the ends made in debug mode; in the channel's critical section */
     chan_kind kind;
     unsigned long thread;         /* LOCAL: the one thread that the channel belongs to; else 0 */
+    nc_tally tally;               /* of objects, for nexus_channels.queue: under gate[RX]'s lock */
 } Chan;
 
 typedef struct Endpoint {

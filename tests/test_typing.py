@@ -152,6 +152,62 @@ BYTES = """
             assert_type(end.address, int)
 """
 
+QUEUE = """
+    import asyncio
+    import logging.handlers
+    from typing import assert_type
+
+    from nexus_channels import mpsc, spsc
+    from nexus_channels.queue import AsyncQueue, BaseQueue, Queue, SyncQueue, as_queue
+
+    both = Queue[int](3)
+    assert_type(both, Queue[int])
+    assert_type(both.sync_q, SyncQueue[int])
+    assert_type(both.async_q, AsyncQueue[int])
+    assert_type(both.maxsize, int)
+    assert_type(both.closed, bool)
+    assert_type(as_queue(mpsc.channel[str](3)), Queue[str])
+    tx, rx = spsc.channel[str](3)
+    assert_type(as_queue((tx, rx)).sync_q.get(), str)
+    logging.handlers.QueueHandler(Queue[object](3).sync_q)
+
+
+    def threads(queue: SyncQueue[int]) -> None:
+        queue.put(1)
+        queue.put(1, True, 2.5)
+        queue.put(item=1, block=False, timeout=None)
+        assert_type(queue.get(timeout=1), int)
+        assert_type(queue.get(False), int)
+        queue.join()
+
+
+    async def tasks(queue: AsyncQueue[int]) -> None:
+        await queue.put(1)
+        assert_type(await queue.get(), int)
+        await queue.join()
+        task = asyncio.create_task(queue.get())
+        assert_type(await task, int)
+        await asyncio.wait_for(queue.put(1), 1)
+        await both.aclose()
+        await both.wait_closed()
+
+
+    def either(queue: BaseQueue[int]) -> int:
+        queue.put_nowait(1)
+        queue.task_done()
+        queue.shutdown()
+        queue.shutdown(immediate=True)
+        assert_type(queue.qsize(), int)
+        assert_type(queue.full() or queue.empty() or queue.is_shutdown, bool)
+        assert_type(queue.unfinished_tasks, int)
+        return queue.get_nowait()
+
+
+    class Mine(SyncQueue[str]):
+        def put(self, item: str, block: bool = True, timeout: float | None = None) -> None:
+            super().put(item.upper(), block, timeout)
+"""
+
 MISTAKES = {
     "a value of another type": 'tx.try_send("text")',
     "awaiting a value of another type": 'asyncio.run(tx.send("text"))',
@@ -217,6 +273,7 @@ def reported(tmp_path_factory):
     """What mypy says of each sample, {name: {line: message}}. One run for all, as starting it takes seconds."""
     folder = tmp_path_factory.mktemp("samples")
     samples = {f"valid_{module}": _valid(module) for module in MODULES}
+    samples["valid_queue"] = QUEUE
     samples["mistakes"] = _lines("mpsc", *MISTAKES.values())
     samples |= {f"missing_{number}": _lines(module, line) for number, (module, line) in enumerate(MISSING)}
     for name, code in samples.items():
@@ -233,7 +290,7 @@ def reported(tmp_path_factory):
 
 @pytest.mark.timeout(180)
 @pytest.mark.watchdog(180)
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [*MODULES, "queue"])
 def test_a_program_that_uses_everything_passes_mypy_strictly(reported, module):
     assert reported[f"valid_{module}"] == {}
 

@@ -80,6 +80,15 @@ ALONE = {
     "test_native_wakes": CHILDREN,
     "test_open_ends": PROCESS,  # the switch that has ends remembered
     "test_package": CHILDREN,
+    "test_queue_face": {
+        "test_a_forked_child_counts_on_whatever_other_threads_were_at": CHILDREN,
+        "test_a_signal_handler_may_report_the_last_item_under_the_join_that_it_interrupts": MAIN_THREAD,
+        "test_a_signal_handler_that_raises_ends_join_put_and_get_and_nothing_is_lost": MAIN_THREAD,
+        "test_dict_config_takes_a_face": PROCESS,
+        "test_no_memory_stays_behind": CHILDREN,
+        "test_the_main_thread_may_end_while_others_wait_in_a_queue": CHILDREN,
+    },
+    "test_queue_suites": CHILDREN,
     "test_readme": CHILDREN,
     "test_reference": {"test_the_examples_of_a_docstring_run_as_printed": PROCESS},  # its standard output
     "test_reliability": CHILDREN,

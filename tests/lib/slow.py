@@ -99,6 +99,15 @@ SLOW = {
     "test_native_wakes": TRAFFIC,
     "test_orders": ORDERS,
     "test_package": BUILDS,
+    "test_queue_face": {
+        "test_a_forked_child_counts_on_whatever_other_threads_were_at": CHILDREN,
+        "test_every_order_of_events_in_one_tick_is_accounted_for": ORDERS,
+        "test_every_short_program_does_what_the_model_does": ORDERS,
+        "test_many_producers_and_consumers_in_threads_and_loops_lose_nothing": TRAFFIC,
+        "test_no_memory_stays_behind": MEMORY,
+        "test_random_cancellations_and_timeouts_lose_nothing": RANDOM,
+    },
+    "test_queue_suites": CHILDREN,
     "test_reliability": CHILDREN,
     "test_signals": {
         "test_a_storm_of_signals_neither_shortens_nor_lengthens_a_timeout": MANY,

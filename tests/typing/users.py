@@ -12,6 +12,7 @@ import anyio.abc
 
 from nexus_channels import Channel, EndpointClosed, Full, RecvError, SendError, mpsc, mpsc_bytes, spsc, spsc_bytes
 from nexus_channels.anyio import ByteReceiveStream, ByteSendStream, ByteStream, ReceiveStream, SendStream
+from nexus_channels.queue import Queue, SyncQueue, as_queue
 
 
 async def produce(tx: mpsc.Sender[int]) -> None:
@@ -144,3 +145,18 @@ async def bytes_of_anyio(tx: mpsc_bytes.Sender, rx: spsc_bytes.Receiver) -> anyi
     assert_type(await ByteReceiveStream(rx).receive(10), bytes)
     ByteReceiveStream(tx)  # type: ignore[arg-type]
     return ByteStream(tx, rx)
+
+
+def work(jobs: SyncQueue[str], done: SyncQueue[int]) -> None:
+    while True:
+        done.put(len(assert_type(jobs.get(), str)), timeout=1)
+        jobs.task_done()
+
+
+async def faces_of_a_queue() -> int:
+    jobs, done = Queue[str](4), as_queue(mpsc.channel[int](4))
+    threading.Thread(target=work, args=(jobs.sync_q, done.sync_q), daemon=True).start()
+    await jobs.async_q.put("job")
+    await jobs.async_q.put(1)  # type: ignore[arg-type]
+    await jobs.async_q.join()
+    return assert_type(await done.async_q.get(), int)
