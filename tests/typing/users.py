@@ -4,13 +4,25 @@
 """
 
 import asyncio
+import selectors
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
 import anyio.abc
 
-from nexus_channels import Channel, EndpointClosed, Full, RecvError, SendError, mpsc, mpsc_bytes, spsc, spsc_bytes
+from nexus_channels import (
+    Channel,
+    EndpointClosed,
+    Full,
+    Notifier,
+    RecvError,
+    SendError,
+    mpsc,
+    mpsc_bytes,
+    spsc,
+    spsc_bytes,
+)
 from nexus_channels.anyio import ByteReceiveStream, ByteSendStream, ByteStream, ReceiveStream, SendStream
 from nexus_channels.queue import Queue, SyncQueue, as_queue
 
@@ -96,6 +108,17 @@ def borrowed(rx: mpsc_bytes.Receiver) -> Iterator[int]:
             yield assert_type(len(view), int)
 
 
+def selected(rx: mpsc.Receiver[int]) -> int:
+    with rx.notifier() as notifier, selectors.DefaultSelector() as selector:
+        selector.register(notifier, selectors.EVENT_READ)
+        assert_type(notifier, Notifier)
+        notifier.arm()
+        selector.select()
+        notifier.clear()
+        assert_type(notifier.fileno(), int)
+        return rx.try_recv()
+
+
 def must_not_type_check(tx: mpsc.Sender[int], rx: mpsc.Receiver[int], btx: spsc_bytes.Sender) -> None:
     tx.try_send("text")  # type: ignore[arg-type]
     tx.try_send_many(["text"])  # type: ignore[list-item]
@@ -110,6 +133,7 @@ def must_not_type_check(tx: mpsc.Sender[int], rx: mpsc.Receiver[int], btx: spsc_
     btx.try_send("text")  # type: ignore[arg-type]
     btx.clone()  # type: ignore[attr-defined]
     btx.try_claim(b"8")  # type: ignore[arg-type]
+    Notifier()  # type: ignore[call-arg]
     wider: mpsc.Sender[object] = tx  # type: ignore[assignment]
     del wider
 
