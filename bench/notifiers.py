@@ -177,7 +177,7 @@ scenario(
 BARS = (
     [
         Bar("thread_to_selector", EACH, 0.5, tuple(OURS)),
-        Bar("thread_to_selector", BURST, 1.0, tuple(OURS)),
+        Bar("thread_to_selector", BURST, 1.25, tuple(OURS)),
     ]
     if OURS
     else []
