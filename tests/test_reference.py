@@ -8,7 +8,7 @@ import pytest
 
 import nexus_channels
 
-MODULES = ["local", "spsc", "mpsc", "spsc_bytes", "mpsc_bytes", "errors"]
+MODULES = ["local", "spsc", "mpsc", "spsc_bytes", "mpsc_bytes", "errors", "logging"]
 ENDPOINTS_AND_CLAIMS = {"Sender", "Receiver", "WriteClaim", "ReadClaim", "NativeSender", "NativeReceiver"}
 
 
