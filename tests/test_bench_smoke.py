@@ -17,6 +17,7 @@ sys.path.insert(0, str(BENCH))
 import bars  # noqa: E402 - found by the line before
 import byte_channels  # noqa: E402
 import heartbeat  # noqa: E402
+import logging_calls  # noqa: E402
 import memory  # noqa: E402
 import run as runner  # noqa: E402
 import select_calls  # noqa: E402
@@ -167,6 +168,31 @@ def test_a_heartbeat_is_measured_beside_a_task_that_never_has_to_wait(name):
     late = heartbeat.in_child(name, "asyncio", 0.3)
     assert late
     assert late[0] >= 0
+
+
+def test_logging_calls_are_timed_and_every_record_is_accounted_for(tmp_path, capsys):
+    report = tmp_path / "report.json"
+    few = ["--rounds", "3", "--count", "200", "--latency", "50", "--records", "2000", "--json", str(report)]
+    logging_calls.main(few)  # whether few calls took 0.6 of the time is chance
+    said = capsys.readouterr().out
+    assert "met     every record is written or counted" in said
+    assert f"| {logging_calls.OURS} |" in said
+
+
+def test_a_record_that_is_neither_written_nor_counted_is_noticed():
+    row = {"policy": "drop", "by threads": 8, "written": 7, "by the loop": 1, "written too": 1}
+    assert logging_calls.is_exact(row | {"dropped": 1, "reported": 1})
+    assert not logging_calls.is_exact(row | {"dropped": 0, "reported": 0})
+    assert not logging_calls.is_exact(row | {"policy": "block", "dropped": 1, "reported": 1})
+
+
+@pytest.mark.skipif(not OPTIMIZED, reason="the speed of a build for debugging says nothing")
+def test_a_logging_call_is_not_far_from_what_is_promised():
+    for _ in range(3):
+        found = logging_calls.time_calls(rounds=5, count=1000)
+        if (worst := logging_calls.ratio(found, logging_calls.OURS)) <= 0.8:
+            return
+    pytest.fail(f"{logging_calls.MOST} of QueueHandler's time is asked, found {worst}")
 
 
 @pytest.mark.parametrize("capacity", memory.CAPACITIES)

@@ -10,7 +10,7 @@ from harness import has_wake_descriptors
 
 import nexus_channels
 
-MODULES = ["local", "spsc", "mpsc", "spsc_bytes", "mpsc_bytes", "errors", "queue"]
+MODULES = ["local", "spsc", "mpsc", "spsc_bytes", "mpsc_bytes", "errors", "logging", "queue"]
 if importlib.util.find_spec("anyio"):
     MODULES.append("anyio")
 ENDPOINTS_AND_CLAIMS = {"Sender", "Receiver", "WriteClaim", "ReadClaim", "NativeSender", "NativeReceiver"}

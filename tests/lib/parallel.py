@@ -63,6 +63,7 @@ ALONE = {
         "test_pitfall_16_a_long_chain_of_channels_is_freed_without_overflowing_the_stack": CHILDREN,
         "test_pitfall_16_dropping_both_ends_frees_what_is_buffered_at_once": PROCESS,
     },
+    "test_logging": PROCESS,  # its exit handlers, signals, excepthook and handlers by name
     "test_loops": {
         "test_a_loop_that_lies_where_a_dead_one_was_is_not_taken_for_it": PROCESS,  # whose memory is used again
         "test_descriptors_stay_flat_over_many_loops": CHILDREN,

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 import selectors
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,7 @@ from nexus_channels import (
     spsc_bytes,
 )
 from nexus_channels.anyio import ByteReceiveStream, ByteSendStream, ByteStream, ReceiveStream, SendStream
+from nexus_channels.logging import ChannelHandler, ChannelListener
 from nexus_channels.queue import Queue, SyncQueue, as_queue
 
 
@@ -119,6 +121,16 @@ def selected(rx: mpsc.Receiver[int]) -> int:
         return rx.try_recv()
 
 
+def logged(tx: mpsc_bytes.Sender, rx: mpsc_bytes.Receiver) -> int:
+    with ChannelListener(rx, logging.StreamHandler()) as listener, ChannelHandler(tx, policy="block") as handler:
+        logging.getLogger().addHandler(handler)
+        assert_type(handler.flush(timeout=1), bool)
+        assert_type(listener.stop(), bool)
+    own = ChannelHandler(targets=["console", logging.NullHandler()], capacity=1 << 16, level="INFO")
+    assert_type(own.listener, ChannelListener | None)
+    return assert_type(own.dropped, int)
+
+
 def must_not_type_check(tx: mpsc.Sender[int], rx: mpsc.Receiver[int], btx: spsc_bytes.Sender) -> None:
     tx.try_send("text")  # type: ignore[arg-type]
     tx.try_send_many(["text"])  # type: ignore[list-item]
@@ -130,6 +142,8 @@ def must_not_type_check(tx: mpsc.Sender[int], rx: mpsc.Receiver[int], btx: spsc_
     rx.capacity = 5  # type: ignore[misc]
     word: str = rx.recv_blocking()  # type: ignore[assignment]
     del word
+    ChannelHandler(btx)  # type: ignore[arg-type]
+    ChannelHandler(targets=[], policy="wait")  # type: ignore[arg-type]
     btx.try_send("text")  # type: ignore[arg-type]
     btx.clone()  # type: ignore[attr-defined]
     btx.try_claim(b"8")  # type: ignore[arg-type]

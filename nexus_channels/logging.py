@@ -1,0 +1,987 @@
+"""A handler for `logging` that never waits for the disk, and the listener that writes what it is given.
+
+`ChannelHandler` merges a record's arguments into its text and puts the text into a channel of bytes, which takes no
+lock. The thread of a `ChannelListener` receives the records in batches and gives them to ordinary handlers, its
+*targets*: files, streams, sockets, whatever has `handle()`.
+
+>>> import logging, sys
+>>> from nexus_channels.logging import ChannelHandler
+>>> log = logging.getLogger('docs.nexus_channels')
+>>> with ChannelHandler(targets=[logging.StreamHandler(sys.stdout)]) as handler:
+...     log.addHandler(handler)
+...     log.warning('%d of %d', 1, 2)
+...     log.removeHandler(handler)
+1 of 2
+"""
+
+# pyright: reportPrivateUsage=false
+# The two classes here are one mechanism, and know each other.
+
+import atexit
+import contextlib
+import gc
+import itertools
+import json
+import logging
+import os
+import struct
+import sys
+import threading
+import weakref
+from asyncio import _get_running_loop
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import get_ident
+from time import monotonic
+from typing import Any, Final, Literal, Self, TypeAlias
+
+from . import mpsc_bytes
+from .errors import Closed, Full, RecvTimeout
+
+__all__ = ["ChannelHandler", "ChannelListener"]
+
+_CAPACITY = 1 << 20  # bytes, when the handler opens the channel itself
+_LEAST = 4096  # a channel that is smaller has no room for a record's place and some text
+_BATCH = 256  # records received at a time: what a target's lock is held for
+_SITES = 4096  # places in the program whose description a handler, or a listener, remembers
+_PATIENCE = 5.0  # seconds that close(), flush() and the end of the program wait for the targets
+_REPORTS = 1.0  # seconds between two reports of dropped records
+
+# ---- a record as bytes ---------------------------------------------------------------------------------------------
+#
+#   | head | site | thread name, task name, details, text |
+#            JSON   UTF-8, one after the other; their lengths, in characters, are in the head
+#
+# The site is what all records of one logging call have in common, written once and remembered. Details are what few
+# records have: a traceback, a stack. A message whose site is empty is for the listener: it has to look for dropped
+# records, and to set the event that the head has in the place of a thread.
+
+_HEAD = struct.Struct("<HHHIQdf")  # lengths of site, thread name, task name and details; thread, created, msecs
+_pack, _unpack, _HEAD_SIZE = _HEAD.pack, _HEAD.unpack_from, _HEAD.size
+_LONGEST_SITE = 1024
+_SHORTEST_LIMIT = 256
+_HAS_TASKS = sys.version_info >= (3, 12)
+_LogRecord = logging.LogRecord
+_FROM_TARGET = 0x8000  # in the length of the site: a target logged this, in the thread of its listener
+_WAKE = _pack(0, 0, 0, 0, 0, 0.0, 0.0)
+
+_born = logging.LogRecord("", 0, "", 0, "", None, None)
+_DEFAULT: Final = logging.Formatter()
+_STARTED = _born.created - _born.relativeCreated / 1000  # relativeCreated counts from then
+
+
+def _site_of(record: logging.LogRecord) -> bytes:
+    fields = (
+        record.name,
+        record.levelno,
+        record.levelname,
+        record.pathname,
+        record.lineno,
+        record.funcName,
+        record.process,
+        record.processName,
+    )
+    return json.dumps(fields, default=str).encode()
+
+
+def _attributes_of(site: bytes) -> dict[str, Any]:
+    """What `_site_of` was given, and what follows from it: most of the attributes of a record."""
+    name, levelno, levelname, pathname, lineno, function, process, process_name = json.loads(site)
+    filename = os.path.basename(pathname or "")
+    return {
+        "name": name,
+        "args": None,
+        "levelname": levelname,
+        "levelno": levelno,
+        "pathname": pathname,
+        "filename": filename,
+        "module": os.path.splitext(filename)[0],
+        "exc_info": None,
+        "exc_text": None,
+        "stack_info": None,
+        "lineno": lineno,
+        "funcName": function,
+        "process": process,
+        "processName": process_name,
+        "taskName": None,
+    }
+
+
+def _cut(data: bytes, room: int) -> bytes:
+    """The beginning of a text in UTF-8, which ends before a character and says how long it was."""
+    mark = f" [cut, {len(data):,} bytes]".encode()
+    end = max(0, room - len(mark))
+    while end and data[end] & 0xC0 == 0x80:  # in the middle of a character
+        end -= 1
+    return data[:end] + mark
+
+
+# ---- who is alive in this process ----------------------------------------------------------------------------------
+
+_registry_lock = threading.RLock()  # logging itself never takes it
+_handlers: "weakref.WeakSet[ChannelHandler]" = weakref.WeakSet()
+_listeners: "weakref.WeakSet[ChannelListener]" = weakref.WeakSet()
+_changes = itertools.count(1)
+_changed = 0  # another number whenever a handler begins to use another channel
+
+# By thread: the listener whose thread it is, or the handler in which the thread waits for room. A signal handler that
+# interrupts this wait, or a target, must not wait for room as well: it would wait for itself.
+_occupied: "dict[int, ChannelHandler | ChannelListener]" = {}
+_collecting: set[int] = set()  # threads that collect garbage: a finaliser may run under any lock of the program
+_barriers: dict[int, threading.Event] = {}  # by the number that is sent
+
+_gave_up = False  # at exit, on a target that did not return: nothing waits any more
+
+
+def _until(timeout: float | None) -> float | None:
+    """The monotonic time at which a wait that begins now is over."""
+    return monotonic() if _gave_up else None if timeout is None else monotonic() + timeout
+
+
+def _left(end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - monotonic())
+
+
+def _living_handlers() -> "list[ChannelHandler]":
+    with _registry_lock:
+        return list(_handlers)
+
+
+def _living_listeners() -> "list[ChannelListener]":
+    with _registry_lock:
+        return list(_listeners)
+
+
+def _note_collection(phase: str, _info: dict[str, int]) -> None:
+    (_collecting.add if phase == "start" else _collecting.discard)(get_ident())
+
+
+def _runs_event_loop() -> bool:
+    if _get_running_loop() is not None:
+        return True
+    trio: Any = sys.modules.get("trio.lowlevel")
+    return trio is not None and bool(trio.in_trio_run())
+
+
+def _at_exit() -> None:
+    """Wait until everything is written. The handlers stay open for what logs later: logging.shutdown() closes them."""
+    global _gave_up
+    end = monotonic() + _PATIENCE
+    for listener in _living_listeners():
+        if listener.is_running and not (listener.flush(_left(end)) or listener.stop(_left(end))):
+            listener._abandon()
+            _gave_up = True
+    if _gave_up:
+        sys.stderr.write(f"nexus_channels.logging: log records are lost: a target took over {_PATIENCE:g} s at exit\n")
+
+
+_paused: "list[ChannelListener]" = []  # while a thread forks
+
+
+def _before_fork() -> None:
+    """Wait for the listeners to be between two batches: a child has copies of what streams have buffered, and of their
+    locks. A target that takes a second is not waited for."""
+    paused = [listener for listener in _living_listeners() if listener._writing.acquire(timeout=1)]
+    _registry_lock.acquire()
+    _paused.extend(paused)
+
+
+def _after_fork_in_parent() -> None:
+    paused = _paused.copy()
+    _paused.clear()
+    _registry_lock.release()
+    for listener in paused:
+        listener._writing.release()
+
+
+def _after_fork_in_child() -> None:
+    """Only the thread that forked is here, no listener's. What the channels hold is the parent's to write."""
+    global _occupied, _collecting, _barriers
+    _occupied, _collecting, _barriers = {}, set(), {}
+    _paused.clear()
+    _registry_lock.release()
+    for listener in _living_listeners():
+        listener._forget()
+    for handler in _living_handlers():
+        handler._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)  # runs before logging.shutdown(), which was registered earlier
+
+# ---- targets -------------------------------------------------------------------------------------------------------
+
+
+class _Named:
+    """A handler of a configuration that is being read: dictConfig may make it after the handler that writes to it."""
+
+    def __init__(self, name: str, handlers: Mapping[str, object]) -> None:
+        self.name = name
+        self.handlers = handlers  # keeps the handler alive, which may be nobody else's
+
+    def find(self) -> logging.Handler:
+        found = self.handlers[self.name]
+        if not isinstance(found, logging.Handler):
+            raise ValueError(f"the handler {self.name!r} was not made by its configuration")
+        return found
+
+
+_Target: TypeAlias = logging.Handler | _Named
+
+
+def _find_targets(targets: Any) -> list[_Target]:
+    given: object = targets
+    if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
+        raise TypeError(f"targets is a list of handlers or of their names, not {targets!r}")
+    configurator = getattr(targets, "configurator", None)  # dictConfig's lists have it
+    handlers = None if configurator is None else configurator.config.get("handlers", {})
+    # By index: that is how a list of dictConfig converts "ext://..." and "cfg://...".
+    return [_find_target(targets[index], handlers) for index in range(len(targets))]
+
+
+def _find_target(target: object, configured: Mapping[str, object] | None) -> _Target:
+    if isinstance(target, logging.Handler):
+        return target
+    if not isinstance(target, str):
+        raise TypeError(f"a target is a logging.Handler or the name of one, not {target!r}")
+    if configured is not None and target in configured:
+        return _Named(target, configured)
+    found: logging.Handler | None
+    if sys.version_info >= (3, 12):
+        found = logging.getHandlerByName(target)
+    else:
+        by_name: Any = vars(logging)["_handlers"]
+        found = by_name.get(target)
+    if found is None:
+        raise ValueError(f"there is no handler of the name {target!r}")
+    return found
+
+
+# ---- the side that logs --------------------------------------------------------------------------------------------
+
+
+def _refuse(_message: bytes) -> None:
+    raise Full("no listener in this process")
+
+
+class ChannelHandler(logging.Handler):
+    """Sends records to a `ChannelListener`, whose thread gives them to ordinary handlers, the targets.
+
+    >>> import logging
+    >>> from nexus_channels.logging import ChannelHandler
+    >>> log = logging.getLogger('docs.handler')
+    >>> with ChannelHandler(targets=[logging.NullHandler()]) as handler:
+    ...     log.addHandler(handler)
+    ...     log.warning('this call waits for no disk')
+    ...     log.removeHandler(handler)
+    >>> handler.dropped
+    0
+
+    With `targets`, a list of handlers, it opens a channel of `capacity` bytes (1 MiB if none are given) and starts a
+    listener. In a configuration for `logging.config.dictConfig` the list may name other handlers of it. Without
+    targets, `sender` is the sender of an `mpsc_bytes` channel whose receiver a `ChannelListener` has, and belongs to
+    the handler from then on. `respect_handler_level` is that of the listener.
+
+    `policy` is what happens to a record for which the channel has no room. "drop": it is counted in `dropped`, and
+    within about a second the targets get a record that says how many were dropped. "block": the call waits for room,
+    for at most `timeout` seconds if that is given, then the record is dropped. It never waits, but drops, in a thread
+    that runs an event loop, in a target, in a finaliser that a collection runs, in a signal handler that interrupted
+    such a wait, and in a forked process without a listener.
+
+    Without a formatter, the targets format; they get all attributes of the record but `args` and those of `extra`.
+    With a formatter, its result is the message that the targets get. A text of more than `max_text_size` bytes in
+    UTF-8, a quarter of the channel if that is None, is cut, and says how long it was.
+
+    Raises TypeError for a wrong kind of argument or combination, ValueError for values out of range and for names of
+    no handler. Safe from any thread, signal handler and finaliser: logging takes no lock.
+    """
+
+    def __init__(
+        self,
+        sender: mpsc_bytes.Sender | None = None,
+        *,
+        targets: Sequence[logging.Handler | str] | None = None,
+        capacity: int | None = None,
+        policy: Literal["drop", "block"] = "drop",
+        timeout: float | None = None,
+        max_text_size: int | None = None,
+        respect_handler_level: bool = True,
+        level: int | str = logging.NOTSET,
+    ) -> None:
+        if policy not in ("drop", "block"):
+            raise ValueError(f'policy is "drop" or "block", not {policy!r}')
+        if timeout is not None and (policy != "block" or not timeout >= 0):
+            raise ValueError(f'timeout is for policy "block", in seconds, not {timeout!r} for policy {policy!r}')
+        if (sender is None) == (targets is None):
+            raise TypeError("give either the sender of an mpsc_bytes channel, or targets")
+        if sender is not None and capacity is not None:
+            raise TypeError("capacity is for the channel that is opened for targets; the sender's has one")
+        self._targets = None if targets is None else _find_targets(targets)
+        self._respect = respect_handler_level
+        receiver = None
+        if sender is None:
+            sender, receiver = mpsc_bytes.channel(_CAPACITY if capacity is None else capacity)
+        self._limit_given = max_text_size
+        self._limit = self._limit_for(sender)
+        super().__init__(level)
+        self._policy: Literal["drop", "block"] = policy
+        self._timeout = timeout
+        self._own_format = type(self).format is not logging.Handler.format
+        own = type(self)
+        self._is_customised = own.filter is not logging.Handler.filter or own.emit is not ChannelHandler.emit
+        self._sites: dict[object, bytes] = {}
+        self._use(sender, receiver)
+
+    def _limit_for(self, sender: object) -> int:
+        """The size of the longest text, once all that it depends on is found to be right."""
+        if not isinstance(sender, mpsc_bytes.Sender):
+            raise TypeError(f"sender is the sender of an mpsc_bytes channel, not {sender!r}")
+        if sender.capacity < _LEAST:
+            raise ValueError(f"the channel has {sender.capacity} bytes, and {_LEAST} are the least for logging")
+        most = sender.max_message_size - _HEAD_SIZE - _LONGEST_SITE
+        limit = sender.capacity // 4 if self._limit_given is None else self._limit_given
+        if not _SHORTEST_LIMIT <= limit <= most:
+            raise ValueError(f"max_text_size is {_SHORTEST_LIMIT} to {most} bytes here, not {limit}")
+        return limit
+
+    def _use(self, sender: mpsc_bytes.Sender, receiver: mpsc_bytes.Receiver | None) -> None:
+        global _changed
+        listener = None
+        if receiver is not None and self._targets is not None:
+            listener = ChannelListener._over(receiver, self._targets, self._respect).start()
+        self._listener: ChannelListener | None = listener
+        self._drops: dict[int, int] = {}  # by thread
+        self._told = False  # a listener was told that records were dropped, or will find out
+        self._reported = 0
+        self._sender = sender
+        self._send: Callable[[bytes], None] = sender.try_send
+        self._may_wait = self._policy == "block"
+        with _registry_lock:
+            _handlers.add(self)
+            _changed = next(_changes)
+            if self._may_wait and _note_collection not in gc.callbacks:
+                gc.callbacks.append(_note_collection)
+
+    def _forget(self) -> None:
+        """In a forked process: have nothing to do with the channel, whose other side is the parent's."""
+        self._listener = None
+        self._drops = {}
+        self._told, self._reported = False, 0
+        self._send = _refuse
+        self._may_wait = False
+
+    # ---- what one may ask ------------------------------------------------------------------------------------------
+
+    @property
+    def dropped(self) -> int:
+        """How many records were dropped, exactly. Starts at 0 in a forked process and after `reopen()`."""
+        return sum(self._drops.copy().values())
+
+    @property
+    def policy(self) -> Literal["drop", "block"]:
+        """What happens to a record for which there is no room: "drop" or "block"."""
+        return self._policy
+
+    @property
+    def sender(self) -> mpsc_bytes.Sender:
+        """The sender of the channel. It has `statistics()`."""
+        return self._sender
+
+    @property
+    def listener(self) -> "ChannelListener | None":
+        """The listener that was started for `targets`, or None."""
+        return self._listener
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} ({logging.getLevelName(self.level)}) policy={self._policy!r}>"
+
+    # ---- logging ---------------------------------------------------------------------------------------------------
+
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        """Make no lock: none is needed. Safe from any thread."""
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord, *, _passed: bool = False) -> bool:
+        """Send the record if it passes the filters, and return whether it does.
+
+        Where there is no room, `policy` says what happens. A record that cannot be formatted goes to `handleError()`.
+        Safe from any thread, signal handler and finaliser; takes no lock.
+        """
+        if (self.filters or self._is_customised) and not _passed:
+            return self._handle_step_by_step(record)
+        since_3_12: Any = record
+        try:
+            details = ""
+            if self.formatter is not None or self._own_format:
+                text = self.format(record)
+            else:
+                text = record.msg
+                if type(text) is not str or type(record) is not _LogRecord:
+                    text = record.getMessage()
+                elif args := record.args:  # as getMessage() does it, which takes twice as long
+                    text %= args
+                if record.exc_info or record.exc_text or record.stack_info:
+                    details = _details_of(record)
+            name = record.threadName or ""
+            task = (since_3_12.taskName or "") if _HAS_TASKS else ""
+            data = (f"{name}{task}{details}{text}" if details or task else name + text).encode("utf-8", "surrogatepass")
+            key = record.name, record.levelno, record.levelname, record.pathname, record.lineno, record.process
+            try:
+                site = self._sites[key]
+            except (KeyError, TypeError):
+                site = self._site(record, key)
+            if len(data) > self._limit:
+                name, task, details, data = self._cut(name, text + _as_text(details))
+            message = (
+                _pack(
+                    len(site),
+                    len(name),
+                    len(task),
+                    len(details),
+                    record.thread or 0,
+                    record.created,
+                    record.msecs,
+                )
+                + site
+                + data
+            )
+        except RecursionError:
+            raise
+        except Exception:
+            self.handleError(record)
+            return True
+        if get_ident() in _occupied:
+            self._send_from_within(message)
+            return True
+        try:
+            self._send(message)
+        except (Full, Closed):
+            self._no_room(message)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send the record as `handle()` does, past the filters.
+
+        Safe from any thread, signal handler and finaliser; takes no lock.
+        """
+        self.handle(record, _passed=True)
+
+    def _handle_step_by_step(self, record: logging.LogRecord) -> bool:
+        """`handle()` for whoever filters records, or has a filter() or emit() of their own."""
+        passed: Any = self.filter(record)
+        if passed:
+            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return bool(passed)
+
+    def _site(self, record: logging.LogRecord, key: object) -> bytes:
+        """What the records of this logging call have in common, made and remembered."""
+        site = _site_of(record)
+        if len(site) > _LONGEST_SITE:  # names and paths as nobody has them
+            site = _site_of(logging.LogRecord(str(record.name)[:64], record.levelno, "", 0, "", None, None))
+        if len(self._sites) >= _SITES:
+            self._sites.clear()
+        with contextlib.suppress(TypeError):  # a record of no usual make
+            self._sites[key] = site
+        return site
+
+    def _cut(self, name: str, text: str) -> tuple[str, str, str, bytes]:
+        name = name[:32]
+        front = name.encode("utf-8", "surrogatepass")
+        return name, "", "", front + _cut(text.encode("utf-8", "surrogatepass"), self._limit - len(front))
+
+    # ---- where there is no room ------------------------------------------------------------------------------------
+
+    def _no_room(self, message: bytes) -> None:
+        """Wait for room, if that is the policy and waiting can do no harm; else drop the record."""
+        thread = get_ident()
+        if not self._may_wait or thread in _collecting or _runs_event_loop():
+            self._drop()
+            return
+        _occupied[thread] = self
+        sent = False
+        try:
+            self._sender.send_blocking(message, self._timeout)
+            sent = True
+        except (Full, Closed):
+            pass
+        finally:
+            _occupied.pop(thread, None)
+            if not sent:  # or a signal handler raised
+                self._drop()
+
+    def _send_from_within(self, message: bytes) -> None:
+        """Send, without ever waiting, what is logged in a target or by a signal handler that interrupted a wait.
+
+        What a target logs is marked. What is logged while a marked record is written is dropped: a target that logs
+        something of each record would never come to an end.
+        """
+        listener = _occupied[get_ident()]
+        if isinstance(listener, ChannelListener):
+            if listener._writes_marked:
+                self._drop()
+                return
+            length = int.from_bytes(message[:2], "little") | _FROM_TARGET
+            message = length.to_bytes(2, "little") + message[2:]
+        try:
+            self._send(message)
+        except (Full, Closed):
+            self._drop()
+
+    def _drop(self) -> None:
+        """Count a dropped record, exactly and without a lock, and have the listener report it.
+
+        Each thread has a counter of its own. Between reading and writing it there is no call and no loop's end: there
+        CPython would run signal handlers and collections, which may drop a record, too.
+        """
+        thread = get_ident()
+        drops = self._drops
+        if thread not in drops:
+            drops.setdefault(thread, 0)
+        drops[thread] += 1
+        if not self._told:
+            self._told = True
+            with contextlib.suppress(Full, Closed):  # who has so much to receive will look after it
+                self._send(_WAKE)
+
+    def _take_drops(self) -> int:
+        """How many records were dropped since this was last called."""
+        self._told = False  # whoever drops one from now on tells it anew
+        dropped = self.dropped
+        new, self._reported = dropped - self._reported, dropped
+        return new
+
+    # ---- waiting for the targets -----------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = _PATIENCE) -> bool:  # type: ignore[override]
+        """Wait until the targets have written what any thread logged before this call. Returns whether they have.
+
+        It is False after `timeout` seconds, where None is no limit, and at once where it can never be True: in a
+        target, without a running listener in this process, and after `close()`. Safe from any thread. It blocks the
+        thread: in a task, `await asyncio.to_thread(handler.flush)`.
+        """
+        if get_ident() in _occupied or not any(listener._serves(self) for listener in _living_listeners()):
+            return False
+        end = _until(timeout)
+        written = threading.Event()
+        number = id(written)
+        _barriers[number] = written
+        try:
+            self._sender.send_blocking(_pack(0, 0, 0, 0, number, 0.0, 0.0), _left(end))
+            return written.wait(_left(end))
+        except (Full, Closed):
+            return False
+        finally:
+            _barriers.pop(number, None)
+
+    def reopen(self, sender: mpsc_bytes.Sender | None = None) -> None:
+        """Use a new channel: in a forked process, where the old one has no listener.
+
+        A handler that was made with targets opens the channel, and starts a listener for the same targets; any other
+        needs a new `sender`. `os.register_at_fork(after_in_child=handler.reopen)` does it in every fork. Where the old
+        channel is in use, it is closed as by `close()`.
+
+        Raises TypeError and ValueError as for a new handler. Not to be called by two threads at once.
+        """
+        receiver = None
+        if sender is None:
+            if self._targets is None:
+                raise TypeError("this handler was made with a sender and needs a new one to reopen")
+            sender, receiver = mpsc_bytes.channel(self._sender.capacity)
+        limit = self._limit_for(sender)
+        self._end()
+        self._limit = limit
+        self._use(sender, receiver)
+
+    def close(self) -> None:
+        """Wait until the targets have written what was logged, for 5 seconds at most, and close the channel.
+
+        Stops the listener of `targets`, and does not close the targets. What is logged later is dropped and counted.
+        Calling it again does nothing. Safe from any thread. It blocks the thread, as `flush()` does.
+        """
+        self._end()
+        with _registry_lock:
+            _handlers.discard(self)
+        super().close()
+
+    def _end(self) -> None:
+        if self._listener is not None:
+            self._listener.stop()
+        elif not self._sender.is_closed:
+            self.flush()
+        self._may_wait = False
+        self._sender.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _details_of(record: logging.LogRecord) -> str:
+    """The traceback and the stack, as a formatter writes them."""
+    trace = record.exc_text or (_DEFAULT.formatException(record.exc_info) if record.exc_info else None)
+    stack = _DEFAULT.formatStack(record.stack_info) if record.stack_info else None
+    return json.dumps([trace, stack])
+
+
+def _as_text(details: str) -> str:
+    return "".join(f"\n{part}" for part in json.loads(details) if part) if details else ""
+
+
+# ---- the side that writes ------------------------------------------------------------------------------------------
+
+
+_FLUSH_OF_STREAMS: Callable[[Any], None] = vars(logging.StreamHandler)["flush"]
+
+
+class _HeldFlush:
+    """Stands for `flush` of a stream's handler while its listener writes a batch, which is flushed at its end."""
+
+    def __init__(self, target: logging.Handler) -> None:
+        self.target = target
+        self.thread = get_ident()
+
+    def __call__(self) -> None:
+        if get_ident() != self.thread:
+            type(self.target).flush(self.target)
+
+
+class ChannelListener:
+    """Receives what `ChannelHandler`s send, in a thread of its own, and gives it to `targets`.
+
+    >>> import logging, sys
+    >>> from nexus_channels import mpsc_bytes
+    >>> from nexus_channels.logging import ChannelHandler, ChannelListener
+    >>> tx, rx = mpsc_bytes.channel(1 << 16)
+    >>> log = logging.getLogger('docs.listener')
+    >>> handler = ChannelHandler(tx)
+    >>> log.addHandler(handler)
+    >>> with ChannelListener(rx, logging.StreamHandler(sys.stdout)):
+    ...     log.warning('written when the block ends')
+    written when the block ends
+    >>> log.removeHandler(handler)
+
+    `receiver` is that of an `mpsc_bytes` channel, and belongs to the listener from then on. A target gets the records
+    that are at least of its level; with `respect_handler_level=False` it gets all. Records come in batches of up to
+    256, after each of which a target that is a `logging.StreamHandler` is flushed. A target that raises is told by its
+    `handleError()` or, if that raises, by `threading.excepthook`; the next records come all the same.
+
+    It ends when every sender is closed and everything is written, or by `stop()`. At exit it has 5 seconds to write
+    what is left. In a forked process it does nothing.
+
+    Raises TypeError unless `receiver` is a receiver of bytes and each target a `logging.Handler`. Safe from any thread.
+    """
+
+    def __init__(
+        self, receiver: mpsc_bytes.Receiver, *targets: logging.Handler, respect_handler_level: bool = True
+    ) -> None:
+        given: Any = targets
+        for target in given:
+            if not isinstance(target, logging.Handler):
+                raise TypeError(f"a target is a logging.Handler, not {target!r}")
+        self._begin(receiver, targets, respect_handler_level)
+
+    @classmethod
+    def _over(cls, receiver: mpsc_bytes.Receiver, targets: Iterable[_Target], respect: bool) -> Self:
+        self = cls.__new__(cls)
+        self._begin(receiver, targets, respect)
+        return self
+
+    def _begin(self, receiver: object, targets: Iterable[_Target], respect: bool) -> None:
+        if not isinstance(receiver, mpsc_bytes.Receiver):
+            raise TypeError(f"receiver is the receiver of an mpsc_bytes channel, not {receiver!r}")
+        self._receiver = receiver
+        self._given = list(targets)
+        self._targets: list[logging.Handler] | None = None  # until the first record, when all names are known
+        self._respect = respect
+        self._is_parents = False
+        self._writing = threading.RLock()  # the thread has it while it writes a batch
+        self._lock = threading.RLock()  # of the next three
+        self._thread: threading.Thread | None = None
+        self._receives = False  # or is about to
+        self._stops = False
+        self._sites: dict[bytes, dict[str, Any]] = {}
+        self._writes_marked = False
+        self._at: logging.Handler | None = None  # the target that has a record just now
+        self._held: list[tuple[logging.Handler, Any]] = []  # targets whose flush is held back, with their locks
+        self._feeders_of = -1
+        self._feeder_refs: list[weakref.ref[ChannelHandler]] = []
+        self._next_report = 0.0
+        self._dropped = 0
+        with _registry_lock:
+            _listeners.add(self)
+
+    # ---- its life --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> Self:
+        """Start the thread, and return the listener. The thread is a daemon: exit does not wait for it to end.
+
+        Raises RuntimeError if it was started before, or by the parent process. Safe from any thread.
+        """
+        if self._is_parents:
+            raise RuntimeError("the listener is of the parent process, which writes what its channel has")
+        with self._lock:
+            if self._thread is not None or self._receiver.is_closed:
+                raise RuntimeError("the listener was started or stopped before")
+            thread = threading.Thread(target=self._run, name="nexus_channels.logging", daemon=True)
+            self._thread = thread
+        try:
+            thread.start()
+        except BaseException:
+            self._thread = None
+            raise
+        return self
+
+    def stop(self, timeout: float | None = _PATIENCE) -> bool:
+        """Write what was sent before this call, close the receiver, and end the thread. Returns whether it has ended.
+
+        It is False after `timeout` seconds, where None is no limit, and in a target. The thread then goes on until
+        everything is written. Calling it again waits again. Safe from any thread; it blocks the thread.
+        """
+        if self._is_parents:
+            return True
+        end = _until(timeout)
+        with self._lock:
+            self._stops = True
+            # A thread that receives gets what is there, then looks; one that waits with nothing there has to be woken.
+            if self._thread is None or (self._receives and not len(self._receiver)):
+                self._receiver.close()
+        return self._ends(end)
+
+    def _ends(self, end: float | None) -> bool:
+        thread = self._thread
+        if thread is None:
+            return True
+        if thread is threading.current_thread():
+            return False
+        thread.join(_left(end))
+        return not thread.is_alive()
+
+    def flush(self, timeout: float | None = _PATIENCE) -> bool:
+        """Wait until the targets have written what was logged before this call. Returns whether they have.
+
+        As `ChannelHandler.flush()`, of a handler of this process that uses the same channel; False if there is none.
+        Safe from any thread; it blocks the thread.
+        """
+        return any(handler.flush(timeout) for handler in self._feeders()[:1])
+
+    def __enter__(self) -> Self:
+        return self if self.is_running else self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop(None)
+
+    def __repr__(self) -> str:
+        state = "running" if self.is_running else "not running"
+        return f"<{type(self).__name__} {state}, {len(self._given)} targets>"
+
+    def _forget(self) -> None:
+        """In a forked process, where its thread is not."""
+        self._writing = threading.RLock()
+        self._lock = threading.RLock()
+        self._thread = None
+        self._is_parents = True
+
+    def _abandon(self) -> None:
+        """Have logging.shutdown() pass by what a target that does not return holds. Only at exit."""
+        for target, _ in self._held.copy():
+            target.createLock()
+        stuck = self._at
+        if stuck is not None:
+            stuck.createLock()
+            stuck.flush = stuck.close = lambda: None  # type: ignore[method-assign]
+
+    # ---- whose records it writes -----------------------------------------------------------------------------------
+
+    def _serves(self, handler: ChannelHandler) -> bool:
+        return self.is_running and self._receiver.same_channel(handler.sender)
+
+    def _feeders(self) -> list[ChannelHandler]:
+        """The handlers of this process that use the channel."""
+        if self._feeders_of != _changed:
+            with _registry_lock:
+                self._feeders_of = _changed
+                mine = [handler for handler in _handlers if self._receiver.same_channel(handler.sender)]
+            self._feeder_refs = [weakref.ref(handler) for handler in mine]
+        return [handler for reference in self._feeder_refs if (handler := reference()) is not None]
+
+    # ---- its thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        thread = get_ident()
+        _occupied[thread] = self
+        try:
+            with contextlib.suppress(Closed):  # every sender is closed, or stop() has closed the receiver
+                while self._may_receive():
+                    try:
+                        batch = self._receiver.recv_many_blocking(_BATCH, self._wait_for_report())
+                    except RecvTimeout:
+                        batch = []
+                    self._receives = False  # whoever stops it now need not wake it
+                    self._write(batch)
+                    self._report()
+                while batch := self._receiver.try_recv_many(_BATCH):
+                    self._write(batch)
+            self._next_report = 0.0
+            self._report()
+        finally:
+            self._receiver.close()
+            _occupied.pop(thread, None)
+
+    def _may_receive(self) -> bool:
+        with self._lock:
+            self._receives = not self._stops
+            return self._receives
+
+    def _write(self, batch: list[bytes]) -> None:
+        if not batch:
+            return
+        with self._writing:
+            self._find_targets()
+            self._hold()
+            try:
+                for message in batch:
+                    self._write_one(message)
+            finally:
+                self._let_go()
+
+    def _find_targets(self) -> None:
+        if self._targets is None:
+            self._targets = [target for given in self._given if (target := self._find(given)) is not None]
+
+    def _find(self, given: _Target) -> logging.Handler | None:
+        try:
+            return given.find() if isinstance(given, _Named) else given
+        except Exception:
+            _tell()
+            return None
+
+    def _hold(self) -> None:
+        """Keep the locks of streams for the batch, and put off flushing them to its end: one system call for all."""
+        for target in self._targets or ():
+            if type(target).flush is _FLUSH_OF_STREAMS:
+                self._at = target
+                lock = target.lock or contextlib.nullcontext()
+                lock.__enter__()
+                self._held.append((target, lock))
+                target.flush = _HeldFlush(target)  # type: ignore[method-assign]
+        self._at = None
+
+    def _let_go(self) -> None:
+        while self._held:
+            target, lock = self._held[-1]
+            target.__dict__.pop("flush", None)
+            self._flush(target)
+            self._held.pop()
+            lock.__exit__(None, None, None)
+
+    def _flush(self, target: logging.Handler) -> None:
+        self._at = target
+        try:
+            target.flush()
+        except BaseException:
+            self._failed(target, logging.LogRecord(__name__, logging.ERROR, __file__, 0, "flush", None, None))
+        self._at = None
+
+    def _write_one(self, message: bytes) -> None:
+        try:
+            length, *rest = _unpack(message)
+            if length == 0:
+                self._pass_barrier(rest[3])
+                return
+            self._writes_marked = bool(length & _FROM_TARGET)
+            record = self._record(message, length & ~_FROM_TARGET, *rest)
+        except Exception:  # somebody else's message
+            _tell()
+            return
+        self._give(record)
+        self._writes_marked = False
+
+    def _pass_barrier(self, number: int) -> None:
+        written = _barriers.get(number)
+        if written is not None:
+            self._let_go()
+            for target in self._targets or ():
+                self._flush(target)
+            written.set()
+            self._hold()
+
+    def _record(
+        self, message: bytes, length: int, name: int, task: int, details: int, thread: int, created: float, msecs: float
+    ) -> logging.LogRecord:
+        site = message[_HEAD_SIZE : _HEAD_SIZE + length]
+        attributes = self._sites.get(site)
+        if attributes is None:
+            if len(self._sites) >= _SITES:
+                self._sites.clear()
+            attributes = self._sites[site] = _attributes_of(site)
+        text = message[_HEAD_SIZE + length :].decode("utf-8", "surrogatepass")
+        record = logging.LogRecord.__new__(logging.LogRecord)
+        fields = record.__dict__
+        fields.update(attributes)
+        fields["threadName"] = text[:name] or None
+        fields["thread"] = thread or None
+        fields["created"] = created
+        fields["msecs"] = msecs
+        fields["relativeCreated"] = (created - _STARTED) * 1000
+        if task:
+            fields["taskName"] = text[name : name + task]
+        start = name + task
+        if details:
+            fields["exc_text"], fields["stack_info"] = json.loads(text[start : start + details])
+        fields["msg"] = text[start + details :]
+        return record
+
+    def _give(self, record: logging.LogRecord) -> None:
+        for target in self._targets or ():
+            try:
+                if record.levelno >= target.level or not self._respect:
+                    self._at = target
+                    target.handle(record)
+            except BaseException:
+                self._failed(target, record)
+        self._at = None
+
+    def _failed(self, target: logging.Handler, record: logging.LogRecord) -> None:
+        try:
+            target.handleError(record)
+        except BaseException:
+            _tell()
+
+    # ---- records that were dropped ---------------------------------------------------------------------------------
+
+    def _wait_for_report(self) -> float | None:
+        """How long to wait for records: until the next report is due, if there is anything to report."""
+        if any(handler._told for handler in self._feeders()):
+            return max(0.0, self._next_report - monotonic())
+        return None
+
+    def _report(self) -> None:
+        now = monotonic()
+        if now < self._next_report:
+            return
+        dropped = sum(handler._take_drops() for handler in self._feeders() if handler._told)
+        if dropped:
+            self._dropped += dropped
+            self._next_report = now + _REPORTS
+            text = f"{dropped} log records were dropped, {self._dropped} in all"
+            record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
+            record.dropped = dropped
+            with self._writing:
+                self._find_targets()
+                self._writes_marked = True
+                self._give(record)
+                self._writes_marked = False
+
+
+def _tell() -> None:
+    """Tell of the exception that is being handled as of one that nobody caught in a thread."""
+    kind, error, trace = sys.exc_info()
+    with contextlib.suppress(Exception):
+        threading.excepthook(threading.ExceptHookArgs((kind, error, trace, threading.current_thread())))

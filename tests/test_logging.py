@@ -1,0 +1,1428 @@
+"""`nexus_channels.logging`: what arrives, what is dropped and counted, and what a logging call never waits for."""
+
+import asyncio
+import contextlib
+import gc
+import io
+import itertools
+import json
+import logging
+import logging.config
+import logging.handlers
+import os
+import pathlib
+import signal
+import sys
+import threading
+
+import pytest
+from harness import EXPERIMENT, FREE_THREADED, run_child, size
+from support import DEADLINE, Spawned, until
+
+from nexus_channels import mpsc_bytes
+from nexus_channels.logging import ChannelHandler, ChannelListener
+
+numbers = itertools.count()
+main_thread_only = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")
+
+
+class Kept(logging.Handler):
+    """A target that keeps its records, and can be held up."""
+
+    def __init__(self, level=logging.NOTSET):
+        super().__init__(level)
+        self.records = []
+        self.entered = threading.Event()
+        self.open = threading.Event()
+        self.open.set()
+
+    def emit(self, record):
+        self.entered.set()
+        self.open.wait()
+        self.records.append(record)
+
+    @property
+    def texts(self):
+        """Of what was logged; reports of dropped records are left out."""
+        return [record.getMessage() for record in self.records if not hasattr(record, "dropped")]
+
+    @property
+    def reported(self):
+        return sum(record.dropped for record in self.records if hasattr(record, "dropped"))
+
+
+@contextlib.contextmanager
+def logging_to(*targets, **options):
+    """A logger whose records go to these targets through a channel, and the handler that sends them."""
+    log = logging.getLogger(f"tests.{next(numbers)}")
+    log.propagate = False
+    log.setLevel(logging.DEBUG)
+    handler = ChannelHandler(targets=targets, **options)
+    log.addHandler(handler)
+    try:
+        yield log, handler
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+@contextlib.contextmanager
+def held(target):
+    """The target stands still, in its first record, while the block runs."""
+    target.open.clear()
+    try:
+        yield
+    finally:
+        target.open.set()
+
+
+def send(handler, text, *args):
+    """Past the loggers: some versions of Python ignore what is logged inside a logging call of the same thread."""
+    return handler.handle(logging.LogRecord("name", logging.INFO, "path", 1, text, args, None))
+
+
+def fill(log, handler):
+    """Log until a record is dropped; how many were logged."""
+    before = handler.dropped
+    for number in itertools.count(1):
+        log.info("filling")
+        if handler.dropped > before:
+            return number
+
+
+# ---- what arrives --------------------------------------------------------------------------------------------------
+
+
+def test_a_target_gets_the_text_and_every_attribute_but_the_arguments():
+    target, other = Kept(), Kept()
+    with logging_to(target) as (log, handler):
+        log.addHandler(other)
+        log.info("%s of %d", "one", 2)
+        assert handler.flush(DEADLINE)
+    (got,), (sent,) = target.records, other.records
+    assert (got.msg, got.args, got.getMessage()) == ("one of 2", None, "one of 2")
+    approximate = {"relativeCreated"}
+    same = vars(sent).keys() - {"msg", "args", "message"} - approximate
+    assert {name: vars(got)[name] for name in same} == {name: vars(sent)[name] for name in same}
+    assert got.relativeCreated == pytest.approx(sent.relativeCreated, abs=0.01)
+
+
+def test_targets_format_as_if_the_record_were_their_own():
+    form = "%(asctime)s %(levelname)s %(name)s %(threadName)s %(thread)d %(process)d %(module)s:%(lineno)d %(funcName)s"
+    through, direct = io.StringIO(), io.StringIO()
+    targets = []
+    for stream in (through, direct):
+        targets.append(logging.StreamHandler(stream))
+        targets[-1].setFormatter(logging.Formatter(f"{form} %(message)s"))
+    with logging_to(targets[0]) as (log, handler):
+        log.addHandler(targets[1])
+        log.warning("text")
+        thread = threading.Thread(target=log.error, args=("from %s", "a thread"), name="naïve")
+        thread.start()
+        thread.join()
+        try:
+            raise KeyError("key")
+        except KeyError:
+            log.exception("failed", stack_info=True)
+        assert handler.flush(DEADLINE)
+    assert "Traceback" in through.getvalue() and "Stack (most recent call last)" in through.getvalue()
+    assert through.getvalue() == direct.getvalue()
+
+
+def test_a_formatter_of_the_handler_makes_the_text():
+    target = Kept()
+    with logging_to(target) as (log, handler):
+        handler.setFormatter(logging.Formatter("%(levelname)s %(extra)s %(message)s"))
+        log.info("%d", 1, extra={"extra": "added"})
+        with contextlib.suppress(ZeroDivisionError):
+            try:
+                1 / 0  # noqa: B018
+            finally:
+                log.info("failed", exc_info=True, extra={"extra": "too"})
+        assert handler.flush(DEADLINE)
+    first, second = target.texts
+    assert first == "INFO added 1"
+    assert second.startswith("INFO too failed\nTraceback (most recent call last)")
+    assert second.endswith("ZeroDivisionError: division by zero")
+
+
+def test_a_subclass_may_format_and_filter():
+    class Own(ChannelHandler):
+        def format(self, record):
+            return record.getMessage().upper()
+
+        def filter(self, record):
+            return record.getMessage() != "secret"
+
+    target = Kept()
+    with Own(targets=[target]) as handler:
+        for text in ("first", "secret", "second"):
+            send(handler, text)
+        assert handler.flush(DEADLINE)
+    assert target.texts == ["FIRST", "SECOND"]
+
+
+def test_a_subclass_may_emit_in_its_own_way():
+    class Own(ChannelHandler):
+        def emit(self, record):
+            record.msg = f"changed: {record.msg}"
+            super().emit(record)
+
+    target = Kept()
+    with Own(targets=[target]) as handler:
+        handler.addFilter(lambda record: record.msg != "secret")
+        send(handler, "secret")
+        send(handler, "first")
+        assert handler.flush(DEADLINE)
+    assert target.texts == ["changed: first"]
+
+
+def test_a_record_class_of_its_own_merges_its_arguments():
+    class Braces(logging.LogRecord):
+        def getMessage(self):  # noqa: N802
+            return self.msg.format(*self.args)
+
+    target = Kept()
+    with ChannelHandler(targets=[target]) as handler:
+        handler.handle(Braces("name", 20, "path", 1, "{} of {}", (1, 2), None))
+        send(handler, KeyError("an object"))
+        assert handler.flush(DEADLINE)
+    assert target.texts == ["1 of 2", "'an object'"]
+
+
+def test_filters_of_the_handler_choose():
+    target = Kept()
+    with logging_to(target) as (log, handler):
+        handler.addFilter(lambda record: record.args[0] % 2)
+        for number in range(4):
+            log.info("%d", number)
+        assert handler.flush(DEADLINE)
+        assert send(handler, "%d", 0) is False
+    assert target.texts == ["1", "3"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="filters replace records since Python 3.12")
+def test_a_filter_may_replace_the_record():
+    target = Kept()
+    with logging_to(target) as (log, handler):
+        handler.addFilter(lambda record: logging.makeLogRecord({"msg": "another", "levelno": 20}))
+        log.info("one")
+        assert handler.flush(DEADLINE)
+    assert target.texts == ["another"]
+
+
+def test_any_text_arrives():
+    texts = ["", "\n", "\0", "naïve ☃ 🂡", "\ud800 alone", "%s %d %", "x" * 10_000]
+    target = Kept()
+    with logging_to(target) as (log, handler):
+        for text in texts:
+            log.info(text)
+        assert handler.flush(DEADLINE)
+    assert target.texts == texts
+
+
+def test_records_of_a_task_have_its_name():
+    target, other = Kept(), Kept()
+
+    async def main(log):
+        asyncio.current_task().set_name("Aufgabe ☃")
+        log.info("from a task")
+
+    with logging_to(target) as (log, handler):
+        log.addHandler(other)
+        asyncio.run(main(log))
+        assert handler.flush(DEADLINE)
+    (got,), (sent,) = target.records, other.records
+    assert getattr(got, "taskName", None) == getattr(sent, "taskName", None)
+    assert got.getMessage() == "from a task"
+
+
+def test_records_of_one_thread_arrive_in_their_order():
+    target = Kept()
+    with logging_to(target, policy="block", capacity=4096) as (log, handler):
+        threads = [Spawned(lambda n: [log.info("%d %d", n, i) for i in range(500)], n) for n in range(4)]
+        for thread in threads:
+            thread.join()
+        assert handler.flush(DEADLINE)
+    for n in range(4):
+        assert [text for text in target.texts if text.startswith(f"{n} ")] == [f"{n} {i}" for i in range(500)]
+
+
+def test_json_lines_carry_what_extra_has():
+    jsonlogger = pytest.importorskip("pythonjsonlogger.json", reason="python-json-logger is not installed")
+    stream = io.StringIO()
+    with logging_to(logging.StreamHandler(stream)) as (log, handler):
+        handler.setFormatter(jsonlogger.JsonFormatter("%(levelname)s %(message)s"))
+        log.info("paid", extra={"order": 17, "sum": [1, 2]})
+        assert handler.flush(DEADLINE)
+    assert json.loads(stream.getvalue()) == {"levelname": "INFO", "message": "paid", "order": 17, "sum": [1, 2]}
+
+
+def test_structlog_renders_before_the_record_is_sent():
+    structlog = pytest.importorskip("structlog", reason="structlog is not installed")
+    stream = io.StringIO()
+    with logging_to(logging.StreamHandler(stream)) as (log, handler):
+        handler.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                processors=[
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    structlog.processors.JSONRenderer(),
+                ]
+            )
+        )
+        bound = structlog.wrap_logger(
+            log,
+            wrapper_class=structlog.stdlib.BoundLogger,
+            processors=[structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        )
+        bound.info("paid", order=17)
+        assert handler.flush(DEADLINE)
+    assert json.loads(stream.getvalue()) == {"event": "paid", "order": 17}
+
+
+# ---- levels, files, batches ----------------------------------------------------------------------------------------
+
+
+def test_a_target_gets_what_is_of_its_level():
+    every, errors = Kept(), Kept(logging.ERROR)
+    with logging_to(every, errors) as (log, handler):
+        handler.setLevel(logging.INFO)
+        for level in (logging.DEBUG, logging.INFO, logging.ERROR):
+            log.log(level, "level %d", level)
+        assert handler.flush(DEADLINE)
+    assert every.texts == ["level 20", "level 40"]
+    assert errors.texts == ["level 40"]
+
+
+def test_a_target_gets_everything_if_its_level_is_not_respected():
+    errors = Kept(logging.ERROR)
+    with logging_to(errors, respect_handler_level=False) as (log, handler):
+        log.debug("small")
+        assert handler.flush(DEADLINE)
+    assert errors.texts == ["small"]
+
+
+class Stream(io.StringIO):
+    def __init__(self):
+        super().__init__()
+        self.flushes = 0
+
+    def flush(self):
+        self.flushes += 1
+
+
+def test_a_batch_is_flushed_once():
+    stream, gate = Stream(), Kept()
+    with logging_to(gate, logging.StreamHandler(stream)) as (log, handler):
+        with held(gate):
+            log.info("first")
+            until(gate.entered.is_set)
+            for number in range(100):
+                log.info("%d", number)
+        assert handler.flush(DEADLINE)
+    assert len(stream.getvalue().splitlines()) == 101
+    assert stream.flushes <= 6  # two batches, the barrier, and the end
+
+
+def test_a_stream_that_is_written_to_is_flushed_by_others_as_ever():
+    """`flush` of a target is held back for its listener alone."""
+    stream, gate = Stream(), Kept()
+    target = logging.StreamHandler(stream)
+    with logging_to(target, gate) as (log, handler):
+        with held(gate):
+            log.info("first")
+            until(gate.entered.is_set)
+            assert stream.flushes == 0
+            target.createLock()  # the listener has the other for as long as its batch takes
+            target.flush()
+            assert stream.flushes == 1
+        assert handler.flush(DEADLINE)
+    assert "flush" not in vars(target)
+
+
+def test_a_rotating_file_rotates_in_the_middle_of_a_batch(tmp_path):
+    target = logging.handlers.RotatingFileHandler(tmp_path / "log", maxBytes=1000, backupCount=100)
+    with logging_to(target, policy="block") as (log, handler):
+        for number in range(300):
+            log.info("%050d", number)
+        assert handler.flush(DEADLINE)
+    target.close()
+    files = sorted(tmp_path.iterdir(), key=lambda path: int(path.suffix[1:] or 0), reverse=True)
+    assert len(files) > 10 and all(path.stat().st_size <= 1000 for path in files)
+    lines = [int(line) for path in files for line in path.read_text().splitlines()]
+    assert lines == list(range(300))
+
+
+# ---- dropped records -----------------------------------------------------------------------------------------------
+
+
+def test_without_room_records_are_dropped_counted_and_reported():
+    target = Kept()
+    with logging_to(target, capacity=4096) as (log, handler):
+        with held(target):
+            logged = fill(log, handler)
+            for _ in range(9):
+                log.info("more")
+            assert handler.dropped == 10
+        until(lambda: target.reported == 10, "the report")
+        assert handler.flush(DEADLINE)
+    assert len(target.texts) == logged - 1
+    (report,) = [record for record in target.records if hasattr(record, "dropped")]
+    assert (report.name, report.levelno) == ("nexus_channels.logging", logging.WARNING)
+    assert report.getMessage() == "10 log records were dropped, 10 in all"
+
+
+def test_a_drop_is_reported_although_nothing_is_logged_any_more():
+    """The listener has received everything and waits when the drop is counted."""
+    target = Kept()
+    with logging_to(target, capacity=4096) as (log, handler):
+        log.info("first")
+        assert handler.flush(DEADLINE)
+        handler._drop()  # as a thread does that found no room some time ago
+        until(lambda: target.reported == 1)
+
+
+def test_later_drops_are_reported_in_a_second_report():
+    target = Kept()
+    with logging_to(target, capacity=4096) as (log, handler):
+        for round_number in range(2):
+            target.entered.clear()
+            with held(target):
+                log.info("first")
+                until(target.entered.is_set)
+                fill(log, handler)
+            until(lambda count=round_number + 1: target.reported == count)
+            assert handler.flush(DEADLINE)  # the report may come before the channel is empty
+        assert handler.dropped == 2
+
+
+def test_drops_of_many_threads_are_counted_exactly():
+    target = Kept()
+    each, threads = size(2000, 100_000), 8
+    with logging_to(target, capacity=4096) as (log, handler):
+        running = [Spawned(lambda: [log.info("%d", number) for number in range(each)]) for _ in range(threads)]
+        for thread in running:
+            thread.join()
+        assert handler.flush(DEADLINE)
+        dropped = handler.dropped
+        assert len(target.texts) + dropped == each * threads
+    assert target.reported == dropped
+
+
+def test_nothing_is_lost_under_block():
+    """Eight threads and a loop. The loop's records alone may be dropped, and are counted."""
+    target = Kept()
+    each, threads = size(1000, 120_000), 8
+
+    async def main(log):
+        for number in range(each):
+            log.info("loop %d", number)
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+
+    with logging_to(target, policy="block", capacity=1 << 14) as (log, handler):
+        running = [
+            Spawned(lambda n: [log.info("thread %d %d", n, number) for number in range(each)], n)
+            for n in range(threads)
+        ]
+        asyncio.run(main(log))
+        for thread in running:
+            thread.join()
+        assert handler.flush(None)
+        dropped = handler.dropped
+    texts = target.texts
+    assert sum(text.startswith("thread") for text in texts) == each * threads
+    assert sum(text.startswith("loop") for text in texts) == each - dropped
+    assert target.reported == dropped
+
+
+def test_block_waits_for_room():
+    target = Kept()
+    with logging_to(target, policy="block", capacity=4096) as (log, handler):
+        with held(target):
+            thread = Spawned(lambda: [log.info("number %d", number) for number in range(200)])
+            until(lambda: handler.sender.statistics().waiting_senders == 1)
+            assert thread.is_alive()
+        thread.join()
+        assert handler.flush(DEADLINE)
+        assert handler.dropped == 0
+    assert target.texts == [f"number {number}" for number in range(200)]
+
+
+def test_block_gives_up_after_its_timeout():
+    target = Kept()
+    with logging_to(target, policy="block", timeout=0.01, capacity=4096) as (log, handler), held(target):
+        fill(log, handler)
+        assert handler.dropped == 1
+
+
+def test_block_never_waits_in_a_thread_that_runs_a_loop():
+    target = Kept()
+
+    async def main(log, handler):
+        fill(log, handler)
+
+    with logging_to(target, policy="block", capacity=4096) as (log, handler), held(target):
+        asyncio.run(main(log, handler))
+        assert handler.dropped == 1
+
+
+def test_block_never_waits_in_a_thread_that_runs_trio():
+    trio = pytest.importorskip("trio", reason="trio is not installed")
+    target = Kept()
+
+    async def main(log, handler):
+        fill(log, handler)
+
+    with logging_to(target, policy="block", capacity=4096) as (log, handler), held(target):
+        trio.run(main, log, handler)
+        assert handler.dropped == 1
+
+
+def test_a_text_that_is_too_long_is_cut_between_characters_and_marked():
+    target = Kept()
+    with logging_to(target, max_text_size=300) as (log, handler):
+        for start in range(4):
+            log.info("a" * start + "🂡" * 1000)
+        log.info("fits " + "a" * 200)
+        assert handler.flush(DEADLINE)
+    *cut, fits = target.texts
+    for start, text in enumerate(cut):
+        beginning, mark, rest = text.partition(" [cut, ")
+        assert (mark, rest) == (" [cut, ", f"{start + 4000:,} bytes]")
+        assert len(text.encode()) <= 300
+        assert beginning == "a" * start + "🂡" * (len(beginning) - start)
+        assert len(beginning) > 50
+    assert fits == "fits " + "a" * 200
+
+
+def test_a_traceback_that_is_too_long_is_cut():
+    target = Kept()
+    with logging_to(target, max_text_size=300) as (log, handler):
+        try:
+            raise ValueError("x" * 1000)
+        except ValueError:
+            log.exception("failed")
+        assert handler.flush(DEADLINE)
+    (text,) = target.texts
+    assert text.startswith("failed\nTraceback")
+    assert " [cut, " in text
+
+
+def test_names_as_nobody_has_them_are_cut():
+    target = Kept()
+    with ChannelHandler(targets=[target]) as handler:
+        record = logging.LogRecord("name" * 10_000, 20, "/path" * 10_000, 1, "text", None, None)
+        handler.handle(record)
+        assert handler.flush(DEADLINE)
+    assert target.texts == ["text"]
+    assert target.records[0].name == "name" * 16
+
+
+def test_the_descriptions_of_logging_calls_that_are_remembered_are_bounded():
+    target = Kept()
+    with ChannelHandler(targets=[target], policy="block") as handler:
+        for number in range(5000):
+            handler.handle(logging.LogRecord("name", 20, "path", number, "text", None, None))
+        assert handler.flush(DEADLINE)
+        assert len(handler._sites) <= 4096
+    assert [record.lineno for record in target.records] == list(range(5000))
+
+
+# ---- what goes wrong -----------------------------------------------------------------------------------------------
+
+
+def test_arguments_that_do_not_fit_are_told_as_the_standard_library_does(capsys):
+    target = Kept()
+    with logging_to(target) as (log, handler):
+        log.info("%d", "no number")
+        log.info("next")
+        assert handler.flush(DEADLINE)
+    said = capsys.readouterr().err
+    assert said.startswith("--- Logging error ---")
+    assert "%d format: a real number is required" in said or "%d format" in said
+    assert "Message: '%d'" in said
+    assert target.texts == ["next"]
+
+
+def test_nobody_is_told_if_logging_does_not_raise(capsys, monkeypatch):
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    target = Kept()
+    with logging_to(target) as (log, handler):
+        log.info("%d", "no number")
+        assert handler.flush(DEADLINE)
+    assert capsys.readouterr().err == ""
+
+
+class Failing(Kept):
+    """A target that raises for each second record, and keeps what it was told."""
+
+    def __init__(self, error=OSError):
+        super().__init__()
+        self.error = error
+        self.told = []
+
+    def emit(self, record):
+        if record.getMessage().endswith(("1", "3")):
+            raise self.error("target")
+        super().emit(record)
+
+    def handleError(self, record):  # noqa: N802
+        self.told.append((record.getMessage(), sys.exc_info()[0]))
+
+
+@pytest.mark.parametrize("error", [OSError, SystemExit, KeyboardInterrupt])
+def test_a_target_that_raises_is_told_and_ends_nothing(error):
+    failing, other = Failing(error), Kept()
+    with logging_to(failing, other) as (log, handler):
+        for number in range(5):
+            log.info("%d", number)
+        assert handler.flush(DEADLINE)
+    assert other.texts == list("01234")
+    assert failing.texts == list("024")
+    assert failing.told == [("1", error), ("3", error)]
+
+
+def test_a_target_that_raises_even_when_told_is_told_of_as_a_thread(monkeypatch):
+    seen = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.exc_value))
+    failing, other = Failing(), Kept()
+    failing.handleError = lambda record: 1 / 0
+    with logging_to(failing, other) as (log, handler):
+        log.info("1")
+        log.info("2")
+        assert handler.flush(DEADLINE)
+    assert [type(error) for error in seen] == [ZeroDivisionError]
+    assert other.texts == ["1", "2"]
+
+
+def test_a_stream_that_cannot_be_flushed_is_told_and_ends_nothing():
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError("no space left")
+
+    told = []
+    target, other = logging.StreamHandler(Full()), Kept()
+    target.handleError = lambda record: told.append(sys.exc_info()[1])
+    with logging_to(target, other) as (log, handler):
+        log.info("1")
+        assert handler.flush(DEADLINE)
+        log.info("2")
+        assert handler.flush(DEADLINE)
+    assert other.texts == ["1", "2"]
+    assert told and all(str(error) == "no space left" for error in told)
+
+
+def test_a_slow_target_holds_up_nobody_who_logs():
+    target = Kept()
+    with logging_to(target) as (log, handler), held(target):
+        log.info("first")
+        until(target.entered.is_set)
+        for number in range(100):
+            log.info("%d", number)  # returns
+        assert handler.dropped == 0
+        assert handler.flush(0.01) is False
+    assert len(target.texts) == 101
+
+
+def test_messages_of_somebody_else_are_told_and_passed_by(monkeypatch):
+    seen = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.exc_type))
+    tx, rx = mpsc_bytes.channel(4096)
+    target = Kept()
+    with ChannelHandler(tx) as handler, ChannelListener(rx, target):
+        for junk in (b"junk", b"\xff" * 100, bytes(range(100)), bytes(30)):
+            tx.try_send(junk)
+        send(handler, "text")
+        assert handler.flush(DEADLINE)
+    assert target.texts == ["text"]
+    assert len(seen) == 3
+
+
+class Logging(Kept):
+    """A target that logs through the very handler that writes to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.log = None
+
+    def emit(self, record):
+        super().emit(record)
+        self.log.info("wrote %s", record.getMessage())
+
+
+@pytest.mark.parametrize("policy", ["drop", "block"])
+def test_a_target_that_logs_through_the_same_handler_comes_to_an_end(policy):
+    target = Logging()
+    with logging_to(target, policy=policy, capacity=4096) as (log, handler):
+        target.log = log
+        for number in range(10):
+            log.info("%d", number)
+        assert handler.flush(DEADLINE)
+        assert handler.flush()  # what the target logged before the first
+        assert handler.dropped >= 10  # "wrote wrote 0"
+    texts = target.texts
+    assert [text for text in texts if "wrote" not in text] == [str(number) for number in range(10)]
+    assert [text for text in texts if text.startswith("wrote")] == [f"wrote {number}" for number in range(10)]
+
+
+def test_block_never_waits_in_a_target():
+    class Flooding(Kept):
+        def emit(self, record):
+            super().emit(record)
+            if record.getMessage() == "begin":
+                fill(log, handler)
+
+    target = Flooding()
+    with logging_to(target, policy="block", capacity=4096) as (log, handler):
+        log.info("begin")
+        assert handler.flush(DEADLINE)
+        assert handler.dropped >= 1
+
+
+# ---- signal handlers and finalisers --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def signalled(handler):
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@main_thread_only
+@pytest.mark.parametrize("policy", ["drop", "block"])
+def test_a_storm_of_signal_handlers_that_log_loses_nothing_uncounted(policy):
+    target = Kept()
+    stormed = 0
+    logged = size(3000, 300_000)
+    with logging_to(target, policy=policy, capacity=4096) as (log, handler):
+
+        def on_signal(*_):
+            nonlocal stormed
+            stormed += 1
+            send(handler, "signal %d", stormed)
+
+        with signalled(on_signal):
+            signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+            for number in range(logged):
+                log.info("main %d", number)
+        assert handler.flush(DEADLINE)
+        assert stormed > 0
+        assert len(target.texts) + handler.dropped == logged + stormed
+        assert target.texts != []
+
+
+@main_thread_only
+@pytest.mark.parametrize("policy", ["drop", "block"])
+def test_a_signal_handler_that_raises_in_the_middle_of_a_call_leaves_the_handler_working(policy):
+    class Interrupt(BaseException):
+        pass
+
+    def on_signal(*_):
+        raise Interrupt
+
+    target = Kept()
+    interrupted = 0
+    with logging_to(target, policy=policy, capacity=4096) as (log, handler):
+        with signalled(on_signal):
+            for number in range(size(200, 20_000)):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.00001 + number % 50 * 0.000003)
+                    for _ in range(100):
+                        log.info("main %d", number)
+                except Interrupt:
+                    interrupted += 1
+                with contextlib.suppress(Interrupt):
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+        assert interrupted > 0
+        before = len(target.texts)
+        assert handler.flush(DEADLINE)
+        until(lambda: handler.sender.used == 0)
+        log.info("last")
+        assert handler.flush(DEADLINE)
+        assert len(target.texts) > before or target.texts[-1] == "last"
+    assert target.texts[-1] == "last"
+
+
+@main_thread_only
+def test_a_signal_handler_that_interrupts_a_wait_for_room_drops_and_may_raise():
+    target = Kept()
+    with logging_to(target, policy="block", capacity=4096) as (log, handler):
+
+        def on_signal(*_):
+            send(handler, "from the signal handler")
+            raise KeyError("out of the wait")
+
+        with signalled(on_signal), held(target):
+            log.info("first")
+            until(target.entered.is_set)  # what comes now stays in the channel
+            waiting = Spawned(until, lambda: handler.sender.statistics().waiting_senders == 1)
+            kill = Spawned(lambda: (waiting.join(), os.kill(os.getpid(), signal.SIGALRM)))
+            with pytest.raises(KeyError, match="out of the wait"):
+                fill(log, handler)
+            kill.join()
+            assert handler.dropped == 2  # the one that waited, and the one of the signal handler
+        log.info("next")
+        assert handler.flush(DEADLINE)
+    assert target.texts[-1] == "next"
+
+
+def test_a_finaliser_that_the_collector_runs_never_waits():
+    target = Kept()
+
+    class Logged:
+        def __del__(self):
+            while handler.dropped == 0:
+                send(handler, "filling")
+
+    with logging_to(target, policy="block", capacity=4096) as (_log, handler), held(target):
+        cycle = Logged()
+        cycle.itself = cycle
+        del cycle
+        gc.collect()
+        assert handler.dropped == 1
+
+
+def test_finalisers_that_log_in_the_middle_of_logging_calls():
+    target = Kept()
+    died = []
+
+    class Logged:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            send(handler, "finaliser")
+            died.append(1)
+
+    before = gc.get_threshold()
+    with logging_to(target, policy="block") as (log, handler):
+        gc.set_threshold(1, 1, 1)
+        try:
+            for number in range(500):
+                Logged()
+                log.info("%d", number)
+        finally:
+            gc.set_threshold(*before)
+        gc.collect()
+        assert handler.flush(DEADLINE)
+        assert len(target.texts) + handler.dropped == 500 + len(died)
+    assert died
+
+
+# ---- flush, stop, close --------------------------------------------------------------------------------------------
+
+
+def test_flush_is_a_barrier_among_producers():
+    target = Kept()
+    stop = threading.Event()
+
+    def produce(log):
+        while not stop.is_set():
+            log.info("other")
+
+    with logging_to(target, policy="block", capacity=1 << 14) as (log, handler):
+        threads = [Spawned(produce, log) for _ in range(3)]
+        for number in range(50):
+            log.info("mine %d", number)
+            assert handler.flush(DEADLINE)
+            assert f"mine {number}" in target.texts[-20_000:]
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_many_threads_flush_at_once():
+    target = Kept()
+    with logging_to(target) as (log, handler):
+
+        def work(name):
+            for number in range(20):
+                log.info("%d %d", name, number)
+                assert handler.flush(DEADLINE)
+                assert f"{name} {number}" in target.texts
+
+        for thread in [Spawned(work, name) for name in range(5)]:
+            thread.join()
+
+
+def test_flush_flushes_the_targets():
+    class Buffering(Kept):
+        flushed = 0
+
+        def flush(self):
+            self.flushed = len(self.texts)
+
+    target = Buffering()
+    with logging_to(target) as (log, handler):
+        log.info("one")
+        assert handler.flush(DEADLINE)
+        assert target.flushed == 1
+
+
+def test_flush_is_false_at_once_where_nobody_writes():
+    tx, rx = mpsc_bytes.channel(4096)
+    with ChannelHandler(tx) as handler:
+        assert handler.flush(None) is False
+        listener = ChannelListener(rx, Kept())
+        assert handler.flush(None) is False
+        assert listener.flush(None) is False
+        with listener:
+            assert handler.flush(DEADLINE) is True
+            assert listener.flush(DEADLINE) is True
+        assert handler.flush(None) is False
+    assert handler.flush(None) is False
+
+
+def test_flush_in_a_target_is_false_at_once():
+    answers = []
+
+    class Flushing(Kept):
+        def emit(self, record):
+            answers.append((handler.flush(None), handler.listener.stop(None)))
+
+    target = Flushing()
+    with logging_to(target) as (log, handler):
+        log.info("one")
+        until(lambda: answers)
+    assert answers == [(False, False)]
+
+
+def test_stop_writes_what_was_sent_and_may_be_called_again():
+    tx, rx = mpsc_bytes.channel(1 << 16)
+    target = Kept()
+    handler = ChannelHandler(tx)
+    listener = ChannelListener(rx, target)
+    for number in range(300):
+        send(handler, "%d", number)
+    assert not listener.is_running
+    assert listener.start() is listener
+    assert listener.is_running
+    assert listener.stop(DEADLINE) is True
+    assert not listener.is_running
+    assert target.texts == [str(number) for number in range(300)]
+    assert listener.stop(DEADLINE) is True
+    send(handler, "late")
+    assert handler.dropped == 1
+    with pytest.raises(RuntimeError, match="started or stopped before"):
+        listener.start()
+    handler.close()
+
+
+def test_stop_at_any_moment_loses_nothing_that_was_logged_before():
+    for delay in range(size(50, 2000)):
+        target = Kept()
+        tx, rx = mpsc_bytes.channel(1 << 16)
+        handler = ChannelHandler(tx)
+        with ChannelListener(rx, target):
+            for number in range(delay % 7):
+                send(handler, "%d", number)
+        assert target.texts == [str(number) for number in range(delay % 7)]
+        handler.close()
+
+
+def test_a_listener_that_was_never_started_can_be_stopped():
+    tx, rx = mpsc_bytes.channel(4096)
+    listener = ChannelListener(rx, Kept())
+    assert listener.stop(DEADLINE) is True
+    assert rx.is_closed
+    tx.close()
+
+
+def test_stop_of_a_listener_with_a_slow_target_is_false_and_goes_on():
+    target = Kept()
+    with logging_to(target) as (log, handler):
+        with held(target):
+            log.info("one")
+            log.info("two")
+            until(target.entered.is_set)
+            assert handler.listener.stop(0.01) is False
+        assert handler.listener.stop(DEADLINE) is True
+    assert target.texts == ["one", "two"]
+
+
+def test_the_listener_ends_when_every_sender_is_closed():
+    tx, rx = mpsc_bytes.channel(4096)
+    target = Kept()
+    other = ChannelHandler(tx.clone())
+    handler = ChannelHandler(tx)
+    listener = ChannelListener(rx, target).start()
+    for one in (other, handler):
+        send(one, "text")
+        one.close()
+    until(lambda: not listener.is_running)
+    assert target.texts == ["text", "text"]
+    assert rx.is_closed
+
+
+def test_a_handler_that_is_dropped_ends_its_listener():
+    target = Kept()
+    handler = ChannelHandler(targets=[target])
+    listener = handler.listener
+    send(handler, "text")
+    del handler
+    gc.collect()
+    until(lambda: not listener.is_running)
+    assert target.texts == ["text"]
+
+
+def test_close_writes_everything_and_may_be_called_again():
+    target = Kept()
+    with logging_to(target) as (log, handler):
+        log.info("one")
+        handler.close()
+        assert target.texts == ["one"]
+        assert not handler.listener.is_running
+        log.info("late")
+        assert handler.dropped == 1
+        handler.close()
+
+
+def test_a_close_ends_the_wait_of_those_who_block():
+    target = Kept()
+    with logging_to(target, policy="block", capacity=4096) as (log, handler), held(target):
+        thread = Spawned(fill, log, handler)
+        until(lambda: handler.sender.statistics().waiting_senders == 1)
+        handler.sender.close()
+        thread.join()
+        assert handler.dropped == 1
+
+
+def test_reopen_after_close_uses_a_new_channel():
+    target = Kept()
+    with logging_to(target) as (log, handler):
+        log.info("one")
+        handler.reopen()  # of a channel in use: everything is written first
+        assert target.texts == ["one"]
+        handler.close()
+        handler.reopen()
+        log.info("two")
+        assert handler.flush(DEADLINE)
+    assert target.texts == ["one", "two"]
+    tx, _rx = mpsc_bytes.channel(4096)
+    with ChannelHandler(tx) as given, pytest.raises(TypeError, match="needs a new one"):
+        given.reopen()
+
+
+# ---- dictConfig ----------------------------------------------------------------------------------------------------
+
+
+def configuration(tmp_path, **options):
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"plain": {"format": "%(levelname)s %(name)s %(message)s"}},
+        "handlers": {
+            "channel": {"class": "nexus_channels.logging.ChannelHandler", "targets": ["file", "kept"], **options},
+            "file": {
+                "class": "logging.FileHandler",
+                "filename": str(tmp_path / "log"),
+                "formatter": "plain",
+                "level": "WARNING",
+            },
+            "kept": {"()": Kept},
+        },
+        "loggers": {"tests.configured": {"handlers": ["channel"], "level": "DEBUG", "propagate": False}},
+    }
+
+
+@pytest.fixture
+def configured():
+    """The logger that `configuration` configures, and its handler; closed at the end."""
+    log = logging.getLogger("tests.configured")
+    yield log
+    for handler in log.handlers[:]:
+        log.removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def dict_config(monkeypatch):
+    """`logging.config.dictConfig`, which closes no handlers of pytest's."""
+    monkeypatch.setattr(logging.config, "_clearExistingHandlers", lambda: None)
+    return logging.config.dictConfig
+
+
+def test_a_plain_configuration_names_its_targets(tmp_path, configured, dict_config):
+    dict_config(configuration(tmp_path, policy="block", capacity=8192, level="INFO"))
+    (handler,) = configured.handlers
+    assert (handler.policy, handler.sender.capacity, handler.level) == ("block", 8192, logging.INFO)
+    configured.debug("small")
+    configured.info("middle")
+    configured.warning("large")
+    gc.collect()
+    assert handler.flush(DEADLINE)
+    file, kept = handler.listener._targets
+    assert (tmp_path / "log").read_text() == "WARNING tests.configured large\n"
+    assert kept.texts == ["middle", "large"]
+    file.close()
+
+
+def test_a_configuration_may_use_factories_and_references(tmp_path, configured, dict_config):
+    config = configuration(tmp_path)
+    del config["handlers"]["kept"], config["handlers"]["file"]
+    config["handlers"]["channel"] = {
+        "()": "ext://nexus_channels.logging.ChannelHandler",
+        "targets": ["ext://test_logging.SHARED", "cfg://handlers.before"],
+        "formatter": "plain",
+    }
+    config["handlers"]["before"] = {"()": Kept}
+    dict_config(config)
+    (handler,) = configured.handlers
+    configured.info("text")
+    assert handler.flush(DEADLINE)
+    assert [target.texts for target in handler.listener._targets] == [["INFO tests.configured text"]] * 2
+
+
+SHARED = Kept()
+
+
+def test_a_name_that_the_configuration_does_not_have_is_an_error(tmp_path, configured, dict_config):
+    config = configuration(tmp_path)
+    config["handlers"]["channel"]["targets"] = ["elif"]
+    with pytest.raises(ValueError, match="channel") as failed:
+        dict_config(config)
+    assert "there is no handler of the name 'elif'" in str(failed.value.__cause__)
+
+
+def test_a_handler_may_be_named_outside_of_a_configuration():
+    target = Kept()
+    target.name = "tests.named"
+    with ChannelHandler(targets=["tests.named"]) as handler:
+        send(handler, "text")
+        assert handler.flush(DEADLINE)
+    assert target.texts == ["text"]
+
+
+# ---- bad input -----------------------------------------------------------------------------------------------------
+
+BAD = {
+    "neither": (TypeError, "give either", lambda tx: {}),
+    "both": (TypeError, "give either", lambda tx: {"sender": tx, "targets": []}),
+    "policy": (ValueError, "not 'wait'", lambda tx: {"sender": tx, "policy": "wait"}),
+    "timeout without block": (ValueError, "not 1 for policy 'drop'", lambda tx: {"sender": tx, "timeout": 1}),
+    "negative timeout": (ValueError, "not -1", lambda tx: {"sender": tx, "policy": "block", "timeout": -1}),
+    "no sender": (TypeError, "not 'sender'", lambda tx: {"sender": "sender"}),
+    "capacity of a sender": (TypeError, "capacity is for", lambda tx: {"sender": tx, "capacity": 1}),
+    "small": (ValueError, "has 1024 bytes, and 4096", lambda tx: {"targets": [], "capacity": 1024}),
+    "no text": (ValueError, "256 to 3034 bytes here, not 255", lambda tx: {"sender": tx, "max_text_size": 255}),
+    "much text": (ValueError, "256 to 3034 bytes here, not 3035", lambda tx: {"sender": tx, "max_text_size": 3035}),
+    "a name for a list": (TypeError, "not 'console'", lambda tx: {"targets": "console"}),
+    "no handler": (TypeError, "not 3", lambda tx: {"targets": [3]}),
+    "no name": (ValueError, "'nobody'", lambda tx: {"targets": ["nobody"]}),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments_are_named_and_leave_nothing_behind(case):
+    error, said, options = BAD[case]
+    tx, _rx = mpsc_bytes.channel(4096)
+    threads, handlers = threading.active_count(), len(logging._handlerList)
+    with pytest.raises(error, match=said):
+        ChannelHandler(**options(tx))
+    assert (threading.active_count(), len(logging._handlerList)) <= (threads, handlers)
+    assert not tx.is_closed
+
+
+def test_a_listener_takes_a_receiver_and_handlers():
+    tx, rx = mpsc_bytes.channel(4096)
+    with pytest.raises(TypeError, match="a target is a logging"):
+        ChannelListener(rx, "console")
+    with pytest.raises(TypeError, match="receiver is"):
+        ChannelListener(tx, Kept())
+    assert "not running, 1 targets" in repr(ChannelListener(rx, Kept()))
+
+
+def test_what_a_handler_says_of_itself():
+    with ChannelHandler(targets=[], level="INFO") as handler:
+        assert repr(handler) == "<ChannelHandler (INFO) policy='drop'>"
+        assert handler.lock is None
+        assert repr(handler.listener) == "<ChannelListener running, 0 targets>"
+
+
+# ---- exit and fork, in processes of their own ----------------------------------------------------------------------
+
+START = """
+import atexit, gc, io, logging, os, signal, sys, threading, time
+import nexus_channels.logging
+from nexus_channels import mpsc_bytes
+from nexus_channels.logging import ChannelHandler, ChannelListener
+from support import until
+log = logging.getLogger("app")
+log.setLevel(logging.DEBUG)
+path = sys.argv[1]
+"""
+
+
+def test_at_exit_everything_is_written(tmp_path):
+    script = """
+log.addHandler(ChannelHandler(targets=[logging.FileHandler(path)]))
+for number in range(2000):
+    log.info("%d", number)
+"""
+    run_child(START + script, tmp_path / "log", quiet=True)
+    assert (tmp_path / "log").read_text().splitlines() == [str(number) for number in range(2000)]
+
+
+def test_at_exit_a_listener_of_ones_own_is_waited_for(tmp_path):
+    script = """
+tx, rx = mpsc_bytes.channel(1 << 20)
+ChannelListener(rx, logging.FileHandler(path)).start()
+log.addHandler(ChannelHandler(tx))
+for number in range(2000):
+    log.info("%d", number)
+"""
+    run_child(START + script, tmp_path / "log", quiet=True)
+    assert len((tmp_path / "log").read_text().splitlines()) == 2000
+
+
+def test_at_exit_the_listener_of_a_handler_that_is_gone_is_waited_for(tmp_path):
+    script = """
+class Slow(logging.FileHandler):
+    def emit(self, record):
+        time.sleep(0.005)
+        super().emit(record)
+handler = ChannelHandler(targets=[Slow(path)])
+log.addHandler(handler)
+for number in range(60):
+    log.info("%d", number)
+log.removeHandler(handler)
+del handler
+"""
+    run_child(START + script, tmp_path / "log", quiet=True)
+    assert len((tmp_path / "log").read_text().splitlines()) == 60
+
+
+def test_what_other_exit_handlers_log_is_written(tmp_path):
+    script = """
+atexit.register(log.info, "after ours")
+from importlib import reload
+atexit.unregister(nexus_channels.logging._at_exit)
+atexit.register(log.info, "after ours, too")
+atexit.register(nexus_channels.logging._at_exit)
+atexit.register(log.info, "before ours")
+log.addHandler(ChannelHandler(targets=[logging.FileHandler(path)]))
+"""
+    run_child(START + script, tmp_path / "log", quiet=True)
+    assert (tmp_path / "log").read_text().splitlines() == ["before ours", "after ours, too", "after ours"]
+
+
+def test_at_exit_a_target_that_does_not_return_is_left_after_the_deadline(tmp_path):
+    script = """
+class Stuck(logging.Handler):
+    def emit(self, record):
+        threading.Event().wait()
+nexus_channels.logging._PATIENCE = 0.2
+handler = ChannelHandler(targets=[logging.FileHandler(path), Stuck()])
+log.addHandler(handler)
+log.info("one")
+until(lambda: handler.sender.used == 0)
+log.info("two")
+"""
+    source = START + script + 'atexit.register(lambda: print("exiting"))\n'
+    assert run_child(source, tmp_path / "log", seconds=4) == "exiting\n"
+
+
+def test_at_exit_the_loss_is_told(tmp_path):
+    script = """
+class Stuck(logging.Handler):
+    def emit(self, record):
+        threading.Event().wait()
+nexus_channels.logging._PATIENCE = 0.1
+sys.stderr = sys.stdout
+log.addHandler(ChannelHandler(targets=[Stuck()]))
+log.info("one")
+"""
+    said = run_child(START + script, tmp_path / "log", seconds=4)
+    assert said == "nexus_channels.logging: log records are lost: a target took over 0.1 s at exit\n"
+
+
+@pytest.mark.skipif(EXPERIMENT, reason="3.13t may hang at its end beside busy daemon threads; with a FileHandler, too")
+def test_daemon_threads_that_log_while_the_interpreter_ends(tmp_path):
+    script = """
+log.addHandler(ChannelHandler(targets=[logging.FileHandler(path)], policy=sys.argv[2], capacity=4096))
+def forever():
+    while True:
+        log.info("text")
+for _ in range(3):
+    threading.Thread(target=forever, daemon=True).start()
+time.sleep(0.05)
+"""
+    for policy in ("drop", "block"):
+        for _ in range(size(2, 25)):
+            run_child(START + script, tmp_path / "log", policy)
+
+
+FORK = """
+def fork(function):
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            signal.alarm(10)
+            function()
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+"""
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+def run_forking(script, path):
+    run_child(START + FORK + script, path, flags=("-Wignore",))
+    return path.read_text().splitlines()
+
+
+@needs_fork
+@pytest.mark.parametrize("policy", ["drop", "block"])
+def test_a_forked_child_drops_and_counts_and_writes_nothing_twice(tmp_path, policy):
+    script = f"""
+handler = ChannelHandler(targets=[logging.FileHandler(path)], policy={policy!r}, capacity=4096)
+log.addHandler(handler)
+for number in range(10):
+    log.info("%d", number)
+def child():
+    assert handler.dropped == 0
+    for number in range(1000):
+        log.info("child")
+    assert handler.dropped == 1000
+    assert handler.listener is None
+    assert handler.flush(None) is False
+    logging.shutdown()
+fork(child)
+log.info("parent")
+"""
+    assert run_forking(script, tmp_path / "log") == [*map(str, range(10)), "parent"]
+
+
+@needs_fork
+def test_a_forked_child_that_reopens_has_a_listener_of_its_own(tmp_path):
+    script = """
+handler = ChannelHandler(targets=[logging.FileHandler(path)], policy="block", capacity=4096)
+log.addHandler(handler)
+log.info("before")
+handler.flush()
+def child():
+    log.info("lost")
+    handler.reopen()
+    for number in range(300):
+        log.info("child %d", number)
+    assert handler.dropped == 0
+    handler.close()
+fork(child)
+log.info("after")
+"""
+    lines = run_forking(script, tmp_path / "log")
+    assert lines == ["before", *(f"child {number}" for number in range(300)), "after"]
+
+
+@needs_fork
+def test_a_handler_can_reopen_in_every_fork_by_itself(tmp_path):
+    script = """
+handler = ChannelHandler(targets=[logging.FileHandler(path)])
+os.register_at_fork(after_in_child=handler.reopen)
+log.addHandler(handler)
+log.info("before")
+handler.flush()
+def child():
+    log.info("child")
+    handler.flush()
+    def grandchild():
+        log.info("grandchild")
+        logging.shutdown()
+    fork(grandchild)
+    logging.shutdown()
+fork(child)
+"""
+    assert run_forking(script, tmp_path / "log") == ["before", "child", "grandchild"]
+
+
+@needs_fork
+@pytest.mark.skipif(FREE_THREADED, reason="objects that other threads had locked stay locked in the child")
+def test_a_child_that_ends_like_any_program_does_not_wait(tmp_path):
+    script = """
+class Slow(logging.FileHandler):
+    def emit(self, record):
+        super().emit(record)
+        until(lambda: len(hold) == 0)
+hold = [1]
+handler = ChannelHandler(targets=[Slow(path)])
+log.addHandler(handler)
+for number in range(5):
+    log.info("%d", number)
+pid = os.fork()
+if pid == 0:
+    log.info("child")
+    sys.exit(0)
+began = time.monotonic()
+assert os.waitpid(pid, 0)[1] == 0
+assert time.monotonic() - began < 4
+hold.clear()
+"""
+    assert run_forking(script, tmp_path / "log") == [*"01234"]
+
+
+@needs_fork
+@pytest.mark.skipif(FREE_THREADED, reason="objects that other threads had locked stay locked in the child")
+def test_forks_in_the_midst_of_logging_wedge_nobody(tmp_path):
+    script = f"""
+handler = ChannelHandler(targets=[logging.FileHandler(path)], policy="block", capacity=4096)
+log.addHandler(handler)
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        log.info("parent")
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+def child():
+    log.info("lost")
+    assert handler.dropped == 1
+    handler.reopen()
+    log.info("child")
+    assert handler.flush(20)
+for _ in range({size(20, 300)}):
+    fork(child)
+stop.set()
+for thread in threads:
+    thread.join()
+"""
+    lines = run_forking(script, tmp_path / "log")
+    assert lines.count("child") == size(20, 300)
+    assert set(lines) == {"child", "parent"}
+
+
+@needs_fork
+def test_the_listener_of_the_parent_cannot_be_started_in_a_child(tmp_path):
+    script = """
+tx, rx = mpsc_bytes.channel(4096)
+listener = ChannelListener(rx, logging.FileHandler(path))
+handler = ChannelHandler(tx)
+def child():
+    try:
+        listener.start()
+    except RuntimeError as error:
+        assert "parent process" in str(error)
+    else:
+        raise AssertionError
+    assert listener.stop(None) is True
+    tx, rx = mpsc_bytes.channel(4096)
+    handler.reopen(tx)
+    with ChannelListener(rx, logging.FileHandler(path)):
+        log.addHandler(handler)
+        log.info("child")
+fork(child)
+"""
+    assert run_forking(script, tmp_path / "log") == ["child"]
+
+
+def test_the_module_does_not_stand_in_the_way_of_the_standard_one():
+    package = pathlib.Path(sys.modules["nexus_channels"].__file__).parent
+    assert pathlib.Path(logging.__file__).parent != package
+    assert sys.modules["nexus_channels.logging"].logging is logging
