@@ -570,6 +570,7 @@ __attribute__((noinline)) static int awaitable_run_in_trio(Awaitable *aw, PyObje
         else if (s == STEP_READY)
             s = awaitable_trio_looks(aw, false, out);
     }
+    aw->dirty = true; /* awaitable_step() knows nothing of the delegate */
     delegate_leave((PyObject *)aw, &aw->trio);
     if (s == STEP_READY && *out == NULL)
         *out = Py_NewRef(Py_None);
