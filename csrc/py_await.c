@@ -609,7 +609,7 @@ __attribute__((noinline)) static int awaitable_looks_round(Awaitable *aw, PyObje
 {
     if (awaitable_of_trio(aw))
         return awaitable_run_in_trio(aw, Py_None, out);
-    if (awaitable_must_pause(aw, aw->call.ep))
+    if (pace_left(pace_of(aw->st)) < 0 && awaitable_must_pause(aw, aw->call.ep))
         return awaitable_pause(aw, out);
     return STEP_MORE;
 }
