@@ -615,6 +615,7 @@ __attribute__((noinline)) static int awaitable_run_in_trio(Awaitable *aw, PyObje
         else if (s == STEP_READY)
             s = awaitable_trio_looks(aw, false, out);
     }
+    aw->dirty = true; /* awaitable_step() knows nothing of the delegate */
     delegate_leave((PyObject *)aw, &aw->trio);
     if (s == STEP_READY && *out == NULL)
         *out = Py_NewRef(Py_None);
@@ -655,7 +656,7 @@ __attribute__((noinline)) static int awaitable_looks_round(Awaitable *aw, PyObje
 {
     if (awaitable_of_trio(aw))
         return awaitable_run_in_trio(aw, Py_None, out);
-    if (awaitable_must_pause(aw, aw->call.ep))
+    if (pace_left(pace_of(aw->st)) < 0 && awaitable_must_pause(aw, aw->call.ep))
         return awaitable_pause(aw, out);
     return STEP_MORE;
 }

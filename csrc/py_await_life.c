@@ -243,7 +243,7 @@ void awaitable_finalize(PyObject *self)
     Awaitable *aw = (Awaitable *)self;
     PyObject *type, *value, *traceback, *name, *done = NULL;
     aw->dirty = true; /* the collector may have come here first */
-    if (aw->state != CREATED)
+    if (aw->state != CREATED || delegate_suspended(&aw->trio))
         return;
     PyErr_Fetch(&type, &value, &traceback);
     name = PyUnicode_FromString("warnings");

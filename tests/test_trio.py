@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 from harness import FREE_THREADED, has_wake_descriptors, seeded, size
 from harness import run_child as harness_run_child
-from support import DEADLINE, Counted, Item, collect, until, until_blocked, until_parked
+from support import DEADLINE, Counted, Item, collect, drive, until, until_blocked, until_parked
 
 import nexus_channels
 from nexus_channels import (
@@ -731,6 +731,23 @@ def test_an_exception_thrown_into_a_wait_ends_it(threaded):
             call.send(None)
 
     run(main)
+
+
+def test_a_call_dropped_with_its_result_in_hand_is_not_used_again_as_it_is():
+    """Calls that have ended are kept and used again; this one has not ended."""
+    tx, rx = spsc.channel(4)
+    tx.try_send_many([1, 2, 3])
+
+    async def main():
+        for _ in range(2):
+            call = rx.recv()
+            call.send(None)
+            del call
+
+    run(main)
+    assert drive(rx.recv()) == 3
+    drive(tx.send(4))
+    assert drive(rx.recv()) == 4
 
 
 def test_trio_shows_where_a_task_waits():
