@@ -46,7 +46,8 @@ class TrioStepLoop:
         self.errors = []
         self._closed = False
         self._clock = MockClock()
-        self._random, _run._r = _run._r, aio.InOrder()
+        self._in_order = aio.InOrder.scheduling()
+        self._in_order.__enter__()
         self._runner = _run.setup_runner(self._clock, [], False, True)
         self._runner.runq = self._queue = OneAtATime()
         self._nursery = None
@@ -175,6 +176,6 @@ class TrioStepLoop:
         except StopIteration:
             pass
         finally:
-            _run._r = self._random
+            self._in_order.__exit__(None, None, None)
         if isinstance(self._runner.main_task_outcome, outcome.Error):
             self.errors.append(self._runner.main_task_outcome.error)
