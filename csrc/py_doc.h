@@ -450,8 +450,8 @@ static const char select_doc[] =
     "Wait up to `timeout` seconds until one arm can go, do that one and no other; await the result, a Selected of the\n"
     "arm's index, the arm itself, and the value.\n\n" DOC_ARMS
     DOC_BAD_ARMS ", SelectTimeout, RuntimeError\n"
-    "if it has to wait and no asyncio loop runs here.  Cancelled or timed out, it did nothing, and every turn that it was\n"
-    "given goes to the next in line.  " DOC_OWN_THREAD;
+    "if it has to wait and neither asyncio nor trio runs here.  Cancelled or timed out, it did nothing, and every turn that\n"
+    "it was given goes to the next waiter.  " DOC_OWN_THREAD;
 
 static const char select_blocking_doc[] =
     "select_blocking($module, /, *arms, timeout=None, biased=False)\n--\n\n"

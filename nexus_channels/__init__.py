@@ -1,14 +1,18 @@
-"""Bounded channels for programs that mix asyncio tasks, threads and native code.
+"""Bounded channels for programs that mix tasks of asyncio or trio, threads and native code.
 
 Pick the narrowest module that fits: `local` (one thread), `spsc` (one sender, one receiver) or `mpsc` (many senders)
 for objects; `spsc_bytes` or `mpsc_bytes` for messages of bytes, written and read in place.
-Each has `channel(capacity)`, which returns a sender and a receiver.
+Each has `channel(capacity)`, which returns a sender and a receiver.  `select()` waits for several channels at once.
 
 >>> from nexus_channels import mpsc
 >>> tx, rx = mpsc.channel(1024)
 >>> tx.try_send('value')
 >>> rx.try_recv()
 'value'
+
+Imported by their own names are `nexus_channels.queue` (the interfaces of `queue.Queue` and `asyncio.Queue`),
+`nexus_channels.anyio` (streams of AnyIO), `nexus_channels.logging` (a log handler) and `nexus_channels.native`
+(the functions for native code).
 """
 
 from . import errors, local, mpsc, mpsc_bytes, spsc, spsc_bytes

@@ -6,7 +6,7 @@ bytes fits whenever that many bytes are free.  `send`, `recv_bytes` and `recv_in
 
 The receiver gets messages in the order of their claims: while a claim is open, the messages behind it wait.
 
-Each end may be used by tasks of any asyncio loop, and by threads.
+Each end may be used by tasks of any asyncio or trio event loop, and by threads.
 """
 
 from ._core import MPSC_BYTES, NativeReceiver, NativeSender, ReadClaim, WriteClaim

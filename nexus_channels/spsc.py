@@ -1,6 +1,6 @@
 """Channels of Python objects from one sender to one receiver.
 
-Each end may be used by tasks of any asyncio loop, and by threads.
+Each end may be used by tasks of any asyncio or trio event loop, and by threads.
 """
 
 from typing import TYPE_CHECKING, SupportsIndex

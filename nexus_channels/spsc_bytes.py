@@ -4,7 +4,7 @@ A sender claims room in the ring, writes the message there through a memoryview,
 view of the message, and releases it.  Nothing is allocated for a message.  A message of at most `max_message_size`
 bytes fits whenever that many bytes are free.  `send`, `recv_bytes` and `recv_into` copy the message once.
 
-Each end may be used by tasks of any asyncio loop, and by threads.
+Each end may be used by tasks of any asyncio or trio event loop, and by threads.
 """
 
 from ._core import SPSC_BYTES, NativeReceiver, NativeSender, ReadClaim, WriteClaim
