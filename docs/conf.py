@@ -28,3 +28,22 @@ html_css_files = ["custom.css"]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 html_copy_source = False
+
+# The library makes these; who reads of them need not know what of.
+NOT_CALLED = {
+    "nexus_channels.Selected",
+    "nexus_channels.queue.AsyncQueue",
+    "nexus_channels.queue.BaseQueue",
+    "nexus_channels.queue.SyncQueue",
+}
+
+
+def public_signature(_app, _what, name, _thing, _options, signature, returns):
+    """The signature without what is for the library alone."""
+    if name in NOT_CALLED:
+        return "", returns
+    return signature and signature.replace(", *, _passed=False", ""), returns
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", public_signature)
