@@ -82,7 +82,7 @@ static PyObject *select_chose(Select *sel, Py_ssize_t i, PyObject *index, PyObje
     if (sel->merge == NULL)
         selected_fill(result, index, passed, value != NULL ? value : Py_NewRef(Py_None));
     else {
-        Py_DECREF(index); /* a small number, or not the last: a merge of so many is no plain case */
+        Py_DECREF(index);
         merge_fill(sel, passed, value);
     }
     sel->result = NULL;
@@ -227,7 +227,8 @@ static void notify_other_side(Endpoint *ep)
 static void select_keep_early(Select *sel)
 {
     if (sel->base.weakrefs == NULL && sel->base.origin == NULL && sel->arms == sel->few &&
-        sel->base.call.op->lines != NULL && spare_keep(sel->base.st, SPARE_SELECTS, sel))
+        sel->base.call.op->lines != NULL && !PyObject_GC_IsFinalized((PyObject *)sel) &&
+        spare_keep(sel->base.st, SPARE_SELECTS, sel))
         Py_INCREF(sel);
 }
 
@@ -235,7 +236,7 @@ static void select_keep_early(Select *sel)
 static PyObject *select_at_once(Call *call)
 {
     Select *sel = select_of(call);
-    PyObject *value = NULL;
+    PyObject *value = NULL, *index = NULL;
     Py_ssize_t turn = 0, i = 0;
     for (; i < sel->n; i++) {
         Chan *c = sel->arms[i].call.ep->chan;
@@ -243,20 +244,29 @@ static PyObject *select_at_once(Call *call)
             return NULL; /* the look raises that */
     }
     arms_order(sel->arms, sel->n, sel->biased, sel->turns);
-    for (; turn < sel->n && value == NULL; turn++) {
+    for (; turn < sel->n; turn++) {
         arm *a = &sel->arms[i = sel->turns[turn].index];
+        if ((index = arm_index(sel->base.st, i)) == NULL) { /* first, as in arms_look() */
+            PyErr_Clear(); /* the look raises that, too */
+            return NULL;
+        }
         if (a->call.op->at_once != NULL)
             value = a->call.op->at_once(&a->call);
-        if (value == NULL && !arm_surely_waits(a))
+        if (value != NULL)
+            break;
+        Py_DECREF(index);
+        if (!arm_surely_waits(a))
             return NULL;
     }
     if (value == NULL)
         return NULL;
-    sel->base.state = DONE; /* before code of others may run */
-    PyObject *result = select_chose(sel, i, arm_index(sel->base.st, i), value);
+    sel->base.state = DONE; /* before code of others may run, which must not end it either: */
+    sel->base.running = true;
+    PyObject *result = select_chose(sel, i, index, value);
     notify_other_side(sel->arms[i].call.ep);
     select_release(&sel->base);
     Py_CLEAR(sel->merge);
+    sel->base.running = false;
     select_keep_early(sel);
     return result;
 }
@@ -506,6 +516,7 @@ static Select *select_new(core_state *st, const call_op *op, PyObject *const *pa
     }
     sel->base.call.op = op;
     sel->base.call.ep = (Endpoint *)Py_NewRef(sel->arms[0].call.ep);
+    sel->base.timeout = -1; /* a spare may have that of its last call */
     sel->base.dirty = sel->base.running = true;
     return sel;
 }

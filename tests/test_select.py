@@ -486,6 +486,20 @@ def test_a_timeout_ends_the_wait_and_leaves_every_line(step_loop, variant):
     assert all(rx.statistics().waiting_receivers == 0 for rx in arms)
 
 
+def test_a_merge_does_not_get_the_timeout_of_an_earlier_select(step_loop, variant):
+    tx, rx = variant.channel(1)
+    merged = merge(rx)
+    tx.try_send(1)
+    drive(select(rx, timeout=TIMEOUT))  # what it used is used again
+    task = step_loop.create_task(merged.__anext__())
+    step_loop.run_ready()
+    step_loop.advance(2 * TIMEOUT)
+    assert not task.done()
+    step_loop.call(tx.try_send, 2)
+    step_loop.run_ready()
+    assert task.result() == (rx, 2)
+
+
 def test_cancelled_when_called_it_hands_each_turn_to_the_next_in_line(step_loop, variant):
     ends = [variant.channel(1) for _ in range(2)]
     arms = [rx for _, rx in ends]
@@ -552,6 +566,32 @@ def test_a_select_that_nobody_awaits_warns_and_does_nothing():
     with pytest.warns(RuntimeWarning, match="coroutine 'select' was never awaited"):
         select(rx)
     assert len(rx) == 1
+
+
+def test_a_select_that_was_kept_after_the_warning_warns_again_when_it_is_used_again():
+    tx, rx = spsc.channel(2)
+    kept = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings._warn_unawaited_coroutine", kept.append)
+        select(rx)
+    tx.try_send(1)
+    assert drive(kept.pop()).value == 1
+    with pytest.warns(RuntimeWarning, match="coroutine 'select' was never awaited"):
+        select(rx)
+
+
+def test_what_a_select_lets_go_of_may_try_to_close_it(variant):
+    (tx, rx), (other, _rx) = variant.channel(1), variant.channel(1)
+
+    class Closer:
+        def __del__(self):
+            with contextlib.suppress(RuntimeError):  # it is being awaited still
+                waiting.close()
+
+    tx.try_send(1)
+    waiting = select(rx, other.sending(Closer()))  # only the arm has that
+    assert drive(waiting).value == 1
+    assert repr(waiting).startswith("<select() done")
 
 
 def test_it_waits_in_one_loop_only(step_loop):

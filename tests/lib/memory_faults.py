@@ -521,7 +521,7 @@ def try_select_of_nothing(module):
 @case
 def select_of_many_that_need_not_wait(module):
     world = World(module, fill=1)
-    others = [World(module) for _ in range(5)]
+    others = [World(module) for _ in range(257)]  # so many that the index of the last is no int that is kept ready
     arms = (*[other.rx for other in others], world.rx)  # a list in the call would leak: see lists_leak()
 
     def act():
