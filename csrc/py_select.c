@@ -389,12 +389,23 @@ static bool select_reap(Awaitable *aw, nc_box **kicks)
     return any;
 }
 
+/* The endpoint of arm i, a new reference; NULL if there are fewer, as when others have ended it. */
+static Endpoint *select_endpoint(Select *sel, Py_ssize_t i)
+{
+    Endpoint *ep;
+    Py_BEGIN_CRITICAL_SECTION(sel);
+    ep = i < sel->n ? (Endpoint *)Py_NewRef(sel->arms[i].call.ep) : NULL;
+    Py_END_CRITICAL_SECTION();
+    return ep;
+}
+
+/* It sleeps, so Python code, or another thread, may end it meanwhile. */
 static void select_reap_ahead(Awaitable *aw, nc_box **kicks)
 {
-    Select *sel = (Select *)aw;
-    for (Py_ssize_t i = 0; i < sel->n; i++) {
-        Endpoint *ep = sel->arms[i].call.ep;
+    Endpoint *ep;
+    for (Py_ssize_t i = 0; (ep = select_endpoint((Select *)aw, i)) != NULL; i++) {
         line_reap_ahead(ep->chan, ep->side, kicks);
+        Py_DECREF(ep);
     }
 }
 

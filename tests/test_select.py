@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 from anychannel import AnyChannel
-from harness import seeded, size
+from harness import run_child, seeded, size
 from support import Item, collect, drive, until_blocked, until_parked
 
 import nexus_channels
@@ -640,6 +640,36 @@ def test_the_end_of_one_channel_ends_the_wait(step_loop, variant):
     step_loop.run_ready()
     with pytest.raises(RecvError):
         task.result()
+
+
+ASKED = """
+import contextlib
+from steploop import StepLoop
+from nexus_channels import select, spsc
+
+class Asked(StepLoop):
+    def is_closed(self):
+        with contextlib.suppress(RuntimeError, KeyError):  # it is running, not there yet, or gone
+            held["waiting"].close()
+            held["ahead"].close()
+            held.clear()
+            self.close()
+        return super().is_closed()
+
+loop, other = StepLoop(), Asked()
+held = {"idle": spsc.channel(1), "ends": spsc.channel(1)}
+held["ahead"] = held["ends"].receiver.recv()
+other.call(held["ahead"].send, None)
+held["ends"].sender.try_send(1)  # calls that one, which does not run
+held["waiting"] = select(held["idle"].receiver, held["ends"].receiver)
+loop.call(held["waiting"].send, None)
+print(held)
+"""
+
+
+def test_a_loop_that_is_asked_whether_it_is_closed_may_end_the_select_that_asks():
+    """The program takes all away that the select waits on, while waiters ahead of it are looked at."""
+    assert run_child(ASKED, env={"PYTHONMALLOC": "debug"}) == "{}\n"
 
 
 def test_a_closed_loop_with_a_select_holds_nobody_up(step_loop):
