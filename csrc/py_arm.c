@@ -217,6 +217,21 @@ bool arms_repeat(const arm *arms, Py_ssize_t n)
     return bad;
 }
 
+static void blame_on(PyObject *error, PyObject *name, PyObject *what)
+{
+    if (what == NULL || PyObject_SetAttr(error, name, what) < 0)
+        PyErr_Clear(); /* an error without attributes, or no memory: it says less, and is raised all the same */
+}
+
+void arm_blame(core_state *st, PyObject *passed, Py_ssize_t index)
+{
+    PyObject *error = core_take_error(), *number = PyLong_FromSsize_t(index);
+    blame_on(error, st->s_index, number);
+    blame_on(error, st->s_arm, passed);
+    Py_XDECREF(number);
+    core_give_error(error);
+}
+
 Py_ssize_t arms_off_thread(const arm *arms, Py_ssize_t n)
 {
     for (Py_ssize_t i = 0; i < n; i++)

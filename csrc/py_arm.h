@@ -24,6 +24,8 @@ static inline void arm_init(arm *a) { *a = (arm){.call = {.n = 1, .least = 1, .s
 void arm_clear(arm *a);
 /* What was passed; borrowed. */
 static inline PyObject *arm_passed(const arm *a) { return a->giving != NULL ? a->giving : (PyObject *)a->call.ep; }
+/* The current exception came of this arm: it says so by .index and .arm. */
+void arm_blame(core_state *st, PyObject *passed, Py_ssize_t index);
 /* Is an endpoint there twice?  If so, ValueError is set. */
 bool arms_repeat(const arm *arms, Py_ssize_t n);
 /* The index as an int, a new reference, or NULL with an exception set. */

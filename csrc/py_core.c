@@ -325,6 +325,17 @@ PyObject *core_import(const char *module, const char *name)
     return attr;
 }
 
+PyObject *core_tuple_without(PyObject *all, PyObject *item)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(all), at = 0;
+    while (at < n && PyTuple_GET_ITEM(all, at) != item)
+        at++;
+    PyObject *rest = at < n ? PyTuple_New(n - 1) : NULL;
+    for (Py_ssize_t i = 0; rest != NULL && i < n - 1; i++)
+        PyTuple_SET_ITEM(rest, i, Py_NewRef(PyTuple_GET_ITEM(all, i + (i >= at))));
+    return rest;
+}
+
 PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *name)
 {
     PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);

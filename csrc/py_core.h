@@ -294,6 +294,8 @@ int core_watch_process(void);
 PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *name);
 /* An attribute of a module, which is imported; a new reference, or NULL with an exception set. */
 PyObject *core_import(const char *module, const char *name);
+/* A new tuple without that item; NULL without an exception if the item is not there, or with MemoryError set. */
+PyObject *core_tuple_without(PyObject *all, PyObject *item);
 /* Seconds from an argument: < 0 for None or infinity; false with ValueError or TypeError set. */
 bool core_parse_timeout(PyObject *arg, double *seconds);
 

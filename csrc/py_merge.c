@@ -50,15 +50,6 @@ static void merge_leave_behind(core_state *st, PyObject *claim)
 
 /* ---- its steps -------------------------------------------------------------------------------------- */
 
-static bool has_open(Merge *merge)
-{
-    bool any;
-    Py_BEGIN_CRITICAL_SECTION(merge);
-    any = PyList_GET_SIZE(merge->open) > 0;
-    Py_END_CRITICAL_SECTION();
-    return any;
-}
-
 static step past_end(Call *Py_UNUSED(call), bool Py_UNUSED(called), PyObject **Py_UNUSED(out),
                      nc_box **Py_UNUSED(kicks))
 {
@@ -73,19 +64,27 @@ static PyObject *merge_anext(PyObject *self)
     PyObject *module = PyType_GetModule(Py_TYPE(self));
     if (module == NULL || !merge_release((Merge *)self, PyModule_GetState(module)))
         return NULL;
-    if (has_open((Merge *)self))
-        return select_anext(module, (Merge *)self);
-    Endpoint *ep = chan_lone_receiver(module); /* an awaitable needs one */
-    return ep != NULL ? wait_new(&(Call){.op = &past_end_op, .ep = ep}, -1) : NULL;
+    PyObject *open = merge_open((Merge *)self), *next = NULL;
+    if (PyTuple_GET_SIZE(open) > 0)
+        next = select_anext(module, (Merge *)self, open);
+    else {
+        Endpoint *ep = chan_lone_receiver(module); /* an awaitable needs one */
+        next = ep != NULL ? wait_new(&(Call){.op = &past_end_op, .ep = ep}, -1) : NULL;
+    }
+    Py_DECREF(open);
+    return next;
 }
 
 /* Blocks; NULL without an exception is the end. */
 static PyObject *merge_next(PyObject *self)
 {
     PyObject *module = PyType_GetModule(Py_TYPE(self));
-    if (module == NULL || !merge_release((Merge *)self, PyModule_GetState(module)) || !has_open((Merge *)self))
+    if (module == NULL || !merge_release((Merge *)self, PyModule_GetState(module)))
         return NULL;
-    return select_next(module, (Merge *)self);
+    PyObject *open = merge_open((Merge *)self);
+    PyObject *next = PyTuple_GET_SIZE(open) > 0 ? select_next(module, (Merge *)self, open) : NULL;
+    Py_DECREF(open);
+    return next;
 }
 
 /* ---- the type --------------------------------------------------------------------------------------- */
@@ -117,9 +116,7 @@ static PyObject *merge_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (merge == NULL)
         return NULL;
     merge->biased = biased;
-    merge->open = PySequence_List(args);
-    if (merge->open == NULL)
-        Py_CLEAR(merge);
+    merge->open = Py_NewRef(args);
     return (PyObject *)merge;
 }
 

@@ -41,22 +41,6 @@ static Select *select_of(Call *call) { return container_of(call, Select, base.ca
 
 /* ---- one look --------------------------------------------------------------------------------------- */
 
-static void blame_on(PyObject *error, PyObject *name, PyObject *what)
-{
-    if (what == NULL || PyObject_SetAttr(error, name, what) < 0)
-        PyErr_Clear(); /* an error without attributes, or no memory: it says less, and is raised all the same */
-}
-
-/* The current exception came of this arm: it says so by .index and .arm. */
-static void blame(core_state *st, PyObject *passed, Py_ssize_t index)
-{
-    PyObject *error = core_take_error(), *number = PyLong_FromSsize_t(index);
-    blame_on(error, st->s_index, number);
-    blame_on(error, st->s_arm, passed);
-    Py_XDECREF(number);
-    core_give_error(error);
-}
-
 /* For a merge: (receiver, value); a claim is remembered, as it ends when the next is asked for. */
 static void merge_fill(Select *sel, PyObject *receiver, PyObject *value)
 {
@@ -156,17 +140,25 @@ static bool has_ended(core_state *st)
     return PyErr_ExceptionMatches(st->errors[E_RECV]) || PyErr_ExceptionMatches(st->errors[E_ENDPOINT_CLOSED]);
 }
 
-/* The receiver has ended: the merge goes on without it. */
+/* The receiver has ended: the merge goes on without it.  Others may leave out another one at the same time.  Without
+ * memory it stays, and the next select finds once more that it has ended. */
 static void merge_forget(Merge *merge, Endpoint *ep)
 {
-    PyObject *list = NULL;
-    Py_BEGIN_CRITICAL_SECTION(merge);
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(merge->open) && list == NULL; i++)
-        if (PyList_GET_ITEM(merge->open, i) == (PyObject *)ep) {
-            list = merge->open;
-            PyList_SetSlice(list, i, i + 1, NULL); /* frees no memory that it would need, so it does not fail */
+    bool left = false;
+    while (!left) {
+        PyObject *all = merge_open(merge), *rest = core_tuple_without(all, (PyObject *)ep);
+        left = rest == NULL;
+        PyErr_Clear();
+        Py_BEGIN_CRITICAL_SECTION(merge);
+        if (rest != NULL && merge->open == all) {
+            Py_SETREF(merge->open, rest); /* not the last: ours */
+            rest = NULL;
+            left = true;
         }
-    Py_END_CRITICAL_SECTION();
+        Py_END_CRITICAL_SECTION();
+        Py_XDECREF(rest);
+        Py_DECREF(all);
+    }
 }
 
 /* Drop arm i, which has ended, from this select and from the merge.  Clears the exception. */
@@ -198,7 +190,7 @@ static step select_look(Call *call, bool Py_UNUSED(called), PyObject **out, nc_b
     }
     if (s == STEP_ERROR) {
         arms_chose(sel->arms, sel->n, at);
-        blame(sel->base.st, arm_passed(&sel->arms[at]), at);
+        arm_blame(sel->base.st, arm_passed(&sel->arms[at]), at);
     }
     return s;
 }
@@ -519,7 +511,7 @@ static Select *select_new(core_state *st, const call_op *op, PyObject *const *pa
         if (ok)
             sel->n++; /* from now on the collector visits it */
         else
-            blame(st, passed[i], i);
+            arm_blame(st, passed[i], i);
     }
     if (!ok || (n > 1 && arms_repeat(sel->arms, n))) {
         Py_DECREF(sel);
@@ -762,22 +754,18 @@ bool select_check(PyObject *module, PyObject *const *arms, Py_ssize_t n)
     return sel != NULL;
 }
 
-/* A select of what is open now; the list may change while it runs. */
-static Select *select_of_open(PyObject *module, const call_op *op, Merge *merge)
+/* A select of these receivers of the merge, some of which others may find ended while it runs. */
+static Select *select_of_open(PyObject *module, const call_op *op, Merge *merge, PyObject *open)
 {
-    PyObject *open = PyList_AsTuple(merge->open); /* a copy in one step */
-    if (open == NULL)
-        return NULL;
     Select *sel = select_new(PyModule_GetState(module), op, PySequence_Fast_ITEMS(open), PyTuple_GET_SIZE(open), merge);
     if (sel != NULL)
         sel->biased = merge->biased;
-    Py_DECREF(open);
     return sel;
 }
 
-PyObject *select_anext(PyObject *module, Merge *merge)
+PyObject *select_anext(PyObject *module, Merge *merge, PyObject *open)
 {
-    Select *sel = select_of_open(module, &anext_op, merge);
+    Select *sel = select_of_open(module, &anext_op, merge, open);
     if (sel == NULL)
         return NULL;
     sel->base.state = CREATED;
@@ -785,10 +773,10 @@ PyObject *select_anext(PyObject *module, Merge *merge)
     return awaitable_hand_out(&sel->base);
 }
 
-PyObject *select_next(PyObject *module, Merge *merge)
+PyObject *select_next(PyObject *module, Merge *merge, PyObject *open)
 {
     PyObject *out = NULL;
-    Select *sel = select_of_open(module, &next_op, merge);
+    Select *sel = select_of_open(module, &next_op, merge, open);
     if (sel == NULL)
         return NULL;
     if (select_now(sel, &out) == STEP_BLOCKED)

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 from anychannel import AnyChannel
-from harness import run_child, seeded, size
+from harness import FREE_THREADED, run_child, seeded, size
 from support import Item, collect, drive, until_blocked, until_parked
 
 import nexus_channels
@@ -1255,6 +1255,22 @@ def test_a_merge_in_trio_gets_what_threads_send(threaded):
         assert sorted(got) == [(at, number) for at in range(2) for number in range(100)]
 
     in_trio(main)
+
+
+def test_threads_that_share_a_merge_all_see_its_end(threaded, spawn):
+    ends = [threaded.channel(1) for _ in range(4)]
+    for tx, _ in ends:
+        tx.close()
+    merges = [merge(*[rx for _, rx in ends]) for _ in range(size(3000 if FREE_THREADED else 100, 20_000))]
+    together = threading.Barrier(3)
+
+    def iterate():
+        for merged in merges:
+            together.wait()
+            assert list(merged) == []
+
+    for thread in [spawn(iterate) for _ in range(3)]:
+        thread.join()
 
 
 # Memory
