@@ -294,6 +294,11 @@ int core_watch_process(void);
 PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *name);
 /* An attribute of a module, which is imported; a new reference, or NULL with an exception set. */
 PyObject *core_import(const char *module, const char *name);
+/* The state of the module that a type is of; NULL without an exception once the collector has cleared the type. */
+static inline core_state *core_state_of(PyTypeObject *type)
+{
+    return ((PyHeapTypeObject *)type)->ht_module != NULL ? PyType_GetModuleState(type) : NULL;
+}
 /* A new tuple without that item; NULL without an exception if the item is not there, or with MemoryError set. */
 PyObject *core_tuple_without(PyObject *all, PyObject *item);
 /* Seconds from an argument: < 0 for None or infinity; false with ValueError or TypeError set. */

@@ -133,7 +133,7 @@ static void merge_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     if (((Merge *)self)->claim != NULL)
-        merge_leave_behind(PyType_GetModuleState(type), ((Merge *)self)->claim);
+        merge_leave_behind(core_state_of(type), ((Merge *)self)->claim);
     Py_XDECREF(((Merge *)self)->open);
     type->tp_free(self);
     Py_DECREF(type);

@@ -52,7 +52,7 @@ static void selected_dealloc(PyObject *self)
         PyTuple_SET_ITEM(self, i, NULL);
         Py_XDECREF(item);
     }
-    core_state *st = PyType_GetModuleState(type); /* NULL once the module is gone */
+    core_state *st = core_state_of(type); /* NULL once the module is gone */
     if (st == NULL || !spare_keep(st, SPARE_SELECTEDS, self))
         PyObject_GC_Del(self);
     Py_DECREF(type);

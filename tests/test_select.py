@@ -1335,6 +1335,37 @@ def test_a_cycle_through_a_waiting_select_is_collected(step_loop):
     assert weak() is None
 
 
+GARBAGE = """
+import gc, sys, typing, weakref
+
+def make():
+    import nexus_channels
+    from nexus_channels import spsc, spsc_bytes
+    hold = type("Hold", (), {})()
+    (tx, rx), (txb, rxb) = spsc.channel(1), spsc_bytes.channel(64)
+    tx.try_send(1)
+    txb.try_send(b"x")
+    merged = nexus_channels.merge(rxb)
+    hold.all = [hold, nexus_channels.try_select(rx), merged, next(merged)]
+    nexus_channels._core.hold = hold
+    return weakref.ref(nexus_channels.merge)
+
+kind = make()
+for name in [name for name in sys.modules if name.startswith("nexus_channels")]:
+    del sys.modules[name]
+for forget in typing._cleanups:
+    forget()
+sys.unraisablehook = print
+for _ in range(4):
+    gc.collect()
+print(kind() is None)
+"""
+
+
+def test_a_result_and_a_merge_that_are_collected_with_their_module_end_quietly():
+    assert run_child(GARBAGE, quiet=True) == "True\n"
+
+
 def test_a_chain_of_a_hundred_thousand_results_and_arms_is_freed(variant):
     tx, rx = variant.channel(1)
     chain = arm = None
