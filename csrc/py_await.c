@@ -206,7 +206,7 @@ static int awaitable_prepared(core_state *st, Awaitable *aw, PyObject **out, nc_
     sleeper *sl = aw->sleeper; /* nobody else changes it while `running` */
     PyObject *future = awaitable_prepare(st, aw, &sl), *before = NULL;
     int s = STEP_ERROR;
-    Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
+    Py_BEGIN_CRITICAL_SECTION2(aw, awaitable_lock(aw, aw->call.ep));
     aw->sleeper = sl;
     aw->call.waiting = true;
     if (future != NULL) {
@@ -266,7 +266,7 @@ static int awaitable_more(Awaitable *aw, PyObject **out, nc_box **kicks)
     int more = call_refill(&aw->call, pace_allowance(st)), s;
     if (more > 0)
         pace_of(st)->left -= (int)PyList_GET_SIZE(aw->call.value);
-    Py_BEGIN_CRITICAL_SECTION2(aw, aw->call.ep);
+    Py_BEGIN_CRITICAL_SECTION2(aw, awaitable_lock(aw, aw->call.ep));
     if (more > 0)
         s = awaitable_advance(aw, false, out, kicks);
     else {
@@ -325,7 +325,7 @@ bool awaitable_abort(Awaitable *aw, bool *was_done)
     Endpoint *ep = awaitable_endpoint(aw);
     if (ep == NULL)
         return true;
-    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
+    Py_BEGIN_CRITICAL_SECTION2(aw, awaitable_lock(aw, ep));
     running = aw->running;
     *was_done = aw->state == DONE;
     if (!running)
@@ -349,7 +349,7 @@ static int awaitable_interrupt(Awaitable *aw, Endpoint *ep, PyObject **out, nc_b
     (void)ep; /* with a GIL nothing is locked */
     if (!core_raise_postponed())
         return STEP_SLEEP;
-    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
+    Py_BEGIN_CRITICAL_SECTION2(aw, awaitable_lock(aw, ep));
     awaitable_end(aw, kicks);
     Py_END_CRITICAL_SECTION2();
     Py_CLEAR(*out);
@@ -404,7 +404,7 @@ static int awaitable_step(Awaitable *aw, PyObject **out)
         return STEP_ERROR;
     }
     Chan *c = ep->chan;
-    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
+    Py_BEGIN_CRITICAL_SECTION2(aw, awaitable_lock(aw, ep));
     s = awaitable_begin(aw, &was);
     aw->dirty = true;
     begun = s != STEP_ERROR;

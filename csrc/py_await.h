@@ -44,6 +44,13 @@ typedef struct many_lines {
     void (*release)(Awaitable *); /* let go of what the ended call need not keep; runs Python code */
 } many_lines;
 
+/* What its steps hold beside it: the endpoint.  A select holds the endpoint of each arm while it uses it; to hold one
+ * already would have it wait for itself. */
+static inline PyObject *awaitable_lock(Awaitable *aw, Endpoint *ep)
+{
+    return aw->call.op->lines != NULL ? (PyObject *)aw : (PyObject *)ep;
+}
+
 /* It has ended at its first step, and holds nothing: make a spare of it, unless there are enough. */
 static inline void awaitable_keep_early(Awaitable *aw)
 {

@@ -227,7 +227,7 @@ int awaitable_clear(PyObject *self)
     delegate_clear(&aw->trio);
     if (ep == NULL)
         return 0;
-    Py_BEGIN_CRITICAL_SECTION2(aw, ep);
+    Py_BEGIN_CRITICAL_SECTION2(aw, awaitable_lock(aw, ep));
     awaitable_end(aw, &kicks);
     Py_END_CRITICAL_SECTION2();
     Py_CLEAR(aw->timer);
