@@ -224,32 +224,53 @@ static void select_keep_early(Select *sel)
         Py_INCREF(sel);
 }
 
-/* With a GIL: the first arm in order that can go on at once, if those before it surely cannot. */
-static PyObject *select_at_once(Call *call)
+static inline bool arm_is_here(const arm *a)
 {
-    Select *sel = select_of(call);
-    PyObject *value = NULL, *index = NULL;
-    Py_ssize_t turn = 0, i = 0;
-    for (; i < sel->n; i++) {
-        Chan *c = sel->arms[i].call.ep->chan;
-        if (c->thread != 0 && c->thread != this_thread())
-            return NULL; /* the look raises that */
-    }
+    unsigned long thread = a->call.ep->chan->thread;
+    return thread == 0 || thread == this_thread(); /* else the look raises that */
+}
+
+/* What the only arm gives at once, if anything. */
+static inline PyObject *only_at_once(Select *sel, PyObject **index)
+{
+    arm *a = sel->arms;
+    *index = PyTuple_GET_ITEM(sel->base.st->first_indices, 0);
+    Py_INCREF(*index);
+    PyObject *value = arm_is_here(a) && a->call.op->at_once != NULL ? a->call.op->at_once(&a->call) : NULL;
+    if (value == NULL)
+        Py_DECREF(*index);
+    return value;
+}
+
+/* What the first arm in order gives that can go on at once, if those before it surely cannot. */
+static PyObject *first_at_once(Select *sel, Py_ssize_t *i, PyObject **index)
+{
+    for (Py_ssize_t at = 0; at < sel->n; at++)
+        if (!arm_is_here(&sel->arms[at]))
+            return NULL;
     arms_order(sel->arms, sel->n, sel->biased, sel->turns);
-    for (; turn < sel->n; turn++) {
-        arm *a = &sel->arms[i = sel->turns[turn].index];
-        if ((index = arm_index(sel->base.st, i)) == NULL) { /* first, as in arms_look() */
+    for (Py_ssize_t turn = 0; turn < sel->n; turn++) {
+        arm *a = &sel->arms[ *i = sel->turns[turn].index];
+        if ((*index = arm_index(sel->base.st, *i)) == NULL) { /* first, as in arms_look() */
             PyErr_Clear(); /* the look raises that, too */
             return NULL;
         }
-        if (a->call.op->at_once != NULL)
-            value = a->call.op->at_once(&a->call);
+        PyObject *value = a->call.op->at_once != NULL ? a->call.op->at_once(&a->call) : NULL;
         if (value != NULL)
-            break;
-        Py_DECREF(index);
+            return value;
+        Py_DECREF(*index);
         if (!arm_surely_waits(a))
             return NULL;
     }
+    return NULL;
+}
+
+/* With a GIL, where most end. */
+static PyObject *select_at_once(Call *call)
+{
+    Select *sel = select_of(call);
+    Py_ssize_t i = 0;
+    PyObject *index, *value = sel->n == 1 ? only_at_once(sel, &index) : first_at_once(sel, &i, &index);
     if (value == NULL)
         return NULL;
     sel->base.state = DONE; /* before code of others may run, which must not end it either: */

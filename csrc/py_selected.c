@@ -42,11 +42,8 @@ static int selected_traverse(PyObject *self, visitproc visit, void *arg)
     return PyTuple_Type.tp_traverse(self, visit, arg);
 }
 
-static void selected_dealloc(PyObject *self)
+static void selected_free(PyObject *self, PyTypeObject *type)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, selected_dealloc) /* what was received may be such a result, which holds another ... */
     for (int i = 0; i < ITEMS; i++) {
         PyObject *item = PyTuple_GET_ITEM(self, i);
         PyTuple_SET_ITEM(self, i, NULL);
@@ -56,6 +53,19 @@ static void selected_dealloc(PyObject *self)
     if (st == NULL || !spare_keep(st, SPARE_SELECTEDS, self))
         PyObject_GC_Del(self);
     Py_DECREF(type);
+}
+
+static void selected_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject *value = PyTuple_GET_ITEM(self, ITEMS - 1);
+    PyObject_GC_UnTrack(self);
+    if (value == NULL || Py_TYPE(value) != type) {
+        selected_free(self, type);
+        return;
+    }
+    Py_TRASHCAN_BEGIN(self, selected_dealloc) /* a chain of results; other objects have trashcans of their own */
+    selected_free(self, type);
     Py_TRASHCAN_END
 }
 
