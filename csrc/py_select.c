@@ -307,6 +307,8 @@ static nc_waiter_state select_place(Awaitable *aw)
         place = (nc_waiter_state)nc_waiter_state_of(a->waiter);
         if (place == NC_CALLED && line_deferred(&a->call, a->waiter))
             place = NC_WAITING;
+        else if (place == NC_OUTSIDE && a->call.ep->closed)
+            place = NC_CALLED; /* it was closed before this arm lined up: see arm_line_up() */
         Py_END_CRITICAL_SECTION();
         if (place != NC_OUTSIDE)
             all = place;

@@ -632,6 +632,27 @@ def test_closing_an_endpoint_ends_the_selects_that_wait_on_it(step_loop, variant
     assert other.statistics().waiting_receivers == 0
 
 
+@pytest.mark.parametrize("index", range(3))
+def test_an_endpoint_closed_just_before_the_select_lines_up_ends_the_wait(variant, index):
+    from steploop import StepLoop
+
+    class Busy(StepLoop):
+        def call_later(self, *args, **kwargs):
+            arms[index].close()
+            return super().call_later(*args, **kwargs)
+
+    ends = [variant.channel(1) for _ in range(3)]
+    arms = [rx for _, rx in ends]
+    loop = Busy()
+    task = loop.create_task(select(*arms, timeout=TIMEOUT))
+    loop.run_ready()
+    with pytest.raises(EndpointClosed) as caught:
+        task.result()
+    assert caught.value.index == index
+    assert all(rx.statistics().waiting_receivers == 0 for rx in arms)
+    loop.close()
+
+
 def test_the_end_of_one_channel_ends_the_wait(step_loop, variant):
     (tx, rx), (_tx, other) = variant.channel(1), variant.channel(1)
     task = step_loop.create_task(select(other, rx))
