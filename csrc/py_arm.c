@@ -240,6 +240,29 @@ Py_ssize_t arms_off_thread(const arm *arms, Py_ssize_t n)
     return -1;
 }
 
+/* ---- arguments ---------------------------------------------------------------------------------------- */
+
+bool arms_parse_keywords(core_state *st, const char *name, PyObject *const *values, PyObject *kwnames, double *timeout,
+                         bool *biased)
+{
+    for (Py_ssize_t i = 0; kwnames != NULL && i < PyTuple_GET_SIZE(kwnames); i++) {
+        PyObject *keyword = PyTuple_GET_ITEM(kwnames, i);
+        if (timeout != NULL && PyUnicode_Compare(keyword, st->s_timeout) == 0) {
+            if (!core_parse_timeout(values[i], timeout))
+                return false;
+        } else if (PyUnicode_Compare(keyword, st->s_biased) == 0) {
+            int is = PyObject_IsTrue(values[i]);
+            if (is < 0)
+                return false;
+            *biased = is;
+        } else {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", name, keyword);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- whose turn it is ------------------------------------------------------------------------------- */
 
 static uint64_t chosen_of(const arm *a)

@@ -48,6 +48,11 @@ static inline void arms_chose(arm *arms, Py_ssize_t n, Py_ssize_t index)
 /* Can the arm surely not go on now?  A glance that holds nothing: if not sure, false. */
 bool arm_surely_waits(const arm *a);
 
+/* The keyword arguments of a select, all of which are optional; `timeout` is NULL where there is none.  False with an
+ * exception set. */
+bool arms_parse_keywords(core_state *st, const char *name, PyObject *const *values, PyObject *kwnames, double *timeout,
+                         bool *biased);
+
 /* Methods of senders: sending(value), claiming(n). */
 PyObject *endpoint_sending(PyObject *self, PyObject *value);
 PyObject *endpoint_claiming(PyObject *self, PyObject *n);

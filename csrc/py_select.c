@@ -692,34 +692,12 @@ static step select_now(Select *sel, PyObject **out)
 
 /* ---- functions of the module -------------------------------------------------------------------------- */
 
-/* The keyword arguments, all of which are optional; `timeout` is NULL where there is none. */
-static bool parse_keywords(core_state *st, const char *name, PyObject *const *values, PyObject *kwnames,
-                           double *timeout, bool *biased)
-{
-    for (Py_ssize_t i = 0; kwnames != NULL && i < PyTuple_GET_SIZE(kwnames); i++) {
-        PyObject *keyword = PyTuple_GET_ITEM(kwnames, i);
-        if (timeout != NULL && PyUnicode_Compare(keyword, st->s_timeout) == 0) {
-            if (!core_parse_timeout(values[i], timeout))
-                return false;
-        } else if (PyUnicode_Compare(keyword, st->s_biased) == 0) {
-            int is = PyObject_IsTrue(values[i]);
-            if (is < 0)
-                return false;
-            *biased = is;
-        } else {
-            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", name, keyword);
-            return false;
-        }
-    }
-    return true;
-}
-
 static Select *select_parse(PyObject *module, const call_op *op, PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
                             double *timeout)
 {
     core_state *st = PyModule_GetState(module);
     bool biased = false;
-    if (kwnames != NULL && !parse_keywords(st, op->name, args + n, kwnames, timeout, &biased))
+    if (kwnames != NULL && !arms_parse_keywords(st, op->name, args + n, kwnames, timeout, &biased))
         return NULL;
     Select *sel = select_new(st, op, args, n, NULL);
     if (sel != NULL)
