@@ -29,7 +29,7 @@ import sys
 import threading
 import weakref
 from asyncio import _get_running_loop
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from threading import get_ident
 from time import monotonic
 from typing import Any, Final, Literal, Self, TypeAlias
@@ -42,27 +42,32 @@ __all__ = ["ChannelHandler", "ChannelListener"]
 _CAPACITY = 1 << 20  # bytes, when the handler opens the channel itself
 _LEAST = 4096  # a channel that is smaller has no room for a record's place and some text
 _BATCH = 256  # records received at a time: what a target's lock is held for
-_SITES = 4096  # places in the program whose description a handler, or a listener, remembers
+_SITES = 4096  # descriptions of logging calls that a handler, or a listener, remembers
+_LONG_NAME = 128  # bytes of the names of a thread and its task; longer ones are not remembered
 _PATIENCE = 5.0  # seconds that close(), flush() and the end of the program wait for the targets
 _REPORTS = 1.0  # seconds between two reports of dropped records
 
 # ---- a record as bytes ---------------------------------------------------------------------------------------------
 #
-#   | head | site | thread name, task name, details, text |
-#            JSON   UTF-8, one after the other; their lengths, in characters, are in the head
+#   | time | head | site | thread name, task name | details, text |
+#                   JSON   UTF-8, one after the other; their lengths, in characters, are in the head
 #
-# The site is what all records of one logging call have in common, written once and remembered. Details are what few
-# records have: a traceback, a stack. A message whose site is empty is for the listener: it has to look for dropped
-# records, and to set the event that the head has in the place of a thread.
+# The site is what all records of one logging call have in common. It is made once, and remembered together with the
+# head and the names: the *place* of a record. Details are what few records have: a traceback, a stack. A message whose
+# site is empty is for the listener: it has to look for dropped records, and to set the event that the head has in the
+# place of a thread.
 
-_HEAD = struct.Struct("<HHHIQdf")  # lengths of site, thread name, task name and details; thread, created, msecs
-_pack, _unpack, _HEAD_SIZE = _HEAD.pack, _HEAD.unpack_from, _HEAD.size
+_TIME = struct.Struct("<df")  # created, msecs
+_HEAD = struct.Struct("<HHHIQ")  # lengths of site, thread name, task name and details; thread
+_pack_time, _pack, _unpack = _TIME.pack, _HEAD.pack, struct.Struct(_TIME.format + _HEAD.format[1:]).unpack_from
+_SITE_AT = _TIME.size + _HEAD.size
 _LONGEST_SITE = 1024
 _SHORTEST_LIMIT = 256
 _HAS_TASKS = sys.version_info >= (3, 12)
 _LogRecord = logging.LogRecord
 _FROM_TARGET = 0x8000  # in the length of the site: a target logged this, in the thread of its listener
-_WAKE = _pack(0, 0, 0, 0, 0, 0.0, 0.0)
+_NEVER = _pack_time(0.0, 0.0)
+_WAKE = _NEVER + _pack(0, 0, 0, 0, 0)
 
 _born = logging.LogRecord("", 0, "", 0, "", None, None)
 _DEFAULT: Final = logging.Formatter()
@@ -81,6 +86,13 @@ def _site_of(record: logging.LogRecord) -> bytes:
         record.processName,
     )
     return json.dumps(fields, default=str).encode()
+
+
+def _short_site_of(record: logging.LogRecord) -> bytes:
+    site = _site_of(record)
+    if len(site) > _LONGEST_SITE:  # names and paths as nobody has them
+        site = _site_of(logging.LogRecord(str(record.name)[:64], record.levelno, "", 0, "", None, None))
+    return site
 
 
 def _attributes_of(site: bytes) -> dict[str, Any]:
@@ -123,9 +135,10 @@ _listeners: "weakref.WeakSet[ChannelListener]" = weakref.WeakSet()
 _changes = itertools.count(1)
 _changed = 0  # another number whenever a handler begins to use another channel
 
-# By thread: the listener whose thread it is, or the handler in which the thread waits for room. A signal handler that
-# interrupts this wait, or a target, must not wait for room as well: it would wait for itself.
+# By thread: the listener that writes there just now, or the handler in which the thread waits for room. A signal
+# handler that interrupts this wait, or a target, must not wait for room as well: it would wait for itself.
 _occupied: "dict[int, ChannelHandler | ChannelListener]" = {}
+_serving: set[int] = set()  # the threads of listeners, which must never wait for room
 _collecting: set[int] = set()  # threads that collect garbage: a finaliser may run under any lock of the program
 _barriers: dict[int, threading.Event] = {}  # by the number that is sent
 
@@ -195,8 +208,8 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     """Only the thread that forked is here, no listener's. What the channels hold is the parent's to write."""
-    global _occupied, _collecting, _barriers
-    _occupied, _collecting, _barriers = {}, set(), {}
+    global _occupied, _serving, _collecting, _barriers
+    _occupied, _serving, _collecting, _barriers = {}, set(), set(), {}
     _paused.clear()
     _registry_lock.release()
     for listener in _living_listeners():
@@ -329,7 +342,7 @@ class ChannelHandler(logging.Handler):
         self._own_format = type(self).format is not logging.Handler.format
         own = type(self)
         self._is_customised = own.filter is not logging.Handler.filter or own.emit is not ChannelHandler.emit
-        self._sites: dict[object, bytes] = {}
+        self._places: dict[object, bytes] = {}
         self._use(sender, receiver)
 
     def _limit_for(self, sender: object) -> int:
@@ -338,7 +351,7 @@ class ChannelHandler(logging.Handler):
             raise TypeError(f"sender is the sender of an mpsc_bytes channel, not {sender!r}")
         if sender.capacity < _LEAST:
             raise ValueError(f"the channel has {sender.capacity} bytes, and {_LEAST} are the least for logging")
-        most = sender.max_message_size - _HEAD_SIZE - _LONGEST_SITE
+        most = sender.max_message_size - _SITE_AT - _LONGEST_SITE
         limit = sender.capacity // 4 if self._limit_given is None else self._limit_given
         if not _SHORTEST_LIMIT <= limit <= most:
             raise ValueError(f"max_text_size is {_SHORTEST_LIMIT} to {most} bytes here, not {limit}")
@@ -422,35 +435,33 @@ class ChannelHandler(logging.Handler):
                     text %= args
                 if record.exc_info or record.exc_text or record.stack_info:
                     details = _details_of(record)
-            name = record.threadName or ""
-            task = (since_3_12.taskName or "") if _HAS_TASKS else ""
-            data = (f"{name}{task}{details}{text}" if details or task else name + text).encode("utf-8", "surrogatepass")
-            key = record.name, record.levelno, record.levelname, record.pathname, record.lineno, record.process
-            try:
-                site = self._sites[key]
-            except (KeyError, TypeError):
-                site = self._site(record, key)
-            if len(data) > self._limit:
-                name, task, details, data = self._cut(name, text + _as_text(details))
-            message = (
-                _pack(
-                    len(site),
-                    len(name),
-                    len(task),
-                    len(details),
-                    record.thread or 0,
-                    record.created,
-                    record.msecs,
-                )
-                + site
-                + data
+            task = since_3_12.taskName if _HAS_TASKS else None
+            key = (
+                record.pathname,
+                record.lineno,
+                record.name,
+                record.levelno,
+                record.levelname,
+                record.thread,
+                record.threadName,
+                task,
+                record.process,
             )
+            try:
+                place = self._places[key]
+            except (KeyError, TypeError):
+                place = self._place(record, task or "", key)
+            data = text.encode("utf-8", "surrogatepass")
+            if details or not place or len(data) > self._limit - _LONG_NAME:
+                message = self._long(record, task or "", details, text)
+            else:
+                message = _pack_time(record.created, record.msecs) + place + data
         except RecursionError:
             raise
         except Exception:
             self.handleError(record)
             return True
-        if get_ident() in _occupied:
+        if _occupied and get_ident() in _occupied:
             self._send_from_within(message)
             return True
         try:
@@ -473,28 +484,37 @@ class ChannelHandler(logging.Handler):
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)
         return bool(passed)
 
-    def _site(self, record: logging.LogRecord, key: object) -> bytes:
-        """What the records of this logging call have in common, made and remembered."""
-        site = _site_of(record)
-        if len(site) > _LONGEST_SITE:  # names and paths as nobody has them
-            site = _site_of(logging.LogRecord(str(record.name)[:64], record.levelno, "", 0, "", None, None))
-        if len(self._sites) >= _SITES:
-            self._sites.clear()
+    def _place(self, record: logging.LogRecord, task: str, key: object) -> bytes:
+        """The place of what this thread and task log by this call, made and remembered; empty if it is too long."""
+        name, site = record.threadName or "", _short_site_of(record)
+        names = (name + task).encode("utf-8", "surrogatepass")
+        place = _pack(len(site), len(name), len(task), 0, record.thread or 0) + site + names
+        if len(names) > _LONG_NAME:
+            place = b""
+        if len(self._places) >= _SITES:
+            self._places.clear()
         with contextlib.suppress(TypeError):  # a record of no usual make
-            self._sites[key] = site
-        return site
+            self._places[key] = place
+        return place
 
-    def _cut(self, name: str, text: str) -> tuple[str, str, str, bytes]:
-        name = name[:32]
-        front = name.encode("utf-8", "surrogatepass")
-        return name, "", "", front + _cut(text.encode("utf-8", "surrogatepass"), self._limit - len(front))
+    def _long(self, record: logging.LogRecord, task: str, details: str, text: str) -> bytes:
+        """A message with details, with long names, or with a long text, which is cut if it is too long."""
+        name, site = record.threadName or "", _short_site_of(record)
+        data = f"{name}{task}{details}{text}".encode("utf-8", "surrogatepass")
+        if len(data) > self._limit:
+            name, text = name[:32], text + _as_text(details)
+            task = details = ""
+            front = name.encode("utf-8", "surrogatepass")
+            data = front + _cut(text.encode("utf-8", "surrogatepass"), self._limit - len(front))
+        head = _pack(len(site), len(name), len(task), len(details), record.thread or 0)
+        return _pack_time(record.created, record.msecs) + head + site + data
 
     # ---- where there is no room ------------------------------------------------------------------------------------
 
     def _no_room(self, message: bytes) -> None:
         """Wait for room, if that is the policy and waiting can do no harm; else drop the record."""
         thread = get_ident()
-        if not self._may_wait or thread in _collecting or _runs_event_loop():
+        if not self._may_wait or thread in _collecting or thread in _serving or _runs_event_loop():
             self._drop()
             return
         _occupied[thread] = self
@@ -520,8 +540,9 @@ class ChannelHandler(logging.Handler):
             if listener._writes_marked:
                 self._drop()
                 return
-            length = int.from_bytes(message[:2], "little") | _FROM_TARGET
-            message = length.to_bytes(2, "little") + message[2:]
+            at = _TIME.size
+            length = int.from_bytes(message[at : at + 2], "little") | _FROM_TARGET
+            message = message[:at] + length.to_bytes(2, "little") + message[at + 2 :]
         try:
             self._send(message)
         except (Full, Closed):
@@ -559,14 +580,19 @@ class ChannelHandler(logging.Handler):
         target, without a running listener in this process, and after `close()`. Safe from any thread. It blocks the
         thread: in a task, `await asyncio.to_thread(handler.flush)`.
         """
-        if get_ident() in _occupied or not any(listener._serves(self) for listener in _living_listeners()):
+        thread = get_ident()
+        if (
+            thread in _occupied
+            or thread in _serving
+            or not any(listener._serves(self) for listener in _living_listeners())
+        ):
             return False
         end = _until(timeout)
         written = threading.Event()
         number = id(written)
         _barriers[number] = written
         try:
-            self._sender.send_blocking(_pack(0, 0, 0, 0, number, 0.0, 0.0), _left(end))
+            self._sender.send_blocking(_NEVER + _pack(0, 0, 0, 0, number), _left(end))
             return written.wait(_left(end))
         except (Full, Closed):
             return False
@@ -815,7 +841,7 @@ class ChannelListener:
 
     def _run(self) -> None:
         thread = get_ident()
-        _occupied[thread] = self
+        _serving.add(thread)
         try:
             with contextlib.suppress(Closed):  # every sender is closed, or stop() has closed the receiver
                 while self._may_receive():
@@ -832,7 +858,7 @@ class ChannelListener:
             self._report()
         finally:
             self._receiver.close()
-            _occupied.pop(thread, None)
+            _serving.discard(thread)
 
     def _may_receive(self) -> bool:
         with self._lock:
@@ -842,7 +868,7 @@ class ChannelListener:
     def _write(self, batch: list[bytes]) -> None:
         if not batch:
             return
-        with self._writing:
+        with self._writing, self._occupying():
             self._find_targets()
             self._hold()
             try:
@@ -850,6 +876,16 @@ class ChannelListener:
                     self._write_one(message)
             finally:
                 self._let_go()
+
+    @contextlib.contextmanager
+    def _occupying(self) -> Generator[None]:
+        """What is logged in this thread meanwhile, a target logs."""
+        thread = get_ident()
+        _occupied[thread] = self
+        try:
+            yield
+        finally:
+            _occupied.pop(thread, None)
 
     def _find_targets(self) -> None:
         if self._targets is None:
@@ -891,12 +927,12 @@ class ChannelListener:
 
     def _write_one(self, message: bytes) -> None:
         try:
-            length, *rest = _unpack(message)
+            created, msecs, length, *rest = _unpack(message)
             if length == 0:
                 self._pass_barrier(rest[3])
                 return
             self._writes_marked = bool(length & _FROM_TARGET)
-            record = self._record(message, length & ~_FROM_TARGET, *rest)
+            record = self._record(message, created, msecs, length & ~_FROM_TARGET, *rest)
         except Exception:  # somebody else's message
             _tell()
             return
@@ -913,15 +949,15 @@ class ChannelListener:
             self._hold()
 
     def _record(
-        self, message: bytes, length: int, name: int, task: int, details: int, thread: int, created: float, msecs: float
+        self, message: bytes, created: float, msecs: float, length: int, name: int, task: int, details: int, thread: int
     ) -> logging.LogRecord:
-        site = message[_HEAD_SIZE : _HEAD_SIZE + length]
+        site = message[_SITE_AT : _SITE_AT + length]
         attributes = self._sites.get(site)
         if attributes is None:
             if len(self._sites) >= _SITES:
                 self._sites.clear()
             attributes = self._sites[site] = _attributes_of(site)
-        text = message[_HEAD_SIZE + length :].decode("utf-8", "surrogatepass")
+        text = message[_SITE_AT + length :].decode("utf-8", "surrogatepass")
         record = logging.LogRecord.__new__(logging.LogRecord)
         fields = record.__dict__
         fields.update(attributes)
@@ -973,7 +1009,7 @@ class ChannelListener:
             text = f"{dropped} log records were dropped, {self._dropped} in all"
             record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
             record.dropped = dropped
-            with self._writing:
+            with self._writing, self._occupying():
                 self._find_targets()
                 self._writes_marked = True
                 self._give(record)
