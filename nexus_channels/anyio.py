@@ -11,6 +11,8 @@ As AnyIO asks, each awaited call is a checkpoint: it lets other tasks run, and c
 or takes anything.
 """
 
+import contextlib
+import importlib
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from types import SimpleNamespace, coroutine
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar, overload
@@ -82,11 +84,9 @@ _RECEIVING = "reading from"
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 
-_library: Any  # `name` is "trio" while a task of trio runs
-try:
-    from sniffio import thread_local as _library  # trio installs it
-except ImportError:
-    _library = SimpleNamespace(name=None)
+_library: Any = SimpleNamespace(name=None)  # `name` is "trio" while a task of trio runs
+with contextlib.suppress(ImportError):
+    _library = importlib.import_module("sniffio").thread_local  # trio installs it
 
 
 @coroutine
