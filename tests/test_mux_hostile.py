@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from muxing import (
 )
 from support import DEADLINE, until
 
-from nexus_channels import __main__
+from nexus_channels import __main__, _core
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at the program through Linux's /proc")
 
@@ -667,6 +668,41 @@ def test_a_stop_while_nobody_opens_the_archive_ends_it(tmp_path):
         status = pathlib.Path(f"/proc/{process.pid}/status")
         until(lambda: int(re.search(r"SigCgt:\s+(\w+)", status.read_text())[1], 16) >> 14 & 1, "the handlers")
         end(process, signal.SIGTERM, 143)
+
+
+SIGNALLED_WHILE_OPENING = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+/* The last moment before the program waits: the handler in C has run, that in Python has not. */
+static int late(const char *symbol, const char *path, int flags, mode_t mode)
+{
+    size_t length = strlen(path);
+    if (length > 5 && strcmp(path + length - 5, "/pipe") == 0)
+        kill(getpid(), SIGTERM);
+    return ((int (*)(const char *, int, ...))dlsym(RTLD_NEXT, symbol))(path, flags, mode);
+}
+int open(const char *path, int flags, mode_t mode) { return late("open", path, flags, mode); }
+int open64(const char *path, int flags, mode_t mode) { return late("open64", path, flags, mode); }
+"""
+
+
+@needs_proc
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.skipif(bool(_core.build_info()["sanitizer"]), reason="its runtime is to be loaded first")
+def test_a_stop_that_comes_just_before_the_archive_waits_for_its_reader_ends_it(tmp_path):
+    (tmp_path / "a.log").write_bytes(b"one\n")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "late.c").write_text(SIGNALLED_WHILE_OPENING, encoding="utf-8")
+    build = ["cc", "-shared", "-fPIC", "-w", "-o", str(tmp_path / "late.so"), str(tmp_path / "late.c"), "-ldl"]
+    subprocess.run(build, check=True, timeout=DEADLINE)
+    late = {**os.environ, "LD_PRELOAD": str(tmp_path / "late.so")}
+    done = run(tmp_path / "a.log", "-o", tmp_path / "pipe", code=143, env=late)
+    assert "SIGTERM" in done.stderr
 
 
 SIGNALLED_EARLY = """

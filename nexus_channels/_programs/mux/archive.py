@@ -1,8 +1,12 @@
 """The archive: whole lines, appended; it may be rotated while it is written."""
 
+import contextlib
 import os
 import select
+import signal
+import socket
 import stat
+import threading
 
 from .names import STANDARD
 from .watch import PATIENCE
@@ -29,9 +33,11 @@ class Archive:
         self._given_up = False
 
     def open(self) -> None:
-        """Empty it, or make it; OSError if that fails."""
+        """Empty or make it; OSError if that fails. A pipe waits here for its reader, until a signal handler raises."""
         if self.path == STANDARD:
             self._take(1)
+        elif threading.current_thread() is threading.main_thread() and is_pipe(self.path):
+            self._take(self._opened_aside())
         else:
             self._take(self._opened(os.O_TRUNC))
 
@@ -45,6 +51,33 @@ class Archive:
     def _opened(self, flags: int) -> int:
         # O_APPEND: where the archive was cut by somebody who copied it, it goes on at the new end.
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | flags, 0o666)
+
+    def _opened_aside(self) -> int:
+        """Open it in a thread of its own: nothing would end the wait for its reader if a signal came just before. The
+        wait here is for a byte, which Python writes when a signal comes, also before that wait."""
+        opened: list[int | OSError] = []
+        here, there = socket.socketpair()
+
+        def work() -> None:
+            try:
+                opened.append(self._opened(os.O_TRUNC))
+            except OSError as error:
+                opened.append(error)
+            with contextlib.suppress(OSError):  # nobody waits any more, or what Python wrote wakes him, too
+                there.send(b"\0")
+
+        with here, there:
+            there.setblocking(False)
+            usual = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+            try:
+                threading.Thread(target=work, name="archive", daemon=True).start()
+                while not opened:
+                    here.recv(4096)
+            finally:
+                signal.set_wakeup_fd(usual)
+        if isinstance(opened[0], OSError):
+            raise opened[0]
+        return opened[0]
 
     def _take(self, fd: int) -> None:
         state = os.fstat(fd)
@@ -97,3 +130,10 @@ class Archive:
             os.set_blocking(fd, True)  # others may write to the same pipe
         if fd > 2:
             os.close(fd)
+
+
+def is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
