@@ -349,16 +349,45 @@ PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *nam
 _Atomic uint32_t core_forks; /* of the process, not of an interpreter */
 #ifdef _WIN32
 int core_watch_process(void) { return know_main_thread(); }
+PyThreadState *core_new_thread_state(PyInterpreterState *interp) { return PyThreadState_New(interp); }
 #else
 static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
 
+/* Up to CPython 3.11.9 a child hangs if another thread was making a thread state, as nothing but a lock of CPython's
+ * guards that, which the child then waits for (gh-112275).  So a fork waits until the thread has made it. */
+static nc_lock making = PTHREAD_MUTEX_INITIALIZER;
+enum { FORKS_WAIT = PY_VERSION_HEX < 0x030C0000 }; /* later ones may take that lock of theirs before they fork */
+
+PyThreadState *core_new_thread_state(PyInterpreterState *interp)
+{
+    if (!FORKS_WAIT)
+        return PyThreadState_New(interp);
+    nc_lock_enter(&making);
+    PyThreadState *made = PyThreadState_New(interp);
+    nc_lock_exit(&making);
+    return made;
+}
+
+static void before_fork(void)
+{
+    if (FORKS_WAIT)
+        nc_lock_enter(&making);
+}
+
+static void after_fork(void)
+{
+    if (FORKS_WAIT)
+        nc_lock_exit(&making);
+}
+
 static void forked(void)
 {
+    after_fork();
     atomic_fetch_add_explicit(&core_forks, 1, memory_order_relaxed); /* alone after fork */
     be_main_thread();
 }
 
-static void watch_forks_once(void) { pthread_atfork(NULL, NULL, forked); }
+static void watch_forks_once(void) { pthread_atfork(before_fork, after_fork, forked); }
 
 int core_watch_process(void)
 {

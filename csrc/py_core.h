@@ -290,6 +290,8 @@ static inline bool spare_keep(core_state *st, int kind, void *dead)
 PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...);
 /* Count the forks of this process from now on, and know its main thread; 0, or -1 with an exception set. */
 int core_watch_process(void);
+/* A thread state, made without the GIL; no process is forked meanwhile.  NULL without an exception: no memory. */
+PyThreadState *core_new_thread_state(PyInterpreterState *interp);
 /* A new type, added to the module under `name`; a reference, or NULL with an exception set. */
 PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *name);
 /* An attribute of a module, which is imported; a new reference, or NULL with an exception set. */

@@ -157,7 +157,7 @@ enum { PAUSE = 10000 }; /* microseconds, until there is memory */
 static void answer_with_gil(doorbell *bell, bell_entry *queue)
 {
     PyThreadState *tstate;
-    while ((tstate = PyThreadState_New(bell->interp)) == NULL)
+    while ((tstate = core_new_thread_state(bell->interp)) == NULL)
         PyThread_acquire_lock_timed(bell->running, PAUSE, 0); /* taken: this is a sleep */
     PyEval_AcquireThread(tstate);
     answer_all(bell, queue);
