@@ -1192,11 +1192,19 @@ class Receiving:
 
     def __init__(self, channel, loop):
         self.channel, self.loop = channel, loop
-        self.model = Items(0, 1 if channel.bytes else sys.maxsize)
-        self.notifier = channel.rx.notifier()
+        self.model, self.notifier = self.watched()
         self.poll = select.poll()
         self.poll.register(self.notifier, select.POLLIN)
         self.tasks = []
+
+    def watched(self):
+        return Items(0, 1 if self.channel.bytes else sys.maxsize), self.channel.rx.notifier()
+
+    def call(self):
+        return self.channel.recv()
+
+    def raises(self):
+        return self.model.shut or (self.model.over and self.model.have == 0)
 
     def give(self):
         model = self.model
@@ -1245,11 +1253,11 @@ class Receiving:
         return task
 
     def wait(self):
-        """A task that receives."""
+        """A task that makes the call."""
         model = self.model
-        task = self.begin(self.channel.recv())
+        task = self.begin(self.call())
         if not task.done():
-            assert not model.shut
+            assert not self.raises()
             assert model.spare <= 0
             model.line.append(task)
             self.tasks.append(task)
@@ -1257,7 +1265,7 @@ class Receiving:
             assert model.spare > 0
             model.have -= 1
         else:
-            assert model.shut or (model.over and model.have == 0)
+            assert self.raises()
 
     def run(self):
         """Let those tasks go on that were called."""
@@ -1295,13 +1303,14 @@ class Receiving:
 class Sending(Receiving):
     """A sender with a notifier, beside tasks that send: `give` frees room, `take` uses it."""
 
-    def __init__(self, channel, loop):
-        self.channel, self.loop = channel, loop
-        self.model = Room(channel.room)
-        self.notifier = channel.tx.notifier()
-        self.poll = select.poll()
-        self.poll.register(self.notifier, select.POLLIN)
-        self.tasks = []
+    def watched(self):
+        return Room(self.channel.room), self.channel.tx.notifier()
+
+    def call(self):
+        return self.channel.sending(1)
+
+    def raises(self):
+        return self.model.shut or self.model.over
 
     def give(self):
         model = self.model
@@ -1340,21 +1349,6 @@ class Sending(Receiving):
     def shut(self):
         self.channel.tx.close()
         self.model.shut = True
-
-    def wait(self):
-        model = self.model
-        task = self.begin(self.channel.sending(1))
-        if not task.done():
-            assert not model.shut
-            assert not model.over
-            assert model.spare <= 0
-            model.line.append(task)
-            self.tasks.append(task)
-        elif task.exception() is None:
-            assert model.spare > 0
-            model.have -= 1
-        else:
-            assert model.shut or model.over
 
 
 @needs_descriptors

@@ -471,6 +471,14 @@ def of_select(world, index=0):
         world.results[index] = world.results[index].value
 
 
+def selected(world, *others):
+    """The end of a case whose select received: `others` are of its other arms."""
+    of_select(world)
+    world.took()
+    for each in (world, *others):
+        each.finish()
+
+
 @case
 def try_select_that_receives(module):
     world = World(module, fill=1)
@@ -482,10 +490,7 @@ def try_select_that_receives(module):
         world.results[0] = try_select(idle_rx, rx)
 
     yield act
-    of_select(world)
-    world.took()
-    world.finish()
-    idle.finish()
+    selected(world, idle)
 
 
 @case
@@ -529,11 +534,7 @@ def select_of_many_that_need_not_wait(module):
         world.results[0] = try_select(*arms)
 
     yield act
-    of_select(world)
-    world.took()
-    world.finish()
-    for other in others:
-        other.finish()
+    selected(world, *others)
 
 
 @case
@@ -543,10 +544,7 @@ def select_that_need_not_wait(module):
     coroutine = into(world, 0, select(idle.rx, world.rx))
     yield world.step(coroutine)
     coroutine.close()
-    of_select(world)
-    world.took()
-    world.finish()
-    idle.finish()
+    selected(world, idle)
 
 
 @case
@@ -685,10 +683,7 @@ def a_select_that_is_woken(module):
     world.loop.run_ready()
     yield world.step(coroutine)
     coroutine.close()
-    of_select(world)
-    world.took()
-    world.finish()
-    idle.finish()
+    selected(world, idle)
 
 
 @case
