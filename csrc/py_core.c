@@ -353,10 +353,10 @@ PyThreadState *core_new_thread_state(PyInterpreterState *interp) { return PyThre
 #else
 static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
 
-/* Up to CPython 3.11.9 a child hangs if another thread was making a thread state, as nothing but a lock of CPython's
- * guards that, which the child then waits for (gh-112275).  So a fork waits until the thread has made it. */
+/* Up to CPython 3.11.9 a child hangs if another thread was making a thread state at the fork: that thread holds a lock
+ * of CPython's, and the child waits for it (gh-112275).  So a fork waits until the thread state is made. */
 static nc_lock making = PTHREAD_MUTEX_INITIALIZER;
-enum { FORKS_WAIT = PY_VERSION_HEX < 0x030C0000 }; /* later ones may take that lock of theirs before they fork */
+enum { FORKS_WAIT = PY_VERSION_HEX < 0x030C0000 }; /* 3.13 takes its lock before it forks: to wait then would hang */
 
 PyThreadState *core_new_thread_state(PyInterpreterState *interp)
 {

@@ -339,8 +339,8 @@ class ChannelHandler(logging.Handler):
         super().__init__(level)
         self._policy: Literal["drop", "block"] = policy
         self._timeout = timeout
-        self._own_format = type(self).format is not logging.Handler.format
         own = type(self)
+        self._own_format = own.format is not logging.Handler.format
         self._is_customised = own.filter is not logging.Handler.filter or own.emit is not ChannelHandler.emit
         self._places: dict[object, bytes] = {}
         self._use(sender, receiver)

@@ -33,7 +33,7 @@ class Archive:
         self._given_up = False
 
     def open(self) -> None:
-        """Empty or make it; OSError if that fails. A pipe waits here for its reader, until a signal handler raises."""
+        """Empty or make it; OSError if that fails. Waits for the reader of a pipe, or until a signal handler raises."""
         if self.path == STANDARD:
             self._take(1)
         elif threading.current_thread() is threading.main_thread() and is_pipe(self.path):
@@ -53,8 +53,8 @@ class Archive:
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | flags, 0o666)
 
     def _opened_aside(self) -> int:
-        """Open it in a thread of its own: nothing would end the wait for its reader if a signal came just before. The
-        wait here is for a byte, which Python writes when a signal comes, also before that wait."""
+        """Open it in a thread of its own, and wait for a byte from that thread or from Python, which writes one at each
+        signal. A wait in open() would miss a signal that comes just before it."""
         opened: list[int | OSError] = []
         here, there = socket.socketpair()
 
@@ -63,7 +63,7 @@ class Archive:
                 opened.append(self._opened(os.O_TRUNC))
             except OSError as error:
                 opened.append(error)
-            with contextlib.suppress(OSError):  # nobody waits any more, or what Python wrote wakes him, too
+            with contextlib.suppress(OSError):  # nobody waits any more, or enough bytes are there already
                 there.send(b"\0")
 
         with here, there:
