@@ -103,10 +103,6 @@ def pipe_ends(fds: tuple[int, int]) -> Ends:
 
 # ---- from PyPI -----------------------------------------------------------------------------------------------------
 
-if trio := module("trio"):
-    contender("trio memory channel", "trio", STREAMS, trio.open_memory_channel, close_both, trio=True)(stream_ends)
-
-
 if module("anyio"):
     streams = importlib.import_module("nexus_channels.anyio")
 

@@ -6,6 +6,7 @@ What each is measured for:
 
 - CPython 3.11: everything on asyncio; what runs on a loop on uvloop; round trips beside a thread that burns bytecode;
   bytes of an idle channel
+- each: how late timers are beside a busy receiver, what a select costs, what a logging call costs
 - another version with a GIL: what there are bars for, and the shortest scenarios
 - a free-threaded one: threads among themselves, many threads to a task
 
@@ -63,9 +64,11 @@ def main() -> int:
     options = parser.parse_args()
     out = Path(options.output)
     out.mkdir(exist_ok=True)
-    results, memory, beats = (out / f"benchmarks{what}.json" for what in ("", "-memory", "-heartbeat"))
+    results, memory = out / "benchmarks.json", out / "benchmarks-memory.json"
+    programs = {"heartbeat": "heartbeat.py", "select": "select_calls.py", "logging": "logging_calls.py"}
+    tables = {name: out / f"benchmarks-{name}.json" for name in programs}
     if options.afresh:
-        for path in (results, memory, beats):
+        for path in (results, memory, *tables.values()):
             path.unlink(missing_ok=True)
     more = [
         word for name in ("seconds", "latency") if (value := getattr(options, name)) for word in (f"--{name}", value)
@@ -89,8 +92,10 @@ def main() -> int:
             run(python, *start, *more, *arguments, **env)
         if version == "3.11" and not memory.exists():
             run(python, str(HERE / "memory.py"), "--count", "20000", "--json", str(memory))
-        run(python, str(HERE / "heartbeat.py"), "--json", str(beats), **env)
-    more_tables = ("--memory", str(memory), "--heartbeat", str(beats))
+        for name, program in programs.items():
+            run(python, str(HERE / program), "--json", str(tables[name]), **env)
+    found = {"memory": memory, **tables}
+    more_tables = [word for name, path in found.items() if path.exists() for word in (f"--{name}", str(path))]
     run(sys.executable, str(HERE / "report.py"), str(results), *more_tables, "-o", str(out))
     for command in failed:
         print("failed:", command, file=sys.stderr)

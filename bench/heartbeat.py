@@ -15,12 +15,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from time import perf_counter_ns as wall_ns
 from typing import Any
 
-import bars
 import native
+import tables
 from contenders import CONTENDERS
 from run import loop_factory
 
@@ -121,28 +120,26 @@ def main() -> int:
     loops = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
     print("| | loop | beats | median late, ms | 99 % | worst |")
     print("|---|---|--:|--:|--:|--:|")
-    table, missed = [], []
+    table: list[dict[str, Any]] = []
+    missed = []
     for name in names:
         for loop in loops:
             late = in_child(name, loop, options.seconds)
             if not late:
                 print(f"| {name} | {loop} | 0 | | | |", flush=True)
-                table.append({"python": bars.python_here(), "name": name, "loop": loop, "beats": 0})
+                table.append({"name": name, "loop": loop, "beats": 0})
                 continue
             median, p99, worst = late[len(late) // 2], late[math.ceil(0.99 * len(late)) - 1], late[-1]
             print(f"| {name} | {loop} | {len(late):,} | {median:.2f} | {p99:.2f} | {worst:.2f} |", flush=True)
             row = {"name": name, "loop": loop, "beats": len(late), "median": median, "p99": p99, "worst": worst}
-            table.append({"python": bars.python_here(), **row})
+            table.append(row)
             most = ALLOWED.get(name, (math.inf, math.inf))
             if p99 > most[0] or worst > most[1]:
                 missed.append(f"{name} on {loop}")
     asked = "; ".join(f"{name}: 99 % at most {p99:g} ms, worst {worst:g}" for name, (p99, worst) in ALLOWED.items())
     print(f"\n{'MISSED' if missed else 'met':6}  {asked}" + "".join(f"\n        {name}" for name in missed))
     if options.json:
-        path = Path(options.json)
-        before = json.loads(path.read_text()) if path.exists() else []
-        table = [row for row in before if row["python"] != bars.python_here()] + table
-        path.write_text("[\n" + ",\n".join(map(json.dumps, table)) + "\n]\n")
+        tables.keep(options.json, table)
     return int(bool(missed))
 
 

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import io
-import json
 import logging
 import logging.handlers
 import queue
@@ -20,8 +19,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any, NamedTuple
+
+import tables
 
 from nexus_channels import mpsc_bytes
 from nexus_channels.logging import ChannelHandler
@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=3000, help="calls a round")
     parser.add_argument("--latency", type=int, default=20_000, metavar="N", help="calls timed beside a slow disk")
     parser.add_argument("--records", type=int, default=1_000_000, help="records by eight threads and a loop")
-    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--json", metavar="FILE", help="write it there too, beside what other interpreters found")
     options = parser.parse_args(arguments)
 
     found = time_calls(options.rounds, options.count)
@@ -275,8 +275,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"\n{said[met]:6}  a call takes at most {MOST} of QueueHandler's time: {ratio(found, OURS):.3f}")
     print(f"{said[exact]:6}  every record is written or counted, and under block every one of a thread is written")
     if options.json:
-        results = {"python": sys.version, "calls": found, "slow disk": beside, "counted": counted}
-        Path(options.json).write_text(json.dumps(results) + "\n")
+        rows: list[dict[str, Any]] = [
+            {"name": name, "ns": statistics.median(found[name]), "ratio": ratio(found, name)} for name in found
+        ]
+        rows += [{"name": name, "beside a slow disk": its} for name, its in beside.items()]
+        tables.keep(options.json, rows + counted)
     return 0 if met and exact else 1
 
 

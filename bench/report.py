@@ -1,6 +1,6 @@
 """Tables and plots of files of results:
 
-    python bench/report.py RESULTS.json [--memory FILE] [--heartbeat FILE] -o docs
+    python bench/report.py RESULTS.json [--memory FILE] [--heartbeat FILE] [--select FILE] [--logging FILE] -o docs
 
 Writes benchmarks.md, and its plots, each as PNG and SVG: bench-throughput, bench-latency, bench-fan-in, bench-bytes and
 bench-native.
@@ -62,11 +62,13 @@ def main() -> int:
     parser.add_argument("results")
     parser.add_argument("--memory", help="what bench/memory.py --json wrote")
     parser.add_argument("--heartbeat", help="what bench/heartbeat.py --json wrote")
+    parser.add_argument("--select", help="what bench/select_calls.py --json wrote")
+    parser.add_argument("--logging", help="what bench/logging_calls.py --json wrote")
     parser.add_argument("-o", "--output", default="docs")
     options = parser.parse_args()
     records = list(read(Path(options.results)).values())
-    memory = json.loads(Path(options.memory).read_text()) if options.memory else []
-    beats = json.loads(Path(options.heartbeat).read_text()) if options.heartbeat else []
+    files = (options.memory, options.heartbeat, options.select, options.logging)
+    memory, beats, selects, logs = (json.loads(Path(file).read_text()) if file else [] for file in files)
     out = Path(options.output)
     out.mkdir(exist_ok=True)
     by_kind: dict[Kind, dict[str, Record]] = {}
@@ -87,6 +89,8 @@ def main() -> int:
         *verdicts(records, memory),
         *memory_table(memory),
         *heartbeat_table(beats),
+        *select_table(selects),
+        *logging_tables(logs),
         *by_interpreter(by_kind),
         *long_tables(main_records),
         *wide_tables(records),
@@ -196,6 +200,64 @@ def heartbeat_table(beats: list[Record]) -> list[str]:
     for b in beats:
         late = " | ".join(f"{b[key]:.2f}" if key in b else "never" for key in ("median", "p99", "worst"))
         lines.append(f"| {b['name']} | {b['python']} | {b['loop']} | {b['beats']:,} | {late} |")
+    return [*lines, ""]
+
+
+def select_table(rows: list[Record]) -> list[str]:
+    if not rows:
+        return []
+    pythons = list(dict.fromkeys(row["python"] for row in rows))
+    lines = [
+        "## Select\n",
+        "The time of one item as a multiple of a plain `recv()`: one that is ready, or, where it says parked, one that",
+        "waits. `python bench/select_calls.py`\n",
+        f"| | at most | {' | '.join(pythons)} |",
+        f"|---|--:|{'--:|' * len(pythons)}",
+    ]
+    found = {(row["name"], row["python"]): row for row in rows}
+    for name, bar in dict.fromkeys((row["name"], row["bar"]) for row in rows):
+        cells = [
+            f"{row['ratio']:.2f} ({row['ns']:,.0f} ns)" if (row := found.get((name, python))) else ""
+            for python in pythons
+        ]
+        lines.append(f"| {name} | {bar or ''} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def logging_tables(rows: list[Record]) -> list[str]:
+    if not rows:
+        return []
+    pythons = list(dict.fromkeys(row["python"] for row in rows))
+    calls = {(row["name"], row["python"]): row for row in rows if "ratio" in row}
+    lines = [
+        "## Logging\n",
+        "Processor time of a logging call in the thread that logs, as a multiple of QueueHandler's; the target is at",
+        "most 0.6. `python bench/logging_calls.py`\n",
+        f"| | {' | '.join(pythons)} |",
+        f"|---|{'--:|' * len(pythons)}",
+    ]
+    for name in dict.fromkeys(name for name, _ in calls):
+        cells = [
+            f"{row['ratio']:.2f} ({row['ns']:,.0f} ns)" if (row := calls.get((name, python))) else ""
+            for python in pythons
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "\nTime of a call on the clock, in µs, while each write to the disk takes a millisecond:\n",
+        "| | CPython | p50 | p99 | p99.9 | max |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        if its := row.get("beside a slow disk"):
+            lines.append(f"| {row['name']} | {row['python']} | {' | '.join(f'{us:,.1f}' for us in its.values())} |")
+    counted = [row for row in rows if "policy" in row]
+    lines += [
+        "\nRecords of eight threads and an event loop. Under `block`, too, a loop never waits, so what it logs may be",
+        "dropped:\n",
+        f"| {' | '.join(counted[0])} |",
+        f"|---|---|{'--:|' * (len(counted[0]) - 2)}",
+    ]
+    lines += [f"| {' | '.join(f'{v:,}' if type(v) is int else str(v) for v in row.values())} |" for row in counted]
     return [*lines, ""]
 
 
