@@ -186,6 +186,7 @@ enum {
     X(modules)              /* sys.modules */                                               \
     X(trio_retired)         /* list: what trio_tools was, before trio was imported anew */  \
     X(recent)               /* GIL builds: the mailbox used last, or NULL */                \
+    X(loop_class)           /* GIL builds: a class that derives from the next, or NULL */   \
     X(get_running_loop)     /* asyncio._get_running_loop */                                 \
     X(BaseEventLoop)        /* asyncio's */                                                 \
     X(Future)               /* asyncio.Future */                                            \

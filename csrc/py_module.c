@@ -176,6 +176,7 @@ static int core_clear(PyObject *module)
         PyDict_Clear(st->mailboxes);
     if (st != NULL) {
         Py_CLEAR(st->recent);
+        Py_CLEAR(st->loop_class);
         wait_free_spares(st);
         stop_free(st);
     }

@@ -183,13 +183,25 @@ static inline PyObject *tool(core_state *st, int which)
     return PyTuple_GET_ITEM(atomic_load_explicit(&st->trio_tools, memory_order_acquire), which);
 }
 
+/* Is it a loop of asyncio?  Asked by each call while trio is imported, mostly of the same class as before. */
+static bool is_loop(core_state *st, PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    if (NC_FREE_THREADED || (PyObject *)type != st->loop_class) {
+        if (!PyType_IsSubtype(type, (PyTypeObject *)st->BaseEventLoop))
+            return false;
+        if (!NC_FREE_THREADED)
+            Py_XSETREF(st->loop_class, Py_NewRef(type));
+    }
+    return true;
+}
+
 /* A run of trio sets its own hook for asynchronous generators in its thread, and a loop of asyncio sets a method of the
  * loop.  So asyncio's tasks are told at little cost, also those that run nested in a task of trio. */
 static bool asyncio_has_thread(core_state *st)
 {
     PyObject *hook = (st->insides & INSIDE_ASYNCGEN_HOOK) ? PyThreadState_Get()->async_gen_firstiter : Py_None;
-    return hook == NULL ||
-           (PyMethod_Check(hook) && PyObject_TypeCheck(PyMethod_GET_SELF(hook), (PyTypeObject *)st->BaseEventLoop));
+    return hook == NULL || (PyMethod_Check(hook) && is_loop(st, PyMethod_GET_SELF(hook)));
 }
 
 bool trio_here(core_state *st)
