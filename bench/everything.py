@@ -10,8 +10,8 @@ What each is measured for:
 - another version with a GIL: what there are bars for, and the shortest scenarios
 - a free-threaded one: threads among themselves, many threads to a task
 
-Nothing is measured twice: started again, it goes on where it was interrupted, unless --afresh is given. Forty minutes on
-two cores; a machine that does nothing else is asked for.
+Nothing is measured twice: started again, it goes on where it was interrupted, unless --afresh is given. Takes
+forty minutes on two cores, which should do nothing else.
 """
 
 import argparse
