@@ -693,6 +693,12 @@ static const char open_doc[] =
     "Open a channel: (sender, receiver).  What each module's channel() calls.\n"
     "Safe from any thread; a local channel is for that thread only.";
 
+static const char log_message_doc[] =
+    "log_message($module, places, room, created, msecs, text, /, *key)\n--\n\n"
+    "The message of a log record: its time, the bytes that `places` has under `key`, and the text.  Where there are none,\n"
+    "or the text takes more than `room` bytes or is of no usual kind, the key, a tuple.  For nexus_channels.logging.\n"
+    DOC_ANY_THREAD;
+
 static const char build_info_doc[] =
     "build_info($module)\n--\n\n"
     "How this module was built, as a dict.  " DOC_ANY_THREAD;

@@ -9,6 +9,7 @@
 #include "py_ends.h"
 #include "py_future.h"
 #include "py_inside.h"
+#include "py_logging.h"
 #include "py_park.h"
 #include "py_select.h"
 #include "py_selected.h"
@@ -205,6 +206,7 @@ static PyMethodDef core_methods[] = {
     {"select", FAST(select_await), METH_FASTCALL | METH_KEYWORDS, select_doc},
     {"select_blocking", FAST(select_blocking), METH_FASTCALL | METH_KEYWORDS, select_blocking_doc},
     {"try_select", FAST(select_try), METH_FASTCALL | METH_KEYWORDS, try_select_doc},
+    {"log_message", (PyCFunction)(void (*)(void))logging_message, METH_FASTCALL, log_message_doc},
     {"set_debug_ends", ends_set_debug, METH_O, set_debug_ends_doc},
     {"build_info", build_info, METH_NOARGS, build_info_doc},
     {NULL, NULL, 0, NULL},

@@ -35,6 +35,7 @@ from time import monotonic
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from . import mpsc_bytes
+from ._core import log_message
 from .errors import Closed, Full, RecvTimeout
 
 __all__ = ["ChannelHandler", "ChannelListener"]
@@ -53,9 +54,9 @@ _REPORTS = 1.0  # seconds between two reports of dropped records
 #                   JSON   UTF-8, one after the other; their lengths, in characters, are in the head
 #
 # The site is what all records of one logging call have in common. It is made once, and remembered together with the
-# head and the names: the *place* of a record. Details are what few records have: a traceback, a stack. A message whose
-# site is empty is for the listener: it has to look for dropped records, and to set the event that the head has in the
-# place of a thread.
+# head and the names: the *place* of a record. `log_message`, in C, joins time, place and text. Details are what few
+# records have: a traceback, a stack. A message whose site is empty is for the listener: it has to look for dropped
+# records, and to set the event that the head has in the place of a thread.
 
 _TIME = struct.Struct("<df")  # created, msecs
 _HEAD = struct.Struct("<HHHIQ")  # lengths of site, thread name, task name and details; thread
@@ -363,6 +364,7 @@ class ChannelHandler(logging.Handler):
         if receiver is not None and self._targets is not None:
             listener = ChannelListener._over(receiver, self._targets, self._respect).start()
         self._listener: ChannelListener | None = listener
+        self._room = self._limit - _LONG_NAME  # for the text of a message with a place
         self._drops: dict[int, int] = {}  # by thread
         self._told = False  # a listener was told that records were dropped, or will find out
         self._reported = 0
@@ -436,7 +438,13 @@ class ChannelHandler(logging.Handler):
                 if record.exc_info or record.exc_text or record.stack_info:
                     details = _details_of(record)
             task = since_3_12.taskName if _HAS_TASKS else None
-            key = (
+            made: Any = log_message(
+                self._places,
+                self._room,
+                record.created,
+                record.msecs,
+                text,
+                # The rest is the key of the place.
                 record.pathname,
                 record.lineno,
                 record.name,
@@ -447,15 +455,8 @@ class ChannelHandler(logging.Handler):
                 task,
                 record.process,
             )
-            try:
-                place = self._places[key]
-            except (KeyError, TypeError):
-                place = self._place(record, task or "", key)
-            data = text.encode("utf-8", "surrogatepass")
-            if details or not place or len(data) > self._limit - _LONG_NAME:
-                message = self._long(record, task or "", details, text)
-            else:
-                message = _pack_time(record.created, record.msecs) + place + data
+            usual = type(made) is bytes and not details
+            message: bytes = made if usual else self._message(record, task or "", details, text, made)
         except RecursionError:
             raise
         except Exception:
@@ -484,8 +485,18 @@ class ChannelHandler(logging.Handler):
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)
         return bool(passed)
 
+    def _message(self, record: logging.LogRecord, task: str, details: str, text: str, key: object) -> bytes:
+        """A message that `log_message` does not make: the first of a place, and what is no usual one."""
+        data = text.encode("utf-8", "surrogatepass")
+        if details or len(data) > self._room or not (place := self._place(record, task, key)):
+            return self._long(record, task, details, text)
+        return _pack_time(record.created, record.msecs) + place + data
+
     def _place(self, record: logging.LogRecord, task: str, key: object) -> bytes:
         """The place of what this thread and task log by this call, made and remembered; empty if it is too long."""
+        with contextlib.suppress(TypeError):  # a record of no usual make cannot be a key
+            if (known := self._places.get(key)) is not None:
+                return known
         name, site = record.threadName or "", _short_site_of(record)
         names = (name + task).encode("utf-8", "surrogatepass")
         place = _pack(len(site), len(name), len(task), 0, record.thread or 0) + site + names
@@ -493,7 +504,7 @@ class ChannelHandler(logging.Handler):
             place = b""
         if len(self._places) >= _SITES:
             self._places.clear()
-        with contextlib.suppress(TypeError):  # a record of no usual make
+        with contextlib.suppress(TypeError):
             self._places[key] = place
         return place
 

@@ -12,6 +12,7 @@ import logging.handlers
 import os
 import pathlib
 import signal
+import struct
 import sys
 import threading
 
@@ -20,6 +21,7 @@ from harness import EXPERIMENT, FREE_THREADED, run_child, size
 from support import DEADLINE, Spawned, until
 
 from nexus_channels import mpsc_bytes
+from nexus_channels._core import log_message
 from nexus_channels.logging import ChannelHandler, ChannelListener
 
 numbers = itertools.count()
@@ -527,6 +529,83 @@ def test_the_descriptions_of_logging_calls_that_are_remembered_are_bounded():
         assert handler.flush(DEADLINE)
         assert len(handler._places) <= 4096
     assert [record.lineno for record in target.records] == list(range(5000))
+
+
+# ---- the message, as C code joins it -------------------------------------------------------------------------------
+
+KEY = ("path", 1, "name")
+
+
+@pytest.mark.parametrize("text", ["", "text", "caf\xe9", "\u20ac 5", "\U0001f600", "x" * 100])
+def test_a_message_is_time_place_and_text(text):
+    message = log_message({KEY: b"place"}, 100, 1234.5, 678.0, text, *KEY)
+    assert message == struct.pack("<df", 1234.5, 678.0) + b"place" + text.encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"places": {}}, "unknown"),
+        ({"places": {KEY: b""}}, "a place too long to be remembered"),
+        ({"places": {KEY: "place"}}, "no bytes"),
+        ({"places": {KEY: bytearray(b"place")}}, "no bytes"),
+        ({"room": 3}, "too long"),
+        ({"room": -1}, "too long"),
+        ({"room": 1 << 100}, "no size"),
+        ({"text": "\ud800"}, "no UTF-8"),
+        ({"text": 5}, "no text"),
+        ({"created": 5}, "no float"),
+        ({"msecs": None}, "no float"),
+        ({"msecs": 1e300}, "too large for the four bytes that it gets"),
+    ],
+)
+def test_what_is_no_usual_record_is_left_to_python_code(change, why):
+    usual = {"places": {KEY: b"place"}, "room": 100, "created": 1234.5, "msecs": 678.0, "text": "text"}
+    assert log_message(*(usual | change).values(), *KEY) == KEY, why
+
+
+def test_a_key_that_cannot_be_hashed_or_compared_is_left_to_python_code():
+    class Odd:
+        __hash__ = None
+
+    class Raising(str):
+        def __eq__(self, other):
+            raise OSError
+
+        __hash__ = str.__hash__
+
+    for odd in (Odd(), Raising("path")):
+        (key,) = log_message({("path",): b"place"}, 100, 0.0, 0.0, "text", odd)
+        assert key is odd
+
+
+@pytest.mark.parametrize("arguments", [(), ({},), ([], 1, 0.0, 0.0, ""), ({}, "1", 0.0, 0.0, ""), ({}, 1, 0.0, 0.0)])
+def test_a_call_for_no_message_is_refused(arguments):
+    with pytest.raises(TypeError, match="log_message"):
+        log_message(*arguments)
+
+
+def test_the_usual_message_is_made_by_c_code_alone(monkeypatch):
+    target = Kept()
+    made = []
+    with logging_to(target) as (log, handler):
+        monkeypatch.setattr(handler, "_message", lambda *_, by=handler._message: made.append(1) or by(*_))
+        for number in range(3):
+            log.info("number %d", number)
+        assert handler.flush(DEADLINE)
+    assert target.texts == ["number 0", "number 1", "number 2"]
+    assert len(made) == 1  # the first, whose place was not known
+
+
+def test_details_do_not_make_a_place_forgotten_or_wrong():
+    target = Kept()
+    with logging_to(target) as (log, handler):
+        for number in range(3):
+            log.info("number %d", number, stack_info=number == 1)
+        assert handler.flush(DEADLINE)
+        assert {type(key) for key in handler._places} == {tuple}
+    assert target.texts == ["number 0", "number 1", "number 2"]
+    assert [bool(record.stack_info) for record in target.records] == [False, True, False]
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------------------------
@@ -1150,6 +1229,7 @@ START = """
 import atexit, gc, io, logging, os, signal, sys, threading, time
 import nexus_channels.logging
 from nexus_channels import mpsc_bytes
+from nexus_channels._core import log_message
 from nexus_channels.logging import ChannelHandler, ChannelListener
 from support import until
 log = logging.getLogger("app")

@@ -146,7 +146,7 @@ def test_no_file_is_too_long_to_be_known():
 # one line know nothing of each other.
 LADDER = """
     py_core
-    py_selected
+    py_selected py_logging
     py_types
     py_bytes
     py_inside_311
