@@ -24,6 +24,8 @@ NOT_SOURCES = (
     ".hypothesis",
     "build",
     "dist",
+    "target",
+    "Cargo.lock",
     "*.egg-info",
     "*.so",
 )

@@ -1,8 +1,21 @@
 #!/bin/sh
 # Builds and runs the benchmarks of the core: run.sh [rings | bytes] [compiler].  BENCH_ROUNDS and BENCH_ITEMS set the
 # size.  rings: shapes of a ring of pointers; bytes: messages of 8 to 1024 bytes.  Both where neither is named.
+# run.sh peers [OPTION...]: the queues of Rust crates beside the core, if there is cargo; see peers/src/main.rs.
 set -eu
 cd "$(dirname "$0")"
+if [ "${1:-}" = peers ]; then
+    shift
+    cd peers
+    if ! command -v cargo >/dev/null 2>&1; then
+        echo "SKIPPED peers: no cargo"
+    elif ! cargo fetch --quiet; then
+        echo "SKIPPED peers: cargo cannot fetch the crates"
+    else
+        cargo run --quiet --release -- "$@"
+    fi
+    exit
+fi
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 flags="-O2 -std=c11"
