@@ -13,6 +13,7 @@ or takes anything.
 
 import contextlib
 import importlib
+import operator
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from types import SimpleNamespace, coroutine
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar, overload
@@ -46,7 +47,7 @@ from ._core import (
     SpscReceiver,
     SpscSender,
 )
-from .errors import BusyError, ClaimReleased, Closed, Empty, EndpointClosed, Full, RecvError
+from .errors import BusyError, ClaimReleased, Closed, Empty, EndpointClosed, Full, RecvError, SendError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -325,6 +326,11 @@ class ReceiveStream(_Closing, abc.ObjectReceiveStream[T_co], Generic[T_co]):
         except _TRANSLATED as error:
             raise _translated(error, _RECEIVING) from error
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "receive" in vars(cls) and "__anext__" not in vars(cls):  # as in AnyIO: `async for` calls its own receive()
+            cls.__anext__ = abc.ObjectReceiveStream.__anext__  # type: ignore[method-assign]
+
     async def __anext__(self) -> T_co:
         if _library.name != "trio":
             await _yield_once()
@@ -418,6 +424,8 @@ class ByteSendStream(_Closing, abc.ByteSendStream):
                 else:
                     await self._send_pieces(view)
             except _TRANSLATED as error:
+                if isinstance(error, SendError):
+                    error.value = item  # not a view of it
                 raise _translated(error, _SENDING) from error
             finally:
                 self._is_sending = False
@@ -428,12 +436,16 @@ class ByteSendStream(_Closing, abc.ByteSendStream):
                 await checkpoint()
             if self._sender.is_closed:
                 raise ClosedResourceError
+            return
+        if not view.c_contiguous:
+            raise BufferError("memoryview: underlying buffer is not C-contiguous")
         # The largest message fits only once the receiver has taken all that was before.  In a large ring, smaller
         # pieces let both sides work at the same time; in a small one, more turns of the loop cost more than that gains.
         most = min(self._sender.max_message_size, max(self._sender.capacity // 4, _LEAST_PIECE))
         with view.cast("B") as data:
             for start in range(0, len(data), most):
-                await self._sender.send(data[start : start + most])
+                with data[start : start + most] as piece:
+                    await self._sender.send(piece)
 
     def close(self) -> None:
         """Close the sender.  The receiver gets what was sent, and then the end.
@@ -482,13 +494,14 @@ class ByteReceiveStream(_Closing, abc.ByteReceiveStream):
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Receive at least one byte and at most `max_bytes`, all of one message; wait while the channel is empty.
 
-        Raises ValueError if `max_bytes` is below 1, EndOfStream when every sender is gone and everything was received,
-        ClosedResourceError if this end was closed, BusyResourceError while another task receives by this stream or a
-        claim of the receiver is open, BrokenResourceError once if the receiver's `release()` dropped the rest of a
-        message.
+        Raises TypeError unless `max_bytes` is an int, ValueError if it is below 1, EndOfStream when every sender is
+        gone and everything was received, ClosedResourceError if this end was closed, BusyResourceError while another
+        task receives by this stream or a claim of the receiver is open, BrokenResourceError once if the receiver's
+        `release()` dropped the rest of a message.
 
         Cancelled, it took nothing.  For the tasks of one event loop.
         """
+        max_bytes = operator.index(max_bytes)
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be a positive integer, not {max_bytes}")
         if self._is_receiving:
@@ -531,9 +544,12 @@ class ByteReceiveStream(_Closing, abc.ByteReceiveStream):
         For the tasks of one event loop.
         """
         claim, self._claim = self._claim, None
-        if claim is not None:
-            claim.release()
-        self._receiver.close()
+        try:
+            if claim is not None:
+                with contextlib.suppress(ClaimReleased):  # by whoever called release() of the receiver
+                    claim.release()
+        finally:
+            self._receiver.close()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:

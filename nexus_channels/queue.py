@@ -19,6 +19,7 @@ import inspect
 import operator
 import queue
 import sys
+import weakref
 from asyncio import QueueEmpty as AsyncQueueEmpty
 from asyncio import QueueFull as AsyncQueueFull
 from collections.abc import Callable, Coroutine
@@ -71,13 +72,20 @@ class _Hookless:
 
     __slots__ = ()
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if hooks := sorted(_HOOKS & vars(cls).keys()):
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if hooks := sorted(name for name in _HOOKS if hasattr(cls, name)):
             raise TypeError(
                 f"{cls.__qualname__} defines {', '.join(hooks)}, which a queue of nexus_channels never calls: its "
                 "items are in a channel, in the order they were put"
             )
+
+
+# What wakes those who join: under None, a channel that nobody sends into; none while nobody joins.
+_Joined: TypeAlias = dict[None, Channel[spsc.Sender[None], spsc.Receiver[None]]]
+
+# The same for the channels that as_queue() was given: all queues of a channel, which has one receiver, share it.
+_shared: "weakref.WeakKeyDictionary[Any, _Joined]" = weakref.WeakKeyDictionary()
 
 
 class _Ends(Generic[T]):
@@ -85,10 +93,10 @@ class _Ends(Generic[T]):
 
     __slots__ = ("_joined", "rx", "tx")
 
-    def __init__(self, tx: _Sender[T], rx: _Receiver[T]) -> None:
+    def __init__(self, tx: _Sender[T], rx: _Receiver[T], joined: _Joined) -> None:
         self.tx = tx
         self.rx = rx
-        self._joined: dict[None, Channel[spsc.Sender[None], spsc.Receiver[None]]] = {}
+        self._joined = joined
 
     def rounds(self) -> int:
         """How often the count of unfinished items has come to zero by a `task_done()`."""
@@ -371,10 +379,10 @@ class Queue(_Hookless, Generic[T]):
                 "consumer holds its producers back instead of filling the memory"
             )
         channel: Channel[mpsc.Sender[T], mpsc.Receiver[T]] = mpsc.channel(size)
-        self._connect(channel.sender, channel.receiver)
+        self._connect(_Ends(channel.sender, channel.receiver, {}))
 
-    def _connect(self, tx: _Sender[T], rx: _Receiver[T]) -> None:
-        self._ends = _Ends(tx, rx)
+    def _connect(self, ends: _Ends[T]) -> None:
+        self._ends = ends
         self._sync_q = SyncQueue(self._ends)
         self._async_q = AsyncQueue(self._ends)
 
@@ -443,10 +451,10 @@ def as_queue(channel: Channel[_Sender[T], _Receiver[T]] | tuple[_Sender[T], _Rec
     >>> queue.get()
     'value'
 
-    The queue uses these two ends, which may be used beside it.  All that is sent into the channel counts for `join()`;
-    what was received before the first call of `as_queue` does not.  `shutdown()` closes the sender: as long as a clone
-    of it is open, `get()` goes on to wait for items.  Discard by `shutdown(immediate=True)`, not by `rx.close()`, which
-    does not wake a `join()`.
+    The queue uses these two ends, which may be used beside it, also by another queue of the same channel.  All that is
+    sent into the channel counts for `join()`; what was received before the first call of `as_queue` does not.
+    `shutdown()` closes the sender: as long as a clone of it is open, `get()` goes on to wait for items.  Discard by
+    `shutdown(immediate=True)`, not by `rx.close()`, which does not wake a `join()`.
 
     Raises TypeError if these are not such ends, ValueError if they are not those of one channel.  Safe from any thread.
     """
@@ -456,7 +464,7 @@ def as_queue(channel: Channel[_Sender[T], _Receiver[T]] | tuple[_Sender[T], _Rec
         raise ValueError("as_queue() takes the two ends of one channel; these are of two channels")
     rx._tally()
     made: Queue[T] = Queue.__new__(Queue)
-    made._connect(tx, rx)  # pyright: ignore[reportPrivateUsage]
+    made._connect(_Ends(tx, rx, _shared.setdefault(rx, {})))  # pyright: ignore[reportPrivateUsage]
     return made
 
 

@@ -1,6 +1,7 @@
 """Streams of AnyIO over channels, on every backend: AnyIO's interfaces, errors, cancel scopes, threads and wrappers."""
 
 import asyncio
+import ctypes
 import importlib.util
 import inspect
 import itertools
@@ -842,6 +843,83 @@ def test_a_rest_that_somebody_released_breaks_the_stream_once(run):
         assert rx.release()
         await ends_by(anyio.BrokenResourceError, receive.receive)
         assert await receive.receive() == b"next"
+
+    run(main)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_stream_closes_although_somebody_released_the_rest_of_a_message(run, both):
+    async def main():
+        tx, rx = spsc_bytes.channel(1024)
+        back = spsc_bytes.channel(1024)
+        tx.try_send(b"some bytes")
+        with pytest.raises(KeyError):
+            async with ByteStream(back.sender, rx) if both else ByteReceiveStream(rx) as receive:
+                await receive.receive(4)
+                assert rx.release()
+                raise KeyError
+        assert rx.is_closed and tx.is_disconnected
+        assert back.sender.is_closed == both
+
+    run(main)
+
+
+@pytest.mark.parametrize("max_bytes", [2.0, float("nan"), float("inf"), "4", None])
+def test_how_much_to_receive_is_an_int(run, max_bytes):
+    async def main():
+        tx, rx = spsc_bytes.channel(1024)
+        tx.try_send(b"some bytes")
+        with pytest.raises(TypeError):
+            await ByteReceiveStream(rx).receive(max_bytes)
+        assert rx.try_recv_bytes() == b"some bytes"
+
+    run(main)
+
+
+@pytest.mark.parametrize("stream", [SendStream, ByteSendStream])
+@pytest.mark.parametrize("length", [5, 5000])
+def test_an_error_has_the_item_that_was_not_sent_and_no_view_of_it(run, stream, length):
+    async def main():
+        tx, rx = spsc_bytes.channel(8192 if stream is SendStream else 1024)
+        rx.close()
+        item = bytearray(length)
+        with pytest.raises(anyio.BrokenResourceError) as caught:
+            await stream(tx).send(item)
+        assert caught.value.__cause__.value is item
+        item.append(1)  # no view locks it
+
+    run(main)
+
+
+def test_a_byte_stream_sends_what_is_empty_in_any_shape_and_refuses_what_is_not_in_one_piece(run):
+    async def main():
+        tx, rx = spsc_bytes.channel(1024)
+        send = ByteSendStream(tx)
+        await send.send((ctypes.c_int * 4 * 0)())
+        assert not rx.used
+        for length in (100, 5000):
+            with pytest.raises(BufferError):
+                await send.send(memoryview(bytes(length))[::2])
+        assert not rx.used
+
+    run(main)
+
+
+def test_a_subclass_that_receives_in_its_own_way_does_so_in_async_for_too(run):
+    class Counted(ReceiveStream):
+        async def receive(self):
+            return "counted", await super().receive()
+
+    class Own(Counted):
+        async def __anext__(self):
+            return "own", await anyio.abc.ObjectReceiveStream.__anext__(self)
+
+    async def main():
+        for cls, expected in ((ReceiveStream, 1), (Counted, ("counted", 1)), (Own, ("own", ("counted", 1)))):
+            tx, rx = mpsc.channel(2)
+            tx.try_send(1)
+            tx.close()
+            assert [item async for item in cls(rx)] == [expected]
 
     run(main)
 

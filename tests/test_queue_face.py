@@ -77,6 +77,20 @@ def test_a_subclass_that_relies_on_hooks_is_refused(cls, hook):
         type("Mine", (cls,), {hook: lambda self: None})
 
 
+def test_a_base_class_that_brings_a_hook_along_is_refused_too():
+    mixin = type("Mixin", (), {"_put": lambda self, item: None})
+    with pytest.raises(TypeError, match="Mine defines _put"):
+        type("Mine", (mixin, SyncQueue), {})
+
+
+def test_a_subclass_may_have_keywords_for_other_bases():
+    class Base:
+        def __init_subclass__(cls, key):
+            cls.key = key
+
+    assert type("Mine", (Queue, Base), {}, key=3).key == 3
+
+
 def test_a_subclass_may_override_public_methods():
     class Loud(SyncQueue):
         def put(self, item, block=True, timeout=None):
@@ -659,6 +673,33 @@ def test_as_queue_counts_what_is_in_the_channel_and_what_comes_and_not_what_was_
     assert as_queue((tx, rx)).unfinished_tasks == 1, "a second queue of the channel shares the count"
     tx.clone().try_send(6)
     assert q.unfinished_tasks == 2
+
+
+@pytest.mark.parametrize("end", ["task_done", "shutdown"])
+@pytest.mark.parametrize("cloned", [False, True])
+def test_a_join_returns_whichever_queue_of_the_channel_ends_it(cloned, end):
+    tx, rx = mpsc.channel(2)
+    first, second = as_queue((tx, rx)), as_queue((tx.clone() if cloned else tx, rx))
+    first.sync_q.put(1)
+    joins = Spawned(first.sync_q.join)
+    until(lambda: joiners(first.sync_q) == 1)
+    if end == "task_done":
+        second.sync_q.get()
+        second.sync_q.task_done()
+    else:
+        second.shutdown(immediate=True)
+    joins.join()
+
+
+def test_what_queues_of_a_channel_share_goes_with_the_channel():
+    collect()
+    before = len(faces._shared)
+    ends = mpsc.channel(2)
+    queues = [as_queue(ends) for _ in range(2)]
+    assert len(faces._shared) == before + 1
+    del ends, queues
+    collect()
+    assert len(faces._shared) == before
 
 
 def test_a_clone_keeps_a_queue_of_its_channel_from_ending():
