@@ -20,9 +20,9 @@ lock. The thread of a `ChannelListener` receives the records in batches and give
 import atexit
 import contextlib
 import gc
-import itertools
 import json
 import logging
+import operator
 import os
 import struct
 import sys
@@ -86,13 +86,22 @@ def _site_of(record: logging.LogRecord) -> bytes:
         record.process,
         record.processName,
     )
-    return json.dumps(fields, default=str).encode()
+    return json.dumps(fields, default=str, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _short_site_of(record: logging.LogRecord) -> bytes:
     site = _site_of(record)
-    if len(site) > _LONGEST_SITE:  # names and paths as nobody has them
-        site = _site_of(logging.LogRecord(str(record.name)[:64], record.levelno, "", 0, "", None, None))
+    for most in (64, 16, 4):
+        if len(site) <= _LONGEST_SITE:
+            break
+        # Names and paths as nobody has them. What tells most of a path is its end.
+        path, function = str(record.pathname)[-2 * most :], str(record.funcName)[:most]
+        short = logging.LogRecord(
+            str(record.name)[:most], record.levelno, path, record.lineno, "", None, None, function
+        )
+        short.levelname = str(record.levelname)[:most]
+        short.process, short.processName = record.process, str(record.processName)[:most]
+        site = _site_of(short)
     return site
 
 
@@ -130,34 +139,50 @@ def _cut(data: bytes, room: int) -> bytes:
 
 # ---- who is alive in this process ----------------------------------------------------------------------------------
 
-_registry_lock = threading.RLock()  # logging itself never takes it
-_handlers: "weakref.WeakSet[ChannelHandler]" = weakref.WeakSet()
+_registry_lock = threading.RLock()  # of the next two; neither logging nor a listener's thread ever takes it
+_handlers: "tuple[weakref.ref[ChannelHandler], ...]" = ()  # another one whenever a handler begins to use a channel
 _listeners: "weakref.WeakSet[ChannelListener]" = weakref.WeakSet()
-_changes = itertools.count(1)
-_changed = 0  # another number whenever a handler begins to use another channel
 
 # By thread: the listener that writes there just now, or the handler in which the thread waits for room. A signal
 # handler that interrupts this wait, or a target, must not wait for room as well: it would wait for itself.
 _occupied: "dict[int, ChannelHandler | ChannelListener]" = {}
 _serving: set[int] = set()  # the threads of listeners, which must never wait for room
 _collecting: set[int] = set()  # threads that collect garbage: a finaliser may run under any lock of the program
-_barriers: dict[int, threading.Event] = {}  # by the number that is sent
+_forking: set[int] = set()  # threads that fork: the listeners wait for them
+
+
+class _Barrier:
+    """What `flush()` waits for: that the listener of the channel comes to a message, or ends."""
+
+    def __init__(self, sender: mpsc_bytes.Sender) -> None:
+        self.sender = sender
+        self.ended = threading.Event()
+        self.is_passed = False
+
+
+_barriers: dict[int, _Barrier] = {}  # by the number that is sent
 
 _gave_up = False  # at exit, on a target that did not return: nothing waits any more
 
 
 def _until(timeout: float | None) -> float | None:
     """The monotonic time at which a wait that begins now is over."""
-    return monotonic() if _gave_up else None if timeout is None else monotonic() + timeout
+    if _gave_up:
+        return monotonic()
+    return None if timeout is None or timeout > threading.TIMEOUT_MAX else monotonic() + timeout
 
 
 def _left(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - monotonic())
 
 
-def _living_handlers() -> "list[ChannelHandler]":
-    with _registry_lock:
-        return list(_handlers)
+def _living(references: "Iterable[weakref.ref[ChannelHandler]]") -> "list[ChannelHandler]":
+    return [handler for reference in references if (handler := reference()) is not None]
+
+
+def _set_handlers(handlers: "Iterable[ChannelHandler]") -> None:
+    global _handlers
+    _handlers = tuple(map(weakref.ref, handlers))
 
 
 def _living_listeners() -> "list[ChannelListener]":
@@ -172,8 +197,8 @@ def _note_collection(phase: str, _info: dict[str, int]) -> None:
 def _runs_event_loop() -> bool:
     if _get_running_loop() is not None:
         return True
-    trio: Any = sys.modules.get("trio.lowlevel")
-    return trio is not None and bool(trio.in_trio_run())
+    in_trio_run: Any = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
+    return in_trio_run is not None and bool(in_trio_run())
 
 
 def _at_exit() -> None:
@@ -193,8 +218,10 @@ _paused: "list[ChannelListener]" = []  # while a thread forks
 
 def _before_fork() -> None:
     """Wait for the listeners to be between two batches: a child has copies of what streams have buffered, and of their
-    locks. A target that takes a second is not waited for."""
-    paused = [listener for listener in _living_listeners() if listener._writing.acquire(timeout=1)]
+    locks. Targets that take a second are not waited for. Until the fork is over, this thread must not wait for room."""
+    _forking.add(get_ident())
+    end = monotonic() + 1
+    paused = [one for one in _living_listeners() if one._writing.acquire(timeout=max(0.0, end - monotonic()))]
     _registry_lock.acquire()
     _paused.extend(paused)
 
@@ -205,17 +232,18 @@ def _after_fork_in_parent() -> None:
     _registry_lock.release()
     for listener in paused:
         listener._writing.release()
+    _forking.discard(get_ident())
 
 
 def _after_fork_in_child() -> None:
     """Only the thread that forked is here, no listener's. What the channels hold is the parent's to write."""
-    global _occupied, _serving, _collecting, _barriers
-    _occupied, _serving, _collecting, _barriers = {}, set(), set(), {}
+    global _occupied, _serving, _collecting, _forking, _barriers
+    _occupied, _serving, _collecting, _forking, _barriers = {}, set(), set(), set(), {}
     _paused.clear()
     _registry_lock.release()
     for listener in _living_listeners():
         listener._forget()
-    for handler in _living_handlers():
+    for handler in _living(_handlers):
         handler._forget()
 
 
@@ -353,13 +381,12 @@ class ChannelHandler(logging.Handler):
         if sender.capacity < _LEAST:
             raise ValueError(f"the channel has {sender.capacity} bytes, and {_LEAST} are the least for logging")
         most = sender.max_message_size - _SITE_AT - _LONGEST_SITE
-        limit = sender.capacity // 4 if self._limit_given is None else self._limit_given
+        limit = sender.capacity // 4 if self._limit_given is None else operator.index(self._limit_given)
         if not _SHORTEST_LIMIT <= limit <= most:
             raise ValueError(f"max_text_size is {_SHORTEST_LIMIT} to {most} bytes here, not {limit}")
         return limit
 
     def _use(self, sender: mpsc_bytes.Sender, receiver: mpsc_bytes.Receiver | None) -> None:
-        global _changed
         listener = None
         if receiver is not None and self._targets is not None:
             listener = ChannelListener._over(receiver, self._targets, self._respect).start()
@@ -369,11 +396,11 @@ class ChannelHandler(logging.Handler):
         self._told = False  # a listener was told that records were dropped, or will find out
         self._reported = 0
         self._sender = sender
-        self._send: Callable[[bytes], None] = sender.try_send
+        names = any(isinstance(target, _Named) for target in self._targets or ())
+        self._send: Callable[[bytes], None] = self._send_first if names else sender.try_send
         self._may_wait = self._policy == "block"
         with _registry_lock:
-            _handlers.add(self)
-            _changed = next(_changes)
+            _set_handlers([*(handler for handler in _living(_handlers) if handler is not self), self])
             if self._may_wait and _note_collection not in gc.callbacks:
                 gc.callbacks.append(_note_collection)
 
@@ -454,6 +481,8 @@ class ChannelHandler(logging.Handler):
                 record.threadName,
                 task,
                 record.process,
+                record.processName,
+                record.funcName,
             )
             usual = type(made) is bytes and not details
             message: bytes = made if usual else self._message(record, task or "", details, text, made)
@@ -463,7 +492,7 @@ class ChannelHandler(logging.Handler):
             self.handleError(record)
             return True
         if _occupied and get_ident() in _occupied:
-            self._send_from_within(message)
+            self._send_from_within(message, record)
             return True
         try:
             self._send(message)
@@ -520,40 +549,61 @@ class ChannelHandler(logging.Handler):
         head = _pack(len(site), len(name), len(task), len(details), record.thread or 0)
         return _pack_time(record.created, record.msecs) + head + site + data
 
+    def _send_first(self, message: bytes) -> None:
+        """Send the first record of a configuration, whose other handlers were all made by now.
+
+        Handlers are closed in the reverse order of their making. This one has to be closed before its targets.
+        """
+        lock: Any = vars(logging)["_lock"]
+        if lock.acquire(blocking=False):  # else another time: whoever has it may wait for this thread
+            try:
+                order: list[Any] = vars(logging)["_handlerList"]
+                for at, reference in enumerate(order):
+                    if reference() is self:
+                        order.append(order.pop(at))
+                        break
+                self._send = self._sender.try_send
+            finally:
+                lock.release()
+        self._sender.try_send(message)
+
     # ---- where there is no room ------------------------------------------------------------------------------------
 
     def _no_room(self, message: bytes) -> None:
         """Wait for room, if that is the policy and waiting can do no harm; else drop the record."""
         thread = get_ident()
-        if not self._may_wait or thread in _collecting or thread in _serving or _runs_event_loop():
+        if _gave_up or not self._may_wait or thread in _collecting or thread in _serving or thread in _forking:
+            self._drop()
+            return
+        if _runs_event_loop():
             self._drop()
             return
         _occupied[thread] = self
-        sent = False
+        sent: list[None] = []
         try:
-            self._sender.send_blocking(message, self._timeout)
-            sent = True
+            # Noted by C code: a signal handler that raises comes before or after both, not in between.
+            sent.extend(map(self._sender.send_blocking, (message,), (self._timeout,)))
         except (Full, Closed):
             pass
         finally:
             _occupied.pop(thread, None)
-            if not sent:  # or a signal handler raised
+            if not sent:  # or a signal handler has raised
                 self._drop()
 
-    def _send_from_within(self, message: bytes) -> None:
+    def _send_from_within(self, message: bytes, record: logging.LogRecord) -> None:
         """Send, without ever waiting, what is logged in a target or by a signal handler that interrupted a wait.
 
         What a target logs is marked. What is logged while a marked record is written is dropped: a target that logs
-        something of each record would never come to an end.
+        something of each record would never come to an end. A handler that is itself the target passes the record on.
         """
         listener = _occupied[get_ident()]
         if isinstance(listener, ChannelListener):
-            if listener._writes_marked:
+            passes_on, marked = record is listener._giving, listener._writes_marked
+            if marked and not passes_on:
                 self._drop()
                 return
-            at = _TIME.size
-            length = int.from_bytes(message[at : at + 2], "little") | _FROM_TARGET
-            message = message[:at] + length.to_bytes(2, "little") + message[at + 2 :]
+            if marked or not passes_on:
+                message = _marked(message)
         try:
             self._send(message)
         except (Full, Closed):
@@ -592,23 +642,23 @@ class ChannelHandler(logging.Handler):
         thread: in a task, `await asyncio.to_thread(handler.flush)`.
         """
         thread = get_ident()
-        if (
-            thread in _occupied
-            or thread in _serving
-            or not any(listener._serves(self) for listener in _living_listeners())
-        ):
+        if thread in _occupied or thread in _serving or thread in _forking:
+            return False
+        listener = next((one for one in _living_listeners() if one._serves(self)), None)
+        if listener is None:
             return False
         end = _until(timeout)
-        written = threading.Event()
-        number = id(written)
-        _barriers[number] = written
+        barrier = _Barrier(self._sender)
+        number = id(barrier)
+        _barriers[number] = barrier
         try:
-            self._sender.send_blocking(_NEVER + _pack(0, 0, 0, 0, number), _left(end))
-            return written.wait(_left(end))
+            barrier.sender.send_blocking(_NEVER + _pack(0, 0, 0, 0, number), _left(end))
+            barrier.ended.wait(_left(end))
         except (Full, Closed):
-            return False
+            pass
         finally:
             _barriers.pop(number, None)
+        return barrier.is_passed and listener._flush_handlers(end)
 
     def reopen(self, sender: mpsc_bytes.Sender | None = None) -> None:
         """Use a new channel: in a forked process, where the old one has no listener.
@@ -637,7 +687,7 @@ class ChannelHandler(logging.Handler):
         """
         self._end()
         with _registry_lock:
-            _handlers.discard(self)
+            _set_handlers(handler for handler in _living(_handlers) if handler is not self)
         super().close()
 
     def _end(self) -> None:
@@ -653,6 +703,13 @@ class ChannelHandler(logging.Handler):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _marked(message: bytes) -> bytes:
+    """The same message, which says that a target has logged it."""
+    at = _TIME.size
+    length = int.from_bytes(message[at : at + 2], "little") | _FROM_TARGET
+    return message[:at] + length.to_bytes(2, "little") + message[at + 2 :]
 
 
 def _details_of(record: logging.LogRecord) -> str:
@@ -741,9 +798,9 @@ class ChannelListener:
         self._sites: dict[bytes, dict[str, Any]] = {}
         self._writes_marked = False
         self._at: logging.Handler | None = None  # the target that has a record just now
-        self._held: list[tuple[logging.Handler, Any]] = []  # targets whose flush is held back, with their locks
-        self._feeders_of = -1
-        self._feeder_refs: list[weakref.ref[ChannelHandler]] = []
+        self._giving: logging.LogRecord | None = None  # that record
+        # Those of these handlers that use the channel.
+        self._seen: tuple[Any, list[weakref.ref[ChannelHandler]]] = (None, [])
         self._next_report = 0.0
         self._dropped = 0
         with _registry_lock:
@@ -766,20 +823,20 @@ class ChannelListener:
         with self._lock:
             if self._thread is not None or self._receiver.is_closed:
                 raise RuntimeError("the listener was started or stopped before")
-            thread = threading.Thread(target=self._run, name="nexus_channels.logging", daemon=True)
-            self._thread = thread
-        try:
-            thread.start()
-        except BaseException:
-            self._thread = None
-            raise
+            self._thread = threading.Thread(target=self._run, name="nexus_channels.logging", daemon=True)
+            try:
+                self._thread.start()
+            except BaseException:
+                self._thread = None
+                raise
         return self
 
     def stop(self, timeout: float | None = _PATIENCE) -> bool:
-        """Write what was sent before this call, close the receiver, and end the thread. Returns whether it has ended.
+        """Write what was sent before this call, close the channel, and end the thread. Returns whether it has ended.
 
-        It is False after `timeout` seconds, where None is no limit, and in a target. The thread then goes on until
-        everything is written. Calling it again waits again. Safe from any thread; it blocks the thread.
+        The handlers of this process that use the channel drop and count what is logged from then on. It is False after
+        `timeout` seconds, where None is no limit, and in a target. The thread then goes on until everything is written.
+        Calling it again waits again. Safe from any thread; it blocks the thread.
         """
         if self._is_parents:
             return True
@@ -788,8 +845,20 @@ class ChannelListener:
             self._stops = True
             # A thread that receives gets what is there, then looks; one that waits with nothing there has to be woken.
             if self._thread is None or (self._receives and not len(self._receiver)):
-                self._receiver.close()
+                self._wake()
         return self._ends(end)
+
+    def _wake(self) -> None:
+        """Have the thread look around: by a message or, if nobody here can send one, by the end of the channel."""
+        for handler in self._feeders() if self._thread is not None else ():
+            try:
+                handler._sender.try_send(_WAKE)
+            except Full:
+                return  # then it has something to receive
+            except Closed:
+                continue
+            return
+        self._receiver.close()
 
     def _ends(self, end: float | None) -> bool:
         thread = self._thread
@@ -806,7 +875,13 @@ class ChannelListener:
         As `ChannelHandler.flush()`, of a handler of this process that uses the same channel; False if there is none.
         Safe from any thread; it blocks the thread.
         """
-        return any(handler.flush(timeout) for handler in self._feeders()[:1])
+        end = _until(timeout)
+        return any(handler.flush(_left(end)) for handler in self._feeders())
+
+    def _flush_handlers(self, end: float | None) -> bool:
+        """`flush()` of those targets that are ChannelHandlers; not for the listener's thread, which must not wait."""
+        handlers = [target for target in self._targets or () if isinstance(target, ChannelHandler)]
+        return all(handler.flush(_left(end)) for handler in handlers)
 
     def __enter__(self) -> Self:
         return self if self.is_running else self.start()
@@ -826,13 +901,13 @@ class ChannelListener:
         self._is_parents = True
 
     def _abandon(self) -> None:
-        """Have logging.shutdown() pass by what a target that does not return holds. Only at exit."""
-        for target, _ in self._held.copy():
-            target.createLock()
-        stuck = self._at
-        if stuck is not None:
-            stuck.createLock()
-            stuck.flush = stuck.close = lambda: None  # type: ignore[method-assign]
+        """Have logging.shutdown() pass by what a target that does not return holds: its own lock, and those of handlers
+        that it writes to. Only at exit."""
+        living: list[Any] = [reference() for reference in vars(logging)["_handlerList"]]
+        stuck = [handler for handler in living if handler is not None and not _is_free(handler)]
+        for handler in {id(handler): handler for handler in (*stuck, self._at) if handler is not None}.values():
+            handler.createLock()
+            handler.flush = handler.close = lambda: None
 
     # ---- whose records it writes -----------------------------------------------------------------------------------
 
@@ -841,12 +916,12 @@ class ChannelListener:
 
     def _feeders(self) -> list[ChannelHandler]:
         """The handlers of this process that use the channel."""
-        if self._feeders_of != _changed:
-            with _registry_lock:
-                self._feeders_of = _changed
-                mine = [handler for handler in _handlers if self._receiver.same_channel(handler.sender)]
-            self._feeder_refs = [weakref.ref(handler) for handler in mine]
-        return [handler for reference in self._feeder_refs if (handler := reference()) is not None]
+        of, mine = self._seen
+        handlers = _handlers
+        if of is not handlers:
+            mine = [weakref.ref(one) for one in _living(handlers) if self._receiver.same_channel(one.sender)]
+            self._seen = (handlers, mine)
+        return _living(mine)
 
     # ---- its thread ------------------------------------------------------------------------------------------------
 
@@ -863,12 +938,17 @@ class ChannelListener:
                     self._receives = False  # whoever stops it now need not wake it
                     self._write(batch)
                     self._report()
+                for handler in self._feeders():
+                    handler._sender.close()  # what is logged from now on is dropped, and counted
                 while batch := self._receiver.try_recv_many(_BATCH):
                     self._write(batch)
             self._next_report = 0.0
             self._report()
         finally:
             self._receiver.close()
+            for barrier in list(_barriers.values()):
+                if self._receiver.same_channel(barrier.sender):
+                    barrier.ended.set()
             _serving.discard(thread)
 
     def _may_receive(self) -> bool:
@@ -881,12 +961,21 @@ class ChannelListener:
             return
         with self._writing, self._occupying():
             self._find_targets()
-            self._hold()
-            try:
-                for message in batch:
-                    self._write_one(message)
-            finally:
-                self._let_go()
+            records: list[tuple[logging.LogRecord, bool]] = []
+            for message in batch:
+                try:
+                    created, msecs, length, *rest = _unpack(message)
+                    if length != 0:
+                        record = self._record(message, created, msecs, length & ~_FROM_TARGET, *rest)
+                        records.append((record, bool(length & _FROM_TARGET)))
+                        continue
+                except Exception:  # somebody else's message
+                    _tell()
+                    continue
+                self._give(records)
+                records.clear()
+                self._pass_barrier(rest[3])
+            self._give(records)
 
     @contextlib.contextmanager
     def _occupying(self) -> Generator[None]:
@@ -901,6 +990,7 @@ class ChannelListener:
     def _find_targets(self) -> None:
         if self._targets is None:
             self._targets = [target for given in self._given if (target := self._find(given)) is not None]
+            self._given = list(self._targets)  # a configuration is not kept any longer
 
     def _find(self, given: _Target) -> logging.Handler | None:
         try:
@@ -909,24 +999,20 @@ class ChannelListener:
             _tell()
             return None
 
-    def _hold(self) -> None:
-        """Keep the locks of streams for the batch, and put off flushing them to its end: one system call for all."""
-        for target in self._targets or ():
-            if type(target).flush is _FLUSH_OF_STREAMS:
-                self._at = target
-                lock = target.lock or contextlib.nullcontext()
-                lock.__enter__()
-                self._held.append((target, lock))
-                target.flush = _HeldFlush(target)  # type: ignore[method-assign]
-        self._at = None
-
-    def _let_go(self) -> None:
-        while self._held:
-            target, lock = self._held[-1]
-            target.__dict__.pop("flush", None)
-            self._flush(target)
-            self._held.pop()
-            lock.__exit__(None, None, None)
+    @contextlib.contextmanager
+    def _holding(self, target: logging.Handler) -> Generator[None]:
+        """Keep the lock of a stream for its part of a batch, and flush once at the end: one system call for all."""
+        if type(target).flush is not _FLUSH_OF_STREAMS or "flush" in vars(target):
+            yield
+            return
+        self._at = target
+        with target.lock or contextlib.nullcontext():
+            target.flush = _HeldFlush(target)  # type: ignore[method-assign]
+            try:
+                yield
+            finally:
+                vars(target).pop("flush", None)
+                self._flush(target)
 
     def _flush(self, target: logging.Handler) -> None:
         self._at = target
@@ -936,28 +1022,13 @@ class ChannelListener:
             self._failed(target, logging.LogRecord(__name__, logging.ERROR, __file__, 0, "flush", None, None))
         self._at = None
 
-    def _write_one(self, message: bytes) -> None:
-        try:
-            created, msecs, length, *rest = _unpack(message)
-            if length == 0:
-                self._pass_barrier(rest[3])
-                return
-            self._writes_marked = bool(length & _FROM_TARGET)
-            record = self._record(message, created, msecs, length & ~_FROM_TARGET, *rest)
-        except Exception:  # somebody else's message
-            _tell()
-            return
-        self._give(record)
-        self._writes_marked = False
-
     def _pass_barrier(self, number: int) -> None:
-        written = _barriers.get(number)
-        if written is not None:
-            self._let_go()
+        barrier = _barriers.get(number)
+        if barrier is not None:
             for target in self._targets or ():
                 self._flush(target)
-            written.set()
-            self._hold()
+            barrier.is_passed = True
+            barrier.ended.set()
 
     def _record(
         self, message: bytes, created: float, msecs: float, length: int, name: int, task: int, details: int, thread: int
@@ -985,15 +1056,28 @@ class ChannelListener:
         fields["msg"] = text[start + details :]
         return record
 
-    def _give(self, record: logging.LogRecord) -> None:
-        for target in self._targets or ():
+    def _give(self, records: "list[tuple[logging.LogRecord, bool]]") -> None:
+        """Give records to one target after the other; True marks those that a target has logged.
+
+        Not record by record: a target would wait for the others while it holds its lock, which others of the program
+        take.
+        """
+        for target in self._targets or () if records else ():
             try:
-                if record.levelno >= target.level or not self._respect:
-                    self._at = target
-                    target.handle(record)
-            except BaseException:
-                self._failed(target, record)
-        self._at = None
+                with self._holding(target):
+                    for record, marked in records:
+                        self._at, self._giving, self._writes_marked = target, record, marked
+                        self._give_one(target, record)
+            finally:
+                self._at = self._giving = None
+                self._writes_marked = False
+
+    def _give_one(self, target: logging.Handler, record: logging.LogRecord) -> None:
+        try:
+            if record.levelno >= target.level or not self._respect:
+                target.handle(record)
+        except BaseException:
+            self._failed(target, record)
 
     def _failed(self, target: logging.Handler, record: logging.LogRecord) -> None:
         try:
@@ -1022,9 +1106,18 @@ class ChannelListener:
             record.dropped = dropped
             with self._writing, self._occupying():
                 self._find_targets()
-                self._writes_marked = True
-                self._give(record)
-                self._writes_marked = False
+                self._give([(record, True)])
+
+
+def _is_free(handler: logging.Handler) -> bool:
+    """Whether nobody has the lock of a handler for more than a moment."""
+    lock: Any = handler.lock
+    if lock is None:
+        return True
+    free = bool(lock.acquire(timeout=0.1))
+    if free:
+        lock.release()
+    return free
 
 
 def _tell() -> None:

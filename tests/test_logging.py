@@ -328,16 +328,17 @@ def test_a_batch_is_flushed_once():
 
 def test_a_stream_that_is_written_to_is_flushed_by_others_as_ever():
     """`flush` of a target is held back for its listener alone."""
-    stream, gate = Stream(), Kept()
+    stream, entered, gate = Stream(), threading.Event(), threading.Event()
     target = logging.StreamHandler(stream)
-    with logging_to(target, gate) as (log, handler):
-        with held(gate):
-            log.info("first")
-            until(gate.entered.is_set)
-            assert stream.flushes == 0
-            target.createLock()  # the listener has the other for as long as its batch takes
-            target.flush()
-            assert stream.flushes == 1
+    target.addFilter(lambda _record: entered.set() or gate.wait())
+    with logging_to(target) as (log, handler):
+        log.info("first")
+        until(entered.is_set)
+        assert stream.flushes == 0
+        target.createLock()  # the listener has the other for as long as its batch takes
+        target.flush()
+        assert stream.flushes == 1
+        gate.set()
         assert handler.flush(DEADLINE)
     assert "flush" not in vars(target)
 
@@ -1506,3 +1507,289 @@ def test_the_module_does_not_stand_in_the_way_of_the_standard_one():
     package = pathlib.Path(sys.modules["nexus_channels"].__file__).parent
     assert pathlib.Path(logging.__file__).parent != package
     assert sys.modules["nexus_channels.logging"].logging is logging
+
+
+# ---- targets, listeners and handlers beside one another ------------------------------------------------------------
+
+
+class Sink(io.StringIO):
+    """Takes everything and keeps nothing."""
+
+    def write(self, text):
+        return len(text)
+
+
+def test_two_listeners_with_the_same_streams_in_another_order_go_on():
+    a, b = logging.StreamHandler(Sink()), logging.StreamHandler(Sink())
+    with logging_to(a, b, policy="block") as (one, first), logging_to(b, a, policy="block") as (two, second):
+        threads = [
+            Spawned(lambda log=log: [log.info("%d", n) for n in range(size(5000, 100_000))]) for log in (one, two)
+        ]
+        for thread in threads:
+            thread.join()
+        assert first.flush(DEADLINE)
+        assert second.flush(DEADLINE)
+
+
+def test_the_lock_of_a_stream_is_free_while_another_target_writes():
+    console, slow = logging.StreamHandler(Sink()), Kept()
+    with logging_to(console, slow) as (log, handler):
+        with held(slow):
+            log.info("text")
+            until(slow.entered.is_set)
+            Spawned(send, console, "directly").join()
+        assert handler.flush(DEADLINE)
+
+
+def test_what_is_logged_while_a_handler_closes_is_written_or_counted():
+    for _ in range(size(5, 200)):
+        target = Kept()
+        logged = itertools.count()
+        with logging_to(target) as (_log, handler):
+            going = threading.Event()
+
+            def produce(handler=handler, going=going, logged=logged):
+                while not (going.is_set() and handler.sender.is_closed):
+                    send(handler, "%d", next(logged))
+                    going.set()
+
+            producers = [Spawned(produce) for _ in range(2)]
+            until(going.is_set)
+            handler.close()
+            for producer in producers:
+                producer.join()
+            assert len(target.texts) + handler.dropped == next(logged)
+
+
+def test_a_listener_that_stops_does_not_write_what_is_logged_later_for_ever():
+    tx, rx = mpsc_bytes.channel(1 << 14)
+    handler = ChannelHandler(tx, policy="block")
+    target = Kept()
+    listener = ChannelListener(rx, target).start()
+    stopped, logged = threading.Event(), itertools.count()
+
+    def produce():
+        while not stopped.is_set():
+            send(handler, "%d", next(logged))
+
+    producer = Spawned(produce)
+    until(lambda: target.records)
+    assert listener.stop(DEADLINE)
+    stopped.set()
+    producer.join()
+    assert len(target.texts) + handler.dropped == next(logged)
+
+
+def test_flush_without_a_deadline_ends_when_the_listener_does():
+    for _ in range(size(100, 5000)):
+        with logging_to(Kept()) as (_log, handler):
+            flushing = [Spawned(lambda: any(not handler.flush(None) for _ in itertools.count())) for _ in range(2)]
+            handler.close()
+            for one in flushing:
+                one.join()
+
+
+def test_flush_takes_any_time():
+    with logging_to(Kept()) as (_log, handler):
+        assert handler.flush(float("inf"))
+        assert handler.flush(1e30)
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_handlers_in_a_chain_pass_everything_on(length):
+    target = Kept()
+    with contextlib.ExitStack() as stack:
+        handlers = [stack.enter_context(ChannelHandler(targets=[target]))]
+        while len(handlers) < length:
+            handlers.append(stack.enter_context(ChannelHandler(targets=[handlers[-1]])))
+        for number in range(5):
+            send(handlers[-1], "%d", number)
+        assert handlers[-1].flush(DEADLINE), "it waits for the last one, too"
+        assert target.texts == list("01234")
+        assert [handler.dropped for handler in handlers] == [0] * length
+
+
+def test_a_report_of_dropped_records_passes_through_a_chain():
+    target = Kept()
+    with ChannelHandler(targets=[target]) as inner, ChannelHandler(targets=[inner], capacity=4096) as outer:
+        with held(target):
+            send(inner, "text")
+            until(target.entered.is_set)
+            outer._drop()
+        until(lambda: "1 log records were dropped, 1 in all" in target.texts)
+
+
+def test_a_listener_flushes_by_whichever_handler_is_open():
+    tx, rx = mpsc_bytes.channel(1 << 14)
+    handlers = [ChannelHandler(tx.clone()), ChannelHandler(tx.clone()), ChannelHandler(tx)]
+    with ChannelListener(rx, Kept()) as listener:
+        for handler in handlers:
+            assert listener.flush(DEADLINE)
+            handler.close()
+
+
+def test_stop_beside_start_ends():
+    for _ in range(size(100, 5000)):
+        _tx, rx = mpsc_bytes.channel(4096)
+        listener = ChannelListener(rx)
+        stopping = Spawned(listener.stop)
+        with contextlib.suppress(RuntimeError):  # it was stopped before
+            listener.start()
+        stopping.join()
+        assert listener.stop(DEADLINE)
+
+
+def test_a_flush_that_a_target_has_of_its_own_is_called_and_stays():
+    target = logging.StreamHandler(Sink())
+    calls = []
+    target.flush = lambda: calls.append(1)
+    with logging_to(target) as (log, handler):
+        log.info("text")
+        assert handler.flush(DEADLINE)
+    assert calls
+    assert "flush" in vars(target)
+
+
+def test_functions_and_processes_are_told_apart_on_the_same_line(monkeypatch):
+    target, names = Kept(), {}
+    with logging_to(target) as (log, handler):
+        names["log"] = log
+        for function in ("first", "second"):
+            exec(f"def {function}():\n    log.info('')", names)
+            names[function]()
+        for process in ("one", "two"):
+            record = logging.LogRecord("name", 20, "path", 1, "", None, None)
+            record.processName = process
+            handler.handle(record)
+        assert handler.flush(DEADLINE)
+    assert [record.funcName for record in target.records[:2]] == ["first", "second"]
+    assert [record.processName for record in target.records[2:]] == ["one", "two"]
+
+
+def test_long_paths_in_other_scripts_arrive_whole_and_longer_ones_keep_their_end():
+    target = Kept()
+    with ChannelHandler(targets=[target]) as handler:
+        for times in (30, 100):
+            record = logging.LogRecord(
+                "name", 20, "/" + "\u043f\u0443\u0442\u044c/" * times, 17, "", None, None, "function"
+            )
+            record.levelname = "NOTE"
+            handler.handle(record)
+        assert handler.flush(DEADLINE)
+    whole, cut = target.records
+    assert whole.pathname == "/" + "\u043f\u0443\u0442\u044c/" * 30
+    assert ("/" + "\u043f\u0443\u0442\u044c/" * 100).endswith(cut.pathname)
+    assert {(r.lineno, r.funcName, r.levelname) for r in target.records} == {(17, "function", "NOTE")}
+    assert len(cut.pathname) > 20
+
+
+CONFIGURED = """
+import logging.config, sys
+logging.config.dictConfig({
+    "version": 1,
+    "handlers": {
+        "channel": {"class": "nexus_channels.logging.ChannelHandler", "targets": ["file"]},
+        "file": {"class": "logging.FileHandler", "filename": sys.argv[1], "mode": "w", "delay": True},
+    },
+    "root": {"handlers": ["channel"], "level": "INFO"},
+})
+for number in range(100):
+    logging.info("%d", number)
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["logging.shutdown()", "logging.config.dictConfig({'version': 1})", "import atexit"],
+)
+def test_a_handler_of_a_configuration_closes_before_its_targets_whatever_their_names(tmp_path, end):
+    run_child(CONFIGURED + end, tmp_path / "log", quiet=True)
+    assert (tmp_path / "log").read_text().split() == [str(number) for number in range(100)]
+
+
+def test_a_handler_of_a_configuration_and_its_thread_go_when_nobody_has_it():
+    script = CONFIGURED + (
+        "import gc, threading, time, weakref\n"
+        "gone = weakref.ref(logging.getLogger().handlers[0])\n"
+        "assert gone().flush()\n"
+        "logging.getLogger().handlers.clear()\n"
+        "logging._handlers.clear()\n"
+        "gc.collect()\n"
+        "assert gone() is None\n"
+        "for thread in threading.enumerate():\n"
+        "    if thread is not threading.main_thread():\n"
+        "        thread.join(5)\n"
+        "assert threading.active_count() == 1\n"
+    )
+    run_child(script, os.devnull, quiet=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("when", ["before", "after_in_parent"])
+def test_hooks_of_a_fork_that_log_never_wait(when):
+    run_child(
+        "import logging, os, sys\n"
+        f"os.register_at_fork({when}=lambda: [log.info('forking') for _ in range(200)])\n"
+        "from nexus_channels.logging import ChannelHandler\n"
+        "log = logging.getLogger('log')\n"
+        "log.setLevel(logging.INFO)\n"
+        "handler = ChannelHandler(targets=[logging.NullHandler()], policy='block', capacity=4096)\n"
+        "log.addHandler(handler)\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    os._exit(0)\n"
+        "os.waitpid(pid, 0)\n"
+    )
+
+
+STUCK = """
+import atexit, logging, logging.handlers, threading
+log = logging.getLogger("log")
+log.setLevel(logging.INFO)
+atexit.register(lambda: [log.info("bye") for _ in range(100)])  # runs after ours
+import nexus_channels.logging as ours
+ours._PATIENCE = 0.2
+class Stuck(logging.Handler):
+    def emit(self, record):
+        threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("target", ["Stuck()", "logging.handlers.MemoryHandler(1, target=Stuck())"])
+def test_a_program_ends_although_a_target_is_stuck_and_others_log_at_exit(target):
+    script = STUCK + (
+        f"target = {target}\n"
+        "log.addHandler(ours.ChannelHandler(targets=[target], policy='block', capacity=4096))\n"
+        "log.info('one')\n"
+    )
+    run_child(script)
+
+
+@main_thread_only
+def test_a_signal_handler_that_raises_after_a_wait_leaves_no_record_both_written_and_dropped():
+    class Interrupted(BaseException):  # which logging does not report and forget
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    target, wrong = Kept(), []
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with ChannelHandler(targets=[target], policy="block", capacity=4096) as handler:
+            for round_ in range(size(1500, 20_000)):
+                dropped = handler.dropped
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.00002 + round_ % 40 * 0.00001)
+                    for number in range(100):
+                        text = f"{round_} {number}"
+                        send(handler, text)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except Interrupted:
+                    pass
+                if handler.dropped > dropped:
+                    assert handler.flush(DEADLINE)
+                    wrong += [text] if text in target.texts[-300:] else []
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert wrong == []
