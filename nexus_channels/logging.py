@@ -330,7 +330,8 @@ class ChannelHandler(logging.Handler):
     that runs an event loop, in a target, in a finaliser that a collection runs, in a signal handler that interrupted
     such a wait, and in a forked process without a listener.
 
-    Without a formatter, the targets format; they get all attributes of the record but `args` and those of `extra`.
+    Without a formatter, the targets format; they get all attributes of the record but `args`, those of `extra`, and
+    `exc_info`, whose traceback comes as `exc_text`.
     With a formatter, its result is the message that the targets get. A text of more than `max_text_size` bytes in
     UTF-8, a quarter of the channel if that is None, is cut, and says how long it was.
 
