@@ -14,6 +14,9 @@
  * It is of a class of its own, derived from StopIteration, as only the class's dealloc can tell when it comes back: the
  * value must not be kept for a moment longer.  Whoever catches it may keep it.  One that somebody else has is not used
  * again, and neither is one that the collector has found to be garbage, as it may yet clear it.
+ *
+ * Without a GIL each call makes its own.  An object that another thread has made is not freed before that thread next
+ * looks around, and the value would stay with it as long.
  */
 #include "py_stop.h"
 #include "py_module.h"
@@ -63,8 +66,6 @@ static PyObject *stop_new(core_state *st)
 /* Take the one that is kept, or NULL. */
 static inline PyObject *stop_take(core_state *st)
 {
-    if (NC_FREE_THREADED)
-        return atomic_exchange_explicit(&st->stop, NULL, memory_order_acq_rel);
     PyObject *stop = atomic_load_explicit(&st->stop, memory_order_relaxed);
     atomic_store_explicit(&st->stop, NULL, memory_order_relaxed); /* holding the GIL */
     return stop;
@@ -73,11 +74,7 @@ static inline PyObject *stop_take(core_state *st)
 /* Keep this one, unless one is kept already. */
 static inline bool stop_keep(core_state *st, PyObject *stop)
 {
-    PyObject *none = NULL;
-    if (NC_FREE_THREADED)
-        return atomic_compare_exchange_strong_explicit(&st->stop, &none, stop, memory_order_acq_rel,
-                                                       memory_order_relaxed);
-    if (st->spares_most == 0 || atomic_load_explicit(&st->stop, memory_order_relaxed) != NULL)
+    if (NC_FREE_THREADED || st->spares_most == 0 || atomic_load_explicit(&st->stop, memory_order_relaxed) != NULL)
         return false;
     atomic_store_explicit(&st->stop, stop, memory_order_relaxed);
     return true;
@@ -95,10 +92,8 @@ __attribute__((noinline)) static PyObject *stop_reserve_another(core_state *st)
 
 PyObject *stop_reserve(core_state *st)
 {
-    if (NC_FREE_THREADED) {
-        PyObject *stop = stop_take(st);
-        return stop != NULL ? stop : stop_new(st);
-    }
+    if (NC_FREE_THREADED)
+        return stop_new(st);
     PyObject *stop = atomic_load_explicit(&st->stop, memory_order_relaxed);
     return stop != NULL && Py_REFCNT(stop) == 1 ? stop_take(st) : stop_reserve_another(st);
 }

@@ -8,9 +8,11 @@ import copy
 import gc
 import pickle
 import sys
+import threading
 import weakref
 
 import pytest
+from support import DEADLINE, Spawned
 
 from nexus_channels import spsc
 
@@ -76,6 +78,36 @@ def test_a_message_is_freed_as_soon_as_its_receiver_lets_go_of_it(run, channel, 
             assert gone() is None
 
     run(main())
+
+
+def test_a_message_is_freed_at_once_although_another_thread_sleeps_that_made_a_call_before(channel):
+    """Without a GIL, an object is freed by the thread that has made it, once that looks around."""
+    tx, rx = channel
+    called, over = threading.Event(), threading.Event()
+
+    async def call():
+        other_tx, _other_rx = spsc.channel(1)
+        await other_tx.send(1)
+        called.set()
+        over.wait()
+
+    async def main():
+        for _ in range(3):
+            values = [Value()]
+            gone = weakref.ref(values[0])
+            tx.try_send(values.pop())
+            received = await rx.recv()
+            assert gone() is received
+            del received
+            assert gone() is None
+
+    other = Spawned(asyncio.run, call())
+    try:
+        assert called.wait(DEADLINE)
+        asyncio.run(main())
+    finally:
+        over.set()
+    other.join()
 
 
 def test_a_stop_iteration_that_is_kept_stays_what_it_was(channel):

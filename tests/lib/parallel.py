@@ -95,7 +95,6 @@ ALONE = {
     "test_reliability": CHILDREN,
     "test_results": {
         "test_a_debugger_that_sees_all_exceptions_sees_the_value": PROCESS,
-        "test_a_message_is_freed_as_soon_as_its_receiver_lets_go_of_it": COLLECTOR,
         "test_none_is_left_over": COLLECTOR,
         "test_one_that_the_collector_shows_is_not_used_again": COLLECTOR,
     },
@@ -109,6 +108,7 @@ ALONE = {
         "test_pitfall_20_a_try_call_beside_a_busy_thread_does_not_lose_the_gil": PROCESS,
         "test_timeouts_are_on_the_monotonic_clock": CHILDREN,
     },
+    "test_trio": {"test_ctrl_c_at_any_moment_loses_no_item": CHILDREN},
     "test_typing": CHILDREN,
     "test_wakeups": {
         "test_a_burst_from_a_thread_over_many_channels_is_one_system_call": CHILDREN,
