@@ -204,45 +204,41 @@ def heartbeat_table(beats: list[Record]) -> list[str]:
     return [*lines, ""]
 
 
+def by_python(rows: list[Record], *more: str) -> list[str]:
+    """Ratios and times by name, one column an interpreter; before those, columns of what else the rows have."""
+    pythons = list(dict.fromkeys(row["python"] for row in rows))
+    found = {(row["name"], row["python"]): row for row in rows}
+    lines = [f"| | {' | '.join((*more, *pythons))} |", f"|---|{'--:|' * len((*more, *pythons))}"]
+    for name, *its in dict.fromkeys((row["name"], *(row[key] for key in more)) for row in rows):
+        cells = [str(value or "") for value in its]
+        for python in pythons:
+            row = found.get((name, python))
+            cells.append(f"{row['ratio']:.2f} ({row['ns']:,.0f} ns)" if row else "")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
 def select_table(rows: list[Record]) -> list[str]:
     if not rows:
         return []
-    pythons = list(dict.fromkeys(row["python"] for row in rows))
-    lines = [
+    return [
         "## Select\n",
         "The time of one item as a multiple of a plain `recv()`: one that is ready, or, where it says parked, one that",
         "waits. `python bench/select_calls.py`\n",
-        f"| | at most | {' | '.join(pythons)} |",
-        f"|---|--:|{'--:|' * len(pythons)}",
+        *by_python([row | {"at most": row["bar"]} for row in rows], "at most"),
+        "",
     ]
-    found = {(row["name"], row["python"]): row for row in rows}
-    for name, bar in dict.fromkeys((row["name"], row["bar"]) for row in rows):
-        cells = [
-            f"{row['ratio']:.2f} ({row['ns']:,.0f} ns)" if (row := found.get((name, python))) else ""
-            for python in pythons
-        ]
-        lines.append(f"| {name} | {bar or ''} | {' | '.join(cells)} |")
-    return [*lines, ""]
 
 
 def logging_tables(rows: list[Record]) -> list[str]:
     if not rows:
         return []
-    pythons = list(dict.fromkeys(row["python"] for row in rows))
-    calls = {(row["name"], row["python"]): row for row in rows if "ratio" in row}
     lines = [
         "## Logging\n",
         "Processor time of a logging call in the thread that logs, as a multiple of QueueHandler's; the target is at",
         "most 0.6. `python bench/logging_calls.py`\n",
-        f"| | {' | '.join(pythons)} |",
-        f"|---|{'--:|' * len(pythons)}",
+        *by_python([row for row in rows if "ratio" in row]),
     ]
-    for name in dict.fromkeys(name for name, _ in calls):
-        cells = [
-            f"{row['ratio']:.2f} ({row['ns']:,.0f} ns)" if (row := calls.get((name, python))) else ""
-            for python in pythons
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "\nTime of a call on the clock, in µs, while each write to the disk takes a millisecond:\n",
         "| | CPython | p50 | p99 | p99.9 | max |",

@@ -187,13 +187,12 @@ static inline PyObject *tool(core_state *st, int which)
 static bool is_loop(core_state *st, PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
-    if (NC_FREE_THREADED || (PyObject *)type != st->loop_class) {
-        if (!PyType_IsSubtype(type, (PyTypeObject *)st->BaseEventLoop))
-            return false;
-        if (!NC_FREE_THREADED)
-            Py_XSETREF(st->loop_class, Py_NewRef(type));
-    }
-    return true;
+    if ((PyObject *)type == st->loop_class)
+        return true;
+    bool is = PyType_IsSubtype(type, (PyTypeObject *)st->BaseEventLoop);
+    if (is && !NC_FREE_THREADED)
+        Py_XSETREF(st->loop_class, Py_NewRef(type));
+    return is;
 }
 
 /* A run of trio sets its own hook for asynchronous generators in its thread, and a loop of asyncio sets a method of the

@@ -573,10 +573,8 @@ class ChannelHandler(logging.Handler):
     def _no_room(self, message: bytes) -> None:
         """Wait for room, if that is the policy and waiting can do no harm; else drop the record."""
         thread = get_ident()
-        if _gave_up or not self._may_wait or thread in _collecting or thread in _serving or thread in _forking:
-            self._drop()
-            return
-        if _runs_event_loop():
+        must_not_wait = thread in _collecting or thread in _serving or thread in _forking
+        if _gave_up or not self._may_wait or must_not_wait or _runs_event_loop():
             self._drop()
             return
         _occupied[thread] = self
