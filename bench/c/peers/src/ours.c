@@ -110,42 +110,41 @@ RING(ring_mp_seq_cst, nc_ring_push_mp(e->ring, &value, 1) != 0,
      nc_ring_pop_one_claimed_sc(e->ring, memory_order_seq_cst))
 
 /* Copied in and out.  The consumer has read all of it, so it touches its lines, as for Python. */
-#define LOG(name, kind, order)                                  \
-    static inline bool name##_push(end *e, uint64_t item)       \
-    {                                                           \
-        nc_record r;                                            \
-        e->words[0] = item;                                     \
-        if (nc_log_claim_##kind(e->log, e->size, &r) != NC_OK)  \
-            return false;                                       \
-        memcpy(r.data, e->words, e->size);                      \
-        nc_log_commit_##kind(e->log, &r, e->size, order);       \
-        return true;                                            \
-    }                                                           \
-    static inline uint64_t name##_pop(end *e)                   \
-    {                                                           \
-        nc_record r;                                            \
-        bool freed;                                             \
-        if (nc_log_peek_sc(e->log, &r, &freed, order) != NC_OK) \
-            return 0;                                           \
-        memcpy(e->words, r.data, r.size);                       \
-        nc_log_touch_sc(&r);                                    \
-        nc_log_release_sc(e->log, &r, order);                   \
-        return e->words[0];                                     \
-    }
+static inline void copy_in(end *e, const nc_record *r, uint64_t item)
+{
+    e->words[0] = item;
+    memcpy(r->data, e->words, e->size);
+}
 
-LOG(log_one_release, sp, memory_order_release)
-LOG(log_one_seq_cst, sp, memory_order_seq_cst)
-LOG(log_many_release, mp, memory_order_release)
-LOG(log_many_seq_cst, mp, memory_order_seq_cst)
+static inline uint64_t copy_out(end *e, const nc_record *r)
+{
+    memcpy(e->words, r->data, r->size);
+    nc_log_touch_sc(r);
+    return e->words[0];
+}
 
 /* Written and read in place, a word of each message. */
-#define CLAIM(name, kind, order)                                \
+static inline void write_word(end *e, const nc_record *r, uint64_t item)
+{
+    (void)e;
+    memcpy(r->data, &item, sizeof item);
+}
+
+static inline uint64_t read_word(end *e, const nc_record *r)
+{
+    uint64_t item;
+    (void)e;
+    memcpy(&item, r->data, sizeof item);
+    return item;
+}
+
+#define RECORDS(name, kind, order, write, read)                 \
     static inline bool name##_push(end *e, uint64_t item)       \
     {                                                           \
         nc_record r;                                            \
         if (nc_log_claim_##kind(e->log, e->size, &r) != NC_OK)  \
             return false;                                       \
-        memcpy(r.data, &item, sizeof item);                     \
+        write(e, &r, item);                                     \
         nc_log_commit_##kind(e->log, &r, e->size, order);       \
         return true;                                            \
     }                                                           \
@@ -153,18 +152,21 @@ LOG(log_many_seq_cst, mp, memory_order_seq_cst)
     {                                                           \
         nc_record r;                                            \
         bool freed;                                             \
-        uint64_t item;                                          \
         if (nc_log_peek_sc(e->log, &r, &freed, order) != NC_OK) \
             return 0;                                           \
-        memcpy(&item, r.data, sizeof item);                     \
+        uint64_t item = read(e, &r);                            \
         nc_log_release_sc(e->log, &r, order);                   \
         return item;                                            \
     }
 
-CLAIM(claim_one_release, sp, memory_order_release)
-CLAIM(claim_one_seq_cst, sp, memory_order_seq_cst)
-CLAIM(claim_many_release, mp, memory_order_release)
-CLAIM(claim_many_seq_cst, mp, memory_order_seq_cst)
+RECORDS(log_one_release, sp, memory_order_release, copy_in, copy_out)
+RECORDS(log_one_seq_cst, sp, memory_order_seq_cst, copy_in, copy_out)
+RECORDS(log_many_release, mp, memory_order_release, copy_in, copy_out)
+RECORDS(log_many_seq_cst, mp, memory_order_seq_cst, copy_in, copy_out)
+RECORDS(claim_one_release, sp, memory_order_release, write_word, read_word)
+RECORDS(claim_one_seq_cst, sp, memory_order_seq_cst, write_word, read_word)
+RECORDS(claim_many_release, mp, memory_order_release, write_word, read_word)
+RECORDS(claim_many_seq_cst, mp, memory_order_seq_cst, write_word, read_word)
 
 /* ---- the loops ------------------------------------------------------------------------------------------------ */
 

@@ -38,6 +38,22 @@ struct Peer<P, C, Push, Pop, Whole> {
     whole: Whole,
 }
 
+impl<P, C, Push, Pop, Whole> Peer<P, C, Push, Pop, Whole>
+where
+    Pop: Fn(&mut C) -> Option<u64>,
+{
+    /// The next item; None if it does not come.
+    #[inline(always)]
+    fn next(&self, rx: &mut C, wait: &Wait, spins: &mut u32) -> Option<u64> {
+        loop {
+            match (self.pop)(rx) {
+                None if wait.again(spins) => {}
+                found => return found,
+            }
+        }
+    }
+}
+
 impl<P, C, Push, Pop, Whole> Queue for Peer<P, C, Push, Pop, Whole>
 where
     P: Send,
@@ -99,12 +115,9 @@ where
         with(&self.go.consumer, |rx| {
             let (mut sum, mut spins) = (0u64, 0);
             for _ in 0..n {
-                sum = sum.wrapping_add(loop {
-                    match (self.pop)(rx) {
-                        Some(item) => break item,
-                        None if wait.again(&mut spins) => {}
-                        None => return 0,
-                    }
+                sum = sum.wrapping_add(match self.next(rx, wait, &mut spins) {
+                    Some(item) => item,
+                    None => return 0,
                 });
             }
             sum
@@ -115,12 +128,9 @@ where
         with(&self.go.consumer, |rx| {
             let mut spins = 0;
             for (i, place) in items.iter_mut().enumerate() {
-                *place = loop {
-                    match (self.pop)(rx) {
-                        Some(item) => break item,
-                        None if wait.again(&mut spins) => {}
-                        None => return i,
-                    }
+                *place = match self.next(rx, wait, &mut spins) {
+                    Some(item) => item,
+                    None => return i,
                 };
                 if !(self.whole)(rx) {
                     return i;
@@ -138,12 +148,9 @@ where
                     if !(self.push)(tx, i) {
                         return 0;
                     }
-                    sum = sum.wrapping_add(loop {
-                        match (self.pop)(rx) {
-                            Some(item) => break item,
-                            None if wait.again(&mut spins) => {}
-                            None => return 0,
-                        }
+                    sum = sum.wrapping_add(match self.next(rx, wait, &mut spins) {
+                        Some(item) => item,
+                        None => return 0,
                     });
                 }
                 sum
@@ -156,12 +163,9 @@ where
             with(&self.back.producers[0], |tx| {
                 let mut spins = 0;
                 for i in 0..n {
-                    let item = loop {
-                        match (self.pop)(rx) {
-                            Some(item) => break item,
-                            None if wait.again(&mut spins) => {}
-                            None => return i,
-                        }
+                    let item = match self.next(rx, wait, &mut spins) {
+                        Some(item) => item,
+                        None => return i,
                     };
                     if !(self.push)(tx, item) {
                         return i;
