@@ -53,21 +53,39 @@ typedef enum nc_result {
     NC_BAD,   /* the block does not hold what it should: somebody else wrote there */
 } nc_result;
 
-/* Tell the processor that we spin, and now and then let another thread run. */
 #ifndef NC_MODEL
-static inline void nc_relax(unsigned *spins)
+/* Tell the processor that we spin. */
+static inline void nc_pause(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ __volatile__("yield");
 #endif
+}
+
+/* The same, and now and then let another thread run. */
+static inline void nc_relax(unsigned *spins)
+{
+    nc_pause();
     if (++*spins % 128 == 0)
 #ifdef _WIN32
         SwitchToThread();
 #else
         sched_yield();
 #endif
+}
+
+enum { NC_PAUSES_LEAST = 16, NC_PAUSES_MOST = 64 };
+
+/* After a compare-and-swap that another thread won: leave the line to the others, twice as long each time, so that one
+ * of them gets several through while it has the line.  *pauses begins with NC_PAUSES_LEAST. */
+static inline void nc_back_off(unsigned *pauses)
+{
+    for (unsigned i = 0; i < *pauses; i++)
+        nc_pause();
+    if (*pauses < NC_PAUSES_MOST)
+        *pauses *= 2;
 }
 
 /* The lock of the slow paths.  Held for a few dozen instructions, never across a call that can wait or

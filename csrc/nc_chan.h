@@ -389,6 +389,13 @@ static inline uint64_t nc_chan_push(nc_chan *ch, void *const *values, uint64_t n
     return way.many ? nc_ring_push_mp(ch->ring, values, n) : nc_ring_push_sp(ch->ring, values, n, way.publish);
 }
 
+/* Pop up to n values; how many. */
+static inline uint64_t nc_chan_pop(nc_chan *ch, void **values, uint64_t n, nc_way way)
+{
+    return way.many ? nc_ring_pop_mpsc(ch->ring, values, n, way.publish)
+                    : nc_ring_pop_spsc(ch->ring, values, n, way.publish);
+}
+
 /* The same with others in line: only as much as is left over from their shares. */
 static inline uint64_t nc_chan_push_behind(nc_chan *ch, void *const *values, uint64_t n, nc_way way, uint32_t now)
 {
@@ -404,7 +411,7 @@ static inline uint64_t nc_chan_pop_behind(nc_chan *ch, void **values, uint64_t n
 {
     nc_gate_enter(&ch->gate[NC_RX], now);
     uint64_t spare = nc_chan_spare(ch, NC_RX), most = n < spare ? n : spare;
-    uint64_t popped = most > 0 ? nc_ring_pop_sc(ch->ring, values, most, way.publish) : 0;
+    uint64_t popped = most > 0 ? nc_chan_pop(ch, values, most, way) : 0;
     nc_gate_exit(&ch->gate[NC_RX]);
     return popped;
 }
@@ -430,7 +437,7 @@ static inline nc_outcome nc_chan_take(nc_chan *ch, void **values, uint64_t n, bo
     nc_gate *g = &ch->gate[NC_RX];
     bool first = called || nc_gate_crowd(g) < NC_WAITER, over = false;
     for (;;) {
-        *taken = first ? nc_ring_pop_sc(ch->ring, values, n, way.publish) : nc_chan_pop_behind(ch, values, n, way, now);
+        *taken = first ? nc_chan_pop(ch, values, n, way) : nc_chan_pop_behind(ch, values, n, way, now);
         if (*taken > 0 || over)
             break;
         if (!(over = nc_gate_over_seen(g))) /* C1, before the last look: what came before the end is there by now */
@@ -488,6 +495,23 @@ static inline int nc_chan_abort(nc_chan *ch, const nc_record *record)
     return NC_RX;
 }
 
+/* The first record, which stays: NC_EMPTY if there is none, or if it is not quite there yet.  *freed: skips were
+ * stepped over. */
+static inline nc_result nc_chan_peek(nc_chan *ch, nc_record *record, bool *freed, memory_order publish)
+{
+    *freed = false;
+    return ch->log->many ? nc_log_peek_mpsc(ch->log, record, freed, publish) : nc_log_peek_spsc(ch->log, record);
+}
+
+/* The same, but waits the few instructions for one that is not quite there: a send that has returned, or its
+ * notification, is never in vain. */
+static inline nc_result nc_chan_find(nc_chan *ch, nc_record *record, bool *freed)
+{
+    *freed = false;
+    return ch->log->many ? nc_log_peek_mpsc(ch->log, record, freed, memory_order_seq_cst)
+                         : nc_log_find_spsc(ch->log, record);
+}
+
 /* Look at the first record, which stays.  With waiters in line it is owed to the first of them; only the end is for
  * all.  If skips were stepped over, they are given back; if nothing is there, NC_TX is notified. */
 static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc_record *record, nc_box **kicks)
@@ -496,7 +520,7 @@ static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc
     bool freed, first = called || nc_gate_crowd(g) < NC_WAITER;
     for (int last = 0; last < 2; last++) {
         if (first) {
-            nc_result r = nc_log_peek_sc(ch->log, record, &freed, memory_order_seq_cst);
+            nc_result r = nc_chan_find(ch, record, &freed);
             if (freed)
                 nc_chan_given_back(ch, now, kicks);
             if (r == NC_OK)
@@ -510,10 +534,14 @@ static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc
     return nc_log_used(ch->log) == 0 ? NC_DISCONNECTED : NC_BLOCKED;
 }
 
-/* Give the first record back; the caller then calls nc_chan_given_back(). */
-static inline void nc_chan_release(nc_chan *ch, const nc_record *record)
+/* Give the first record back; the caller then calls nc_chan_given_back().  `publish`: release within a batch, which
+ * nc_log_release_batch() ends. */
+static inline void nc_chan_release(nc_chan *ch, const nc_record *record, memory_order publish)
 {
-    nc_log_release_sc(ch->log, record, memory_order_seq_cst);
+    if (ch->log->many)
+        nc_log_release_mpsc(ch->log, record, publish);
+    else
+        nc_log_release_spsc(ch->log, record, publish);
 }
 
 /* ---- leaving ------------------------------------------------------------------------------------------- */
@@ -531,7 +559,7 @@ static inline bool nc_chan_orphaned(nc_chan *ch)
 static inline uint64_t nc_chan_discard(nc_chan *ch, void **values, uint64_t n, nc_way way, uint32_t now)
 {
     nc_gate_enter(&ch->gate[NC_RX], now);
-    uint64_t taken = nc_chan_have(ch, NC_RX) > 0 ? nc_ring_pop_sc(ch->ring, values, n, way.publish) : 0; /* W3 */
+    uint64_t taken = nc_chan_have(ch, NC_RX) > 0 ? nc_chan_pop(ch, values, n, way) : 0; /* W3 */
     ch->discarded += taken;
     nc_gate_exit(&ch->gate[NC_RX]);
     return taken;
@@ -548,8 +576,8 @@ static inline uint64_t nc_chan_discard_bytes_held(nc_chan *ch)
         return 0;
     uint64_t before = atomic_load_explicit(&ch->log->head, memory_order_relaxed); /* under the lock */
     while (nc_chan_have(ch, NC_RX) > 0) /* W3; peek alone, behind a skip, may miss what W3 would see */
-        if (nc_log_peek_sc(ch->log, &record, &freed, memory_order_seq_cst) == NC_OK) {
-            nc_log_release_sc(ch->log, &record, memory_order_seq_cst);
+        if (nc_chan_find(ch, &record, &freed) == NC_OK) {
+            nc_chan_release(ch, &record, memory_order_seq_cst);
             messages++;
         }
     ch->discarded += atomic_load_explicit(&ch->log->head, memory_order_relaxed) - before; /* as above */
@@ -572,7 +600,7 @@ static inline uint64_t nc_chan_end_read(nc_chan *ch, const nc_record *record, bo
     uint64_t discarded = 0;
     if (left)
         nc_gate_enter(&ch->gate[NC_RX], now);
-    nc_chan_release(ch, record);
+    nc_chan_release(ch, record, memory_order_seq_cst);
     ch->reading = false;
     if (left) {
         ch->discarded += nc_log_extent(record->size);

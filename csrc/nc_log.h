@@ -1,7 +1,8 @@
 /* nc_log.h: a bounded ring of variable-length records of bytes.  Touches nc_base.h only.
  *
- * Algorithms are named by side: claim_sp, commit_sp (one producer), claim_mp, commit_mp, abort_mp (many), peek_sc,
- * release_sc (one consumer, for both).  "One" means one at a time, as in nc_ring.h.
+ * Algorithms are named by their sides.  One producer: claim_sp, commit_sp, peek_spsc, release_spsc.  Many producers:
+ * claim_mp, commit_mp, abort_mp, peek_mpsc, release_mpsc.  A ring keeps to one kind.  "One" means one at a time, as in
+ * nc_ring.h.
  *
  *     word 0 .. capacity/8                            spill: capacity/8 more words
  *    +---------------------------------------------+----------------------------------------------+
@@ -15,8 +16,9 @@
  *
  *    header = n             n bytes of payload follow          (n in 1 .. capacity - 8)
  *             NC_SKIP | e   nothing here: go on e bytes further            (e a multiple of 8, e >= 8)
+ *             0             one producer: nothing committed here yet
  *
- * Positions are free-running byte counts, multiples of 8; position p lies at word (p mod capacity) / 8.
+ * Positions are free-running byte counts, multiples of 8; position p lies p mod capacity bytes behind word 0.
  *
  *    0 <= tail - head <= capacity          used = tail - head          room = capacity - used
  *
@@ -24,11 +26,15 @@
  * one piece and there is no padding: a record fits whenever there is room for it, wherever the last one
  * ended.  The spill costs address space; its pages are touched only as far as the longest such record.
  *
- * One producer publishes its tail when it commits.  Until then nothing is shared, so shrinking is free and
- * aborting is doing nothing.  Many producers claim by moving the tail, and commit by setting the mark of the
- * record's first word.  The consumer stops at the first mark that is 0, and clears the mark of each record
- * that it passes.  Marks lie apart from the bytes, so no stale byte ever looks like one.  An aborted claim
- * is committed as a skip.
+ * One producer publishes in band.  It commits by storing the header, and before that zeroes the word behind the record,
+ * where the next header will be.  In a ring that is exactly full that word is the header at the head: the consumer
+ * zeroes each header that it passes.  So the consumer goes by the header alone, and no other line moves between the
+ * two. The tail is for whoever counts or waits.  Until the commit nothing is shared, so shrinking is free and aborting
+ * is doing nothing.
+ *
+ * Many producers claim by moving the tail, and commit by setting the mark of the record's first word.  The consumer
+ * stops at the first mark that is 0, and clears the mark of each record that it passes.  Marks lie apart from the
+ * bytes, so no stale byte ever looks like one.  An aborted claim is committed as a skip.
  *
  * That the whole state of a claim is one word of its own is taken from Aeron (aeron_mpsc_rb.c).  There the word is the
  * header, and the consumer zeroes all that it passes.  Here marks take the place of zeroing, and the spill that of
@@ -41,7 +47,7 @@
 
 #define NC_SKIP (UINT64_C(1) << 63)
 #define NC_LOG_MAGIC UINT32_C(0x6e636c67) /* "nclg" */
-#define NC_LOG_LAYOUT 2
+#define NC_LOG_LAYOUT 3
 
 enum { NC_LOG_HEADER = 8, NC_LOG_LEAST = 64 };
 
@@ -55,9 +61,11 @@ typedef struct nc_log {
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t tail; /* sp: end of what is committed; mp: end of what is claimed */
     _Atomic uint64_t head_seen;                    /* an earlier head; written by producers, stale */
 
-    /* consumer's line */
+    /* what producers read */
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t head; /* start of what is not consumed; written by the consumer */
-    uint64_t tail_seen;                            /* one producer: an earlier tail; the consumer's own, stale */
+
+    /* the consumer's own */
+    _Alignas(NC_CACHE_LINE) uint64_t own_head; /* the head */
 
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t words[]; /* 2 * capacity / 8 of them; then the marks */
 } nc_log;
@@ -65,8 +73,9 @@ typedef struct nc_log {
 typedef _Atomic unsigned char nc_mark;
 
 _Static_assert(offsetof(nc_log, tail) == NC_CACHE_LINE, "producers' fields start a line");
-_Static_assert(offsetof(nc_log, head) == 2 * NC_CACHE_LINE, "the consumer's fields start a line");
-_Static_assert(offsetof(nc_log, words) == 3 * NC_CACHE_LINE, "records start a line");
+_Static_assert(offsetof(nc_log, head) == 2 * NC_CACHE_LINE, "what producers read is a line");
+_Static_assert(offsetof(nc_log, own_head) == 3 * NC_CACHE_LINE, "the consumer's own field starts a line");
+_Static_assert(offsetof(nc_log, words) == 4 * NC_CACHE_LINE, "records start a line");
 _Static_assert(sizeof(_Atomic uint64_t) == NC_LOG_HEADER, "a header is one word");
 
 /* A place for a record: claimed by a producer, or read by the consumer. */
@@ -104,13 +113,13 @@ static inline void nc_log_init(nc_log *log, uint64_t capacity, bool many, uint64
     atomic_store_explicit(&log->tail, start, memory_order_relaxed);
     atomic_store_explicit(&log->head, start, memory_order_relaxed);
     atomic_store_explicit(&log->head_seen, start, memory_order_relaxed);
-    log->tail_seen = start;
+    log->own_head = start;
 }
 
 /* The word at `pos`, and its mark, in a block of that capacity. */
 static inline _Atomic uint64_t *nc_log_word_in(nc_log *log, uint64_t capacity, uint64_t pos)
 {
-    return &log->words[(pos & (capacity - 1)) / 8];
+    return (_Atomic uint64_t *)(void *)((char *)log->words + (pos & (capacity - 1)));
 }
 
 static inline nc_mark *nc_log_mark_in(nc_log *log, uint64_t capacity, uint64_t pos)
@@ -129,6 +138,12 @@ static inline nc_mark *nc_log_mark(nc_log *log, uint64_t pos) { return nc_log_ma
 static inline nc_record nc_log_record(nc_log *log, uint64_t pos, uint64_t size)
 {
     return (nc_record){pos, size, (unsigned char *)(nc_log_header(log, pos) + 1)};
+}
+
+/* The header of a record that is claimed or was shown. */
+static inline _Atomic uint64_t *nc_log_header_of(const nc_record *record)
+{
+    return (_Atomic uint64_t *)(void *)record->data - 1;
 }
 
 /* Bytes in use, for anybody at any time: never less than what was in use throughout the call.  The head is read
@@ -179,18 +194,24 @@ static inline nc_result nc_log_claim_sp(nc_log *log, uint64_t n, nc_record *reco
 }
 
 /* Publish the first n bytes of the record, n in 1 .. its size; the rest stays free.  `publish` is the order of the
- * tail's store, as in nc_ring.h. */
+ * tail's store, as in nc_ring.h.  The tail goes first: a locked store of it behind the header would have to wait until
+ * the consumer, which looks at the header all the time, lets go of that line. */
 static inline void nc_log_commit_sp(nc_log *log, const nc_record *record, uint64_t n, memory_order publish)
 {
-    atomic_store_explicit(nc_log_header(log, record->pos), n, memory_order_relaxed); /* L1 publishes it */
-    NC_STEP("commit_sp: header stored, not published");
-    atomic_store_explicit(&log->tail, record->pos + nc_log_extent(n), publish); /* L1 */
+    uint64_t next = record->pos + nc_log_extent(n);
+    uint64_t head = atomic_load_explicit(&log->head_seen, memory_order_relaxed); /* as claim_sp left it */
+    if (next - head < log->capacity) /* else it is the header at the head, or the consumer has zeroed it */
+        atomic_store_explicit(nc_log_header(log, next), 0, memory_order_relaxed); /* L2 publishes it */
+    atomic_store_explicit(&log->tail, next, publish); /* L1 */
+    NC_STEP("commit_sp: tail moved, header not stored");
+    atomic_store_explicit(nc_log_header_of(record), n, memory_order_release); /* L2 */
 }
 
 /* The same for many producers.  From here on the record is ours, and the consumer cannot pass it. */
 static inline nc_result nc_log_claim_mp(nc_log *log, uint64_t n, nc_record *record)
 {
     uint64_t extent = nc_log_extent(n), tail = atomic_load_explicit(&log->tail, memory_order_relaxed);
+    unsigned pauses = NC_PAUSES_LEAST;
     for (;;) { /* relaxed above: the swap checks it */
         if (!nc_log_fits(log, tail, extent)) {
             uint64_t now = atomic_load_explicit(&log->tail, memory_order_relaxed);
@@ -203,6 +224,8 @@ static inline nc_result nc_log_claim_mp(nc_log *log, uint64_t n, nc_record *reco
         if (atomic_compare_exchange_strong_explicit(&log->tail, &tail, tail + extent, memory_order_seq_cst,
                                                     memory_order_relaxed)) /* L1 */
             break;
+        nc_back_off(&pauses);
+        tail = atomic_load_explicit(&log->tail, memory_order_relaxed); /* the swap checks it */
     }
     *record = nc_log_record(log, tail, n);
     return NC_OK;
@@ -217,7 +240,7 @@ static inline void nc_log_commit_mp(nc_log *log, const nc_record *record, uint64
         atomic_store_explicit(nc_log_header(log, record->pos + extent), NC_SKIP | rest, memory_order_relaxed);
         atomic_store_explicit(nc_log_mark(log, record->pos + extent), 1, memory_order_relaxed);
     }
-    atomic_store_explicit(nc_log_header(log, record->pos), n, memory_order_relaxed);
+    atomic_store_explicit(nc_log_header_of(record), n, memory_order_relaxed);
     NC_STEP("commit_mp: written, not committed");
     atomic_store_explicit(nc_log_mark(log, record->pos), 1, publish); /* L2 */
 }
@@ -226,53 +249,81 @@ static inline void nc_log_commit_mp(nc_log *log, const nc_record *record, uint64
 static inline void nc_log_abort_mp(nc_log *log, const nc_record *record, memory_order publish)
 {
     uint64_t extent = nc_log_extent(record->size); /* relaxed: L2 publishes it */
-    atomic_store_explicit(nc_log_header(log, record->pos), NC_SKIP | extent, memory_order_relaxed);
+    atomic_store_explicit(nc_log_header_of(record), NC_SKIP | extent, memory_order_relaxed);
     atomic_store_explicit(nc_log_mark(log, record->pos), 1, publish); /* L2 */
 }
 
 /* ---- the consumer --------------------------------------------------------------------------------- */
 
-/* Give back `extent` bytes from the head on, and clear their mark, if there are marks.  One word of the payload is
- * zeroed, for speed alone: a cache line that the consumer has written to is in its cache only, and a producer gets such
- * a line back sooner than one that lies in both caches. */
-static inline void nc_log_advance_sc(nc_log *log, uint64_t extent, memory_order publish)
+/* The record at the head, without taking it: NC_EMPTY if there is none, or if its header is not there yet. */
+static inline nc_result nc_log_peek_spsc(nc_log *log, nc_record *record)
 {
-    uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* ours: nobody else writes it */
-    if (log->many) /* relaxed, both: L3 publishes them */
-        atomic_store_explicit(nc_log_mark(log, head), 0, memory_order_relaxed);
-    if (extent > NC_LOG_HEADER) /* a skip may be a header and no more */
-        atomic_store_explicit(nc_log_header(log, head) + 1, 0, memory_order_relaxed);
+    _Atomic uint64_t *header = nc_log_header(log, log->own_head);
+    uint64_t n = atomic_load_explicit(header, memory_order_acquire); /* L2 */
+    if (n == 0)
+        return NC_EMPTY;
+    *record = (nc_record){log->own_head, n, (unsigned char *)(header + 1)};
+    return NC_OK;
+}
+
+/* The same, but if the tail says that a record is there, wait for its header: that takes a few instructions, in which
+ * the producer calls nothing. */
+static inline nc_result nc_log_find_spsc(nc_log *log, nc_record *record)
+{
+    unsigned spins = 0;
+    while (nc_log_peek_spsc(log, record) != NC_OK) {
+        if (log->own_head == atomic_load_explicit(&log->tail, memory_order_acquire)) /* L1 */
+            return NC_EMPTY;
+        nc_relax(&spins);
+    }
+    return NC_OK;
+}
+
+/* Give back `extent` bytes from the head on.  Their header is zeroed: with one producer it says that nothing is there
+ * (L3).  With many that is for speed alone: a cache line that the consumer has written to is in its cache only, and a
+ * producer gets such a line back sooner than one that lies in both caches. */
+static inline void nc_log_advance_sc(nc_log *log, _Atomic uint64_t *header, uint64_t extent, memory_order publish)
+{
+    atomic_store_explicit(header, 0, memory_order_relaxed); /* L3 publishes it */
     NC_STEP("advance_sc: cleared, not given back");
-    atomic_store_explicit(&log->head, head + extent, publish); /* L3 */
+    log->own_head += extent;
+    atomic_store_explicit(&log->head, log->own_head, publish); /* L3 */
 }
 
-/* Is there a record or a skip at the head?  With many producers its mark tells, and the tail is not read. */
-static inline bool nc_log_any_sc(nc_log *log, uint64_t head)
+/* Done with the record that was shown: its bytes are the producer's again. */
+static inline void nc_log_release_spsc(nc_log *log, const nc_record *record, memory_order publish)
 {
-    if (log->many)
-        return atomic_load_explicit(nc_log_mark(log, head), memory_order_acquire) != 0; /* L2 */
-    if (head == log->tail_seen)
-        log->tail_seen = atomic_load_explicit(&log->tail, memory_order_acquire); /* L1 */
-    return head != log->tail_seen;
+    nc_log_advance_sc(log, nc_log_header_of(record), nc_log_extent(record->size), publish);
 }
 
-/* The first committed record, without taking it: NC_EMPTY if there is none.  Steps over skips; *freed is true if
- * it did, as that has made room. */
-static inline nc_result nc_log_peek_sc(nc_log *log, nc_record *record, bool *freed, memory_order publish)
+/* The same of many producers, mark included. */
+static inline void nc_log_release_mpsc(nc_log *log, const nc_record *record, memory_order publish)
 {
-    uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* ours */
+    atomic_store_explicit(nc_log_mark(log, record->pos), 0, memory_order_relaxed); /* L3 publishes it */
+    nc_log_advance_sc(log, nc_log_header_of(record), nc_log_extent(record->size), publish);
+}
+
+/* The first committed record of many producers, without taking it: NC_EMPTY if there is none.  Steps over skips;
+ * *freed is true if it did, as that has made room.  The mark tells, and the tail is not read. */
+static inline nc_result nc_log_peek_mpsc(nc_log *log, nc_record *record, bool *freed, memory_order publish)
+{
+    const uint64_t capacity = log->capacity;
     *freed = false;
-    while (nc_log_any_sc(log, head)) {
-        uint64_t header = atomic_load_explicit(nc_log_header(log, head), memory_order_relaxed); /* after L1, L2 */
-        if (!(header & NC_SKIP)) {
-            *record = nc_log_record(log, head, header);
+    for (;;) {
+        uint64_t head = log->own_head;
+        nc_mark *mark = nc_log_mark_in(log, capacity, head);
+        _Atomic uint64_t *header = nc_log_word_in(log, capacity, head);
+        if (atomic_load_explicit(mark, memory_order_acquire) == 0) /* L2 */
+            return NC_EMPTY;
+        uint64_t n = atomic_load_explicit(header, memory_order_relaxed); /* after L2 */
+        if (!(n & NC_SKIP)) {
+            *record = (nc_record){head, n, (unsigned char *)(header + 1)};
             return NC_OK;
         }
-        nc_log_advance_sc(log, header & ~NC_SKIP, publish);
-        head += header & ~NC_SKIP;
+        atomic_store_explicit(mark, 0, memory_order_relaxed); /* L3 publishes it */
+        nc_log_advance_sc(log, header, n & ~NC_SKIP, publish);
         *freed = true;
     }
-    return NC_EMPTY;
 }
 
 /* The consumer has read all of the record: zero a word of each further cache line too, for the same reason as in
@@ -283,12 +334,6 @@ static inline void nc_log_touch_sc(const nc_record *record)
     for (uint64_t i = NC_CACHE_LINE; i < last; i += NC_CACHE_LINE)
         atomic_store_explicit((_Atomic uint64_t *)(void *)(record->data + i), 0, memory_order_relaxed);
     atomic_store_explicit((_Atomic uint64_t *)(void *)(record->data + last), 0, memory_order_relaxed);
-}
-
-/* Done with the record that peek_sc showed: its bytes are the producers' again. */
-static inline void nc_log_release_sc(nc_log *log, const nc_record *record, memory_order publish)
-{
-    nc_log_advance_sc(log, nc_log_extent(record->size), publish);
 }
 
 /* ---- batches --------------------------------------------------------------------------------------- */
@@ -309,8 +354,9 @@ static inline void nc_log_release_batch(nc_log *log)
 
 /* ---- for debugging and tests ---------------------------------------------------------------------- */
 
-/* The header of the record at *pos; then *pos moves on to the next.  Header 0 means claimed and not committed:
- * what lies behind is not known.  Start from the head; false when the tail is reached.  Only while nobody consumes. */
+/* The header of the record at *pos; then *pos moves on to the next.  Header 0 means not committed, or
+ * not quite yet: what lies behind is not known.  Start from the head; false when the tail is reached.  Only while
+ * nobody consumes. */
 static inline bool nc_log_dump_next(nc_log *log, uint64_t *pos, uint64_t *header)
 {
     if (*pos == atomic_load_explicit(&log->tail, memory_order_acquire)) /* L1 */
@@ -318,8 +364,9 @@ static inline bool nc_log_dump_next(nc_log *log, uint64_t *pos, uint64_t *header
     *header = 0;
     if (log->many && atomic_load_explicit(nc_log_mark(log, *pos), memory_order_acquire) == 0) /* L2 */
         return true;
-    *header = atomic_load_explicit(nc_log_header(log, *pos), memory_order_relaxed); /* after L1, L2 */
-    *pos += *header & NC_SKIP ? *header & ~NC_SKIP : nc_log_extent(*header);
+    *header = atomic_load_explicit(nc_log_header(log, *pos), memory_order_acquire); /* L2 */
+    if (*header != 0)
+        *pos += *header & NC_SKIP ? *header & ~NC_SKIP : nc_log_extent(*header);
     return true;
 }
 

@@ -13,7 +13,7 @@
 typedef struct nc_log_reader {
     nc_log *log;
     uint64_t capacity, many; /* as the block said when it was opened, checked */
-    uint64_t head;           /* the true head; the block has a copy of it for producers */
+    uint64_t head;           /* the true head; the block has copies of it */
 } nc_log_reader;
 
 /* `block` has `size` bytes: NC_OK, or NC_BAD.  The builtins see to it that plain fields are read only once. */
@@ -43,16 +43,17 @@ static inline nc_mark *nc_log_mark_at(nc_log_reader *r, uint64_t pos)
 }
 
 /* The header at `pos`, which is not before the head.  NC_OK, and *extent is how far it is to the next; NC_EMPTY if
- * there is none yet; or NC_BAD. */
+ * there is none yet; or NC_BAD.  The tail is read last: it was moved before the mark or the header was stored. */
 static inline nc_result nc_log_look_at(nc_log_reader *r, uint64_t pos, uint64_t *header, uint64_t *extent)
 {
-    uint64_t tail = atomic_load_explicit(&r->log->tail, memory_order_acquire); /* L1 */
+    bool marked = !r->many || atomic_load_explicit(nc_log_mark_at(r, pos), memory_order_acquire) != 0; /* L2 */
+    *header = atomic_load_explicit(nc_log_word_at(r, pos), memory_order_acquire);                      /* L2 */
+    uint64_t tail = atomic_load_explicit(&r->log->tail, memory_order_relaxed); /* after L2 */
     uint64_t there = tail - pos, passed = pos - r->head;
     if (tail - r->head > r->capacity || passed > tail - r->head)
         return NC_BAD;
-    if (there == 0 || (r->many && atomic_load_explicit(nc_log_mark_at(r, pos), memory_order_acquire) == 0)) /* L2 */
+    if (there == 0 || !marked || (!r->many && *header == 0))
         return NC_EMPTY;
-    *header = atomic_load_explicit(nc_log_word_at(r, pos), memory_order_relaxed); /* after L1, L2 */
     uint64_t n = *header & ~NC_SKIP;
     bool skip = *header != n;
     if (skip ? n < 8 || n % 8 != 0 : n == 0)
@@ -61,16 +62,18 @@ static inline nc_result nc_log_look_at(nc_log_reader *r, uint64_t pos, uint64_t 
     return *extent <= there ? NC_OK : NC_BAD;
 }
 
-/* Give back `extent` bytes from the head on, as nc_log_advance_sc() does. */
+/* Give back `extent` bytes from the head on, and clear what says that they hold a record. */
 static inline void nc_log_pass_sc(nc_log_reader *r, uint64_t extent, memory_order publish)
 {
-    if (r->many) /* relaxed: L3 publishes it */
+    if (r->many) /* relaxed, both: L3 publishes them */
         atomic_store_explicit(nc_log_mark_at(r, r->head), 0, memory_order_relaxed);
+    else
+        atomic_store_explicit(nc_log_word_at(r, r->head), 0, memory_order_relaxed);
     r->head += extent;
     atomic_store_explicit(&r->log->head, r->head, publish); /* L3 */
 }
 
-/* As nc_log_peek_sc(), or NC_BAD: then this block cannot be read any further. */
+/* The first record, or NC_BAD: then this block cannot be read any further. */
 static inline nc_result nc_log_look_sc(nc_log_reader *r, nc_record *record, bool *freed, memory_order publish)
 {
     uint64_t header, extent, before = r->head;

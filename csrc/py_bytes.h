@@ -40,7 +40,7 @@ static inline step bytes_show(nc_chan *b, bool called, nc_record *record, nc_box
 static inline void bytes_take(nc_chan *b, const nc_record *record)
 {
     nc_log_touch_sc(record);
-    nc_chan_release(b, record);
+    nc_chan_release(b, record, memory_order_seq_cst);
 }
 
 /* After a record was given back: call those who wait for room, and whoever has to see what lies behind it. */

@@ -40,7 +40,7 @@ typedef enum { LOCAL, SPSC, MPSC, SPSC_BYTES, MPSC_BYTES, KINDS } chan_kind;
 
 /* How the sides of a channel of objects meet.  With a GIL, objects are moved only by the thread that holds it, so the
  * GIL orders both sides and all producers.  Without a GIL, a single producer pushes as many do, so that the consumer
- * need not read the tail (pop_one_claimed_sc).  Both sides of a `local` channel belong to one thread. */
+ * need not read the tail (pop_one_mpsc).  Both sides of a `local` channel belong to one thread. */
 static inline nc_way core_way(chan_kind kind)
 {
     bool many = NC_FREE_THREADED && kind != LOCAL;

@@ -20,7 +20,7 @@ static inline PyObject *log_take_plainly(Endpoint *ep, bool *freed)
     PyObject *bytes = NULL;
     *freed = false;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    if (log_is_plain(ep, NC_WAITER) && nc_log_peek_sc(b->log, &record, freed, memory_order_seq_cst) == NC_OK) {
+    if (log_is_plain(ep, NC_WAITER) && nc_chan_peek(b, &record, freed, memory_order_seq_cst) == NC_OK) {
         bytes = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
         if (bytes != NULL)
             bytes_take(b, &record);
@@ -104,7 +104,7 @@ static PyObject *log_recv_at_once(Call *call)
     Claim *claim = nobody_asks(ep, TX) && log_is_plain(ep, NC_WAITER) ? claim_spare(ep) : NULL;
     if (claim == NULL)
         return NULL;
-    if (nc_log_peek_sc(b->log, &record, &freed, memory_order_seq_cst) == NC_OK) {
+    if (nc_chan_peek(b, &record, &freed, memory_order_seq_cst) == NC_OK) {
         b->reading = true;
         return claim_start(claim, &record);
     }
@@ -198,8 +198,8 @@ static bool take_many(nc_chan *b, nc_record *record, PyObject *list, Py_ssize_t 
             break;
         got++;
         nc_log_touch_sc(record);
-        nc_log_release_sc(b->log, record, memory_order_release);
-    } while (got < n && nc_log_peek_sc(b->log, record, &freed, memory_order_release) == NC_OK);
+        nc_chan_release(b, record, memory_order_release);
+    } while (got < n && nc_chan_peek(b, record, &freed, memory_order_release) == NC_OK);
     if (got == 0)
         return false;
     Py_SET_SIZE((PyVarObject *)list, got);

@@ -95,7 +95,7 @@ static void claim_drop(native_end *e, nc_box **kicks)
     if (e->side == TX) {
         bytes_notify(b, nc_chan_abort(b, &e->record), kicks);
     } else {
-        nc_chan_release(b, &e->record);
+        nc_chan_release(b, &e->record, memory_order_seq_cst);
         bytes_given_back(b, kicks);
     }
 }

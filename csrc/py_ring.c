@@ -32,10 +32,10 @@ static inline bool ring_put_plainly(Endpoint *ep, bool called, PyObject *value)
     if (!ring_is_plain(ep) || (called ? crowd & NC_OVER : crowd))
         return false;
 #if NC_FREE_THREADED
-    return nc_chan_push(c->block, (void *const *)&value, 1, core_way(c->kind)) == 1;
-#else
-    return nc_ring_push_one_sp(c->ring, value, NC_PUBLISH);
+    if (c->kind != LOCAL)
+        return nc_ring_push_one_mp(c->ring, value);
 #endif
+    return nc_ring_push_one_sp(c->ring, value, NC_PUBLISH);
 }
 
 static inline PyObject *ring_take_plainly(Endpoint *ep, bool called)
@@ -45,9 +45,9 @@ static inline PyObject *ring_take_plainly(Endpoint *ep, bool called)
         return NULL;
 #if NC_FREE_THREADED
     if (c->kind != LOCAL)
-        return nc_ring_pop_one_claimed_sc(c->ring, NC_PUBLISH);
+        return nc_ring_pop_one_mpsc(c->ring, NC_PUBLISH);
 #endif
-    return nc_ring_pop_one_sc(c->ring, NC_PUBLISH);
+    return nc_ring_pop_one_spsc(c->ring, NC_PUBLISH);
 }
 
 /* Send the plain way: a new reference to None, or NULL without an exception if the plain way is not open. */

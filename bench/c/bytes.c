@@ -29,6 +29,9 @@ static void log_open(bool many)
 static void log_open_sp(void) { log_open(false); }
 static void log_open_mp(void) { log_open(true); }
 
+#define PEEK_sp(r, order) nc_log_peek_spsc(bytes, r)
+#define PEEK_mp(r, order) nc_log_peek_mpsc(bytes, r, &(bool){false}, order)
+
 #define LOG(name, kind, order)                                        \
     static inline bool name##_push(int producer, const void *message) \
     {                                                                 \
@@ -43,12 +46,11 @@ static void log_open_mp(void) { log_open(true); }
     static inline bool name##_pop(void *message)                      \
     {                                                                 \
         nc_record r;                                                  \
-        bool freed;                                                   \
-        if (nc_log_peek_sc(bytes, &r, &freed, order) != NC_OK)        \
+        if (PEEK_##kind(&r, order) != NC_OK)                          \
             return false;                                             \
         memcpy(message, r.data, size);                                \
         nc_log_touch_sc(&r);                                          \
-        nc_log_release_sc(bytes, &r, order);                          \
+        nc_log_release_##kind##sc(bytes, &r, order);                  \
         return true;                                                  \
     }
 LOG(log_sp, sp, memory_order_seq_cst)
@@ -69,7 +71,7 @@ static void ring_open(void)
     nc_ring_init(&ring, ring_slots, SLOTS, 0);
 }
 
-#define RING(name, push_one)                                                       \
+#define RING(name, push_one, pop_one)                                              \
     static inline bool name##_push(int producer, const void *message)              \
     {                                                                              \
         void *place = places[producer][used[producer] % (2 * SLOTS)];              \
@@ -81,14 +83,15 @@ static void ring_open(void)
     }                                                                              \
     static inline bool name##_pop(void *message)                                   \
     {                                                                              \
-        void *place = nc_ring_pop_one_sc(&ring, memory_order_seq_cst);             \
+        void *place = pop_one;                                                     \
         if (place == NULL)                                                         \
             return false;                                                          \
         memcpy(message, place, size);                                              \
         return true;                                                               \
     }
-RING(ring_sp, nc_ring_push_one_sp(&ring, place, memory_order_seq_cst))
-RING(ring_mp, nc_ring_push_mp(&ring, &place, 1))
+RING(ring_sp, nc_ring_push_one_sp(&ring, place, memory_order_seq_cst),
+     nc_ring_pop_one_spsc(&ring, memory_order_seq_cst))
+RING(ring_mp, nc_ring_push_one_mp(&ring, place), nc_ring_pop_one_mpsc(&ring, memory_order_seq_cst))
 
 /* ---- for scale: a queue that copies under a lock, with two conditions; a pipe ------------------------------------ */
 

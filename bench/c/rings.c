@@ -16,13 +16,19 @@ static uint64_t n_items;
 static nc_ring ring;
 static void *_Atomic ring_slots[CAPACITY];
 
-static void nc_open(void) { nc_ring_init(&ring, ring_slots, CAPACITY, 0); }
+static void nc_open(void)
+{
+    for (int i = 0; i < CAPACITY; i++) /* one producer leaves stale values in them */
+        atomic_store_explicit(&ring_slots[i], NULL, memory_order_relaxed);
+    nc_ring_init(&ring, ring_slots, CAPACITY, 0);
+}
+
 static inline bool nc_release_push(void *v) { return nc_ring_push_sp(&ring, &v, 1, memory_order_release); }
-static inline bool nc_release_pop(void **v) { return nc_ring_pop_sc(&ring, v, 1, memory_order_release); }
+static inline bool nc_release_pop(void **v) { return nc_ring_pop_spsc(&ring, v, 1, memory_order_release); }
 static inline bool nc_seq_cst_push(void *v) { return nc_ring_push_sp(&ring, &v, 1, memory_order_seq_cst); }
-static inline bool nc_seq_cst_pop(void **v) { return nc_ring_pop_sc(&ring, v, 1, memory_order_seq_cst); }
+static inline bool nc_seq_cst_pop(void **v) { return nc_ring_pop_spsc(&ring, v, 1, memory_order_seq_cst); }
 static inline bool nc_mp_push(void *v) { return nc_ring_push_mp(&ring, &v, 1); }
-static inline bool nc_mp_pop(void **v) { return nc_ring_pop_sc(&ring, v, 1, memory_order_seq_cst); }
+static inline bool nc_mp_pop(void **v) { return nc_ring_pop_mpsc(&ring, v, 1, memory_order_seq_cst); }
 
 /* ---- Lamport, with stale copies of the other side's position; slots are plain -------------------------------- */
 

@@ -161,7 +161,7 @@ static inline chan_step chan_look(chan *c, int side, bool called, chan_value *va
             chan_notify(c, RX, kicks);
     } else if (copied) {
         chan_read(value);
-        nc_chan_release(&c->in, record);
+        nc_chan_release(&c->in, record, memory_order_seq_cst);
         nc_chan_given_back(&c->in, 0, kicks);
     } else if (step == CHAN_DONE) {
         c->in.reading = true;

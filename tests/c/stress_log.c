@@ -117,6 +117,12 @@ static uint64_t check(const nc_record *record, uint64_t *next)
            memcmp(record->data + 1, p.bytes + 1, p.size - 1) != 0;
 }
 
+static nc_result show(nc_record *record, bool *freed)
+{
+    *freed = false;
+    return many ? nc_log_peek_mpsc(log_, record, freed, memory_order_release) : nc_log_find_spsc(log_, record);
+}
+
 static void consume(void)
 {
     uint64_t next[PRODUCERS] = {0}, left = each * (uint64_t)producers, wrong = 0;
@@ -124,7 +130,7 @@ static void consume(void)
     while (left > 0) {
         nc_record record;
         bool freed;
-        nc_result result = nc_log_peek_sc(log_, &record, &freed, memory_order_release);
+        nc_result result = show(&record, &freed);
         if (freed)
             count(&skips);
         if (result != NC_OK) {
@@ -136,7 +142,10 @@ static void consume(void)
         wrong += check(&record, next);
         if (left % 2)
             nc_log_touch_sc(&record);
-        nc_log_release_sc(log_, &record, memory_order_release);
+        if (many)
+            nc_log_release_mpsc(log_, &record, memory_order_release);
+        else
+            nc_log_release_spsc(log_, &record, memory_order_release);
         left--;
         stress_done(1);
     }
@@ -189,7 +198,7 @@ static void one(uint64_t capacity, uint64_t start)
     nc_log_init(log_, capacity, many, start);
     atomic_store(&over, false);
     stress_run(producers + 2, body);
-    CHECK_EQ(nc_log_peek_sc(log_, &record, &freed, memory_order_release), NC_EMPTY); /* of a skip at the end */
+    CHECK_EQ(show(&record, &freed), NC_EMPTY); /* of a skip at the end */
     CHECK_EQ(nc_log_used(log_), 0);
     uint64_t wrong = 0;
     for (uint64_t i = 0; many && i < capacity; i += 8)

@@ -43,9 +43,13 @@ static void produce(int producer)
             batch[i] = it;
         }
         for (uint64_t done = 0; done < n;) {
-            uint64_t went = many            ? nc_ring_push_mp(&ring, batch + done, n - done)
-                            : n - done == 1 ? nc_ring_push_one_sp(&ring, batch[done], memory_order_release)
-                                            : nc_ring_push_sp(&ring, batch + done, n - done, memory_order_release);
+            uint64_t left = n - done, went;
+            if (left == 1)
+                went = many ? nc_ring_push_one_mp(&ring, batch[done])
+                            : nc_ring_push_one_sp(&ring, batch[done], memory_order_release);
+            else
+                went = many ? nc_ring_push_mp(&ring, batch + done, left)
+                            : nc_ring_push_sp(&ring, batch + done, left, memory_order_release);
             done += went;
             if (went == 0)
                 stress_relax(&spins);
@@ -61,11 +65,12 @@ static void consume(void)
     while (left > 0) {
         void *batch[BATCH];
         uint64_t n = 1 + test_random(&seed) % largest;
-        if (n == 1)
-            n = (batch[0] = many && left % 2 ? nc_ring_pop_one_claimed_sc(&ring, memory_order_release)
-                                             : nc_ring_pop_one_sc(&ring, memory_order_release)) != NULL;
+        if (n == 1 && left % 2) /* else the form for many, of one */
+            n = (batch[0] = many ? nc_ring_pop_one_mpsc(&ring, memory_order_release)
+                                 : nc_ring_pop_one_spsc(&ring, memory_order_release)) != NULL;
         else
-            n = nc_ring_pop_sc(&ring, batch, n, memory_order_release);
+            n = many ? nc_ring_pop_mpsc(&ring, batch, n, memory_order_release)
+                     : nc_ring_pop_spsc(&ring, batch, n, memory_order_release);
         for (uint64_t i = 0; i < n; i++) {
             item it = *(item *)batch[i];
             wrong += it.producer >= PRODUCERS || it.number != next[it.producer]++ ||
@@ -97,11 +102,13 @@ static void one(uint64_t capacity, uint64_t start)
 {
     CASE("capacity %" PRIu64 ", start %#" PRIx64, capacity, start);
     largest = capacity < BATCH ? capacity + 1 : BATCH;
+    for (uint64_t i = 0; i < capacity; i++)
+        atomic_store_explicit(&slots[i], NULL, memory_order_relaxed);
     nc_ring_init(&ring, slots, capacity, start);
     stress_run(producers + 1, body);
     CHECK_EQ(nc_ring_len(&ring), 0);
     for (uint64_t i = 0; i < capacity; i++)
-        CHECK(atomic_load_explicit(&slots[i], memory_order_relaxed) == NULL);
+        CHECK(!many || atomic_load_explicit(&slots[i], memory_order_relaxed) == NULL);
 }
 
 static void all_capacities_and_starts(void)

@@ -129,7 +129,7 @@ static void a_claim_goes_behind_the_line_as_far_as_there_is_room_for_all(void)
         CHECK_EQ(line_up(NC_TX, 0, 64, 64), NC_SLEEP);
         CHECK_EQ(nc_chan_claim(&ch, 8, false, now, &second), NC_BLOCKED);
         CHECK_EQ(nc_chan_show(&ch, false, now, &second, &kicks), NC_DONE);
-        nc_chan_release(&ch, &second);
+        nc_chan_release(&ch, &second, memory_order_seq_cst);
         nc_chan_notify(&ch, NC_TX, memory_order_seq_cst, now, &kicks);
         CHECK_EQ(state(0), NC_CALLED);
         CHECK_EQ(nc_chan_claim(&ch, 64, false, now, &first), NC_BLOCKED); /* 72 of the 64 that are not owed */

@@ -69,7 +69,11 @@ static uint64_t push(void *const *v, uint64_t n)
     return many ? nc_ring_push_mp(&ring, v, n) : nc_ring_push_sp(&ring, v, n, memory_order_seq_cst);
 }
 
-static uint64_t pop(void **v, uint64_t n) { return nc_ring_pop_sc(&ring, v, n, memory_order_seq_cst); }
+static uint64_t pop(void **v, uint64_t n)
+{
+    return many ? nc_ring_pop_mpsc(&ring, v, n, memory_order_seq_cst)
+                : nc_ring_pop_spsc(&ring, v, n, memory_order_seq_cst);
+}
 
 static uint64_t push_numbers(uint64_t from, uint64_t n)
 {
@@ -103,10 +107,13 @@ static void check_invariants(uint64_t from, uint64_t to)
     uint64_t head_seen = atomic_load_explicit(&ring.head_seen, memory_order_relaxed);
     CHECK(head() - head_seen <= ring.span * 2);
     CHECK(nc_ring_distance(&ring, head(), ring.tail_seen) <= len);
+    CHECK_EQ(ring.own_head, head());
+    CHECK(many || ring.own_tail == tail());
     uint64_t wrong = 0;
     for (uint64_t i = 0; i < ring.capacity; i++) {
         uint64_t nth = i >= h ? i - h : i + ring.capacity - h; /* the slot is the nth from the head */
-        wrong += slot(i) != (nth < len ? &values[(from + nth) % sizeof values] : NULL);
+        void *there = nth < len ? &values[(from + nth) % sizeof values] : NULL;
+        wrong += slot(i) != there && (many || there != NULL); /* one producer: other slots are stale */
     }
     CHECK_EQ(wrong, 0);
 }
@@ -144,9 +151,9 @@ static void each_side_has_a_cache_line_of_its_own(void)
 {
     CHECK_EQ(_Alignof(nc_ring), NC_CACHE_LINE);
     CHECK(offsetof(nc_ring, slots) + sizeof ring.slots <= NC_CACHE_LINE);
-    CHECK(offsetof(nc_ring, head_seen) < 2 * NC_CACHE_LINE);
+    CHECK(offsetof(nc_ring, head_seen) < offsetof(nc_ring, head));
     CHECK(offsetof(nc_ring, tail_seen) + sizeof ring.tail_seen <= sizeof(nc_ring));
-    CHECK_EQ(sizeof(nc_ring), 3 * NC_CACHE_LINE);
+    CHECK_EQ(sizeof(nc_ring), 5 * NC_CACHE_LINE);
 }
 
 static void a_position_advances_like_a_count(void)
@@ -248,13 +255,12 @@ static void a_batch_takes_what_fits(void) { for_all(batches); }
 static bool push_one(uint64_t number)
 {
     void *value = &values[number % sizeof values];
-    return many ? nc_ring_push_mp(&ring, &value, 1) == 1 : nc_ring_push_one_sp(&ring, value, memory_order_seq_cst);
+    return many ? nc_ring_push_one_mp(&ring, value) : nc_ring_push_one_sp(&ring, value, memory_order_seq_cst);
 }
 
 static void *pop_one(void)
 {
-    return many ? nc_ring_pop_one_claimed_sc(&ring, memory_order_seq_cst)
-                : nc_ring_pop_one_sc(&ring, memory_order_seq_cst);
+    return many ? nc_ring_pop_one_mpsc(&ring, memory_order_seq_cst) : nc_ring_pop_one_spsc(&ring, memory_order_seq_cst);
 }
 
 static void one_by_one(uint64_t capacity, uint64_t start)
@@ -344,6 +350,7 @@ static void a_stale_head_more_than_a_lap_old_is_no_room(void)
 
 static void the_tail_is_only_read_when_the_stale_one_says_too_few(void)
 {
+    many = false;
     setup(7, 0);
     CHECK_EQ(push_numbers(0, 3), 3);
     CHECK_EQ(pop_numbers(0, 1), 1);
@@ -401,7 +408,7 @@ static void nothing_is_free_before_the_head_moves(void)
         many = m;
         setup(3, -(uint64_t)50);
         CHECK_EQ(push_numbers(0, 3), 3);
-        at("pop_sc: taken, not freed", look_full);
+        at("pop: taken, not freed", look_full);
         CHECK_EQ(pop_numbers(0, 2), 2);
         CHECK_EQ(stops, 1);
         CHECK_EQ(pop_numbers(2, 2), 1);
@@ -425,6 +432,47 @@ static void a_producer_that_was_overtaken_claims_what_is_left(void)
     CHECK_EQ(push_numbers(0, 1), 0);
     CHECK_EQ(pop_numbers(50, 3), 3);
     check_invariants(0, 0);
+}
+
+static int moves;
+static void another_pushes_and_more(void)
+{
+    CHECK_EQ(push_numbers(50, 1), 1);
+    if (++moves < 3)
+        at("push_mp: room seen, not claimed", another_pushes_and_more);
+}
+
+/* A producer that loses looks at the slot: full of what others stored it pauses longer each time, and then looks again
+ * all the same; an empty one it claims at once. */
+static void a_producer_that_loses_again_and_again_gets_its_turn(void)
+{
+    for (int one = 0; one < 2; one++) {
+        many = true;
+        setup(8, -(uint64_t)50);
+        moves = 0;
+        at("push_mp: room seen, not claimed", another_pushes_and_more);
+        CHECK(one ? push_one(0) : push_numbers(0, 1) == 1);
+        CHECK_EQ(moves, 3);
+        CHECK_EQ(nc_ring_len(&ring), 4);
+        CHECK_EQ(pop_numbers(50, 1) + pop_numbers(50, 1) + pop_numbers(50, 1) + pop_numbers(0, 1), 4);
+        check_invariants(0, 0);
+    }
+}
+
+static void a_look_at_a_full_ring_ends(void)
+{
+    many = true;
+    for (uint64_t capacity = 1; capacity < 9; capacity++) {
+        unsigned pauses = NC_PAUSES_LEAST;
+        setup(capacity, -(uint64_t)50);
+        CHECK_EQ(push_numbers(0, capacity), capacity);
+        CHECK_EQ(nc_ring_lost(&ring, &pauses), tail());
+        CHECK_EQ(pauses, NC_PAUSES_MOST);
+        CHECK_EQ(pop_numbers(0, capacity), capacity);
+        pauses = NC_PAUSES_LEAST;
+        CHECK_EQ(nc_ring_lost(&ring, &pauses), tail());
+        CHECK_EQ(pauses, 2 * NC_PAUSES_LEAST); /* a look at an empty slot is enough */
+    }
 }
 
 /* Claimed and not stored: counted, and in the way of what was stored behind it. */
@@ -474,15 +522,13 @@ static void the_consumer_waits_for_a_claimed_slot_and_yields(void)
 static void pop_one_waits_for_nothing(void)
 {
     many = true;
-    for (int claimed = 0; claimed < 2; claimed++) {
-        setup(3, -(uint64_t)50);
-        atomic_store_explicit(&ring.tail, nc_ring_advance(&ring, tail(), 1), memory_order_relaxed); /* a claim */
-        CHECK((claimed ? pop_one() : nc_ring_pop_one_sc(&ring, memory_order_seq_cst)) == NULL);
-        CHECK_EQ(nc_ring_len(&ring), 1);
-        atomic_store_explicit(&slots[nc_ring_index(&ring, head())], &values[0], memory_order_release);
-        CHECK((claimed ? pop_one() : nc_ring_pop_one_sc(&ring, memory_order_seq_cst)) == &values[0]);
-        check_invariants(1, 1);
-    }
+    setup(3, -(uint64_t)50);
+    atomic_store_explicit(&ring.tail, nc_ring_advance(&ring, tail(), 1), memory_order_relaxed); /* a claim */
+    CHECK(pop_one() == NULL);
+    CHECK_EQ(nc_ring_len(&ring), 1);
+    atomic_store_explicit(&slots[nc_ring_index(&ring, head())], &values[0], memory_order_release);
+    CHECK(pop_one() == &values[0]);
+    check_invariants(1, 1);
 }
 
 /* Taken one by one without a look at the tail, and then by the forms that have one of their own, which is stale. */
@@ -500,7 +546,7 @@ static void the_tail_that_was_seen_is_never_behind_the_head(void)
                 for (from = seen; from < seen + more; from++) /* and takes more of which it has not */
                     CHECK(push_one(from) && pop_one() == &values[from % sizeof values]);
                 CHECK_EQ(pop(v, 1), 0);
-                CHECK(nc_ring_pop_one_sc(&ring, memory_order_seq_cst) == NULL);
+                CHECK(pop_one() == NULL);
                 CHECK_EQ(push_numbers(from, capacity), capacity);
                 CHECK_EQ(pop(v, 8), capacity);
                 check_invariants(from + capacity, from + capacity);
@@ -542,6 +588,8 @@ int main(void)
     RUN(nothing_is_there_before_the_tail_moves);
     RUN(nothing_is_free_before_the_head_moves);
     RUN(a_producer_that_was_overtaken_claims_what_is_left);
+    RUN(a_producer_that_loses_again_and_again_gets_its_turn);
+    RUN(a_look_at_a_full_ring_ends);
     RUN(a_claimed_slot_counts_before_it_is_stored);
     RUN(the_consumer_waits_for_a_claimed_slot_and_yields);
     RUN(pop_one_waits_for_nothing);

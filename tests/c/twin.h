@@ -169,8 +169,14 @@ static inline void twin_abort(twin *t, int i, memory_order publish)
 
 static inline bool twin_peek(twin *t, memory_order publish)
 {
-    bool freed, skipped = false;
-    nc_result result = nc_log_peek_sc(t->log, &t->record, &freed, publish);
+    bool freed = false, skipped = false;
+    nc_result result = NC_EMPTY;
+    if (t->many)
+        result = nc_log_peek_mpsc(t->log, &t->record, &freed, publish);
+    else if (t->head / 8 % 2) /* they differ only in the middle of a commit */
+        result = nc_log_find_spsc(t->log, &t->record);
+    else
+        result = nc_log_peek_spsc(t->log, &t->record);
     for (; t->n > 0 && t->entries[0].state == TWIN_SKIPPED; skipped = true)
         twin_pop(t);
     t->shown = t->n > 0 && t->entries[0].state == TWIN_COMMITTED;
@@ -189,7 +195,10 @@ static inline void twin_release(twin *t, memory_order publish)
 {
     if (t->head / 8 % 2) /* all of it was read: that changes nothing but stale bytes */
         nc_log_touch_sc(&t->record);
-    nc_log_release_sc(t->log, &t->record, publish);
+    if (t->many)
+        nc_log_release_mpsc(t->log, &t->record, publish);
+    else
+        nc_log_release_spsc(t->log, &t->record, publish);
     t->shown = false;
     twin_pop(t);
 }
@@ -218,6 +227,8 @@ static inline void twin_check(twin *t)
     for (uint64_t i = 0; t->many && i < capacity; i += 8) /* what is not committed has no mark */
         marks += twin_mark(t, i);
     CHECK_EQ(marks, t->many ? committed : 0);
+    if (!t->many && used < capacity) /* in band: nothing behind the last */
+        CHECK_EQ(atomic_load_explicit(nc_log_header(t->log, t->tail), memory_order_relaxed), 0);
 }
 
 #endif

@@ -856,7 +856,7 @@ static void empty_but_for_a_skip(void)
     CHECK(gates_at_rest());
     nc_record record;
     bool freed;
-    CHECK(nc_log_peek_sc(ch.in.log, &record, &freed, memory_order_seq_cst) == NC_EMPTY);
+    CHECK(nc_chan_find(&ch.in, &record, &freed) == NC_EMPTY);
     CHECK(nc_chan_used(&ch.in) == 0);
 }
 
@@ -888,9 +888,9 @@ static void batch_taken(int id)
     for (int i = 0; i < model_arg; i++) {
         chan_value value = nothing();
         bool freed;
-        CHECK(nc_log_peek_sc(ch.in.log, &value.record, &freed, memory_order_release) == NC_OK);
+        CHECK(nc_chan_peek(&ch.in, &value.record, &freed, memory_order_release) == NC_OK);
         chan_read(&value);
-        nc_log_release_sc(ch.in.log, &value.record, memory_order_release);
+        nc_chan_release(&ch.in, &value.record, memory_order_release);
     }
     nc_log_release_batch(ch.in.log);
     chan_notify(&ch, TX, &kicks);

@@ -38,6 +38,7 @@ static void start(bool with_many, uint64_t n, uint64_t size, uint64_t other)
 }
 
 static void setup(void) { start(false, 3, 8, 8); }
+static void setup_two(void) { start(false, 2, 8, 8); }
 static void setup_long(void) { start(false, 3, 16, 16); }
 static void setup_mixed(void) { start(false, 3, 16, 8); }
 static void setup_many(void) { start(true, 2, 8, 8); }
@@ -149,15 +150,20 @@ static bool peek(nc_record *r, bool *freed)
 {
     if (guarded)
         return nc_log_look_sc(&reader, r, freed, memory_order_release) == NC_OK;
-    return nc_log_peek_sc(ring, r, freed, memory_order_release) == NC_OK;
+    *freed = false;
+    if (many)
+        return nc_log_peek_mpsc(ring, r, freed, memory_order_release) == NC_OK;
+    return nc_log_peek_spsc(ring, r) == NC_OK;
 }
 
 static void give_back(const nc_record *r, memory_order publish)
 {
     if (guarded)
         nc_log_pass_sc(&reader, nc_log_extent(r->size), publish);
+    else if (many)
+        nc_log_release_mpsc(ring, r, publish);
     else
-        nc_log_release_sc(ring, r, publish);
+        nc_log_release_spsc(ring, r, publish);
 }
 
 static bool take(void)
@@ -394,6 +400,24 @@ static void dumped(int id)
     check_record(&r);
 }
 
+/* One producer: who sees by the tail that there is something waits for it, and finds it. */
+static void found(int id)
+{
+    nc_record r;
+    if (id == 1) {
+        produce(1);
+        return;
+    }
+    for (uint64_t n = 0; n < each; n++) {
+        unsigned spins = 0;
+        while (!nc_log_ready(ring))
+            nc_relax(&spins);
+        CHECK(nc_log_find_spsc(ring, &r) == NC_OK);
+        check_record(&r);
+        give_back(&r, memory_order_release);
+    }
+}
+
 /* ---- looking after raising a flag, publishing before reading it (W1..W3) ------------------------------------ */
 
 static bool told(int of) { return atomic_load_explicit(&flag[of], memory_order_seq_cst); }
@@ -456,7 +480,7 @@ static void skip_now(void)
 {
     nc_record r;
     bool freed;
-    CHECK(nc_log_peek_sc(ring, &r, &freed, memory_order_seq_cst) == NC_EMPTY && freed);
+    CHECK(nc_log_peek_mpsc(ring, &r, &freed, memory_order_seq_cst) == NC_EMPTY && freed);
 }
 
 static void release_quietly(void) { CHECK(take()); }
@@ -530,6 +554,7 @@ static const model models[] = {
     {"ready, always, one producer", setup_one_in_of_one, always_ready, NULL, 3, 3, 2, 32, NULL},
     {"ready no more", setup_many, ready_no_more, left_empty, 3, 2, 2, 16, NULL},
     {"ready no more, one producer", setup_long, ready_no_more, left_empty, 3, 2, 2, 32, NULL},
+    {"found by the tail", setup_two, found, left_empty, 2, 3, 2, 32, NULL},
     {"dumped", setup, dumped, NULL, 2, 3, 2, 64, NULL},
     {"dumped, many", setup_many, dumped, NULL, 2, 3, 2, 64, NULL},
     {"room that one knows of, one place", setup_full, room_known, NULL, 2, 3, 3, 16, NULL},

@@ -84,6 +84,10 @@ static inline void nc_relax(unsigned *spins)
     model_relax();
 }
 
+enum { NC_PAUSES_LEAST = 1, NC_PAUSES_MOST = 2 }; /* so that a loop that backs off is short */
+
+static inline void nc_back_off(unsigned *pauses) { *pauses = NC_PAUSES_MOST; }
+
 /* ---- for the models ------------------------------------------------------------------------------- */
 
 typedef struct model {

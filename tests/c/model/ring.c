@@ -11,6 +11,7 @@ static uint32_t payload[4][MOST]; /* by producer, number */
 static uint32_t taken[4];         /* by producer: how many the consumer has seen */
 static _Atomic uint32_t sign;     /* between threads, beside the ring */
 static int each;                  /* items a producer */
+static bool from_many;            /* how the ring is filled */
 
 static uint64_t capacity(void) { return model_arg % 100; }
 static uint64_t batch(void) { return model_arg >= 100 ? model_arg / 100 : 1; }
@@ -25,11 +26,20 @@ static void setup(void)
     }
     atomic_store_explicit(&sign, 0, memory_order_relaxed);
     each = (int)capacity() + 1;
+    from_many = false;
+}
+
+static void setup_many(void)
+{
+    setup();
+    for (uint64_t i = 0; i < MOST; i++)
+        atomic_store_explicit(&slots[i], NULL, memory_order_relaxed);
+    from_many = true;
 }
 
 static void setup_two_each(void)
 {
-    setup();
+    setup_many();
     each = 2;
 }
 
@@ -39,22 +49,28 @@ static void setup_three_each(void)
     each = 3;
 }
 
-static uint64_t push(bool many, int producer, int from, uint64_t n)
+static void setup_three_of_many(void)
+{
+    setup_many();
+    each = 3;
+}
+
+static uint64_t push(int producer, int from, uint64_t n)
 {
     void *values[MOST];
     for (uint64_t i = 0; i < n; i++) {
         payload[producer][from + i] = 1;
         values[i] = &payload[producer][from + i];
     }
-    return many ? nc_ring_push_mp(&ring, values, n) : nc_ring_push_sp(&ring, values, n, memory_order_release);
+    return from_many ? nc_ring_push_mp(&ring, values, n) : nc_ring_push_sp(&ring, values, n, memory_order_release);
 }
 
 /* Push what this producer has, in batches; full: wait. */
-static void produce(bool many, int producer)
+static void produce(int producer)
 {
     unsigned spins = 0;
     for (int sent = 0; sent < each;) {
-        uint64_t left = each - sent, n = push(many, producer, sent, left < batch() ? left : batch());
+        uint64_t left = each - sent, n = push(producer, sent, left < batch() ? left : batch());
         sent += n;
         if (n == 0)
             nc_relax(&spins);
@@ -75,7 +91,8 @@ static void check_item(void *value)
 static uint64_t pop(uint64_t n)
 {
     void *values[MOST];
-    n = nc_ring_pop_sc(&ring, values, n, memory_order_release);
+    n = from_many ? nc_ring_pop_mpsc(&ring, values, n, memory_order_release)
+                  : nc_ring_pop_spsc(&ring, values, n, memory_order_release);
     for (uint64_t i = 0; i < n; i++)
         check_item(values[i]);
     return n;
@@ -96,14 +113,14 @@ static void left_empty(void)
 {
     CHECK(nc_ring_len(&ring) == 0);
     for (uint64_t i = 0; i < capacity(); i++)
-        CHECK(atomic_load_explicit(&slots[i], memory_order_relaxed) == NULL);
+        CHECK(!from_many || atomic_load_explicit(&slots[i], memory_order_relaxed) == NULL);
 }
 
 /* One producer, one consumer.  Release is enough to hand a value over; only parking needs more. */
 static void spsc(int id)
 {
     if (id == 1)
-        produce(false, 1);
+        produce(1);
     else
         consume(each);
 }
@@ -112,7 +129,7 @@ static void spsc(int id)
 static void mpsc(int id)
 {
     if (id <= 2)
-        produce(true, id);
+        produce(id);
     else
         consume(2 * each);
 }
@@ -128,7 +145,7 @@ static void len_from_sides(int id)
             uint64_t left = each - i, room = capacity() - len;
             if (room > left)
                 room = left;
-            CHECK(push(false, 1, i, room) == room);
+            CHECK(push(1, i, room) == room);
             i += (int)room;
         } else if (id == 2 && len > 0) {
             CHECK(pop(len) == len);
@@ -143,14 +160,14 @@ static void len_from_sides(int id)
 static void setup_one_in(void)
 {
     setup();
-    CHECK(push(false, 1, 0, 1) == 1);
+    CHECK(push(1, 0, 1) == 1);
 }
 
 static void never_empty(int id)
 {
     unsigned spins = 0;
     if (id == 1) {
-        CHECK(push(false, 1, 1, 1) == 1);
+        CHECK(push(1, 1, 1) == 1);
     } else if (id == 2) {
         while (nc_ring_len(&ring) < 2)
             nc_relax(&spins);
@@ -164,8 +181,8 @@ static void never_empty(int id)
 /* A ring is full only if it is: who knows, by another way, that there is room, finds it. */
 static void setup_full(void)
 {
-    setup();
-    CHECK(push(true, 1, 0, capacity()) == capacity());
+    setup_many();
+    CHECK(push(1, 0, capacity()) == capacity());
 }
 
 static void room_known(int id)
@@ -177,7 +194,7 @@ static void room_known(int id)
     } else {
         while (!atomic_load_explicit(&sign, memory_order_acquire))
             nc_relax(&spins);
-        CHECK(push(true, 2, 0, 1) == 1);
+        CHECK(push(2, 0, 1) == 1);
     }
 }
 
@@ -185,9 +202,9 @@ static void room_known(int id)
  * that the head has gone past meanwhile makes a producer see a full ring. */
 static void setup_stale(void)
 {
-    setup();
+    setup_many();
     for (uint64_t i = 0; i < capacity(); i++)
-        CHECK(push(true, 3, (int)i, 1) == 1);
+        CHECK(push(3, (int)i, 1) == 1);
     for (uint64_t i = 0; i < capacity(); i++)
         CHECK(pop(1) == 1); /* and head_seen stays where it was */
 }
@@ -195,7 +212,7 @@ static void setup_stale(void)
 static void room_for_all(int id)
 {
     if (id <= 2) {
-        CHECK(push(true, id, 0, 1) == 1);
+        CHECK(push(id, 0, 1) == 1);
     } else {
         consume(1);
         consume(1);
@@ -209,7 +226,7 @@ static void one_slot(int id)
         CHECK(pop(1) == 1);
         return;
     }
-    if (push(true, id, 0, 1) == 1)
+    if (push(id, 0, 1) == 1)
         atomic_fetch_add_explicit(&sign, 1, memory_order_relaxed);
 }
 
@@ -238,7 +255,7 @@ static void consume_one_by_one(int n)
 {
     unsigned spins = 0;
     while (n > 0) {
-        void *value = nc_ring_pop_one_sc(&ring, memory_order_release);
+        void *value = nc_ring_pop_one_spsc(&ring, memory_order_release);
         if (value == NULL) {
             nc_relax(&spins);
             continue;
@@ -256,21 +273,12 @@ static void one_by_one(int id)
         consume_one_by_one(each);
 }
 
-/* What is claimed and not stored yet is not there. */
-static void one_by_one_from_many(int id)
-{
-    if (id <= 2)
-        produce(true, id);
-    else
-        consume_one_by_one(2 * each);
-}
-
-/* Without a look at the tail, and now and then with one. */
+/* What is claimed and not stored yet is not there.  Without a look at the tail, and now and then with one. */
 static void consume_claimed(int n)
 {
     unsigned spins = 0;
     while (n > 0) {
-        void *value = nc_ring_pop_one_claimed_sc(&ring, memory_order_release);
+        void *value = nc_ring_pop_one_mpsc(&ring, memory_order_release);
         if (value != NULL)
             check_item(value);
         else if (n % 2 == 0 || pop(1) == 0) {
@@ -285,15 +293,29 @@ static void consume_claimed(int n)
 static void claimed_from_one(int id)
 {
     if (id == 1)
-        produce(true, 1);
+        produce(1);
     else
         consume_claimed(each);
 }
 
+static void produce_one_by_one_beside_others(int producer)
+{
+    unsigned spins = 0;
+    for (int i = 0; i < each;) {
+        payload[producer][i] = 1;
+        if (nc_ring_push_one_mp(&ring, &payload[producer][i]))
+            i++;
+        else
+            nc_relax(&spins);
+    }
+}
+
 static void claimed_from_many(int id)
 {
-    if (id <= 2)
-        produce(true, id);
+    if (id == 1)
+        produce(id);
+    else if (id == 2)
+        produce_one_by_one_beside_others(id);
     else
         consume_claimed(2 * each);
 }
@@ -310,6 +332,21 @@ static void setup_flag(void)
 }
 
 static void setup_flag_full(void)
+{
+    setup();
+    CHECK(push(1, 0, capacity()) == capacity());
+    atomic_store_explicit(&flag, 0, memory_order_relaxed);
+    atomic_store_explicit(&seen, 0, memory_order_relaxed);
+}
+
+static void setup_flag_many(void)
+{
+    setup_many();
+    atomic_store_explicit(&flag, 0, memory_order_relaxed);
+    atomic_store_explicit(&seen, 0, memory_order_relaxed);
+}
+
+static void setup_flag_many_full(void)
 {
     setup_full();
     atomic_store_explicit(&flag, 0, memory_order_relaxed);
@@ -334,10 +371,11 @@ static void saw(bool it) { atomic_fetch_add_explicit(&seen, it, memory_order_rel
 PUBLISHES(push_and_look, nc_ring_push_sp(&ring, &value, 1, memory_order_seq_cst), nc_ring_len(&ring) > 0)
 PUBLISHES(push_one_and_look, nc_ring_push_one_sp(&ring, value, memory_order_seq_cst), nc_ring_len(&ring) > 0)
 PUBLISHES(push_mp_and_look, nc_ring_push_mp(&ring, &value, 1), nc_ring_len(&ring) > 0)
-PUBLISHES(pop_and_look, nc_ring_pop_sc(&ring, &value, 1, memory_order_seq_cst), nc_ring_len(&ring) < capacity())
-PUBLISHES(pop_claimed_and_look, nc_ring_pop_one_claimed_sc(&ring, memory_order_seq_cst),
-          nc_ring_len(&ring) < capacity())
-PUBLISHES(pop_one_and_look, nc_ring_pop_one_sc(&ring, memory_order_seq_cst), nc_ring_len(&ring) < capacity())
+PUBLISHES(push_one_mp_and_look, nc_ring_push_one_mp(&ring, value), nc_ring_len(&ring) > 0)
+PUBLISHES(pop_and_look, nc_ring_pop_spsc(&ring, &value, 1, memory_order_seq_cst), nc_ring_len(&ring) < capacity())
+PUBLISHES(pop_many_and_look, nc_ring_pop_mpsc(&ring, &value, 1, memory_order_seq_cst), nc_ring_len(&ring) < capacity())
+PUBLISHES(pop_one_and_look, nc_ring_pop_one_spsc(&ring, memory_order_seq_cst), nc_ring_len(&ring) < capacity())
+PUBLISHES(pop_one_of_many_and_look, nc_ring_pop_one_mpsc(&ring, memory_order_seq_cst), nc_ring_len(&ring) < capacity())
 
 static void one_saw_the_other(void) { CHECK(atomic_load_explicit(&seen, memory_order_relaxed) > 0); }
 
@@ -345,10 +383,13 @@ static const model models[] = {
     /* the quick ones first */
     {"a flag and a push", setup_flag, push_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
     {"a flag and a push of one", setup_flag, push_one_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
-    {"a flag and a push of many", setup_flag, push_mp_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
+    {"a flag and a push of many", setup_flag_many, push_mp_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
+    {"a flag and a push of one of many", setup_flag_many, push_one_mp_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
     {"a flag and a pop", setup_flag_full, pop_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
     {"a flag and a pop of one", setup_flag_full, pop_one_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
-    {"a flag and a pop of one claimed", setup_flag_full, pop_claimed_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
+    {"a flag and a pop from many", setup_flag_many_full, pop_many_and_look, one_saw_the_other, 2, 3, 3, 1, NULL},
+    {"a flag and a pop of one from many", setup_flag_many_full, pop_one_of_many_and_look, one_saw_the_other, 2, 3, 3, 1,
+     NULL},
     {"spsc, capacity 1", setup_three_each, spsc, left_empty, 2, 3, 2, 1, NULL},
     {"spsc, capacity 2", setup_three_each, spsc, left_empty, 2, 3, 2, 2, NULL},
     {"spsc, capacity 3", setup, spsc, left_empty, 2, 3, 2, 3, NULL},
@@ -369,9 +410,8 @@ static const model models[] = {
     {"one by one, capacity 1", setup_three_each, one_by_one, left_empty, 2, 3, 2, 1, NULL},
     {"one by one, capacity 2", setup_three_each, one_by_one, left_empty, 2, 3, 2, 2, NULL},
     {"one by one, capacity 3", setup, one_by_one, left_empty, 2, 3, 2, 3, NULL},
-    {"one by one from many", setup_two_each, one_by_one_from_many, left_empty, 3, 2, 1, 2, NULL},
-    {"claimed, from one, capacity 1", setup_three_each, claimed_from_one, left_empty, 2, 3, 2, 1, NULL},
-    {"claimed, from one, capacity 2", setup_three_each, claimed_from_one, left_empty, 2, 3, 2, 2, NULL},
+    {"claimed, from one, capacity 1", setup_three_of_many, claimed_from_one, left_empty, 2, 3, 2, 1, NULL},
+    {"claimed, from one, capacity 2", setup_three_of_many, claimed_from_one, left_empty, 2, 3, 2, 2, NULL},
     {"claimed, from many, capacity 1", setup_two_each, claimed_from_many, left_empty, 3, 1, 1, 1, NULL},
     {"claimed, from many, capacity 2", setup_two_each, claimed_from_many, left_empty, 3, 2, 1, 2, NULL},
 };

@@ -101,13 +101,11 @@ static bool nothing_to_see(end *e)
     static inline uint64_t name##_pop(end *e) { return (uint64_t)(uintptr_t)pop_one; }
 
 RING(ring_sp_release, nc_ring_push_one_sp(e->ring, value, memory_order_release),
-     nc_ring_pop_one_sc(e->ring, memory_order_release))
+     nc_ring_pop_one_spsc(e->ring, memory_order_release))
 RING(ring_sp_seq_cst, nc_ring_push_one_sp(e->ring, value, memory_order_seq_cst),
-     nc_ring_pop_one_sc(e->ring, memory_order_seq_cst))
-RING(ring_mp_release, nc_ring_push_mp(e->ring, &value, 1) != 0,
-     nc_ring_pop_one_claimed_sc(e->ring, memory_order_release))
-RING(ring_mp_seq_cst, nc_ring_push_mp(e->ring, &value, 1) != 0,
-     nc_ring_pop_one_claimed_sc(e->ring, memory_order_seq_cst))
+     nc_ring_pop_one_spsc(e->ring, memory_order_seq_cst))
+RING(ring_mp_release, nc_ring_push_one_mp(e->ring, value), nc_ring_pop_one_mpsc(e->ring, memory_order_release))
+RING(ring_mp_seq_cst, nc_ring_push_one_mp(e->ring, value), nc_ring_pop_one_mpsc(e->ring, memory_order_seq_cst))
 
 /* Copied in and out.  The consumer has read all of it, so it touches its lines, as for Python. */
 static inline void copy_in(end *e, const nc_record *r, uint64_t item)
@@ -138,25 +136,27 @@ static inline uint64_t read_word(end *e, const nc_record *r)
     return item;
 }
 
-#define RECORDS(name, kind, order, write, read)                 \
-    static inline bool name##_push(end *e, uint64_t item)       \
-    {                                                           \
-        nc_record r;                                            \
-        if (nc_log_claim_##kind(e->log, e->size, &r) != NC_OK)  \
-            return false;                                       \
-        write(e, &r, item);                                     \
-        nc_log_commit_##kind(e->log, &r, e->size, order);       \
-        return true;                                            \
-    }                                                           \
-    static inline uint64_t name##_pop(end *e)                   \
-    {                                                           \
-        nc_record r;                                            \
-        bool freed;                                             \
-        if (nc_log_peek_sc(e->log, &r, &freed, order) != NC_OK) \
-            return 0;                                           \
-        uint64_t item = read(e, &r);                            \
-        nc_log_release_sc(e->log, &r, order);                   \
-        return item;                                            \
+#define PEEK_sp(e, r, order) nc_log_peek_spsc(e->log, r)
+#define PEEK_mp(e, r, order) nc_log_peek_mpsc(e->log, r, &(bool){false}, order)
+
+#define RECORDS(name, kind, order, write, read)                \
+    static inline bool name##_push(end *e, uint64_t item)      \
+    {                                                          \
+        nc_record r;                                           \
+        if (nc_log_claim_##kind(e->log, e->size, &r) != NC_OK) \
+            return false;                                      \
+        write(e, &r, item);                                    \
+        nc_log_commit_##kind(e->log, &r, e->size, order);      \
+        return true;                                           \
+    }                                                          \
+    static inline uint64_t name##_pop(end *e)                  \
+    {                                                          \
+        nc_record r;                                           \
+        if (PEEK_##kind(e, &r, order) != NC_OK)                \
+            return 0;                                          \
+        uint64_t item = read(e, &r);                           \
+        nc_log_release_##kind##sc(e->log, &r, order);          \
+        return item;                                           \
     }
 
 RECORDS(log_one_release, sp, memory_order_release, copy_in, copy_out)

@@ -2,6 +2,7 @@
 //! and compiled for each.
 
 use std::array;
+use std::hint::black_box;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_queue::ArrayQueue;
@@ -38,15 +39,28 @@ struct Peer<P, C, Push, Pop, Whole> {
     whole: Whole,
 }
 
+/// An end lies in memory, as one does that a function was given. Else the compiler could keep an end's positions in
+/// registers from one turn of a loop to the next, which it can for a crate's, and cannot for ours.
 impl<P, C, Push, Pop, Whole> Peer<P, C, Push, Pop, Whole>
 where
+    Push: Fn(&mut P, u64) -> bool,
     Pop: Fn(&mut C) -> Option<u64>,
 {
+    #[inline(always)]
+    fn push(&self, tx: &mut P, item: u64) -> bool {
+        (self.push)(black_box(tx), item)
+    }
+
+    #[inline(always)]
+    fn pop(&self, rx: &mut C) -> Option<u64> {
+        (self.pop)(black_box(rx))
+    }
+
     /// The next item; None if it does not come.
     #[inline(always)]
     fn next(&self, rx: &mut C, wait: &Wait, spins: &mut u32) -> Option<u64> {
         loop {
-            match (self.pop)(rx) {
+            match self.pop(rx) {
                 None if wait.again(spins) => {}
                 found => return found,
             }
@@ -67,10 +81,10 @@ where
             with(&self.go.consumer, |rx| {
                 let mut sum = 0u64;
                 for i in 1..=n {
-                    if !(self.push)(tx, i) {
+                    if !self.push(tx, i) {
                         return 0;
                     }
-                    sum = sum.wrapping_add((self.pop)(rx).unwrap_or(0));
+                    sum = sum.wrapping_add(self.pop(rx).unwrap_or(0));
                 }
                 sum
             })
@@ -83,13 +97,13 @@ where
                 let (mut sum, mut i) = (0u64, 1);
                 while i <= n {
                     for _ in 0..BURST {
-                        if !(self.push)(tx, i) {
+                        if !self.push(tx, i) {
                             return 0;
                         }
                         i += 1;
                     }
                     for _ in 0..BURST {
-                        sum = sum.wrapping_add((self.pop)(rx).unwrap_or(0));
+                        sum = sum.wrapping_add(self.pop(rx).unwrap_or(0));
                     }
                 }
                 sum
@@ -101,7 +115,7 @@ where
         with(&self.go.producers[producer], |tx| {
             let (first, mut spins) = (item(producer, first), 0);
             for i in 0..n {
-                while !(self.push)(tx, first + i) {
+                while !self.push(tx, first + i) {
                     if !wait.again(&mut spins) {
                         return i;
                     }
@@ -145,7 +159,7 @@ where
             with(&self.back.consumer, |rx| {
                 let (mut sum, mut spins) = (0u64, 0);
                 for i in 1..=n {
-                    if !(self.push)(tx, i) {
+                    if !self.push(tx, i) {
                         return 0;
                     }
                     sum = sum.wrapping_add(match self.next(rx, wait, &mut spins) {
@@ -167,7 +181,7 @@ where
                         Some(item) => item,
                         None => return i,
                     };
-                    if !(self.push)(tx, item) {
+                    if !self.push(tx, item) {
                         return i;
                     }
                 }
