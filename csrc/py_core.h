@@ -12,6 +12,9 @@
 #include <structmember.h>
 #include <time.h>
 
+#ifndef Py_GIL_DISABLED
+#define NC_RING_LINE 8 /* objects are moved by whoever holds the GIL */
+#endif
 #include "nc_chan.h"
 #include "nc_end.h"
 #ifndef _WIN32

@@ -346,11 +346,26 @@ static int call_send_many(nexus_end *face, const nexus_message *messages, size_t
     return result;
 }
 
+/* One message is published by its commit; the batch above takes a locked store of its own, which has to wait until the
+ * receiver lets go of the line of the last header. */
+static step end_send_one_look(native_end *e, Want *want, bool called, nc_box **kicks)
+{
+    nc_record record;
+    step s = bytes_claim(e->block, want->messages->size, called, &record);
+    if (s != STEP_READY)
+        return s;
+    memcpy(record.data, want->messages->data, want->messages->size);
+    bytes_commit(e->block, &record, want->messages->size);
+    e->unnotified = false; /* what was quiet before is published as well */
+    notify_receivers(e->block, kicks);
+    return STEP_READY;
+}
+
 static int call_send(nexus_end *face, const void *data, size_t n, int64_t timeout)
 {
     native_end *e = container_of(face, native_end, face);
     nexus_message message = {data, n};
-    Want want = {.look = end_send_look, .messages = &message, .count = 1};
+    Want want = {.look = end_send_one_look, .least = nc_log_extent(n), .messages = &message, .count = 1};
     int result = check_size(e, n); /* first, as in Python */
     return result != NEXUS_OK ? result : run(e, &want, timeout);
 }

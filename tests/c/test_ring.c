@@ -151,6 +151,10 @@ static void each_side_has_a_cache_line_of_its_own(void)
 {
     CHECK_EQ(_Alignof(nc_ring), NC_CACHE_LINE);
     CHECK(offsetof(nc_ring, slots) + sizeof ring.slots <= NC_CACHE_LINE);
+    CHECK_EQ(offsetof(nc_ring, tail), NC_CACHE_LINE);
+    CHECK_EQ(offsetof(nc_ring, own_tail), 2 * NC_CACHE_LINE);
+    CHECK_EQ(offsetof(nc_ring, head), 3 * NC_CACHE_LINE);
+    CHECK_EQ(offsetof(nc_ring, own_head), 4 * NC_CACHE_LINE);
     CHECK(offsetof(nc_ring, head_seen) < offsetof(nc_ring, head));
     CHECK(offsetof(nc_ring, tail_seen) + sizeof ring.tail_seen <= sizeof(nc_ring));
     CHECK_EQ(sizeof(nc_ring), 5 * NC_CACHE_LINE);
