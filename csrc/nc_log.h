@@ -272,7 +272,7 @@ static inline nc_result nc_log_find_spsc(nc_log *log, nc_record *record)
 {
     unsigned spins = 0;
     while (nc_log_peek_spsc(log, record) != NC_OK) {
-        if (log->own_head == atomic_load_explicit(&log->tail, memory_order_acquire)) /* L1 */
+        if (log->own_head == atomic_load_explicit(&log->tail, memory_order_relaxed)) /* the header acquires */
             return NC_EMPTY;
         nc_relax(&spins);
     }
@@ -364,7 +364,7 @@ static inline bool nc_log_dump_next(nc_log *log, uint64_t *pos, uint64_t *header
     *header = 0;
     if (log->many && atomic_load_explicit(nc_log_mark(log, *pos), memory_order_acquire) == 0) /* L2 */
         return true;
-    *header = atomic_load_explicit(nc_log_header(log, *pos), memory_order_acquire); /* L2 */
+    *header = atomic_load_explicit(nc_log_header(log, *pos), memory_order_relaxed); /* after L1, L2 */
     if (*header != 0)
         *pos += *header & NC_SKIP ? *header & ~NC_SKIP : nc_log_extent(*header);
     return true;

@@ -54,8 +54,7 @@ R2 = (
     "releases, and the consumer has acquired a `tail` past the slot before it reads it."
 )
 ARGUED = {
-    ("nc_ring_pop_sc", "acquire", "relaxed", "A2"): R2,
-    ("nc_ring_pop_one_sc", "acquire", "relaxed", "A2"): R2,
+    ("nc_ring_pop_mpsc", "acquire", "relaxed", "A2"): R2,
     ("nc_post_abandon", "acq_rel", "release", "B4"): (
         "Who abandons with success never looks at the waiter again, so this half is not used; but C11 wants the order "
         "of success to be no weaker than that of failure, which acquires."

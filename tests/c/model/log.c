@@ -400,6 +400,36 @@ static void dumped(int id)
     check_record(&r);
 }
 
+/* The same where the second record begins in what was a payload a lap ago, which looks like a record. */
+static void setup_stale_payload(void)
+{
+    nc_record r;
+    bool freed;
+    start(false, 2, 8, 8);
+    CHECK(claim(16, &r));
+    write_record(&r, 3, 0, 16);
+    commit(&r, 16);
+    CHECK(peek(&r, &freed));
+    give_back(&r, memory_order_release);
+}
+
+static void dumped_both(int id)
+{
+    uint64_t pos = START + nc_log_extent(16), header = 0;
+    if (id == 1) {
+        produce(1);
+        return;
+    }
+    for (int i = 0; i < 2; i++) {
+        uint64_t at = pos;
+        unsigned spins = 0;
+        while (!nc_log_dump_next(ring, &pos, &header) || header == 0)
+            nc_relax(&spins);
+        nc_record r = nc_log_record(ring, at, header);
+        check_record(&r);
+    }
+}
+
 /* One producer: who sees by the tail that there is something waits for it, and finds it. */
 static void found(int id)
 {
@@ -556,6 +586,7 @@ static const model models[] = {
     {"ready no more, one producer", setup_long, ready_no_more, left_empty, 3, 2, 2, 32, NULL},
     {"found by the tail", setup_two, found, left_empty, 2, 3, 2, 32, NULL},
     {"dumped", setup, dumped, NULL, 2, 3, 2, 64, NULL},
+    {"dumped, both", setup_stale_payload, dumped_both, NULL, 2, 3, 3, 32, NULL},
     {"dumped, many", setup_many, dumped, NULL, 2, 3, 2, 64, NULL},
     {"room that one knows of, one place", setup_full, room_known, NULL, 2, 3, 3, 16, NULL},
     {"room that one knows of, two", setup_full, room_known, NULL, 2, 3, 3, 32, NULL},
