@@ -114,6 +114,19 @@ static inline uint64_t nc_chan_filled(nc_chan *ch, int side)
     return side == NC_RX ? nc_chan_used(ch) : nc_chan_have(ch, NC_TX);
 }
 
+/* Does it look as if a side could go on: is there a record, or room for `least` bytes?  Bytes, and only a hint: for a
+ * thread that spins.  It reads what the other side writes for each message anyway, and no more.  Relaxed: whoever goes
+ * on looks again. */
+static inline bool nc_chan_seems_ready(nc_chan *ch, int side, uint64_t least)
+{
+    if (side == NC_TX)
+        return nc_log_used(ch->log) + least <= ch->log->capacity || nc_gate_over(&ch->gate[NC_TX]);
+    uint64_t head = atomic_load_explicit(&ch->log->head, memory_order_relaxed);
+    return nc_gate_over(&ch->gate[NC_RX]) ||
+           (ch->log->many ? atomic_load_explicit(nc_log_mark(ch->log, head), memory_order_relaxed) != 0
+                          : atomic_load_explicit(nc_log_header(ch->log, head), memory_order_relaxed) != 0);
+}
+
 /* How much of what there is is not owed to those in line.  In the gate. */
 static inline uint64_t nc_chan_spare(nc_chan *ch, int side)
 {

@@ -146,27 +146,38 @@ typedef struct Want {
 } Want;
 
 enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses */
-/* A policy of its own, not py_park.c's: a native thread that was called goes on without the GIL, so that a short spin
- * is enough; and whether the last spin met a call is known without a clock. */
 
-/* Sleep until called, closed or the deadline (< 0: none), after a short spin; false if the time is up. */
+/* Before a thread stands in line, where every message for it costs its sender a lock and a call: spin a little, as long
+ * as that was worth it lately.  Meanwhile the end counts as asleep, so that its closer does not wait.  A policy of its
+ * own, not py_park.c's: a native thread goes on without the GIL, so that a short spin is enough; and whether the last
+ * one met something is known without a clock. */
+static void end_spin(native_end *e, const Want *want)
+{
+    unsigned spins = 0;
+    bool ready = false;
+    nc_end_sleep(&e->lease.life);
+    while (spins < e->spin && !nc_end_closed(&e->lease.life) &&
+           !(ready = nc_chan_seems_ready(e->block, e->side, want->least)))
+        nc_relax(&spins);
+    nc_end_awake(&e->lease.life);
+    if (!ready)
+        e->spin = e->spin / 2 > SPIN_LEAST ? e->spin / 2 : SPIN_LEAST;
+    else if (e->spin < SPIN_MOST)
+        e->spin *= 2;
+}
+
+/* Sleep until called, closed or the deadline (< 0: none); false if the time is up. */
 static bool end_sleep(native_end *e, int64_t deadline)
 {
     parker *p = e->parker;
     PY_TIMEOUT_T us = -1;
-    unsigned spins = 0;
     nc_end_sleep(&e->lease.life);
     if (deadline >= 0) {
         int64_t left = deadline - now_ns(), hour = INT64_C(3600000000);
         us = left <= 0 ? 0 : left / 1000 >= hour ? hour : left / 1000 + 1; /* the caller sleeps again */
     }
-    while (spins < e->spin && !nc_post_waits(p->waiter))
-        nc_relax(&spins);
-    if (!nc_post_waits(p->waiter)) {
-        e->spin = e->spin / 2 > SPIN_LEAST ? e->spin / 2 : SPIN_LEAST;
+    if (!nc_post_waits(p->waiter))
         PyThread_acquire_lock_timed(p->lock, us, 0);
-    } else
-        e->spin = e->spin * 2 < SPIN_MOST ? e->spin * 2 : SPIN_MOST;
     nc_end_awake(&e->lease.life);
     return nc_post_waits(p->waiter) || deadline < 0 || now_ns() < deadline;
 }
@@ -178,6 +189,7 @@ static step end_park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
     int64_t now = timeout < 0 ? 0 : now_ns();
     int64_t deadline = timeout < 0 ? -1 : timeout < INT64_MAX - now ? now + timeout : INT64_MAX;
     step s = STEP_BLOCKED;
+    end_spin(e, want);
     for (;;) {
         parker_receive(e->parker);
         uint32_t place = nc_waiter_state_of(w);
