@@ -2,7 +2,8 @@
 //!
 //!     ../run.sh peers [--quick] [--rounds N] [--items N] [--scenario SUBSTRING]
 //!
-//! A round of ours runs in C, and a round of a crate in Rust, so that no call crosses the languages for each item. In
+//! A round of ours runs in C, and a round of a crate in Rust, so that no call crosses the languages for each item. The
+//! ends lie in memory, ours and theirs: a crate's would else be kept in registers, which no end of a program's queue is. In
 //! each round every contender of a scenario runs once, in random order, so that drift hits all alike. Threads are
 //! pinned, to the first of the cores on which this process may run. A measurement in which a thread was preempted is
 //! thrown away and repeated; where there are more threads than cores it cannot be.
