@@ -90,7 +90,9 @@ _IN_KEY = (
     "processName",
     "funcName",
 )
-_MAY_LACK = frozenset({*_IN_SITE, "thread", "threadName", *(["taskName"] if _HAS_TASKS else [])}) - {"levelno"}
+_MAY_LACK = [*(name for name in _IN_SITE if name != "levelno"), "thread", "threadName", "taskName"]
+if not _HAS_TASKS:
+    _MAY_LACK.remove("taskName")
 
 
 def _site_of(record: logging.LogRecord, longest: int | None = None) -> bytes:
@@ -451,13 +453,16 @@ class ChannelHandler(Uncopied, logging.Handler):
     `policy` is what happens to a record for which the channel has no room. "drop": it is counted in `dropped`, and
     within about a second the targets get a record that says how many were dropped. "block": the call waits for room,
     for at most `timeout` seconds if that is given, then the record is dropped. It never waits, but drops, in a thread
-    that runs an event loop, in a target, in a finaliser that a collection runs, in a signal handler that interrupted
-    such a wait, and in a forked process without a listener.
+    that runs an event loop or has the lock of a target or of `logging`, in a target, in a finaliser that a collection
+    runs, in a signal handler that interrupted such a wait, and in a forked process without a listener.
 
     Without a formatter, the targets format; they get all attributes of the record but `args`, those of `extra`, and
     `exc_info`, whose traceback comes as `exc_text`.
-    With a formatter, its result is the message that the targets get. A text of more than `max_text_size` bytes in
-    UTF-8, a quarter of the channel if that is None, is cut, and says how long it was.
+    With a formatter, its result is the message that the targets get.
+
+    A text that with traceback and stack takes more than `max_text_size` bytes in UTF-8, a quarter of the channel if
+    that is None, is cut, and says how long it was. The names of threads and tasks may take 256 bytes each, the other
+    names and the path about 1,000 together; longer ones are cut and marked.
 
     Raises TypeError for a wrong kind of argument or combination, ValueError for values out of range and for names of
     no handler. Safe from any thread, signal handler and finaliser: logging takes no lock.
@@ -645,7 +650,9 @@ class ChannelHandler(Uncopied, logging.Handler):
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)
         return bool(passed)
 
-    def _message(self, record: logging.LogRecord, details: str, text: str, made: object) -> bytes:
+    def _message(
+        self, record: logging.LogRecord, details: str, text: str, made: bytes | tuple[object, ...] | None
+    ) -> bytes:
         """A message that `log_message` does not make: the first of a place, and what is no usual one."""
         key = made if isinstance(made, tuple) else tuple(getattr(record, name, _LACKING) for name in _IN_KEY)
         place = self._place(record, key)
