@@ -830,8 +830,8 @@ class ChannelHandler(Uncopied, logging.Handler):
         Stops the listener of `targets`, and does not close the targets. What is logged later is dropped and counted.
         Calling it again does nothing. Safe from any thread. It blocks the thread, as `flush()` does.
         """
-        self._may_wait = False
         self._end(self._sender, self._listener)
+        self._may_wait = False
         super().close()
 
     def _end(self, sender: mpsc_bytes.Sender, listener: "ChannelListener | None") -> None:
