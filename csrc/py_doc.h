@@ -694,9 +694,10 @@ static const char open_doc[] =
     "Safe from any thread; a local channel is for that thread only.";
 
 static const char log_message_doc[] =
-    "log_message($module, places, room, created, msecs, text, /, *key)\n--\n\n"
-    "The message of a log record: its time, the bytes that `places` has under `key`, and the text.  Where there are none,\n"
-    "or the text takes more than `room` bytes or is of no usual kind, the key, a tuple.  For nexus_channels.logging.\n"
+    "log_message($module, places, room, created, msecs, text, task, /, *key)\n--\n\n"
+    "The message of a log record: its time, the bytes that `places` has under `key`, the task's name and the text.  Where\n"
+    "there are none, or the text takes more than `room` bytes or something is of no usual kind, the key, a tuple.  For\n"
+    "nexus_channels.logging.  "
     DOC_ANY_THREAD;
 
 static const char build_info_doc[] =

@@ -1,8 +1,8 @@
 """The named tuples that channels are handed out and described in."""
 
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, TypeVar
 
-__all__ = ["Channel", "OpenEnd", "Statistics"]
+__all__ = ["Channel", "OpenEnd", "Statistics", "Uncopied"]
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     T = TypeVarWithDefault("T", default=Any)  # of what a channel is, where it does not say
 else:
     T = TypeVar("T")
+
+
+class Uncopied:
+    """Refuses copies, as the ends of a channel do: a copy would share the channel, and not what belongs to its use."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Never:
+        raise TypeError(f"cannot copy or pickle {type(self).__qualname__!r}: share the object itself, or make another")
 
 
 class Channel(NamedTuple, Generic[S, R]):

@@ -47,6 +47,7 @@ from ._core import (
     SpscReceiver,
     SpscSender,
 )
+from ._types import Uncopied
 from .errors import BusyError, ClaimReleased, Closed, Empty, EndpointClosed, Full, RecvError, SendError
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class _Closable(Protocol):
     def close(self) -> None: ...
 
 
-class _Closing:
+class _Closing(Uncopied):
     """The ways to close a stream."""
 
     async def aclose(self: _Closable) -> None:

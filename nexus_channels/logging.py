@@ -31,12 +31,13 @@ import weakref
 from asyncio import _get_running_loop
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from threading import get_ident
-from time import monotonic
-from typing import Any, Final, Literal, Self, TypeAlias
+from time import monotonic, time
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
 
 from . import mpsc_bytes
 from ._core import log_message
-from .errors import Closed, Full, RecvTimeout
+from ._types import Uncopied
+from .errors import BusyError, ClaimTooLarge, Closed, Full, RecvTimeout
 
 __all__ = ["ChannelHandler", "ChannelListener"]
 
@@ -44,25 +45,27 @@ _CAPACITY = 1 << 20  # bytes, when the handler opens the channel itself
 _LEAST = 4096  # a channel that is smaller has no room for a record's place and some text
 _BATCH = 256  # records received at a time: what a target's lock is held for
 _SITES = 4096  # descriptions of logging calls that a handler, or a listener, remembers
-_LONG_NAME = 128  # bytes of the names of a thread and its task; longer ones are not remembered
 _PATIENCE = 5.0  # seconds that close(), flush() and the end of the program wait for the targets
 _REPORTS = 1.0  # seconds between two reports of dropped records
 
 # ---- a record as bytes ---------------------------------------------------------------------------------------------
 #
-#   | time | head | site | thread name, task name | details, text |
+#   | time | head | site | thread name | task name | details, text |
 #                   JSON   UTF-8, one after the other; their lengths, in characters, are in the head
 #
 # The site is what all records of one logging call have in common. It is made once, and remembered together with the
-# head and the names: the *place* of a record. `log_message`, in C, joins time, place and text. Details are what few
-# records have: a traceback, a stack. A message whose site is empty is for the listener: it has to look for dropped
-# records, and to set the event that the head has in the place of a thread.
+# head and the thread's name: the *place* of a record. `log_message`, in C, joins time, place, task name and text.
+# Details are what few records have: a traceback, a stack. A message whose site is empty is for the listener: it has to
+# look for dropped records, and to set the event that the head has in the place of a thread.
 
 _TIME = struct.Struct("<df")  # created, msecs
 _HEAD = struct.Struct("<HHHIQ")  # lengths of site, thread name, task name and details; thread
 _pack_time, _pack, _unpack = _TIME.pack, _HEAD.pack, struct.Struct(_TIME.format + _HEAD.format[1:]).unpack_from
 _SITE_AT = _TIME.size + _HEAD.size
 _LONGEST_SITE = 1024
+_LONGEST_NAME = 256  # bytes of the name of a thread, or a task; C code knows it, too
+_LONGEST_LENGTHS = 16  # bytes: what details have beside the text of the traceback and the stack
+_MOST_BESIDE_TEXT = _SITE_AT + _LONGEST_SITE + 2 * _LONGEST_NAME + _LONGEST_LENGTHS
 _SHORTEST_LIMIT = 256
 _HAS_TASKS = sys.version_info >= (3, 12)
 _LogRecord = logging.LogRecord
@@ -74,58 +77,106 @@ _born = logging.LogRecord("", 0, "", 0, "", None, None)
 _DEFAULT: Final = logging.Formatter()
 _STARTED = _born.created - _born.relativeCreated / 1000  # relativeCreated counts from then
 
+_IN_SITE = ("name", "levelno", "levelname", "pathname", "lineno", "funcName", "process", "processName")
+_IN_KEY = (
+    "pathname",
+    "lineno",
+    "name",
+    "levelno",
+    "levelname",
+    "thread",
+    "threadName",
+    "process",
+    "processName",
+    "funcName",
+)
+_MAY_LACK = [*(name for name in _IN_SITE if name != "levelno"), "thread", "threadName", "taskName"]
+if not _HAS_TASKS:
+    _MAY_LACK.remove("taskName")
 
-def _site_of(record: logging.LogRecord) -> bytes:
-    fields = (
-        record.name,
-        record.levelno,
-        record.levelname,
-        record.pathname,
-        record.lineno,
-        record.funcName,
-        record.process,
-        record.processName,
-    )
-    return json.dumps(fields, default=str, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+def _site_of(record: logging.LogRecord, longest: int | None = None) -> bytes:
+    """What all records of a logging call have in common, and which attributes they lack."""
+    fields = [_plain(name, getattr(record, name, None), longest) for name in _IN_SITE]
+    lacks = [name for name in _MAY_LACK if not hasattr(record, name)]
+    return json.dumps([*fields, lacks], ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _plain(name: str, value: object, longest: int | None) -> object:
+    """As JSON has it, with at most so many characters. What tells most of a path is its end."""
+    if value is None:
+        return logging.NOTSET if name == "levelno" else None
+    if isinstance(value, (int, float)) and abs(value) < 1 << 64:
+        return value
+    text = value if isinstance(value, str) else str(value)
+    if longest is None or len(text) <= 2 * longest:
+        return text
+    return "..." + text[-2 * longest :] if name == "pathname" else text[:longest] + "..."
 
 
 def _short_site_of(record: logging.LogRecord) -> bytes:
-    site = _site_of(record)
-    for most in (64, 16, 4):
-        if len(site) <= _LONGEST_SITE:
-            break
-        # Names and paths as nobody has them. What tells most of a path is its end.
-        path, function = str(record.pathname)[-2 * most :], str(record.funcName)[:most]
-        short = logging.LogRecord(
-            str(record.name)[:most], record.levelno, path, record.lineno, "", None, None, function
-        )
-        short.levelname = str(record.levelname)[:most]
-        short.process, short.processName = record.process, str(record.processName)[:most]
-        site = _site_of(short)
-    return site
+    sites = (_site_of(record, longest) for longest in (None, 64, 16, 4))  # all but the first for what nobody has
+    return next(site for site in sites if len(site) <= _LONGEST_SITE)
 
 
-def _attributes_of(site: bytes) -> dict[str, Any]:
-    """What `_site_of` was given, and what follows from it: most of the attributes of a record."""
-    name, levelno, levelname, pathname, lineno, function, process, process_name = json.loads(site)
-    filename = os.path.basename(pathname or "")
-    return {
-        "name": name,
+def _attributes_of(site: bytes) -> tuple[dict[str, Any], list[str]]:
+    """What `_site_of` was given, and what follows from it: most of the attributes of a record; and what it lacks."""
+    *fields, lacks = json.loads(site)
+    attributes = dict(zip(_IN_SITE, fields, strict=True))
+    pathname = attributes["pathname"]
+    try:
+        filename = os.path.basename(pathname)
+        module = os.path.splitext(filename)[0]
+    except (TypeError, ValueError, AttributeError):  # as a LogRecord has it
+        filename, module = pathname, "Unknown module"
+    attributes |= {
         "args": None,
-        "levelname": levelname,
-        "levelno": levelno,
-        "pathname": pathname,
         "filename": filename,
-        "module": os.path.splitext(filename)[0],
+        "module": module,
         "exc_info": None,
         "exc_text": None,
         "stack_info": None,
-        "lineno": lineno,
-        "funcName": function,
-        "process": process,
-        "processName": process_name,
-        "taskName": None,
     }
+    if _HAS_TASKS:
+        attributes["taskName"] = None
+    return attributes, lacks
+
+
+def _name_of(value: object) -> str:
+    """The name of a thread or a task, which is cut if it is as long as nobody has it."""
+    name = "" if value is None else str(value)
+    data = name.encode("utf-8", "surrogatepass")
+    return name if len(data) <= _LONGEST_NAME else _cut(data, _LONGEST_NAME).decode("utf-8", "surrogatepass")
+
+
+def _thread_of(record: logging.LogRecord) -> int:
+    thread: object = getattr(record, "thread", None)
+    return thread if isinstance(thread, int) and 0 <= thread < 1 << 64 else 0
+
+
+def _time_of(record: logging.LogRecord) -> bytes:
+    with contextlib.suppress(AttributeError, TypeError, ValueError, OverflowError, struct.error):
+        return _pack_time(record.created, record.msecs)
+    now = time()
+    return _pack_time(now, now % 1 * 1000)
+
+
+def _details_of(record: logging.LogRecord) -> str:
+    """The traceback and the stack, as a formatter writes them, behind the length of the first; nothing if none is."""
+    info, trace, stack = (getattr(record, name, None) for name in ("exc_info", "exc_text", "stack_info"))
+    trace = str(trace) if trace else _DEFAULT.formatException(info) if info else ""
+    stack = _DEFAULT.formatStack(stack) if stack else ""
+    return f"{len(trace)} {trace}{stack}" if trace or stack else ""
+
+
+def _parts_of(details: str) -> tuple[str | None, str | None]:
+    length, _, both = details.partition(" ")
+    return both[: int(length)] or None, both[int(length) :] or None
+
+
+def _as_text(details: str) -> str:
+    """As a formatter writes them, behind the text."""
+    return "".join(f"\n{part}" for part in _parts_of(details) if part) if details else ""
 
 
 def _cut(data: bytes, room: int) -> bytes:
@@ -139,9 +190,10 @@ def _cut(data: bytes, room: int) -> bytes:
 
 # ---- who is alive in this process ----------------------------------------------------------------------------------
 
-_registry_lock = threading.RLock()  # of the next two; neither logging nor a listener's thread ever takes it
-_handlers: "tuple[weakref.ref[ChannelHandler], ...]" = ()  # another one whenever a handler begins to use a channel
-_listeners: "weakref.WeakSet[ChannelListener]" = weakref.WeakSet()
+# Two tuples, and another one whenever a handler begins to use a channel, or a listener is made.
+_registry_lock = threading.RLock()  # of who makes another; neither logging nor a listener's thread ever takes it
+_handlers: "tuple[weakref.ref[ChannelHandler], ...]" = ()
+_listeners: "tuple[weakref.ref[ChannelListener], ...]" = ()
 
 # By thread: the listener that writes there just now, or the handler in which the thread waits for room. A signal
 # handler that interrupts this wait, or a target, must not wait for room as well: it would wait for itself.
@@ -162,6 +214,7 @@ class _Barrier:
 
 _barriers: dict[int, _Barrier] = {}  # by the number that is sent
 
+_Object = TypeVar("_Object")
 _gave_up = False  # at exit, on a target that did not return: nothing waits any more
 
 
@@ -176,18 +229,13 @@ def _left(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - monotonic())
 
 
-def _living(references: "Iterable[weakref.ref[ChannelHandler]]") -> "list[ChannelHandler]":
-    return [handler for reference in references if (handler := reference()) is not None]
+def _living(references: "Iterable[weakref.ref[_Object]]") -> "list[_Object]":
+    return [thing for reference in references if (thing := reference()) is not None]
 
 
-def _set_handlers(handlers: "Iterable[ChannelHandler]") -> None:
-    global _handlers
-    _handlers = tuple(map(weakref.ref, handlers))
-
-
-def _living_listeners() -> "list[ChannelListener]":
-    with _registry_lock:
-        return list(_listeners)
+def _with(references: "Iterable[weakref.ref[_Object]]", thing: "_Object") -> "tuple[weakref.ref[_Object], ...]":
+    """The living ones, and this one last."""
+    return tuple(weakref.ref(one) for one in (*(one for one in _living(references) if one is not thing), thing))
 
 
 def _note_collection(phase: str, _info: dict[str, int]) -> None:
@@ -201,11 +249,45 @@ def _runs_event_loop() -> bool:
     return in_trio_run is not None and bool(in_trio_run())
 
 
+def _owns(lock: Any) -> bool:
+    """Whether this thread has a lock; False for one that cannot tell."""
+    return lock is not None and hasattr(lock, "_is_owned") and bool(lock._is_owned())
+
+
+def _has_what_a_target_needs() -> bool:
+    """Whether this thread has the lock of a target, or that of `logging`, which a target takes that logs."""
+    if _owns(vars(logging)["_lock"]):
+        return True
+    targets = (target for listener in _living(_listeners) for target in listener._targets or ())
+    return any(_owns(getattr(target, "lock", None)) for target in targets)
+
+
+def _flush_by(sender: mpsc_bytes.Sender, end: float | None) -> bool:
+    """What `ChannelHandler.flush()` does, for the channel of this sender."""
+    thread = get_ident()
+    if thread in _occupied or thread in _serving or thread in _forking:
+        return False
+    listener = next((one for one in _living(_listeners) if one._serves(sender)), None)
+    if listener is None:
+        return False
+    barrier = _Barrier(sender)
+    number = id(barrier)
+    _barriers[number] = barrier
+    try:
+        sender.send_blocking(_NEVER + _pack(0, 0, 0, 0, number), _left(end))
+        barrier.ended.wait(_left(end))
+    except (Full, Closed, BusyError):
+        pass
+    finally:
+        _barriers.pop(number, None)
+    return barrier.is_passed and listener._flush_handlers(end)
+
+
 def _at_exit() -> None:
     """Wait until everything is written. The handlers stay open for what logs later: logging.shutdown() closes them."""
     global _gave_up
     end = monotonic() + _PATIENCE
-    for listener in _living_listeners():
+    for listener in _living(_listeners):
         if listener.is_running and not (listener.flush(_left(end)) or listener.stop(_left(end))):
             listener._abandon()
             _gave_up = True
@@ -221,7 +303,7 @@ def _before_fork() -> None:
     locks. Targets that take a second are not waited for. Until the fork is over, this thread must not wait for room."""
     _forking.add(get_ident())
     end = monotonic() + 1
-    paused = [one for one in _living_listeners() if one._writing.acquire(timeout=max(0.0, end - monotonic()))]
+    paused = [one for one in _living(_listeners) if one._writing.acquire(timeout=max(0.0, end - monotonic()))]
     _registry_lock.acquire()
     _paused.extend(paused)
 
@@ -241,7 +323,7 @@ def _after_fork_in_child() -> None:
     _occupied, _serving, _collecting, _forking, _barriers = {}, set(), set(), set(), {}
     _paused.clear()
     _registry_lock.release()
-    for listener in _living_listeners():
+    for listener in _living(_listeners):
         listener._forget()
     for handler in _living(_handlers):
         handler._forget()
@@ -302,11 +384,55 @@ def _find_target(target: object, configured: Mapping[str, object] | None) -> _Ta
 # ---- the side that logs --------------------------------------------------------------------------------------------
 
 
+# What a channel answers that is closed. Or in use by somebody else, who has a claim of the handler's sender. Or, after
+# reopen(), too small for a message that was made before.
+_REFUSALS = (Closed, BusyError, ClaimTooLarge)
+
+
+_LACKING = object()  # stands for what a record lacks, in the key of its place
+
+
 def _refuse(_message: bytes) -> None:
     raise Full("no listener in this process")
 
 
-class ChannelHandler(logging.Handler):
+class _Tally:
+    """How many records a handler has dropped. It outlives the handler, until a listener has reported them.
+
+    Counts exactly and without a lock.
+    """
+
+    def __init__(self) -> None:
+        self._by_thread: dict[int, int] = {}
+        self._reported = 0
+        self._reporting = threading.Lock()  # of listeners
+        self.is_told = False  # a listener was told that records were dropped, or will find out
+
+    def count(self) -> None:
+        """Each thread has a counter of its own. Between reading and writing it there is no call and no loop's end:
+        there CPython would run signal handlers and collections, which may drop a record, too."""
+        thread = get_ident()
+        counts = self._by_thread
+        if thread not in counts:
+            counts.setdefault(thread, 0)
+        counts[thread] += 1
+
+    @property
+    def all(self) -> int:
+        return sum(self._by_thread.copy().values())
+
+    def take(self) -> int:
+        """How many were counted since this was last called."""
+        if not self.is_told:
+            return 0
+        with self._reporting:
+            self.is_told = False  # whoever drops one from now on tells it anew
+            counted = self.all
+            new, self._reported = counted - self._reported, counted
+            return new
+
+
+class ChannelHandler(Uncopied, logging.Handler):
     """Sends records to a `ChannelListener`, whose thread gives them to ordinary handlers, the targets.
 
     >>> import logging
@@ -327,13 +453,16 @@ class ChannelHandler(logging.Handler):
     `policy` is what happens to a record for which the channel has no room. "drop": it is counted in `dropped`, and
     within about a second the targets get a record that says how many were dropped. "block": the call waits for room,
     for at most `timeout` seconds if that is given, then the record is dropped. It never waits, but drops, in a thread
-    that runs an event loop, in a target, in a finaliser that a collection runs, in a signal handler that interrupted
-    such a wait, and in a forked process without a listener.
+    that runs an event loop or has the lock of a target or of `logging`, in a target, in a finaliser that a collection
+    runs, in a signal handler that interrupted such a wait, and in a forked process without a listener.
 
     Without a formatter, the targets format; they get all attributes of the record but `args`, those of `extra`, and
     `exc_info`, whose traceback comes as `exc_text`.
-    With a formatter, its result is the message that the targets get. A text of more than `max_text_size` bytes in
-    UTF-8, a quarter of the channel if that is None, is cut, and says how long it was.
+    With a formatter, its result is the message that the targets get.
+
+    A text that with traceback and stack takes more than `max_text_size` bytes in UTF-8, a quarter of the channel if
+    that is None, is cut, and says how long it was. The names of threads and tasks may take 256 bytes each, the other
+    names and the path about 1,000 together; longer ones are cut and marked.
 
     Raises TypeError for a wrong kind of argument or combination, ValueError for values out of range and for names of
     no handler. Safe from any thread, signal handler and finaliser: logging takes no lock.
@@ -368,11 +497,13 @@ class ChannelHandler(logging.Handler):
         self._limit = self._limit_for(sender)
         super().__init__(level)
         self._policy: Literal["drop", "block"] = policy
-        self._timeout = timeout
+        self._timeout = None if timeout is None else float(timeout)
         own = type(self)
         self._own_format = own.format is not logging.Handler.format
         self._is_customised = own.filter is not logging.Handler.filter or own.emit is not ChannelHandler.emit
         self._places: dict[object, bytes] = {}
+        self._tally = _Tally()
+        self._listener: ChannelListener | None = None
         self._use(sender, receiver)
 
     def _limit_for(self, sender: object) -> int:
@@ -381,35 +512,32 @@ class ChannelHandler(logging.Handler):
             raise TypeError(f"sender is the sender of an mpsc_bytes channel, not {sender!r}")
         if sender.capacity < _LEAST:
             raise ValueError(f"the channel has {sender.capacity} bytes, and {_LEAST} are the least for logging")
-        most = sender.max_message_size - _SITE_AT - _LONGEST_SITE
+        most = sender.max_message_size - _MOST_BESIDE_TEXT
         limit = sender.capacity // 4 if self._limit_given is None else operator.index(self._limit_given)
         if not _SHORTEST_LIMIT <= limit <= most:
             raise ValueError(f"max_text_size is {_SHORTEST_LIMIT} to {most} bytes here, not {limit}")
         return limit
 
     def _use(self, sender: mpsc_bytes.Sender, receiver: mpsc_bytes.Receiver | None) -> None:
+        """Send into this channel from now on."""
+        global _handlers
         listener = None
         if receiver is not None and self._targets is not None:
-            listener = ChannelListener._over(receiver, self._targets, self._respect).start()
-        self._listener: ChannelListener | None = listener
-        self._room = self._limit - _LONG_NAME  # for the text of a message with a place
-        self._drops: dict[int, int] = {}  # by thread
-        self._told = False  # a listener was told that records were dropped, or will find out
-        self._reported = 0
+            listener = ChannelListener._over(receiver, self._targets, self._respect, self._listener).start()
+        self._listener = listener
         self._sender = sender
         names = any(isinstance(target, _Named) for target in self._targets or ())
         self._send: Callable[[bytes], None] = self._send_first if names else sender.try_send
         self._may_wait = self._policy == "block"
         with _registry_lock:
-            _set_handlers([*(handler for handler in _living(_handlers) if handler is not self), self])
+            _handlers = _with(_handlers, self)
             if self._may_wait and _note_collection not in gc.callbacks:
                 gc.callbacks.append(_note_collection)
 
     def _forget(self) -> None:
         """In a forked process: have nothing to do with the channel, whose other side is the parent's."""
         self._listener = None
-        self._drops = {}
-        self._told, self._reported = False, 0
+        self._tally = _Tally()
         self._send = _refuse
         self._may_wait = False
 
@@ -417,8 +545,8 @@ class ChannelHandler(logging.Handler):
 
     @property
     def dropped(self) -> int:
-        """How many records were dropped, exactly. Starts at 0 in a forked process and after `reopen()`."""
-        return sum(self._drops.copy().values())
+        """How many records were dropped, exactly. Starts at 0 in a forked process."""
+        return self._tally.all
 
     @property
     def policy(self) -> Literal["drop", "block"]:
@@ -463,42 +591,49 @@ class ChannelHandler(logging.Handler):
                     text = record.getMessage()
                 elif args := record.args:  # as getMessage() does it, which takes twice as long
                     text %= args
-                if record.exc_info or record.exc_text or record.stack_info:
+                try:
+                    if record.exc_info or record.exc_text or record.stack_info:
+                        details = _details_of(record)
+                except AttributeError:  # the record lacks one of them
                     details = _details_of(record)
-            task = since_3_12.taskName if _HAS_TASKS else None
-            made: Any = log_message(
-                self._places,
-                self._room,
-                record.created,
-                record.msecs,
-                text,
-                # The rest is the key of the place.
-                record.pathname,
-                record.lineno,
-                record.name,
-                record.levelno,
-                record.levelname,
-                record.thread,
-                record.threadName,
-                task,
-                record.process,
-                record.processName,
-                record.funcName,
-            )
-            usual = type(made) is bytes and not details
-            message: bytes = made if usual else self._message(record, task or "", details, text, made)
+            try:
+                made: Any = log_message(
+                    self._places,
+                    self._limit,
+                    record.created,
+                    record.msecs,
+                    text,
+                    since_3_12.taskName if _HAS_TASKS else None,
+                    # The rest is the key of the place, in the order of _IN_KEY.
+                    record.pathname,
+                    record.lineno,
+                    record.name,
+                    record.levelno,
+                    record.levelname,
+                    record.thread,
+                    record.threadName,
+                    record.process,
+                    record.processName,
+                    record.funcName,
+                )
+            except AttributeError:
+                made = None
+            message: bytes = made if type(made) is bytes and not details else self._message(record, details, text, made)
         except RecursionError:
             raise
         except Exception:
             self.handleError(record)
             return True
         if _occupied and get_ident() in _occupied:
-            self._send_from_within(message, record)
-            return True
+            message = self._from_within(message, record)
+            if not message:
+                return True
         try:
             self._send(message)
-        except (Full, Closed):
+        except Full:
             self._no_room(message)
+        except _REFUSALS:
+            self._send_anew(message)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -515,40 +650,35 @@ class ChannelHandler(logging.Handler):
             self.emit(passed if isinstance(passed, logging.LogRecord) else record)
         return bool(passed)
 
-    def _message(self, record: logging.LogRecord, task: str, details: str, text: str, key: object) -> bytes:
+    def _message(
+        self, record: logging.LogRecord, details: str, text: str, made: bytes | tuple[object, ...] | None
+    ) -> bytes:
         """A message that `log_message` does not make: the first of a place, and what is no usual one."""
-        data = text.encode("utf-8", "surrogatepass")
-        if details or len(data) > self._room or not (place := self._place(record, task, key)):
-            return self._long(record, task, details, text)
-        return _pack_time(record.created, record.msecs) + place + data
+        key = made if isinstance(made, tuple) else tuple(getattr(record, name, _LACKING) for name in _IN_KEY)
+        place = self._place(record, key)
+        task = _name_of(getattr(record, "taskName", None)) if _HAS_TASKS else ""
+        data = (text + _as_text(details)).encode("utf-8", "surrogatepass")
+        if len(data) > self._limit:
+            data, details = _cut(data, self._limit), ""
+        elif details:
+            data = (details + text).encode("utf-8", "surrogatepass")
+        site, name, _, _, thread = _HEAD.unpack_from(place)
+        head = _pack(site, name, len(task), len(details), thread)
+        return b"".join((_time_of(record), head, place[_HEAD.size :], task.encode("utf-8", "surrogatepass"), data))
 
-    def _place(self, record: logging.LogRecord, task: str, key: object) -> bytes:
-        """The place of what this thread and task log by this call, made and remembered; empty if it is too long."""
+    def _place(self, record: logging.LogRecord, key: object) -> bytes:
+        """What all records have in common that this thread logs by this call, made and remembered."""
         with contextlib.suppress(TypeError):  # a record of no usual make cannot be a key
             if (known := self._places.get(key)) is not None:
                 return known
-        name, site = record.threadName or "", _short_site_of(record)
-        names = (name + task).encode("utf-8", "surrogatepass")
-        place = _pack(len(site), len(name), len(task), 0, record.thread or 0) + site + names
-        if len(names) > _LONG_NAME:
-            place = b""
+        site, name = _short_site_of(record), _name_of(getattr(record, "threadName", None))
+        head = _pack(len(site), len(name), 0, 0, _thread_of(record))
+        place = head + site + name.encode("utf-8", "surrogatepass")
         if len(self._places) >= _SITES:
             self._places.clear()
         with contextlib.suppress(TypeError):
             self._places[key] = place
         return place
-
-    def _long(self, record: logging.LogRecord, task: str, details: str, text: str) -> bytes:
-        """A message with details, with long names, or with a long text, which is cut if it is too long."""
-        name, site = record.threadName or "", _short_site_of(record)
-        data = f"{name}{task}{details}{text}".encode("utf-8", "surrogatepass")
-        if len(data) > self._limit:
-            name, text = name[:32], text + _as_text(details)
-            task = details = ""
-            front = name.encode("utf-8", "surrogatepass")
-            data = front + _cut(text.encode("utf-8", "surrogatepass"), self._limit - len(front))
-        head = _pack(len(site), len(name), len(task), len(details), record.thread or 0)
-        return _pack_time(record.created, record.msecs) + head + site + data
 
     def _send_first(self, message: bytes) -> None:
         """Send the first record of a configuration, whose other handlers were all made by now.
@@ -559,9 +689,10 @@ class ChannelHandler(logging.Handler):
         if lock.acquire(blocking=False):  # else another time: whoever has it may wait for this thread
             try:
                 order: list[Any] = vars(logging)["_handlerList"]
-                for at, reference in enumerate(order):
+                for reference in order.copy():
                     if reference() is self:
-                        order.append(order.pop(at))
+                        order.remove(reference)  # not by its place: a collection may remove others meanwhile
+                        order.append(reference)
                         break
                 self._send = self._sender.try_send
             finally:
@@ -570,66 +701,91 @@ class ChannelHandler(logging.Handler):
 
     # ---- where there is no room ------------------------------------------------------------------------------------
 
+    def _send_anew(self, message: bytes) -> None:
+        """Send what a channel refuses, by the channel that `reopen()` has opened; else drop the record."""
+        refused: Any = None
+        while (send := self._send) is not refused:
+            try:
+                send(message)
+            except Full:
+                self._no_room(message)
+            except _REFUSALS:
+                refused = send
+                continue
+            return
+        self._drop()
+
     def _no_room(self, message: bytes) -> None:
         """Wait for room, if that is the policy and waiting can do no harm; else drop the record."""
-        thread = get_ident()
-        must_not_wait = thread in _collecting or thread in _serving or thread in _forking
-        if _gave_up or not self._may_wait or must_not_wait or _runs_event_loop():
+        if not self._should_wait():
             self._drop()
             return
+        thread, end = get_ident(), _until(self._timeout)
         _occupied[thread] = self
         sent: list[None] = []
+        refused = None
         try:
-            # Noted by C code: a signal handler that raises comes before or after both, not in between.
-            sent.extend(map(self._sender.send_blocking, (message,), (self._timeout,)))
-        except (Full, Closed):
-            pass
+            while not sent and (sender := self._sender) is not refused:
+                try:
+                    # Noted by C code: a signal handler that raises comes before or after both, not in between.
+                    sent.extend(map(sender.send_blocking, (message,), (_left(end),)))
+                except Full:
+                    break
+                except _REFUSALS:
+                    refused = sender  # reopen() may have another by now
         finally:
             _occupied.pop(thread, None)
             if not sent:  # or a signal handler has raised
                 self._drop()
 
-    def _send_from_within(self, message: bytes, record: logging.LogRecord) -> None:
-        """Send, without ever waiting, what is logged in a target or by a signal handler that interrupted a wait.
+    def _should_wait(self) -> bool:
+        thread = get_ident()
+        return not (
+            _gave_up
+            or not self._may_wait
+            or thread in _occupied
+            or thread in _collecting
+            or thread in _serving
+            or thread in _forking
+            or _runs_event_loop()
+            or _has_what_a_target_needs()
+        )
+
+    def _from_within(self, message: bytes, record: logging.LogRecord) -> bytes:
+        """The message, or none, of what is logged in a target or by a signal handler that interrupted a wait.
 
         What a target logs is marked. What is logged while a marked record is written is dropped: a target that logs
         something of each record would never come to an end. A handler that is itself the target passes the record on.
         """
-        listener = _occupied[get_ident()]
+        listener = _occupied.get(get_ident())
         if isinstance(listener, ChannelListener):
             passes_on, marked = record is listener._giving, listener._writes_marked
             if marked and not passes_on:
                 self._drop()
-                return
+                return b""
             if marked or not passes_on:
-                message = _marked(message)
-        try:
-            self._send(message)
-        except (Full, Closed):
-            self._drop()
+                return _marked(message)
+        return message
 
     def _drop(self) -> None:
-        """Count a dropped record, exactly and without a lock, and have the listener report it.
+        """Count a dropped record, and have the listener report it."""
+        tally = self._tally
+        tally.count()
+        if not tally.is_told:
+            tally.is_told = True
+            self._wake_listener()
 
-        Each thread has a counter of its own. Between reading and writing it there is no call and no loop's end: there
-        CPython would run signal handlers and collections, which may drop a record, too.
-        """
-        thread = get_ident()
-        drops = self._drops
-        if thread not in drops:
-            drops.setdefault(thread, 0)
-        drops[thread] += 1
-        if not self._told:
-            self._told = True
-            with contextlib.suppress(Full, Closed):  # who has so much to receive will look after it
-                self._send(_WAKE)
-
-    def _take_drops(self) -> int:
-        """How many records were dropped since this was last called."""
-        self._told = False  # whoever drops one from now on tells it anew
-        dropped = self.dropped
-        new, self._reported = dropped - self._reported, dropped
-        return new
+    def _wake_listener(self) -> None:
+        refused: Any = None
+        while (send := self._send) is not refused:
+            try:
+                send(_WAKE)
+            except Full:  # who has so much to receive will look after it
+                return
+            except _REFUSALS:
+                refused = send
+                continue
+            return
 
     # ---- waiting for the targets -----------------------------------------------------------------------------------
 
@@ -637,34 +793,21 @@ class ChannelHandler(logging.Handler):
         """Wait until the targets have written what any thread logged before this call. Returns whether they have.
 
         It is False after `timeout` seconds, where None is no limit, and at once where it can never be True: in a
-        target, without a running listener in this process, and after `close()`. Safe from any thread. It blocks the
-        thread: in a task, `await asyncio.to_thread(handler.flush)`.
+        target, without a running listener in this process, and after `close()`. What was dropped before this call is
+        reported before it returns. Safe from any thread. It blocks the thread: in a task,
+        `await asyncio.to_thread(handler.flush)`.
         """
-        thread = get_ident()
-        if thread in _occupied or thread in _serving or thread in _forking:
-            return False
-        listener = next((one for one in _living_listeners() if one._serves(self)), None)
-        if listener is None:
-            return False
-        end = _until(timeout)
-        barrier = _Barrier(self._sender)
-        number = id(barrier)
-        _barriers[number] = barrier
-        try:
-            barrier.sender.send_blocking(_NEVER + _pack(0, 0, 0, 0, number), _left(end))
-            barrier.ended.wait(_left(end))
-        except (Full, Closed):
-            pass
-        finally:
-            _barriers.pop(number, None)
-        return barrier.is_passed and listener._flush_handlers(end)
+        return _flush_by(self._sender, _until(timeout))
 
     def reopen(self, sender: mpsc_bytes.Sender | None = None) -> None:
-        """Use a new channel: in a forked process, where the old one has no listener.
+        """Use a new channel: in a forked process, where the old one has no listener, or after `close()`.
 
         A handler that was made with targets opens the channel, and starts a listener for the same targets; any other
-        needs a new `sender`. `os.register_at_fork(after_in_child=handler.reopen)` does it in every fork. Where the old
-        channel is in use, it is closed as by `close()`.
+        needs a new `sender`. `os.register_at_fork(after_in_child=handler.reopen)` does it in every fork.
+
+        Where the old channel is in use, other threads may log meanwhile: each of their records goes into one of the
+        two channels, and none is dropped for it. The old channel is then closed as by `close()`; the new listener
+        writes when the old one has ended.
 
         Raises TypeError and ValueError as for a new handler. Not to be called by two threads at once.
         """
@@ -673,10 +816,13 @@ class ChannelHandler(logging.Handler):
             if self._targets is None:
                 raise TypeError("this handler was made with a sender and needs a new one to reopen")
             sender, receiver = mpsc_bytes.channel(self._sender.capacity)
+        elif sender is self._sender:
+            raise ValueError("reopen() takes a new sender; this is the one that the handler has")
         limit = self._limit_for(sender)
-        self._end()
+        old, listener = self._sender, self._listener
         self._limit = limit
         self._use(sender, receiver)
+        self._end(old, listener)
 
     def close(self) -> None:
         """Wait until the targets have written what was logged, for 5 seconds at most, and close the channel.
@@ -684,18 +830,20 @@ class ChannelHandler(logging.Handler):
         Stops the listener of `targets`, and does not close the targets. What is logged later is dropped and counted.
         Calling it again does nothing. Safe from any thread. It blocks the thread, as `flush()` does.
         """
-        self._end()
-        with _registry_lock:
-            _set_handlers(handler for handler in _living(_handlers) if handler is not self)
+        self._end(self._sender, self._listener)
+        self._may_wait = False
         super().close()
 
-    def _end(self) -> None:
-        if self._listener is not None:
-            self._listener.stop()
-        elif not self._sender.is_closed:
-            self.flush()
-        self._may_wait = False
-        self._sender.close()
+    def _end(self, sender: mpsc_bytes.Sender, listener: "ChannelListener | None") -> None:
+        """Have everything written that was sent by this sender, and close it."""
+        if listener is None and not sender.is_closed:
+            _flush_by(sender, _until(_PATIENCE))
+        sender.close()
+        if listener is not None:
+            listener.stop()
+        for one in _living(_listeners):
+            if one._serves(sender):
+                one._look_around()  # it keeps what this handler has dropped, which may be gone soon
 
     def __enter__(self) -> Self:
         return self
@@ -709,17 +857,6 @@ def _marked(message: bytes) -> bytes:
     at = _TIME.size
     length = int.from_bytes(message[at : at + 2], "little") | _FROM_TARGET
     return message[:at] + length.to_bytes(2, "little") + message[at + 2 :]
-
-
-def _details_of(record: logging.LogRecord) -> str:
-    """The traceback and the stack, as a formatter writes them."""
-    trace = record.exc_text or (_DEFAULT.formatException(record.exc_info) if record.exc_info else None)
-    stack = _DEFAULT.formatStack(record.stack_info) if record.stack_info else None
-    return json.dumps([trace, stack])
-
-
-def _as_text(details: str) -> str:
-    return "".join(f"\n{part}" for part in json.loads(details) if part) if details else ""
 
 
 # ---- the side that writes ------------------------------------------------------------------------------------------
@@ -740,7 +877,7 @@ class _HeldFlush:
             type(self.target).flush(self.target)
 
 
-class ChannelListener:
+class ChannelListener(Uncopied):
     """Receives what `ChannelHandler`s send, in a thread of its own, and gives it to `targets`.
 
     >>> import logging, sys
@@ -776,12 +913,17 @@ class ChannelListener:
         self._begin(receiver, targets, respect_handler_level)
 
     @classmethod
-    def _over(cls, receiver: mpsc_bytes.Receiver, targets: Iterable[_Target], respect: bool) -> Self:
+    def _over(
+        cls, receiver: mpsc_bytes.Receiver, targets: Iterable[_Target], respect: bool, after: "ChannelListener | None"
+    ) -> Self:
+        """A listener that writes when `after` has ended, which has the same targets."""
         self = cls.__new__(cls)
         self._begin(receiver, targets, respect)
+        self._after = after
         return self
 
     def _begin(self, receiver: object, targets: Iterable[_Target], respect: bool) -> None:
+        global _listeners
         if not isinstance(receiver, mpsc_bytes.Receiver):
             raise TypeError(f"receiver is the receiver of an mpsc_bytes channel, not {receiver!r}")
         self._receiver = receiver
@@ -794,16 +936,17 @@ class ChannelListener:
         self._thread: threading.Thread | None = None
         self._receives = False  # or is about to
         self._stops = False
-        self._sites: dict[bytes, dict[str, Any]] = {}
+        self._after: ChannelListener | None = None
+        self._sites: dict[bytes, tuple[dict[str, Any], list[str]]] = {}
         self._writes_marked = False
         self._at: logging.Handler | None = None  # the target that has a record just now
         self._giving: logging.LogRecord | None = None  # that record
-        # Those of these handlers that use the channel.
-        self._seen: tuple[Any, list[weakref.ref[ChannelHandler]]] = (None, [])
+        # Those of `_handlers` that use the channel, and of those that did, or are gone, what they have to report.
+        self._seen: tuple[Any, list[tuple[weakref.ref[ChannelHandler], _Tally]]] = (None, [])
         self._next_report = 0.0
         self._dropped = 0
         with _registry_lock:
-            _listeners.add(self)
+            _listeners = _with(_listeners, self)
 
     # ---- its life --------------------------------------------------------------------------------------------------
 
@@ -841,6 +984,8 @@ class ChannelListener:
             return True
         end = _until(timeout)
         with self._lock:
+            if self._thread is None and not self._receiver.is_closed and len(self._receiver):
+                self.start()  # to write what was sent
             self._stops = True
             # A thread that receives gets what is there, then looks; one that waits with nothing there has to be woken.
             if self._thread is None or (self._receives and not len(self._receiver)):
@@ -849,12 +994,12 @@ class ChannelListener:
 
     def _wake(self) -> None:
         """Have the thread look around: by a message or, if nobody here can send one, by the end of the channel."""
-        for handler in self._feeders() if self._thread is not None else ():
+        for sender in self._senders() if self._thread is not None else ():
             try:
-                handler._sender.try_send(_WAKE)
+                sender.try_send(_WAKE)
             except Full:
                 return  # then it has something to receive
-            except Closed:
+            except _REFUSALS:
                 continue
             return
         self._receiver.close()
@@ -875,7 +1020,7 @@ class ChannelListener:
         Safe from any thread; it blocks the thread.
         """
         end = _until(timeout)
-        return any(handler.flush(_left(end)) for handler in self._feeders())
+        return any(_flush_by(sender, end) for sender in self._senders())
 
     def _flush_handlers(self, end: float | None) -> bool:
         """`flush()` of those targets that are ChannelHandlers; not for the listener's thread, which must not wait."""
@@ -910,17 +1055,27 @@ class ChannelListener:
 
     # ---- whose records it writes -----------------------------------------------------------------------------------
 
-    def _serves(self, handler: ChannelHandler) -> bool:
-        return self.is_running and self._receiver.same_channel(handler.sender)
+    def _serves(self, sender: mpsc_bytes.Sender) -> bool:
+        return self.is_running and self._receiver.same_channel(sender)
 
-    def _feeders(self) -> list[ChannelHandler]:
-        """The handlers of this process that use the channel."""
-        of, mine = self._seen
-        handlers = _handlers
-        if of is not handlers:
-            mine = [weakref.ref(one) for one in _living(handlers) if self._receiver.same_channel(one.sender)]
-            self._seen = (handlers, mine)
-        return _living(mine)
+    def _senders(self) -> list[mpsc_bytes.Sender]:
+        """Those of the handlers of this process that use the channel."""
+        senders = (handler._sender for handler in _living(reference for reference, _ in self._look_around()))
+        return [sender for sender in senders if self._receiver.same_channel(sender)]
+
+    def _look_around(self) -> "list[tuple[weakref.ref[ChannelHandler], _Tally]]":
+        """Whose drops it reports."""
+        of, known = self._seen
+        if of is _handlers:
+            return known
+        with self._lock:
+            handlers = _handlers
+            known = [one for one in self._seen[1] if one[1].is_told]
+            tallies = [tally for _, tally in known]
+            mine = (one for one in _living(handlers) if self._receiver.same_channel(one._sender))
+            known += [(weakref.ref(one), one._tally) for one in mine if one._tally not in tallies]
+            self._seen = (handlers, known)
+            return known
 
     # ---- its thread ------------------------------------------------------------------------------------------------
 
@@ -928,6 +1083,9 @@ class ChannelListener:
         thread = get_ident()
         _serving.add(thread)
         try:
+            if self._after is not None and self._after._thread is not None:
+                self._after._thread.join()
+                self._after = None
             with contextlib.suppress(Closed):  # every sender is closed, or stop() has closed the receiver
                 while self._may_receive():
                     try:
@@ -936,16 +1094,15 @@ class ChannelListener:
                         batch = []
                     self._receives = False  # whoever stops it now need not wake it
                     self._write(batch)
-                    self._report()
-                for handler in self._feeders():
-                    handler._sender.close()  # what is logged from now on is dropped, and counted
+                for sender in self._senders():
+                    sender.close()  # what is logged from now on is dropped, and counted
                 while batch := self._receiver.try_recv_many(_BATCH):
                     self._write(batch)
             self._next_report = 0.0
-            self._report()
+            self._write([])
         finally:
             self._receiver.close()
-            for barrier in list(_barriers.values()):
+            for barrier in _barriers.copy().values():
                 if self._receiver.same_channel(barrier.sender):
                     barrier.ended.set()
             _serving.discard(thread)
@@ -956,10 +1113,10 @@ class ChannelListener:
             return self._receives
 
     def _write(self, batch: list[bytes]) -> None:
-        if not batch:
-            return
+        """Give a batch to the targets, and the report of dropped records if it is due."""
         with self._writing, self._occupying():
-            self._find_targets()
+            if batch:
+                self._find_targets()
             records: list[tuple[logging.LogRecord, bool]] = []
             for message in batch:
                 try:
@@ -975,6 +1132,8 @@ class ChannelListener:
                 records.clear()
                 self._pass_barrier(rest[3])
             self._give(records)
+            if monotonic() >= self._next_report:
+                self._report()
 
     @contextlib.contextmanager
     def _occupying(self) -> Generator[None]:
@@ -1005,7 +1164,7 @@ class ChannelListener:
             yield
             return
         self._at = target
-        with target.lock or contextlib.nullcontext():
+        with getattr(target, "lock", None) or contextlib.nullcontext():
             target.flush = _HeldFlush(target)  # type: ignore[method-assign]
             try:
                 yield
@@ -1024,6 +1183,7 @@ class ChannelListener:
     def _pass_barrier(self, number: int) -> None:
         barrier = _barriers.get(number)
         if barrier is not None:
+            self._report()
             for target in self._targets or ():
                 self._flush(target)
             barrier.is_passed = True
@@ -1033,11 +1193,12 @@ class ChannelListener:
         self, message: bytes, created: float, msecs: float, length: int, name: int, task: int, details: int, thread: int
     ) -> logging.LogRecord:
         site = message[_SITE_AT : _SITE_AT + length]
-        attributes = self._sites.get(site)
-        if attributes is None:
+        known = self._sites.get(site)
+        if known is None:
             if len(self._sites) >= _SITES:
                 self._sites.clear()
-            attributes = self._sites[site] = _attributes_of(site)
+            known = self._sites[site] = _attributes_of(site)
+        attributes, lacks = known
         text = message[_SITE_AT + length :].decode("utf-8", "surrogatepass")
         record = logging.LogRecord.__new__(logging.LogRecord)
         fields = record.__dict__
@@ -1051,8 +1212,10 @@ class ChannelListener:
             fields["taskName"] = text[name : name + task]
         start = name + task
         if details:
-            fields["exc_text"], fields["stack_info"] = json.loads(text[start : start + details])
+            fields["exc_text"], fields["stack_info"] = _parts_of(text[start : start + details])
         fields["msg"] = text[start + details :]
+        for attribute in lacks:
+            fields.pop(attribute, None)
         return record
 
     def _give(self, records: "list[tuple[logging.LogRecord, bool]]") -> None:
@@ -1088,24 +1251,20 @@ class ChannelListener:
 
     def _wait_for_report(self) -> float | None:
         """How long to wait for records: until the next report is due, if there is anything to report."""
-        if any(handler._told for handler in self._feeders()):
+        if any(tally.is_told for _, tally in self._look_around()):
             return max(0.0, self._next_report - monotonic())
         return None
 
     def _report(self) -> None:
-        now = monotonic()
-        if now < self._next_report:
-            return
-        dropped = sum(handler._take_drops() for handler in self._feeders() if handler._told)
+        dropped = sum(tally.take() for _, tally in self._look_around())
         if dropped:
             self._dropped += dropped
-            self._next_report = now + _REPORTS
+            self._next_report = monotonic() + _REPORTS
             text = f"{dropped} log records were dropped, {self._dropped} in all"
             record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
             record.dropped = dropped
-            with self._writing, self._occupying():
-                self._find_targets()
-                self._give([(record, True)])
+            self._find_targets()
+            self._give([(record, True)])
 
 
 def _is_free(handler: logging.Handler) -> bool:

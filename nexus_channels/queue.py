@@ -28,7 +28,7 @@ from queue import Full as SyncQueueFull
 from typing import Any, Generic, SupportsIndex, TypeAlias, TypeVar
 
 from . import mpsc, spsc
-from ._types import Channel, T
+from ._types import Channel, T, Uncopied
 from .errors import Closed, RecvError
 
 if sys.version_info >= (3, 13):
@@ -67,7 +67,7 @@ def _coroutine_function(function: F) -> F:
     return function
 
 
-class _Hookless:
+class _Hookless(Uncopied):
     """Refuses subclasses that rely on what `queue.Queue` and `asyncio.Queue` call to store an item."""
 
     __slots__ = ()

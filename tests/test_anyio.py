@@ -1,10 +1,12 @@
 """Streams of AnyIO over channels, on every backend: AnyIO's interfaces, errors, cancel scopes, threads and wrappers."""
 
 import asyncio
+import copy
 import ctypes
 import importlib.util
 import inspect
 import itertools
+import pickle
 import re
 import subprocess
 import sys
@@ -1076,6 +1078,17 @@ assert anyio.run(main) == "item"
 """
     done = child(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_streams_cannot_be_copied_or_pickled():
+    """A copy would share the channel, and not the claim of a message that was received in part."""
+    tx, rx = spsc.channel(1)
+    bytes_tx, bytes_rx = spsc_bytes.channel(64)
+    made = SendStream(tx), ReceiveStream(rx), ByteSendStream(bytes_tx), ByteReceiveStream(bytes_rx)
+    for stream in (*made, ByteStream(bytes_tx, bytes_rx)):
+        for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match=f"cannot copy or pickle '{type(stream).__name__}'"):
+                attempt(stream)
 
 
 CALLS = {

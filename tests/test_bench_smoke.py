@@ -1,14 +1,17 @@
 """The benchmarks in miniature: every scenario does what it says, and no ratio is far from where it should be."""
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import json
 import pathlib
+import queue
 import sys
 
 import pytest
 from harness import SLOWNESS
+from support import Spawned
 
 BENCH = pathlib.Path(__file__).parent.parent / "bench"
 if not BENCH.is_dir():
@@ -194,6 +197,20 @@ def test_logging_calls_are_timed_and_every_record_is_accounted_for(capsys):
     said = capsys.readouterr().out
     assert "met     every record is written or counted" in said
     assert f"| {logging_calls.OURS} |" in said
+
+
+def test_a_queue_is_emptied_although_a_listener_takes_the_last_record():
+    class Contended(queue.Queue):
+        def empty(self):
+            found = super().empty()
+            with contextlib.suppress(queue.Empty):
+                self.get_nowait()  # as the thread of a listener does between a look and the next step
+            return found
+
+    records = Contended()
+    records.put("record")
+    Spawned(logging_calls.empty, records).join()
+    assert records.qsize() == 0
 
 
 def test_a_record_that_is_neither_written_nor_counted_is_noticed():
