@@ -76,7 +76,7 @@ static inline void nc_relax(unsigned *spins)
 #endif
 }
 
-enum { NC_PAUSES_LEAST = 16, NC_PAUSES_MOST = 64 };
+enum { NC_PAUSES_LEAST = 32, NC_PAUSES_MOST = 64 };
 
 /* After a compare-and-swap that another thread won: leave the line to the others, twice as long each time, so that one
  * of them gets several through while it has the line.  *pauses begins with NC_PAUSES_LEAST. */
