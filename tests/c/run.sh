@@ -106,7 +106,7 @@ for cc in $compilers; do
             continue
         fi
         if wants unit; then
-            for test in test_ring test_gate test_log test_chan; do
+            for test in test_ring test_gate test_log test_chan test_lane; do
                 build "$cc" "$flags" $test.c "$out/$test" && run "$cc, $mode: $test" "$out/$test"
             done
         fi
@@ -119,6 +119,8 @@ for cc in $compilers; do
                 run "$cc, $mode: stress_gate, $gate items a scenario" env STRESS_ITEMS=$gate "$out/stress_gate"
             build "$cc" "$flags -DCHAN_OF_BYTES" stress_gate.c "$out/stress_bytes" &&
                 run "$cc, $mode: stress_gate of bytes, $gate a scenario" env STRESS_ITEMS=$gate "$out/stress_bytes"
+            build "$cc" "$flags" stress_lane.c "$out/stress_lane" &&
+                run "$cc, $mode: stress_lane, $log records a scenario" env STRESS_ITEMS=$log "$out/stress_lane"
         fi
     done
 done
@@ -132,6 +134,7 @@ if wants delay; then
     build "$cc" -O2 stress_log.c "$out/stress_log"
     build "$cc" -O2 stress_gate.c "$out/stress_gate"
     build "$cc" "-O2 -DCHAN_OF_BYTES" stress_gate.c "$out/stress_bytes"
+    build "$cc" -O2 stress_lane.c "$out/stress_lane"
     while read -r program files; do
         # shellcheck disable=SC2086
         sed -n 's/.*NC_STEP("\([^"]*\)").*/\1/p' $files | grep -v '^look_sc' | sort -u >"$out/steps"
@@ -151,6 +154,7 @@ stress_ring ../../csrc/nc_ring.h
 stress_log ../../csrc/nc_log.h
 stress_gate ../../csrc/nc_ring.h ../../csrc/nc_gate.h ../../csrc/nc_chan.h chan.h
 stress_bytes ../../csrc/nc_log.h ../../csrc/nc_gate.h ../../csrc/nc_chan.h chan.h stress_gate.c
+stress_lane ../../csrc/nc_lane.h ../../csrc/os_bell.h
 END
 fi
 
@@ -176,6 +180,7 @@ log log
 gate gate
 gate_of_bytes gate -DCHAN_OF_BYTES
 end end
+lane lane
 select select
 END
     else
