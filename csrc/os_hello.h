@@ -115,8 +115,12 @@ static inline os_result os_hello_recv(int socket, void *data, size_t size, int *
     bool fine = os_hello_take_fds(&message, fd);
     if (fine && n == (ssize_t)size)
         return OS_OK;
-    if (fd != NULL && *fd >= 0)
+    if (fd != NULL && *fd >= 0) {
         close(*fd);
+    } else if (fd != NULL && message.msg_flags & MSG_CTRUNC) {
+        errno = EMFILE; /* there was one, and no number left for it */
+        return OS_SYSTEM;
+    }
     return OS_NO_HELLO;
 }
 

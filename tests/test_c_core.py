@@ -25,7 +25,7 @@ def run(part):
 
 
 @pytest.mark.watchdog(290)
-@pytest.mark.parametrize("part", ["unit", "stress", "delay", "model"])
+@pytest.mark.parametrize("part", ["unit", "stress", "process", "delay", "model"])
 def test_core_holds_on_its_own(part):
     lines = run(part).splitlines()
     assert any(line.startswith("ok ") for line in lines)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds and runs everything that proves the C core on its own: unit tests, stress, delays at each step, models.
+# Builds and runs everything that proves the C core on its own: unit tests, stress, processes, delays, models.
 #
-#   run.sh [--full | --short] [--only PART]     PART: unit, stress, delay, model
+#   run.sh [--full | --short] [--only PART]     PART: unit, stress, process, delay, model
 #
 # Plain, under ASan + UBSan and under TSan, with gcc and with clang where there is one (CLANG names it).
 # --full runs the sizes of a release: some 45 minutes instead of three; --short one compiler, plain.
@@ -73,7 +73,21 @@ run() {
         [ $status = 124 ] && echo "no end within $limit s" >>"$out/log"
         sed 's/^/    /' "$out/log" | tail -n 200
         echo "FAILED $what: exit $status"
+        return 1
     fi
+}
+
+# Somebody was killed at each step of a lane, if there are lanes here.
+all_died() {
+    grep -q '^no lanes' "$out/log" && return
+    sed -n 's/.*NC_STEP("\([^"]*\)").*/\1/p' ../../csrc/nc_lane.h ../../csrc/os_*.h | sort -u >"$out/steps"
+    grep -q . "$out/steps" || { echo "FAILED: no NC_STEP found"; failed=$((failed + 1)); }
+    while read -r step; do
+        grep -qF "killed at '$step'" "$out/log" || {
+            echo "FAILED: nobody was killed at '$step'"
+            failed=$((failed + 1))
+        }
+    done <"$out/steps"
 }
 
 modes="plain address thread"
@@ -82,14 +96,17 @@ case $size in
         limit=1500 ring_plain=100000000 ring_address=10000000 ring_thread=10000000 bounds="-r 10"
         log_plain=10000000 log_address=2000000 log_thread=1000000
         gate_plain=1000000 gate_address=200000 gate_thread=100000 delay_times=200 delay_items=20000
+        procs_plain=10000000 procs_address=1000000 procs_thread=1000000
         ;;
     quick)
         limit=120 ring_plain=100000 ring_address=50000 ring_thread=20000 bounds=
         log_plain=100000 log_address=50000 log_thread=10000
         gate_plain=5000 gate_address=2000 gate_thread=1000 delay_times=20 delay_items=500
+        procs_plain=100000 procs_address=20000 procs_thread=20000
         ;;
     short)
         limit=120 ring_plain=100000 log_plain=20000 gate_plain=5000 delay_times=20 delay_items=500 modes=plain
+        procs_plain=20000
         bounds='-l 1'
         ;;
 esac
@@ -97,9 +114,11 @@ esac
 for cc in $compilers; do
     for mode in $modes; do
         case $mode in
-            plain) flags=-O2 ring=$ring_plain log=$log_plain gate=$gate_plain ;;
-            address) flags=$sanitize_address ring=$ring_address log=$log_address gate=$gate_address ;;
-            thread) flags=$sanitize_thread ring=$ring_thread log=$log_thread gate=$gate_thread ;;
+            plain) flags=-O2 ring=$ring_plain log=$log_plain gate=$gate_plain procs=$procs_plain ;;
+            address)
+                flags=$sanitize_address ring=$ring_address log=$log_address gate=$gate_address procs=$procs_address
+                ;;
+            thread) flags=$sanitize_thread ring=$ring_thread log=$log_thread gate=$gate_thread procs=$procs_thread ;;
         esac
         if ! works "$cc" "$flags"; then
             skip "$cc $mode" "cannot build or run with $flags here"
@@ -121,6 +140,13 @@ for cc in $compilers; do
                 run "$cc, $mode: stress_gate of bytes, $gate a scenario" env STRESS_ITEMS=$gate "$out/stress_bytes"
             build "$cc" "$flags" stress_lane.c "$out/stress_lane" &&
                 run "$cc, $mode: stress_lane, $log records a scenario" env STRESS_ITEMS=$log "$out/stress_lane"
+        fi
+        if wants process; then
+            build "$cc" "$flags" procs_attach.c "$out/procs_attach" &&
+                run "$cc, $mode: procs_attach, $procs looks" env STRESS_ITEMS=$procs "$out/procs_attach"
+            build "$cc" "$flags" procs_lane.c "$out/procs_lane" &&
+                run "$cc, $mode: procs_lane, $procs records a scenario" env STRESS_ITEMS=$procs "$out/procs_lane" &&
+                all_died
         fi
     done
 done
