@@ -78,23 +78,23 @@ static inline os_result os_hello_send(int socket, const void *data, size_t size,
     return n < 0 && (errno == EPIPE || errno == ECONNRESET) ? OS_CRASHED : OS_SYSTEM;
 }
 
-/* Keep the first descriptor that came, in *fd if that is wanted, and close all others.  False if there were others. */
+/* Keep the first descriptor that came, in *fd if that is wanted, and close all others.  There is room for one header.
+ * False if there were others. */
 static inline bool os_hello_take_fds(struct msghdr *message, int *fd)
 {
     bool fine = !(message->msg_flags & MSG_CTRUNC);
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < n; i++) {
-            int came;
-            memcpy(&came, CMSG_DATA(c) + i * sizeof came, sizeof came);
-            if (fd != NULL && *fd < 0) {
-                *fd = came;
-            } else {
-                close(came);
-                fine = false;
-            }
+    struct cmsghdr *c = CMSG_FIRSTHDR(message);
+    if (c == NULL || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+        return fine;
+    size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < n; i++) {
+        int came;
+        memcpy(&came, CMSG_DATA(c) + i * sizeof came, sizeof came);
+        if (fd != NULL && *fd < 0) {
+            *fd = came;
+        } else {
+            close(came);
+            fine = false;
         }
     }
     return fine;

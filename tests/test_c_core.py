@@ -36,12 +36,12 @@ def test_core_holds_on_its_own(part):
 
 
 @pytest.mark.parametrize("compiler", ["the first clang", "none but gcc"])
-def test_byte_ring_holds_for_the_fuzzers_corpus(compiler):
+def test_byte_ring_and_lanes_hold_for_the_fuzzers_corpus(compiler):
     env = {**os.environ, "CLANG": "/nonexistent/clang"} if compiler == "none but gcc" else None
     done = subprocess.run([FUZZ, "0"], capture_output=True, text=True, timeout=280, check=False, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
-    counts = re.findall(r"^ok +(?:operations|hostile): (\d+) inputs$", done.stdout, re.MULTILINE)
-    assert len(counts) == 2, done.stdout
+    counts = re.findall(r"^ok +(?:operations|hostile|lane): (\d+) inputs$", done.stdout, re.MULTILINE)
+    assert len(counts) == 3, done.stdout
     assert min(map(int, counts)) > 100
 
 

@@ -140,8 +140,6 @@ static inline void procs_reap(pid_t child)
     CHECK(WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 0);
 }
 
-static inline void procs_pair(int pair[2]) { CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0); }
-
 /* Until there is something to read, or the end of file. */
 static inline void procs_readable(int socket)
 {
@@ -196,6 +194,8 @@ static inline int procs_lanes_anywhere(void)
 }
 
 #if OS_HAS_LANES
+
+static inline void procs_pair(int pair[2]) { CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0); }
 
 enum { PROCS_MOST = 1 << 16 };
 
