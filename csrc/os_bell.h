@@ -59,6 +59,20 @@ typedef enum os_result {
     OS_STRANGER = 12,     /* a process of another user */
 } os_result;
 
+/* Have the kernel refuse descriptors that the other end sends, from Linux 6.16 on.  Whoever hears a ring drops what
+ * came with it; the last use of a file of somebody else's could keep us waiting there, as that of a socket that
+ * lingers. */
+static inline void os_bell_refuse_descriptors(int socket)
+{
+#if defined(__hppa__) || defined(__sparc__)
+    (void)socket; /* another number */
+#else
+    enum { PASS_RIGHTS = 83 };
+    int no = 0;
+    setsockopt(socket, SOL_SOCKET, PASS_RIGHTS, &no, sizeof no); /* an older kernel knows no such option */
+#endif
+}
+
 /* Wake the other end.  If the socket is full, the other end has rings to hear already; if it is gone, nobody sleeps. */
 static inline void os_bell_ring(int socket)
 {

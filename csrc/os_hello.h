@@ -161,7 +161,9 @@ static inline os_result os_hello_heed(int socket, uid_t user, os_answer *answer,
         result = OS_WRONG_VERSION;
     else if (answer->verdict != OS_OK || *fd < 0)
         result = refused ? (os_result)answer->verdict : OS_NO_HELLO;
-    if (result != OS_OK && *fd >= 0)
+    if (result == OS_OK)
+        os_bell_refuse_descriptors(socket);
+    else if (*fd >= 0)
         close(*fd);
     return result;
 }
@@ -173,6 +175,7 @@ static inline os_result os_hello_heed(int socket, uid_t user, os_answer *answer,
 static inline os_result os_hello_hear(int socket, uid_t user, os_role role, os_hello *hello)
 {
     memset(hello, 0, sizeof *hello);
+    os_bell_refuse_descriptors(socket);
     os_result result = os_hello_check_user(socket, user);
     if (result == OS_OK)
         result = os_hello_recv(socket, hello, sizeof *hello, NULL);
