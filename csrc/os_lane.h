@@ -156,8 +156,10 @@ static inline os_result os_tx_claim(os_tx *tx, uint64_t n, nc_record *record, in
         }
         if (timeout == 0)
             return OS_AGAIN;
-        if (nc_lane_writer_may_sleep(&tx->writer, n) && (peer = os_lane_sleep(&tx->lane, timeout)) != OS_OK)
+        if (nc_lane_writer_may_sleep(&tx->writer, n) && (peer = os_lane_sleep(&tx->lane, timeout)) != OS_OK) {
+            nc_lane_lower(&tx->writer.block->writer);
             return peer;
+        }
     }
 }
 
@@ -193,8 +195,10 @@ static inline os_result os_rx_peek(os_rx *rx, nc_record *record, int timeout)
             return peer;
         if (timeout == 0)
             return OS_AGAIN;
-        if (nc_lane_reader_may_sleep(&rx->reader) && (peer = os_lane_sleep(&rx->lane, timeout)) != OS_OK)
+        if (nc_lane_reader_may_sleep(&rx->reader) && (peer = os_lane_sleep(&rx->lane, timeout)) != OS_OK) {
+            nc_lane_lower(&rx->reader.block->reader);
             return peer;
+        }
     }
 }
 

@@ -563,6 +563,54 @@ static void one_honest_ring_for_nothing_is_forgiven(void)
     close_both(&tx, &rx);
 }
 
+static void ring_once_it_sleeps(int arg)
+{
+    (void)arg;
+    close(pair[0]);
+    while (atomic_load(&shared->go) == 0)
+        usleep(100);
+    usleep(2000);
+    os_bell_ring(pair[1]);
+    pause();
+}
+
+static void a_sleep_ends_by_a_ring_a_time_limit_or_the_end_of_file(void)
+{
+    for (int nonblocking = 0; nonblocking < 2; nonblocking++) {
+        procs_clear();
+        open_pair();
+        if (nonblocking)
+            CHECK(fcntl(pair[0], F_SETFL, O_NONBLOCK) == 0);
+        pid_t child = procs_fork(ring_once_it_sleeps, 0);
+        close(pair[1]);
+        CHECK_EQ(os_bell_sleep(pair[0], 1), OS_AGAIN);
+        atomic_store(&shared->go, 1);
+        CHECK_EQ(os_bell_sleep(pair[0], nonblocking ? 60000 : -1), OS_OK);
+        CHECK_EQ(os_bell_hear(pair[0]), OS_AGAIN);
+        kill(child, SIGKILL);
+        CHECK_EQ(os_bell_sleep(pair[0], -1), OS_CRASHED);
+        procs_join(child, true);
+        close(pair[0]);
+    }
+}
+
+static void who_has_no_time_is_told_that_there_is_nothing_or_no_room(void)
+{
+    os_tx tx;
+    os_rx rx;
+    nc_record record = {0};
+    open_both(&tx, &rx);
+    CHECK(os_rx_peek(&rx, &record, 0) == OS_AGAIN && os_rx_peek(&rx, &record, 1) == OS_AGAIN);
+    CHECK_EQ(os_tx_claim(&tx, CAPACITY - NC_LOG_HEADER, &record, 0), OS_OK);
+    os_tx_commit(&tx, &record, record.size);
+    CHECK(os_tx_claim(&tx, 1, &record, 0) == OS_AGAIN && os_tx_claim(&tx, 1, &record, 1) == OS_AGAIN);
+    CHECK_EQ(os_rx_peek(&rx, &record, 0), OS_OK);
+    os_rx_release(&rx, &record); /* and does not ring: who gave up has lowered its flag */
+    CHECK_EQ(os_bell_hear(tx.lane.socket), OS_AGAIN);
+    CHECK_EQ(os_tx_claim(&tx, 1, &record, 0), OS_OK);
+    close_both(&tx, &rx);
+}
+
 static void records_are_mapped_for_reading_alone_by_a_reader(void)
 {
     os_tx tx;
@@ -612,6 +660,8 @@ int main(void)
     RUN(a_ring_never_waits_for_a_peer_that_hears_none);
     RUN(a_peer_that_rings_and_rings_for_nothing_is_ended);
     RUN(one_honest_ring_for_nothing_is_forgiven);
+    RUN(a_sleep_ends_by_a_ring_a_time_limit_or_the_end_of_file);
+    RUN(who_has_no_time_is_told_that_there_is_nothing_or_no_room);
     RUN(records_are_mapped_for_reading_alone_by_a_reader);
     RUN(a_forked_child_has_no_mapping_of_its_parents_lane);
     return test_report();

@@ -24,6 +24,62 @@ static void two_processes_exchange_all_that_was_sent(void)
     }
 }
 
+static int there[2], back[2]; /* of two lanes */
+
+/* Send one, wait for one, as the first or as the second of two. */
+static void exchange(bool first)
+{
+    os_lane lane;
+    os_tx tx;
+    os_rx rx;
+    nc_record from = {0};
+    uint64_t trips = procs_items / 4;
+    for (int i = 0; i < 2; i++) {
+        int *const pair = (i == 0) == first ? there : back; /* the reader hosts */
+        bool writes = i == 0;
+        sockets[writes ? 1 : 0] = pair[writes ? 1 : 0];
+        close(pair[writes ? 0 : 1]);
+    }
+    if (first) {
+        CHECK(attach(&lane, OS_WRITER) == OS_OK && os_tx_open(&tx, &lane) == OS_OK);
+        CHECK(attach(&lane, OS_READER) == OS_OK && os_rx_open(&rx, &lane) == OS_OK);
+    } else {
+        CHECK(attach(&lane, OS_READER) == OS_OK && os_rx_open(&rx, &lane) == OS_OK);
+        CHECK(attach(&lane, OS_WRITER) == OS_OK && os_tx_open(&tx, &lane) == OS_OK);
+    }
+    for (uint64_t i = 0; i < 2 * trips; i++) {
+        if ((i % 2 == 0) == first) {
+            CHECK_EQ(send_record(&tx, i), OS_OK);
+            continue;
+        }
+        CHECK_EQ(os_rx_peek(&rx, &from, -1), OS_OK);
+        CHECK(check_record(&from, i, lane.map.capacity));
+        os_rx_release(&rx, &from);
+    }
+    os_tx_close(&tx);
+    os_rx_close(&rx);
+}
+
+static void exchange_as_second(int arg)
+{
+    (void)arg;
+    exchange(false);
+}
+
+static void two_that_sleep_in_turn_wake_each_other(void)
+{
+    set_up(__func__, false, 4096, 0);
+    close(sockets[0]);
+    close(sockets[1]);
+    procs_pair(there);
+    procs_pair(back);
+    int before = procs_descriptors() - 4;
+    pid_t child = procs_fork(exchange_as_second, 0);
+    exchange(true);
+    procs_join(child, false);
+    CHECK(procs_descriptors() == before && procs_mapped() == 0);
+}
+
 static int crowd[SENDERS][2];
 static bool killed[SENDERS];
 
@@ -277,6 +333,7 @@ int main(void)
 {
     procs_start(20000);
     RUN(two_processes_exchange_all_that_was_sent);
+    RUN(two_that_sleep_in_turn_wake_each_other);
     RUN(four_processes_send_to_one);
     RUN(those_who_live_lose_nothing_by_those_who_are_killed);
     RUN(whoever_is_killed_at_any_step_the_other_is_told);
