@@ -15,8 +15,12 @@
 
 enum { SHARED_LINE = 4096, LARGEST = 1 << 16, PINGS = 5000, DEATHS = 100 };
 
-static const size_t sizes[] = {64, 1024, LARGEST};
-enum { SIZES = sizeof sizes / sizeof sizes[0] };
+static const struct load {
+    size_t size;
+    uint64_t room;
+    int slower; /* so many times fewer messages */
+} loads[] = {{64, 1 << 16, 1}, {64, 1 << 20, 1}, {1024, 1 << 16, 16}, {LARGEST, 1 << 20, 128}};
+enum { LOADS = sizeof loads / sizeof loads[0] };
 
 static size_t size;
 static uint64_t items, room;
@@ -252,19 +256,20 @@ static double one_way(const struct contender *c, uint64_t n)
 
 static void print_one_way(int rounds, uint64_t n)
 {
-    static double taken[CONTENDERS][SIZES][ROUNDS_AT_MOST];
+    static double taken[CONTENDERS][LOADS][ROUNDS_AT_MOST];
     for (int i = 0; i < rounds; i++)
-        for (int k = 0; k < SIZES; k++)
+        for (int k = 0; k < LOADS; k++)
             for (int c = 0; c < CONTENDERS; c++) {
-                size = sizes[k];
-                room = size == LARGEST ? 1 << 20 : 1 << 16;
-                uint64_t count = n / (uint64_t)contenders[c].slower / (size == LARGEST ? 128 : size / 64);
+                size = loads[k].size;
+                room = loads[k].room;
+                uint64_t count = n / (uint64_t)(contenders[c].slower * loads[k].slower);
                 taken[c][k][i] = one_way(&contenders[c], count);
             }
-    printf("\n| one way, ns a message | 64 bytes | 1 KiB | 64 KiB |\n|---|---:|---:|---:|\n");
+    printf("\n| one way, ns a message | 64 bytes | 64 bytes, 1 MiB of room | 1 KiB | 64 KiB, 1 MiB of room |\n"
+           "|---|---:|---:|---:|---:|\n");
     for (int c = 0; c < CONTENDERS; c++) {
         printf("| %s |", contenders[c].name);
-        for (int k = 0; k < SIZES; k++)
+        for (int k = 0; k < LOADS; k++)
             print_cell(taken[c][k], rounds);
         printf("\n");
     }
