@@ -70,8 +70,9 @@ static inline os_result os_lane_host(os_lane *lane, int socket, uid_t user, os_r
     return result;
 }
 
-/* The guest has said hello (os_hello_say) and now looks for the answer of a host of `user`.  As os_lane_host(). */
-static inline os_result os_lane_attach(os_lane *lane, int socket, uid_t user, os_role role)
+/* The guest has said hello (os_hello_say) and now looks for the answer of a host of `user`, who may give it `most`
+ * bytes. As os_lane_host(). */
+static inline os_result os_lane_attach(os_lane *lane, int socket, uid_t user, os_role role, uint64_t most)
 {
     os_answer answer;
     int fd;
@@ -79,7 +80,9 @@ static inline os_result os_lane_attach(os_lane *lane, int socket, uid_t user, os
     os_result result = os_hello_heed(socket, user, &answer, &fd);
     if (result != OS_OK)
         return result;
-    result = os_block_open(&lane->map, fd, answer.capacity, role == OS_WRITER);
+    result = OS_WRONG_SIZE;
+    if (answer.capacity <= most)
+        result = os_block_open(&lane->map, fd, answer.capacity, role == OS_WRITER);
     NC_STEP("lane_attach: mapped");
     int why = errno;
     close(fd);
@@ -115,24 +118,25 @@ static inline os_result os_rx_open(os_rx *rx, const os_lane *lane)
 
 /* ---- waiting ------------------------------------------------------------------------------------------ */
 
-/* After nc_lane_..._may_sleep().  OS_OK: look again; OS_AGAIN: the time is over, or a signal came; OS_GARBLED: it rings
- * and rings, and there is never anything. */
-static inline os_result os_lane_sleep(os_lane *lane, int timeout)
+/* What came of sleeping or hearing.  OS_OK: look again; OS_GARBLED: it rings and rings, and there is never anything. */
+static inline os_result os_lane_rung(os_lane *lane, os_result result)
 {
-    os_result result = os_bell_sleep(lane->socket, timeout);
-    if (result == OS_CRASHED)
-        lane->eof = true;
     if (result == OS_AGAIN)
         return OS_AGAIN;
+    if (result == OS_CRASHED)
+        lane->eof = true;
     return ++lane->vain > OS_VAIN_MOST ? OS_GARBLED : OS_OK;
 }
 
-/* Take rings that came for nothing, so that the next sleep is one. */
-static inline void os_lane_hear(os_lane *lane)
+/* After nc_lane_..._may_sleep().  OS_AGAIN: the time is over, or a signal came. */
+static inline os_result os_lane_sleep(os_lane *lane, int timeout)
 {
-    if (os_bell_hear(lane->socket) == OS_CRASHED)
-        lane->eof = true;
+    return os_lane_rung(lane, os_bell_sleep(lane->socket, timeout));
 }
+
+/* The same without sleeping, once somebody else has seen that the socket can be read: an event loop, or a poll(2) of
+ * many lanes.  OS_AGAIN: nothing was rung. */
+static inline os_result os_lane_hear(os_lane *lane) { return os_lane_rung(lane, os_bell_hear(lane->socket)); }
 
 static inline os_result os_lane_told(nc_lane_fate fate)
 {

@@ -59,7 +59,7 @@ static void open_lane(way *w)
     must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
     must(os_hello_say(pair[1], OS_WRITER, room) == OS_OK);
     must(os_lane_host(&lane, pair[0], getuid(), OS_WRITER, room) == OS_OK && os_rx_open(&w->rx, &lane) == OS_OK);
-    must(os_lane_attach(&lane, pair[1], getuid(), OS_WRITER) == OS_OK && os_tx_open(&w->tx, &lane) == OS_OK);
+    must(os_lane_attach(&lane, pair[1], getuid(), OS_WRITER, room) == OS_OK && os_tx_open(&w->tx, &lane) == OS_OK);
     /* The bench forks with both ends open, as no program would. */
     madvise((void *)w->rx.lane.map.block, (size_t)w->rx.lane.map.length, MADV_DOFORK);
     madvise((void *)w->tx.lane.map.block, (size_t)w->tx.lane.map.length, MADV_DOFORK);

@@ -224,7 +224,7 @@ static inline os_result attach(os_lane *lane, os_role role)
         return result;
     for (;;) {
         result = is_host(role) ? os_lane_host(lane, socket, getuid(), other, PROCS_MOST)
-                               : os_lane_attach(lane, socket, getuid(), role);
+                               : os_lane_attach(lane, socket, getuid(), role, PROCS_MOST);
         if (result != OS_AGAIN)
             return result;
         procs_readable(socket);

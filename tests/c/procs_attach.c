@@ -44,7 +44,7 @@ static os_result host(uid_t user, os_role role)
 static os_result guest(uid_t user)
 {
     os_lane lane = {0};
-    os_result result = os_lane_attach(&lane, pair[1], user, OS_WRITER);
+    os_result result = os_lane_attach(&lane, pair[1], user, OS_WRITER, PROCS_MOST);
     if (result == OS_OK)
         os_block_unmap(&lane.map);
     return result;
@@ -62,7 +62,7 @@ static void refused(const os_hello *hello, uid_t user, os_result why)
 
 static void a_host_refuses_each_wrong_hello_by_its_own_name(void)
 {
-    const os_hello good = {.magic = OS_HELLO_MAGIC, .version = OS_HELLO_VERSION, .role = OS_WRITER, .wish = 4096};
+    const os_hello good = {.magic = OS_HELLO_MAGIC, .version = OS_HELLO_VERSION, .role = OS_WRITER, .wish = PROCS_MOST};
     os_hello hello = good;
     hello.version++;
     refused(&hello, getuid(), OS_WRONG_VERSION);
@@ -117,8 +117,9 @@ static bool send_descriptors(int socket, const void *data, size_t size, int n)
 
 static void descriptors_that_nobody_asked_for_are_closed(void)
 {
-    const os_hello hello = {.magic = OS_HELLO_MAGIC, .version = OS_HELLO_VERSION, .role = OS_WRITER, .wish = 4096};
-    const os_answer answer = {.magic = OS_HELLO_MAGIC, .version = OS_HELLO_VERSION, .capacity = 4096};
+    const os_hello hello = {
+        .magic = OS_HELLO_MAGIC, .version = OS_HELLO_VERSION, .role = OS_WRITER, .wish = PROCS_MOST};
+    const os_answer answer = {.magic = OS_HELLO_MAGIC, .version = OS_HELLO_VERSION, .capacity = PROCS_MOST};
     for (int n = 1; n <= 4; n++) {
         CASE("%d descriptors", n);
         open_pair();
@@ -138,7 +139,7 @@ static void descriptors_that_nobody_asked_for_are_closed(void)
 
 /* ---- the guest's side --------------------------------------------------------------------------------- */
 
-enum { CAPACITY = 4096 };
+enum { CAPACITY = PROCS_MOST }; /* whole pages, on each machine */
 
 static int memory(uint64_t size, unsigned seals)
 {
@@ -168,7 +169,7 @@ static void found(int fd, uint64_t size, os_result why)
     open_pair();
     CHECK_EQ(os_hello_answer(pair[0], OS_OK, size, fd), OS_OK);
     os_lane lane = {0};
-    os_result result = os_lane_attach(&lane, pair[1], getuid(), OS_WRITER);
+    os_result result = os_lane_attach(&lane, pair[1], getuid(), OS_WRITER, PROCS_MOST);
     CHECK_EQ(result, why);
     if (result == OS_OK)
         os_block_unmap(&lane.map);
@@ -195,11 +196,22 @@ static void a_guest_refuses_each_wrong_block_by_its_own_name(void)
     found(memory(whole, OS_SEALS), CAPACITY, OS_NO_LANE);
     found(memory(whole + page, OS_SEALS), CAPACITY, OS_WRONG_SIZE);
     found(memory(whole - 8, OS_SEALS), CAPACITY, OS_WRONG_SIZE);
+    found(memory(page + 2 * CAPACITY, OS_SEALS), CAPACITY, OS_WRONG_SIZE);
     found(memory(whole, OS_SEALS), 2 * CAPACITY, OS_WRONG_SIZE);
     static const uint64_t no_capacity[] = {0, 1, CAPACITY - 1, 3 * CAPACITY, UINT64_C(1) << 60, UINT64_MAX};
     for (int i = 0; i < 6; i++)
         found(memory(whole, OS_SEALS), no_capacity[i], OS_WRONG_SIZE);
     found(memory(whole, OS_SEALS | F_SEAL_WRITE), CAPACITY, OS_SYSTEM);
+}
+
+static void a_guest_takes_no_more_memory_than_it_wants(void)
+{
+    open_pair();
+    CHECK_EQ(os_hello_say(pair[1], OS_WRITER, 0), OS_OK);
+    CHECK_EQ(host(getuid(), OS_WRITER), OS_OK);
+    os_lane lane = {0};
+    CHECK_EQ(os_lane_attach(&lane, pair[1], getuid(), OS_WRITER, PROCS_MOST - 1), OS_WRONG_SIZE);
+    close_pair();
 }
 
 static void positions_that_cannot_be_are_refused(void)
@@ -242,8 +254,9 @@ static void connect_as_nobody(int arg)
     CHECK_EQ(os_hello_say(fd, OS_WRITER, CAPACITY), OS_OK);
     procs_readable(fd);
     os_lane lane = {0};
-    CHECK_EQ(os_lane_attach(&lane, fd, getuid(), OS_WRITER), OS_STRANGER); /* the host is one to the guest, too */
-    CHECK_EQ(os_lane_attach(&lane, fd, 0, OS_WRITER), OS_STRANGER);        /* and says so */
+    CHECK_EQ(os_lane_attach(&lane, fd, getuid(), OS_WRITER, PROCS_MOST),
+             OS_STRANGER); /* the host is one to the guest, too */
+    CHECK_EQ(os_lane_attach(&lane, fd, 0, OS_WRITER, PROCS_MOST), OS_STRANGER);        /* and says so */
 }
 
 static void a_process_of_another_user_is_a_stranger(void)
@@ -486,7 +499,7 @@ static void open_both(os_tx *tx, os_rx *rx)
     CHECK_EQ(os_hello_say(pair[1], OS_WRITER, CAPACITY), OS_OK);
     CHECK_EQ(os_lane_host(&lane, pair[0], getuid(), OS_WRITER, PROCS_MOST), OS_OK);
     CHECK_EQ(os_rx_open(rx, &lane), OS_OK);
-    CHECK_EQ(os_lane_attach(&lane, pair[1], getuid(), OS_WRITER), OS_OK);
+    CHECK_EQ(os_lane_attach(&lane, pair[1], getuid(), OS_WRITER, PROCS_MOST), OS_OK);
     CHECK_EQ(os_tx_open(tx, &lane), OS_OK);
 }
 
@@ -647,6 +660,7 @@ int main(void)
     RUN(a_guest_that_says_nothing_or_half_a_hello_holds_nobody_up);
     RUN(descriptors_that_nobody_asked_for_are_closed);
     RUN(a_guest_refuses_each_wrong_block_by_its_own_name);
+    RUN(a_guest_takes_no_more_memory_than_it_wants);
     RUN(positions_that_cannot_be_are_refused);
     RUN(a_guest_believes_no_verdict_that_is_none);
     RUN(a_process_of_another_user_is_a_stranger);
