@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
-LABEL = re.compile(r"\b[ABCDEFLNRSW][1-9]\b")
+LABEL = re.compile(r"\b[ABCDEFLNPRSW][1-9]\b")
 
 pytestmark = pytest.mark.skipif(not CSRC.is_dir(), reason="the sources are not here")
 
@@ -58,6 +58,16 @@ def test_the_core_includes_nothing_but_itself_and_libc():
                 "<string.h>",
                 "<windows.h>",
             }, (path.name, header)
+
+
+SYSTEM = {"errno", "fcntl", "poll", "sys/mman", "sys/socket", "sys/stat", "sys/types", "string", "unistd"}
+
+
+def test_system_calls_have_files_of_their_own_which_know_the_core_and_no_python():
+    for path in sources("os_*.h"):
+        for header in re.findall(r"#include +([<\"][^>\"]+[>\"])", code(path)):
+            assert header.startswith(('"nc_', '"os_')) or header[1:-3] in SYSTEM, (path.name, header)
+        assert not re.search(r"\b(Py\w+|malloc|calloc|free|printf|nanosleep|clock_gettime)\b", code(path)), path.name
 
 
 def test_the_core_knows_no_python_and_allocates_and_prints_nothing():
@@ -257,7 +267,7 @@ def test_few_files_know_what_kind_of_ring_a_channel_has():
 
 
 def test_the_core_uses_no_fences_and_no_volatile_data():
-    for path in sources("nc_*.h"):
+    for path in [*sources("nc_*.h"), *sources("os_*.h")]:
         assert not re.search(r"\batomic_(thread|signal)_fence\b|(?<!__)\bvolatile\b", code(path)), path.name
 
 

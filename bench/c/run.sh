@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds and runs the benchmarks of the core: run.sh [rings | bytes] [compiler].  BENCH_ROUNDS and BENCH_ITEMS set the
-# size.  rings: shapes of a ring of pointers; bytes: messages of 8 to 1024 bytes.  Both where neither is named.
+# Builds and runs the benchmarks of the core: run.sh [rings | bytes | lanes] [compiler].  BENCH_ROUNDS and BENCH_ITEMS
+# set the size.  rings: shapes of a ring of pointers; bytes: messages of 8 to 1024 bytes; lanes: from process to
+# process.  All where none is named.
 # run.sh peers [OPTION...]: the queues of Rust crates beside the core, if there is cargo; see peers/src/main.rs.
 set -eu
 cd "$(dirname "$0")"
@@ -19,9 +20,9 @@ fi
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 flags="-O2 -std=c11"
-programs="rings bytes"
+programs="rings bytes lanes"
 case ${1:-} in
-    rings | bytes) programs=$1; shift ;;
+    rings | bytes | lanes) programs=$1; shift ;;
 esac
 for program in $programs; do
     # shellcheck disable=SC2086

@@ -28,6 +28,7 @@ MODELS = {
     "nc_gate.h": ["gate.c", f"gate.c {BYTES}", "select.c"],
     "nc_end.h": ["end.c"],
     "nc_chan.h": ["gate.c", f"gate.c {BYTES}", "select.c"],
+    "nc_lane.h": ["lane.c"],
 }
 STRESS = {
     "nc_ring.h": ["stress_ring.c", "stress_gate.c"],
@@ -36,6 +37,7 @@ STRESS = {
     "nc_gate.h": ["stress_gate.c", f"stress_gate.c {BYTES}"],
     "nc_end.h": [],
     "nc_chan.h": [],
+    "nc_lane.h": ["stress_lane.c"],
 }
 CFLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
 
@@ -123,7 +125,7 @@ def label_of(text, start, end):
     """The labels in the comment on the operation's line, else the nearest one above it."""
     line_end = text.index("\n", end)
     for place, last in ((text[end:line_end], False), (text[start:line_end], False), (text[start - 900 : start], True)):
-        labels = re.findall(r"\b([RWBCALNF]\d)\b", " ".join(re.findall(r"/\*.*?\*/", place, flags=re.DOTALL)))
+        labels = re.findall(r"\b([RWBCALNFP]\d)\b", " ".join(re.findall(r"/\*.*?\*/", place, flags=re.DOTALL)))
         if labels:
             return labels[-1] if last else "/".join(dict.fromkeys(labels))
     return "-"
@@ -155,7 +157,7 @@ class Lab:
         self.folder, self.cc = Path(folder), cc
         self.csrc = self.folder / "csrc"
         self.csrc.mkdir()
-        for header in CSRC.glob("nc_*.h"):
+        for header in [*CSRC.glob("nc_*.h"), *CSRC.glob("os_*.h")]:
             shutil.copy(header, self.csrc)
         self.engine = self.folder / "model.o"
         self.run([cc, "-O2", "-std=gnu11", "-c", HERE / "model/model.c", "-o", self.engine], check=True)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds and runs everything that proves the C core on its own: unit tests, stress, delays at each step, models.
+# Builds and runs everything that proves the C core on its own: unit tests, stress, processes, delays, models.
 #
-#   run.sh [--full | --short] [--only PART]     PART: unit, stress, delay, model
+#   run.sh [--full | --short] [--only PART]     PART: unit, stress, process, delay, model
 #
 # Plain, under ASan + UBSan and under TSan, with gcc and with clang where there is one (CLANG names it).
 # --full runs the sizes of a release: some 45 minutes instead of three; --short one compiler, plain.
@@ -73,7 +73,21 @@ run() {
         [ $status = 124 ] && echo "no end within $limit s" >>"$out/log"
         sed 's/^/    /' "$out/log" | tail -n 200
         echo "FAILED $what: exit $status"
+        return 1
     fi
+}
+
+# Somebody was killed at each step of a lane, if there are lanes here.
+all_died() {
+    grep -q '^no lanes' "$out/log" && return
+    sed -n 's/.*NC_STEP("\([^"]*\)").*/\1/p' ../../csrc/nc_lane.h ../../csrc/os_*.h | sort -u >"$out/steps"
+    grep -q . "$out/steps" || { echo "FAILED: no NC_STEP found"; failed=$((failed + 1)); }
+    while read -r step; do
+        grep -qF "killed at '$step'" "$out/log" || {
+            echo "FAILED: nobody was killed at '$step'"
+            failed=$((failed + 1))
+        }
+    done <"$out/steps"
 }
 
 modes="plain address thread"
@@ -82,14 +96,17 @@ case $size in
         limit=1500 ring_plain=100000000 ring_address=10000000 ring_thread=10000000 bounds="-r 10"
         log_plain=10000000 log_address=2000000 log_thread=1000000
         gate_plain=1000000 gate_address=200000 gate_thread=100000 delay_times=200 delay_items=20000
+        procs_plain=10000000 procs_address=1000000 procs_thread=1000000
         ;;
     quick)
         limit=120 ring_plain=100000 ring_address=50000 ring_thread=20000 bounds=
         log_plain=100000 log_address=50000 log_thread=10000
         gate_plain=5000 gate_address=2000 gate_thread=1000 delay_times=20 delay_items=500
+        procs_plain=100000 procs_address=20000 procs_thread=20000
         ;;
     short)
         limit=120 ring_plain=100000 log_plain=20000 gate_plain=5000 delay_times=20 delay_items=500 modes=plain
+        procs_plain=20000
         bounds='-l 1'
         ;;
 esac
@@ -97,16 +114,18 @@ esac
 for cc in $compilers; do
     for mode in $modes; do
         case $mode in
-            plain) flags=-O2 ring=$ring_plain log=$log_plain gate=$gate_plain ;;
-            address) flags=$sanitize_address ring=$ring_address log=$log_address gate=$gate_address ;;
-            thread) flags=$sanitize_thread ring=$ring_thread log=$log_thread gate=$gate_thread ;;
+            plain) flags=-O2 ring=$ring_plain log=$log_plain gate=$gate_plain procs=$procs_plain ;;
+            address)
+                flags=$sanitize_address ring=$ring_address log=$log_address gate=$gate_address procs=$procs_address
+                ;;
+            thread) flags=$sanitize_thread ring=$ring_thread log=$log_thread gate=$gate_thread procs=$procs_thread ;;
         esac
         if ! works "$cc" "$flags"; then
             skip "$cc $mode" "cannot build or run with $flags here"
             continue
         fi
         if wants unit; then
-            for test in test_ring test_gate test_log test_chan; do
+            for test in test_ring test_gate test_log test_chan test_lane; do
                 build "$cc" "$flags" $test.c "$out/$test" && run "$cc, $mode: $test" "$out/$test"
             done
         fi
@@ -119,6 +138,15 @@ for cc in $compilers; do
                 run "$cc, $mode: stress_gate, $gate items a scenario" env STRESS_ITEMS=$gate "$out/stress_gate"
             build "$cc" "$flags -DCHAN_OF_BYTES" stress_gate.c "$out/stress_bytes" &&
                 run "$cc, $mode: stress_gate of bytes, $gate a scenario" env STRESS_ITEMS=$gate "$out/stress_bytes"
+            build "$cc" "$flags" stress_lane.c "$out/stress_lane" &&
+                run "$cc, $mode: stress_lane, $log records a scenario" env STRESS_ITEMS=$log "$out/stress_lane"
+        fi
+        if wants process; then
+            build "$cc" "$flags" procs_attach.c "$out/procs_attach" &&
+                run "$cc, $mode: procs_attach, $procs looks" env STRESS_ITEMS=$procs "$out/procs_attach"
+            build "$cc" "$flags" procs_lane.c "$out/procs_lane" &&
+                run "$cc, $mode: procs_lane, $procs records a scenario" env STRESS_ITEMS=$procs "$out/procs_lane" &&
+                all_died
         fi
     done
 done
@@ -132,6 +160,7 @@ if wants delay; then
     build "$cc" -O2 stress_log.c "$out/stress_log"
     build "$cc" -O2 stress_gate.c "$out/stress_gate"
     build "$cc" "-O2 -DCHAN_OF_BYTES" stress_gate.c "$out/stress_bytes"
+    build "$cc" -O2 stress_lane.c "$out/stress_lane"
     while read -r program files; do
         # shellcheck disable=SC2086
         sed -n 's/.*NC_STEP("\([^"]*\)").*/\1/p' $files | grep -v '^look_sc' | sort -u >"$out/steps"
@@ -151,6 +180,7 @@ stress_ring ../../csrc/nc_ring.h
 stress_log ../../csrc/nc_log.h
 stress_gate ../../csrc/nc_ring.h ../../csrc/nc_gate.h ../../csrc/nc_chan.h chan.h
 stress_bytes ../../csrc/nc_log.h ../../csrc/nc_gate.h ../../csrc/nc_chan.h chan.h stress_gate.c
+stress_lane ../../csrc/nc_lane.h ../../csrc/os_bell.h
 END
 fi
 
@@ -176,6 +206,7 @@ log log
 gate gate
 gate_of_bytes gate -DCHAN_OF_BYTES
 end end
+lane lane
 select select
 END
     else

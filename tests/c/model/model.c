@@ -121,6 +121,8 @@ int model_choose(int n)
     return trail[depth++].pick;
 }
 
+int model_thread(void) { return current; }
+
 static void stop(void)
 {
     if (current)

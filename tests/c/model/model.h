@@ -106,6 +106,8 @@ extern int model_arg;
  * it), with fewer preemptions by `less`; then each goes on at random, beyond its bounds, for so many seconds.  -x stops
  * at the first failure.  Returns the exit status. */
 int model_main(const model *models, size_t n, int argc, char **argv);
+/* Which thread runs; 0: it is set up, or finished. */
+int model_thread(void);
 /* 0 .. n - 1: something outside the model decides. */
 int model_choose(int n);
 void model_sleep(uint32_t *semaphore);
