@@ -29,9 +29,10 @@ class Interpreter:
             self.number = _interpreters.create("legacy" if legacy else "isolated", reqrefs=False)
         else:
             self.number = _interpreters.create(isolated=not legacy)
+        self.run("import threading")  # takes the thread that will destroy the interpreter for the main one
 
     def run(self, source, **values):
-        """`values` are there under their names: bytes, str, numbers; of tickets the bytes, and they are held meanwhile."""
+        """`values` are there by name: bytes, str, numbers; of tickets the bytes, and they are held meanwhile."""
         plain = {name: v if isinstance(v, bytes | str | int | float) else bytes(v) for name, v in values.items()}
         source = BEFORE + "".join(f"{name} = {value!r}\n" for name, value in plain.items()) + source
         if sys.version_info >= (3, 13):
