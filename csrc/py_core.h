@@ -240,7 +240,7 @@ enum {
 
 typedef struct core_state {
     PyObject *module;             /* borrowed: this is its state */
-    uint64_t number;              /* no other state of the process has it, or had it, in whichever interpreter; not 0 */
+    uint64_t number;              /* not 0; no other state of the process, in whichever interpreter, has or had it */
     PyObject *errors[ERRORS];
     PyTypeObject *endpoint_type[KINDS][SIDES];
     const struct payload_kind *payload[KINDS]; /* what a channel of that kind carries */

@@ -80,22 +80,9 @@ def run(script, seconds=60, **more):
     return run_child(f"{USES}\nENDS = {ENDS!r}\n{ENDS}\n{script}", seconds=seconds, **more)
 
 
-def can_wait_in_tasks():
-    """asyncio itself may refuse in a sub-interpreter: then there is nothing of ours to see."""
-    try:
-        run("Interpreter().run('import asyncio; asyncio.run(asyncio.sleep(0))')")
-    except AssertionError:
-        return False
-    return True
-
-
-@pytest.fixture(scope="module")
-def with_tasks():
-    if not can_wait_in_tasks():
-        pytest.skip("asyncio does not run in a sub-interpreter of this Python")
-
-
-WAYS = ("thread", "batches", "claims", "task")
+# The asyncio of 3.11 keeps one state for all interpreters, and takes a loop of one for that of another.
+with_tasks = pytest.mark.skipif(not OWN_GIL, reason="asyncio serves one interpreter only before 3.12")
+WAYS = ("thread", "batches", "claims", *(("task",) if OWN_GIL else ()))
 
 
 # Everything that waits, across
@@ -104,7 +91,7 @@ WAYS = ("thread", "batches", "claims", "task")
 @takes_long()
 @pytest.mark.parametrize("there", WAYS)
 @pytest.mark.parametrize("module", ["spsc_bytes", "mpsc_bytes"])
-def test_messages_go_to_another_interpreter_in_order_and_then_the_end(with_tasks, module, there):
+def test_messages_go_to_another_interpreter_in_order_and_then_the_end(module, there):
     run(
         f"""
 other = Interpreter()
@@ -122,7 +109,7 @@ other.destroy()
 @takes_long()
 @pytest.mark.parametrize("there", WAYS)
 @pytest.mark.parametrize("module", ["spsc_bytes", "mpsc_bytes"])
-def test_messages_come_from_another_interpreter_in_order_and_then_the_end(with_tasks, module, there):
+def test_messages_come_from_another_interpreter_in_order_and_then_the_end(module, there):
     run(
         f"""
 other = Interpreter()
@@ -136,7 +123,8 @@ other.destroy()
     )
 
 
-def test_both_ends_in_interpreters_other_than_the_first(with_tasks):
+@with_tasks
+def test_both_ends_in_interpreters_other_than_the_first():
     run(
         """
 a, b = Interpreter(), Interpreter()
@@ -401,6 +389,7 @@ except SendError: pass
     )
 
 
+@pytest.mark.skipif(not OWN_GIL, reason="an interpreter that has threads is not destroyed before 3.12")
 def test_an_interpreter_waits_for_its_blocked_thread_which_sees_the_end_of_the_stream():
     run(
         """
@@ -424,7 +413,8 @@ ends.join()
     )
 
 
-def test_an_interpreter_that_ends_with_a_task_in_line_hands_its_turn_on(with_tasks):
+@with_tasks
+def test_an_interpreter_that_ends_with_a_task_in_line_hands_its_turn_on():
     """Two senders wait for room: a task of an interpreter that ends, and behind it a thread here."""
     run(
         """
@@ -453,7 +443,8 @@ assert rx.statistics().open_senders == 1 and rx.try_recv_bytes() == bytes(40)
     )
 
 
-def test_a_closed_loop_of_another_interpreter_does_not_keep_the_turn(with_tasks):
+@with_tasks
+def test_a_closed_loop_of_another_interpreter_does_not_keep_the_turn():
     """In every order of closing the loop, lining up behind it, and making room."""
     run(
         """

@@ -106,7 +106,7 @@ for cc in $compilers; do
             continue
         fi
         if wants unit; then
-            for test in test_ring test_gate test_log test_chan; do
+            for test in test_ring test_gate test_log test_chan test_ticket; do
                 build "$cc" "$flags" $test.c "$out/$test" && run "$cc, $mode: $test" "$out/$test"
             done
         fi
