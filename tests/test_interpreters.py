@@ -80,9 +80,21 @@ def run(script, seconds=60, **more):
     return run_child(f"{USES}\nENDS = {ENDS!r}\n{ENDS}\n{script}", seconds=seconds, **more)
 
 
-# The asyncio of 3.11 keeps one state for all interpreters, and takes a loop of one for that of another.
-with_tasks = pytest.mark.skipif(not OWN_GIL, reason="asyncio serves one interpreter only before 3.12")
-WAYS = ("thread", "batches", "claims", *(("task",) if OWN_GIL else ()))
+def asyncio_serves_several():
+    """That of 3.11 keeps one state for all interpreters; the first releases of 3.12 free it twice."""
+    if not OWN_GIL:
+        return False
+    uses = ["Interpreter(), Interpreter()", "one.run('import asyncio; asyncio.run(asyncio.sleep(0))'); one.destroy()"]
+    try:
+        run_child("from interps import *\nfor one in [{}]: {}".format(*uses))
+    except AssertionError:
+        return False
+    return True
+
+
+TASKS = asyncio_serves_several()
+with_tasks = pytest.mark.skipif(not TASKS, reason="the asyncio of this Python serves one interpreter only")
+WAYS = ("thread", "batches", "claims", *(("task",) if TASKS else ()))
 
 
 # Everything that waits, across
@@ -406,9 +418,11 @@ threading.Thread(target=wait).start()
 ''', t=rx.share())
 until_blocked(tx, receivers=1)
 from support import Spawned
-ends = Spawned(other.destroy)
-tx.close()
-ends.join()
+begun = False
+closes = Spawned(lambda: (until(lambda: begun), tx.close()))
+begun = True
+other.destroy()
+closes.join()
 """
     )
 
