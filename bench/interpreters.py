@@ -48,7 +48,7 @@ class Across(Ends):
 
 # ---- contenders ----------------------------------------------------------------------------------------------------
 
-CAN = "send_blocking recv_blocking"
+CAN = "send_blocking recv_blocking values source"
 QUEUE = "concurrent.interpreters.Queue"
 OURS = tuple(f"{variant.__name__.rpartition('.')[2]}, two interpreters" for variant in (spsc_bytes, mpsc_bytes))
 more: dict[str, Any] = {"encode": encode, "decode": decode, "family": "interpreters"}
