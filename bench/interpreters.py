@@ -7,6 +7,7 @@ them back, which is not timed: so their order is checked as in all scenarios.
 There is one other interpreter, made when the first of these scenarios runs. Its setting up is not timed.
 """
 
+import atexit
 import functools
 import importlib
 import os
@@ -144,7 +145,9 @@ LET_GO = "rx = tx = send = recv = there = back = items = item = None"
 
 @functools.cache
 def other() -> Any:
-    return interpreters.create()
+    new = interpreters.create()
+    atexit.register(new.close)
+    return new
 
 
 def run_there(ends: Across, source: str, count: int, told: int) -> None:

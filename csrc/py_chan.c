@@ -254,8 +254,10 @@ static void chan_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     if (c->ring != NULL)
         discard_orphans(c);
-    if (c->block != NULL)
+    if (c->block != NULL) {
+        nc_chan_settle(c->block, -1);
         block_unref(c->block);
+    }
     Py_XDECREF(c->module);
     type->tp_free(self);
     Py_DECREF(type);

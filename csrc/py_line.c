@@ -3,6 +3,7 @@
  * each part says whether it runs Python code.  Touches nc_chan.h. */
 #include "py_line.h"
 
+#include "py_doorbell.h"
 #include "py_loop.h"
 
 static wake_box *box_of(nc_box *box) { return container_of(box, wake_box, box); }
@@ -53,6 +54,24 @@ static int visit_future(Chan *c, sleeper *sl, visitproc visit, void *arg)
     if (sl->chan != c) /* another Chan of this channel visits it */
         return 0;
     Py_VISIT(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* with the GIL, or in a stopped world */
+    return 0;
+}
+
+/* Does the sleeper keep its channel, whatever the collector finds?  While it stands in line it may be called from
+ * elsewhere, by an end that this interpreter's collector does not see.  When the interpreter is taken down, nobody in
+ * it is to be called any more. */
+static bool sleeper_keeps(sleeper *sl)
+{
+    return nc_chan_elsewhere(sl->chan->block) && !doorbell_has_ended(sl->chan->st);
+}
+
+int line_traverse_sleeper(sleeper *sl, visitproc visit, void *arg)
+{
+    bool outside = nc_waiter_state_of(&sl->waiter) == NC_OUTSIDE;
+    if (sl->chan != NULL && (outside || !sleeper_keeps(sl)))
+        Py_VISIT(sl->chan);
+    if (outside)
+        Py_VISIT(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* with the GIL, or in a stopped world */
     return 0;
 }
 

@@ -309,6 +309,48 @@ assert rx.try_recv_bytes() == b'x'
     )
 
 
+@with_tasks
+def test_a_task_that_nobody_refers_to_waits_on_for_an_end_in_another_interpreter():
+    """Here the collector finds the other end, and with it the task; there it cannot."""
+    run(
+        """
+THERE = '''
+import asyncio, gc
+from nexus_channels import attach
+async def wait():
+    with attach(ticket) as rx, attach(back) as tx:
+        gone.set()
+        await rx.recv_bytes()
+        await tx.send(b'it lives')
+async def main():
+    global gone
+    gone = asyncio.Event()
+    asyncio.create_task(wait())
+    await gone.wait()
+    await asyncio.sleep(0)
+    for _ in range(5):
+        gc.collect()
+    tx = attach(ready)
+    await tx.send(b'ready')
+    for _ in range(5):
+        await asyncio.sleep(0)
+        gc.collect()
+    await attach(end).recv_bytes()
+asyncio.run(main())
+'''
+(tx, rx), (back, answers), (ready, is_ready), (go, end) = (spsc_bytes.channel(64) for _ in range(4))
+other = Interpreter()
+thread = other.start(THERE, ticket=rx.share(), back=back.share(), ready=ready.share(), end=end.share())
+assert is_ready.recv_bytes_blocking() == b'ready'
+tx.try_send(b'x')
+assert answers.recv_bytes_blocking() == b'it lives'
+go.send_blocking(b'end')
+thread.join()
+other.destroy()
+"""
+    )
+
+
 # The ends of interpreters
 
 

@@ -6,10 +6,12 @@ import itertools
 import os
 import pickle
 import random
+import weakref
 
 import pytest
 from harness import run_child, seeded, size
-from support import Spawned, collect, until_blocked
+from steploop import StepLoop
+from support import Item, Spawned, collect, until_blocked
 
 import nexus_channels
 from nexus_channels import (
@@ -184,6 +186,50 @@ def test_where_the_ends_are_is_remembered_in_debug_mode(channel, side):
         assert len(other.open_ends()) == 2
     finally:
         nexus_channels.set_debug_ends(False)
+
+
+# The collector
+
+
+def waiting_task(channel):
+    """A task that waits on a channel of which each end has moved; (what goes with it, its loop, the two ends)."""
+    tx, rx = (attach(end.share()) for end in channel)
+    loop, goes = StepLoop(), Item()
+
+    async def wait(goes):
+        return await rx.recv_bytes(), tx, goes
+
+    task = loop.create_task(wait(goes))
+    task._log_destroy_pending = False
+    loop.run_ready()
+    until_blocked(tx, receivers=1)
+    return weakref.ref(goes), loop, tx, rx
+
+
+def test_a_task_that_waits_is_collected_when_the_other_end_is_gone(bytes_variant):
+    goes, loop, tx, rx = waiting_task(bytes_variant.channel(256))
+    del rx
+    collect()
+    assert goes() is not None
+    tx.close()
+    loop.run_ready()
+    loop.close()
+    del loop, tx
+    collect()
+    assert goes() is None
+
+
+def test_a_task_that_waits_lives_as_long_as_an_end_that_has_moved(bytes_variant):
+    goes, loop, tx, rx = waiting_task(bytes_variant.channel(256))
+    del rx
+    for _ in range(5):
+        collect()
+    assert goes() is not None
+    tx.try_send(b"x")
+    loop.run_ready()
+    loop.close()
+    collect()
+    assert goes() is None
 
 
 # Tickets are good once
