@@ -29,7 +29,6 @@ typedef struct nc_chan {
     nc_log *log;                     /* of bytes */
     bool reading; /* bytes: a read claim is open; under gate[NC_RX]'s lock once the receiver has left */
     _Atomic uint32_t refs; /* whoever drops the last frees all of it; B1 */
-    _Atomic uint32_t homes; /* for the owner: how many may have ends of it, who know nothing of each other; a hint */
     _Atomic uint32_t open[NC_SIDES]; /* endpoints that have not left; relaxed, but leaving is C3 */
     uint64_t discarded; /* units that the receiver left behind; under gate[NC_RX]'s lock */
     void *memory; /* for the owner of the channel: the allocation to free */
@@ -59,7 +58,6 @@ static inline void nc_chan_init(nc_chan *ch, uint32_t now, bool guarded)
     }
     ch->reading = false;
     ch->discarded = 0;
-    atomic_store_explicit(&ch->homes, 1, memory_order_relaxed); /* nor this */
     atomic_store_explicit(&ch->refs, 1, memory_order_relaxed); /* nor this */
 }
 
@@ -83,18 +81,6 @@ static inline bool nc_chan_unref(nc_chan *ch)
 /* May native threads come, which do not take the lock that guards the rest?  Relaxed: the caller holds the gate that
  * they go through, or asks again. */
 static inline bool nc_chan_shared(nc_chan *ch) { return atomic_load_explicit(&ch->refs, memory_order_relaxed) > 1; }
-
-/* One more home, or (-1) one less. */
-static inline void nc_chan_settle(nc_chan *ch, int by)
-{
-    atomic_fetch_add_explicit(&ch->homes, (uint32_t)by, memory_order_relaxed); /* a hint */
-}
-
-/* May ends of it be elsewhere? */
-static inline bool nc_chan_elsewhere(nc_chan *ch)
-{
-    return atomic_load_explicit(&ch->homes, memory_order_relaxed) > 1; /* a hint */
-}
 
 /* ---- how much there is -------------------------------------------------------------------------------- */
 

@@ -16,7 +16,7 @@ static bool has_bytes(chan_kind kind) { return kind == SPSC_BYTES || kind == MPS
  * of an object is not aligned to a cache line. */
 static bool chan_allocate(Chan *c, uint64_t capacity)
 {
-    size_t top = nc_align_up(sizeof(nc_chan), NC_CACHE_LINE);
+    size_t top = nc_align_up(sizeof(chan_block), NC_CACHE_LINE);
     size_t gates = nc_align_up(SIDES * sizeof(nc_gate), NC_CACHE_LINE);
     size_t fixed = top + gates + sizeof(nc_ring) + NC_CACHE_LINE;
     if (has_bytes(c->kind) && (capacity = nc_log_round(capacity)) == 0)
@@ -32,6 +32,7 @@ static bool chan_allocate(Chan *c, uint64_t capacity)
     nc_chan *b = c->block = (nc_chan *)base;
     b->memory = memory;
     b->gate = c->gate = (nc_gate *)(base + top);
+    block_settle(b, 1);
     nc_chan_init(b, core_generation(), !NC_FREE_THREADED && !has_bytes(c->kind)); /* native code takes no GIL */
     if (has_bytes(c->kind)) {
         b->log = c->log = (nc_log *)(base + top + gates);
@@ -255,7 +256,7 @@ static void chan_dealloc(PyObject *self)
     if (c->ring != NULL)
         discard_orphans(c);
     if (c->block != NULL) {
-        nc_chan_settle(c->block, -1);
+        block_settle(c->block, -1);
         block_unref(c->block);
     }
     Py_XDECREF(c->module);

@@ -60,10 +60,7 @@ static int visit_future(Chan *c, sleeper *sl, visitproc visit, void *arg)
 /* Does the sleeper keep its channel, whatever the collector finds?  While it stands in line it may be called from
  * elsewhere, by an end that this interpreter's collector does not see.  When the interpreter is taken down, nobody in
  * it is to be called any more. */
-static bool sleeper_keeps(sleeper *sl)
-{
-    return nc_chan_elsewhere(sl->chan->block) && !doorbell_has_ended(sl->chan->st);
-}
+static bool sleeper_keeps(sleeper *sl) { return block_elsewhere(sl->chan->block) && !doorbell_has_ended(sl->chan->st); }
 
 int line_traverse_sleeper(sleeper *sl, visitproc visit, void *arg)
 {

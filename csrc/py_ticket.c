@@ -47,7 +47,7 @@ static void ticket_leave(nc_ticket *t)
     if (nc_chan_orphaned(t->chan))
         nc_chan_discard_bytes(t->chan, core_generation());
     wake_boxes(kicks);
-    nc_chan_settle(t->chan, -1);
+    block_settle(t->chan, -1);
     block_unref(t->chan);
     PyMem_RawFree(t);
 }
@@ -229,7 +229,7 @@ static bool move_held(Endpoint *ep, nc_ticket *t, nc_box **kicks)
 {
     if (!movable(ep)) /* again: Python code has run since */
         return false;
-    nc_chan_settle(t->chan, 1);
+    block_settle(t->chan, 1);
     nc_chan_join(t->chan, t->side);
     endpoint_close_held(ep, kicks);
     return true;
