@@ -209,12 +209,7 @@ int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
     int stop = delegate_traverse(&aw->trio, visit, arg);
     if (stop != 0)
         return stop;
-    if (aw->sleeper != NULL) {
-        Py_VISIT(aw->sleeper->chan);
-        if (nc_waiter_state_of(&aw->sleeper->waiter) == NC_OUTSIDE) /* else line_traverse() visits its future */
-            Py_VISIT(atomic_load_explicit(&aw->sleeper->future, memory_order_relaxed));
-    }
-    return 0;
+    return aw->sleeper != NULL ? line_traverse_sleeper(aw->sleeper, visit, arg) : 0;
 }
 
 /* The awaitable is unreachable: leave the line, which breaks the cycle through it.  Its timer is garbage as well. */

@@ -16,7 +16,7 @@ static bool has_bytes(chan_kind kind) { return kind == SPSC_BYTES || kind == MPS
  * of an object is not aligned to a cache line. */
 static bool chan_allocate(Chan *c, uint64_t capacity)
 {
-    size_t top = nc_align_up(sizeof(nc_chan), NC_CACHE_LINE);
+    size_t top = nc_align_up(sizeof(chan_block), NC_CACHE_LINE);
     size_t gates = nc_align_up(SIDES * sizeof(nc_gate), NC_CACHE_LINE);
     size_t fixed = top + gates + sizeof(nc_ring) + NC_CACHE_LINE;
     if (has_bytes(c->kind) && (capacity = nc_log_round(capacity)) == 0)
@@ -32,6 +32,7 @@ static bool chan_allocate(Chan *c, uint64_t capacity)
     nc_chan *b = c->block = (nc_chan *)base;
     b->memory = memory;
     b->gate = c->gate = (nc_gate *)(base + top);
+    block_settle(b, 1);
     nc_chan_init(b, core_generation(), !NC_FREE_THREADED && !has_bytes(c->kind)); /* native code takes no GIL */
     if (has_bytes(c->kind)) {
         b->log = c->log = (nc_log *)(base + top + gates);
@@ -43,7 +44,7 @@ static bool chan_allocate(Chan *c, uint64_t capacity)
     return true;
 }
 
-static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
+Chan *chan_face(PyObject *module, chan_kind kind)
 {
     core_state *st = PyModule_GetState(module);
     Chan *c = (Chan *)st->chan_type->tp_alloc(st->chan_type, 0);
@@ -54,27 +55,59 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     c->kind = kind;
     c->payload = st->payload[kind];
     c->thread = kind == LOCAL ? this_thread() : 0;
-    if (!chan_allocate(c, capacity)) {
+    return c;
+}
+
+void chan_adopt(Chan *c, nc_chan *block)
+{
+    c->block = block;
+    c->gate = block->gate;
+    c->log = block->log;
+}
+
+static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
+{
+    Chan *c = chan_face(module, kind);
+    if (c != NULL && !chan_allocate(c, capacity)) {
         PyErr_Format(PyExc_MemoryError, "no memory for a channel of %s%llu %s",
                      capacity < PY_SSIZE_T_MAX ? "" : "at least ", (unsigned long long)capacity,
                      has_bytes(kind) ? "bytes" : "items");
-        Py_DECREF(c);
-        return NULL;
+        Py_CLEAR(c);
     }
     return c;
 }
 
+Endpoint *endpoint_prepare(Chan *c, int side)
+{
+    birth *made = NULL;
+    if (ends_are_noted(c->st) && (made = birth_note(c, side, NULL)) == NULL)
+        return NULL;
+    Endpoint *ep = (Endpoint *)core_new(c->st->endpoint_type[c->kind][side]);
+    if (ep != NULL) {
+        ep->side = (uint8_t)side;
+        ep->birth = made;
+    } else if (made != NULL)
+        birth_forget(c, made);
+    return ep;
+}
+
+void endpoint_begin(Endpoint *ep, Chan *c) { ep->chan = (Chan *)Py_NewRef(c); }
+
+void endpoint_discard(Endpoint *ep, Chan *c)
+{
+    if (ep->birth != NULL)
+        birth_forget(c, ep->birth);
+    ep->birth = NULL;
+    Py_DECREF(ep);
+}
+
 Endpoint *endpoint_new(Chan *c, int side)
 {
-    PyTypeObject *type = c->st->endpoint_type[c->kind][side];
-    Endpoint *ep = (Endpoint *)core_new(type);
+    Endpoint *ep = endpoint_prepare(c, side);
     if (ep == NULL)
         return NULL;
-    ep->chan = (Chan *)Py_NewRef(c);
-    ep->side = (uint8_t)side;
     nc_chan_join(c->block, side);
-    if (ends_are_noted(c->st) && (ep->birth = birth_note(c, side, NULL)) == NULL)
-        Py_CLEAR(ep);
+    endpoint_begin(ep, c);
     return ep;
 }
 
@@ -201,7 +234,7 @@ static int chan_traverse(PyObject *self, visitproc visit, void *arg)
     for (; pos != tail; pos = nc_ring_advance(c->ring, pos, 1))
         Py_VISIT(atomic_load_explicit(&c->ring->slots[nc_ring_index(c->ring, pos)], memory_order_relaxed));
     for (int side = 0; side < SIDES; side++) {
-        int stop = line_traverse(&c->gate[side], visit, arg);
+        int stop = line_traverse(c, side, visit, arg);
         if (stop != 0)
             return stop;
     }
@@ -222,8 +255,10 @@ static void chan_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     if (c->ring != NULL)
         discard_orphans(c);
-    if (c->block != NULL)
+    if (c->block != NULL) {
+        block_settle(c->block, -1);
         block_unref(c->block);
+    }
     Py_XDECREF(c->module);
     type->tp_free(self);
     Py_DECREF(type);

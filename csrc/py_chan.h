@@ -9,6 +9,15 @@ PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
 Endpoint *chan_lone_receiver(PyObject *module);
 /* A new endpoint of a channel. */
 Endpoint *endpoint_new(Chan *c, int side);
+/* The same in steps, for a channel that comes from elsewhere: a Chan without a block; then the block, with the caller's
+ * reference to it, which runs no Python code. */
+Chan *chan_face(PyObject *module, chan_kind kind);
+void chan_adopt(Chan *c, nc_chan *block);
+/* Likewise an endpoint: first one that has no channel yet, and counts nowhere.  Nobody may meet it so: the caller runs
+ * no Python code before it begins, or is discarded.  It begins with a place in the count of its side, the caller's. */
+Endpoint *endpoint_prepare(Chan *c, int side);
+void endpoint_begin(Endpoint *ep, Chan *c);
+void endpoint_discard(Endpoint *ep, Chan *c);
 /* Close the endpoint.  The caller holds the endpoint, or has the last reference to it.  Boxes that need a kick are
  * chained to `kicks`. */
 void endpoint_close_held(Endpoint *ep, nc_box **kicks);

@@ -344,6 +344,12 @@ PyTypeObject *core_add_type(PyObject *module, PyType_Spec *spec, const char *nam
     return (PyTypeObject *)type;
 }
 
+uint64_t core_number(void)
+{
+    static _Atomic uint64_t given; /* relaxed: the numbers differ, and publish nothing */
+    return atomic_fetch_add_explicit(&given, 1, memory_order_relaxed) + 1;
+}
+
 /* ---- fork ------------------------------------------------------------------------------------------- */
 
 _Atomic uint32_t core_forks; /* of the process, not of an interpreter */

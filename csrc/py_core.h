@@ -178,6 +178,7 @@ enum {
     X(future_type)          /* what tasks wait on */                                         \
     X(mailbox_type)         /* one a loop that was waited on; not visible from Python */     \
     X(notifier_type)                                                                         \
+    X(ticket_type)                                                                           \
     X(trio_wait_type)       /* what tasks of trio wait for */                                \
     X(stop_type)            /* 3.12 and later: by which results travel; see py_stop.c */
 
@@ -242,6 +243,7 @@ enum {
 
 typedef struct core_state {
     PyObject *module;             /* borrowed: this is its state */
+    uint64_t number;              /* not 0; no other state of the process, in whichever interpreter, has or had it */
     PyObject *errors[ERRORS];
     PyTypeObject *endpoint_type[KINDS][SIDES];
     const struct payload_kind *payload[KINDS]; /* what a channel of that kind carries */
@@ -294,6 +296,8 @@ static inline bool spare_keep(core_state *st, int kind, void *dead)
 PyObject *core_raise(core_state *st, int which, PyObject *value, const char *format, ...);
 /* Count the forks of this process from now on, and know its main thread; 0, or -1 with an exception set. */
 int core_watch_process(void);
+/* A number for a module's state, which no other has. */
+uint64_t core_number(void);
 /* A thread state, made without the GIL; no process is forked meanwhile.  NULL without an exception: no memory. */
 PyThreadState *core_new_thread_state(PyInterpreterState *interp);
 /* A new type, added to the module under `name`; a reference, or NULL with an exception set. */

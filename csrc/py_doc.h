@@ -635,6 +635,54 @@ static const char notifier_close_doc[] =
 
 #define DOC_NOTIFIER_IS_CLOSED "True once this notifier was closed.  " DOC_ANY_THREAD
 
+/* ---- other interpreters ------------------------------------------------------------------------------- */
+
+static const char endpoint_share_doc[] =
+    "share($self)\n--\n\n"
+    "Move this end of a channel of bytes to another interpreter of the process: returns a Ticket for attach() there.\n"
+    "This endpoint is closed; share a clone() to keep one.  The ticket counts as an open end, so the other side sees no\n"
+    "end meanwhile.\n\n"
+    "Raises TypeError for channels of objects, which cannot leave their interpreter; EndpointClosed; BusyError while a\n"
+    "claim or a native end borrows the endpoint; RuntimeError if a task waits on a loop that others could not wake.\n"
+    DOC_OWN_THREAD;
+
+static const char attach_doc[] =
+    "attach($module, ticket, /)\n--\n\n"
+    "Make an endpoint of a Ticket, or of its bytes, in this interpreter: a Sender or a Receiver of the channel that\n"
+    "share() was called on.  Each ticket can be attached once.\n\n"
+    "Raises ValueError when the ticket was attached or given up, or was not issued by this process; TypeError for\n"
+    "anything else.  " DOC_ANY_THREAD;
+
+static const char ticket_doc[] =
+    "An end of a channel of bytes on its way to another interpreter, returned by share() of the end.\n\n"
+    "Pass it to attach() there, once.  It can be pickled, so it goes through concurrent.interpreters.Queue and\n"
+    "Interpreter.call(); its bytes go everywhere.  Until it is attached it counts as an open end of its channel.\n\n"
+    "It is given up, as if that end had been closed, by close(), or when no Ticket object is left that stands for it.\n"
+    "A pickle that was not loaded yet also holds it, until the interpreter ends that made the pickle.  Bytes hold\n"
+    "nothing: keep the Ticket until they are attached.\n\n"
+    ">>> import nexus_channels\n"
+    ">>> from nexus_channels import spsc_bytes\n"
+    ">>> tx, rx = spsc_bytes.channel(4096)\n"
+    ">>> ticket = tx.share()\n"
+    ">>> there = nexus_channels.attach(ticket)  # mostly in another interpreter\n"
+    ">>> there.try_send(b'hello')\n"
+    ">>> rx.try_recv_bytes()\n"
+    "b'hello'\n\n"
+    "Safe from any thread.";
+
+static const char ticket_close_doc[] =
+    "close($self)\n--\n\n"
+    "Give the ticket up: its end of the channel is closed, and attach() raises ValueError from now on.  Does nothing\n"
+    "once it was attached.  Idempotent.  " DOC_ANY_THREAD;
+
+static const char ticket_bytes_doc[] =
+    "__bytes__($self)\n--\n\n"
+    "The ticket as bytes, for attach().  They do not hold it: keep this object until they are attached.  " DOC_ANY_THREAD;
+
+static const char ticket_reduce_doc[] =
+    "__reduce_ex__($self, protocol, /)\n--\n\n"
+    "For pickle: the pickle holds the ticket until it is loaded, or this interpreter ends.  " DOC_ANY_THREAD;
+
 /* ---- native ends ------------------------------------------------------------------------------------ */
 
 static const char endpoint_native_doc[] =

@@ -71,6 +71,12 @@ bool doorbell_answered(doorbell *bell)
            bell->ender != PyThread_get_thread_ident(); /* D1 */
 }
 
+bool doorbell_has_ended(core_state *st)
+{
+    doorbell *bell = atomic_load_explicit(&st->bell, memory_order_acquire); /* D3 */
+    return bell != NULL && atomic_load_explicit(&bell->ended, memory_order_acquire); /* D1 */
+}
+
 /* Under the lock. */
 static void call_thread(doorbell *bell)
 {

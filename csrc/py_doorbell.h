@@ -25,6 +25,8 @@ void doorbell_unref(doorbell *bell);
  * which runs functions given to `atexit`: it would wait for ever.  All other threads are about to be stopped, and may
  * wait until then.  From any thread. */
 bool doorbell_answered(doorbell *bell);
+/* Is the interpreter of this module about to be taken down?  No, if it has no doorbell. */
+bool doorbell_has_ended(core_state *st);
 /* Have the thread kick the entry's box.  From any thread, with or without the GIL; false if nobody answers any more. */
 bool doorbell_ring(doorbell *bell, bell_entry *entry);
 /* The module goes: so does the thread. */

@@ -61,7 +61,7 @@ PyObject *endpoint_same_channel(PyObject *self, PyObject *other)
     core_state *st = ((Endpoint *)self)->chan->st;
     for (int i = 0; i < KINDS * SIDES; i++)
         if (Py_TYPE(other) == st->endpoint_type[i / SIDES][i % SIDES])
-            return PyBool_FromLong(((Endpoint *)self)->chan == ((Endpoint *)other)->chan);
+            return PyBool_FromLong(((Endpoint *)self)->chan->block == ((Endpoint *)other)->chan->block);
     PyErr_Format(PyExc_TypeError, "same_channel() takes a Sender or a Receiver, not %.200s", Py_TYPE(other)->tp_name);
     return NULL;
 }

@@ -10,6 +10,7 @@
         {"statistics", endpoint_statistics, METH_NOARGS, endpoint_statistics_doc},            \
         {"open_ends", endpoint_open_ends, METH_NOARGS, endpoint_open_ends_doc},               \
         {"notifier", endpoint_notifier, METH_NOARGS, endpoint_notifier_doc},                  \
+        {"share", endpoint_share, METH_NOARGS, endpoint_share_doc},                           \
         {"same_channel", endpoint_same_channel, METH_O, endpoint_same_channel_doc},           \
         {"__enter__", endpoint_enter, METH_NOARGS, enter_doc},                                \
         {"__exit__", (PyCFunction)(void (*)(void))endpoint_exit, METH_FASTCALL, exit_doc},    \
@@ -71,5 +72,8 @@ PyObject *endpoint_native(PyObject *, PyObject *);
 
 /* py_notifier.c */
 PyObject *endpoint_notifier(PyObject *, PyObject *);
+
+/* py_ticket.c */
+PyObject *endpoint_share(PyObject *, PyObject *);
 
 #endif

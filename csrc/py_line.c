@@ -3,6 +3,7 @@
  * each part says whether it runs Python code.  Touches nc_chan.h. */
 #include "py_line.h"
 
+#include "py_doorbell.h"
 #include "py_loop.h"
 
 static wake_box *box_of(nc_box *box) { return container_of(box, wake_box, box); }
@@ -45,21 +46,42 @@ void line_leave(Chan *c, int side, nc_waiter *w, nc_box **kicks)
     count_rivals(c, side);
 }
 
-static int visit_future(sleeper *sl, visitproc visit, void *arg)
+/* Does the box belong to a loop of this interpreter?  Only then may it be asked for objects. */
+static bool is_at_home(core_state *st, nc_box *box) { return box_of(box)->home == st->number; }
+
+static int visit_future(Chan *c, sleeper *sl, visitproc visit, void *arg)
 {
+    if (sl->chan != c) /* another Chan of this channel visits it */
+        return 0;
     Py_VISIT(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* with the GIL, or in a stopped world */
     return 0;
 }
 
-int line_traverse(nc_gate *g, visitproc visit, void *arg)
+/* Does the sleeper keep its channel, whatever the collector finds?  While it stands in line it may be called from
+ * elsewhere, by an end that this interpreter's collector does not see.  When the interpreter is taken down, nobody in
+ * it is to be called any more. */
+static bool sleeper_keeps(sleeper *sl) { return block_elsewhere(sl->chan->block) && !doorbell_has_ended(sl->chan->st); }
+
+int line_traverse_sleeper(sleeper *sl, visitproc visit, void *arg)
 {
+    bool outside = nc_waiter_state_of(&sl->waiter) == NC_OUTSIDE;
+    if (sl->chan != NULL && (outside || !sleeper_keeps(sl)))
+        Py_VISIT(sl->chan);
+    if (outside)
+        Py_VISIT(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* with the GIL, or in a stopped world */
+    return 0;
+}
+
+int line_traverse(Chan *c, int side, visitproc visit, void *arg)
+{
+    nc_gate *g = &c->gate[side];
     bool shared = !g->guarded && g->born == core_generation(); /* Python's threads stand still, native threads do not */
     int stop = 0;
     if (shared)
         nc_lock_enter(&g->lock);
     for (nc_waiter *w = g->first; w != NULL && stop == 0; w = w->next)
-        if (box_of(w->box)->kind->of_tasks)
-            stop = visit_future(container_of(w, sleeper, waiter), visit, arg);
+        if (is_at_home(c->st, w->box)) /* so it is a loop's, and the waiter a sleeper */
+            stop = visit_future(c, container_of(w, sleeper, waiter), visit, arg);
     if (shared)
         nc_lock_exit(&g->lock);
     return stop;
@@ -99,13 +121,14 @@ void line_deliver(Chan *c, nc_box *kicks)
 
 /* ---- waiters that will never run: runs Python code ----------------------------------------------- */
 
-/* Collect the boxes of loops that have called waiters in this line, each with a reference; returns how many. */
-static int called_loops(nc_gate *g, nc_box **boxes, int most)
+/* Collect the boxes of this interpreter's loops that have called waiters in this line, each with a reference; returns
+ * how many. */
+static int called_loops(core_state *st, nc_gate *g, nc_box **boxes, int most)
 {
     int n = 0;
     nc_gate_enter(g, core_generation());
     for (nc_waiter *w = g->called > 0 ? g->first : NULL; w != NULL && n < most; w = w->next) {
-        bool known = nc_waiter_state_of(w) != NC_CALLED || !box_of(w->box)->kind->of_tasks;
+        bool known = nc_waiter_state_of(w) != NC_CALLED || !is_at_home(st, w->box);
         for (int i = 0; i < n && !known; i++)
             known = boxes[i] == w->box;
         if (!known) {
@@ -125,7 +148,7 @@ bool line_reap(Chan *c, int side, nc_box **kicks)
         return false;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    for (int n = called_loops(&c->gate[side], boxes, 8); n > 0; n--) {
+    for (int n = called_loops(c->st, &c->gate[side], boxes, 8); n > 0; n--) {
         if (box_of(boxes[n - 1])->kind->dead(c->st, box_of(boxes[n - 1]))) {
             nc_chan_leave_lines_of(c->block, side, boxes[n - 1], core_generation(), kicks);
             any = true;
@@ -144,9 +167,9 @@ void line_reap_ahead(Chan *c, int side, nc_box **kicks)
 
 /* ---- within reach of native code: runs Python code ----------------------------------------------- */
 
-/* Collect the boxes of loops in this line that native code could not wake, each with a reference, in an array that the
- * caller frees; returns how many, or -1 with an exception set. */
-static Py_ssize_t unreached_loops(nc_gate *g, nc_box ***boxes)
+/* Collect the boxes of this interpreter's loops in this line that native code could not wake, each with a reference, in
+ * an array that the caller frees; returns how many, or -1 with an exception set. */
+static Py_ssize_t unreached_loops(core_state *st, nc_gate *g, nc_box ***boxes)
 {
     size_t room = 0, n = 0, waiters;
     *boxes = NULL;
@@ -160,7 +183,7 @@ static Py_ssize_t unreached_loops(nc_gate *g, nc_box ***boxes)
     }
     nc_gate_enter(g, core_generation()); /* whoever lines up after this sees that native code may come */
     for (nc_waiter *w = g->first; w != NULL && n < room; w = w->next) {
-        bool known = wake_reached(w->box);
+        bool known = wake_reached(w->box) || !is_at_home(st, w->box);
         for (size_t i = 0; i < n && !known; i++)
             known = (*boxes)[i] == w->box;
         if (!known) {
@@ -177,7 +200,7 @@ bool line_reach_all(Chan *c)
     nc_box *kicks = NULL, **boxes;
     bool ok = true;
     for (int side = 0; side < SIDES && ok; side++) {
-        Py_ssize_t n = unreached_loops(&c->gate[side], &boxes);
+        Py_ssize_t n = unreached_loops(c->st, &c->gate[side], &boxes);
         ok = n >= 0;
         for (Py_ssize_t i = 0; i < n; i++) {
             ok = loop_summon(c, boxes[i], &kicks) && ok;

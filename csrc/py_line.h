@@ -33,7 +33,10 @@ static inline void line_deliver_any(Chan *c, nc_box *kicks)
     if (kicks != NULL || nc_chan_orphaned(c->block))
         line_deliver(c, kicks);
 }
-/* For tp_traverse: visit the futures of the tasks in line. */
-int line_traverse(nc_gate *g, visitproc visit, void *arg);
+/* For tp_traverse of whoever owns the sleeper: visit its channel, and the future that line_traverse() does not visit.
+ */
+int line_traverse_sleeper(sleeper *sl, visitproc visit, void *arg);
+/* For tp_traverse: visit the futures of the tasks that stand in line by this Chan; the line may have others. */
+int line_traverse(Chan *c, int side, visitproc visit, void *arg);
 
 #endif

@@ -126,6 +126,17 @@ static void loop_box_put_back(loop_box *box, PyObject *about)
         core_report_error(about);
 }
 
+/* Others ring for the loop from now on, where they cannot write to a wake fd.  On the loop's thread, which reads its
+ * mail after this. */
+static void mailbox_give_bell(Mailbox *m)
+{
+    doorbell *bell = doorbell_start(m->st);
+    if (bell == NULL || atomic_load_explicit(&m->box->bell, memory_order_relaxed) != NULL)
+        return; /* relaxed: only this thread writes it */
+    doorbell_ref(bell);
+    atomic_store_explicit(&m->box->bell, bell, memory_order_release); /* F1 */
+}
+
 /* What the loop calls when its wake fd was written to. */
 static PyObject *mailbox_wake(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -137,6 +148,31 @@ static PyObject *mailbox_wake(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef mailbox_wake_def = {"_wake", mailbox_wake, METH_NOARGS, NULL};
 
+/* The loop has let go of what reads its wake fd: it was closed, most likely. */
+static PyObject *mailbox_unread(PyObject *self, PyObject *Py_UNUSED(weakref))
+{
+    Mailbox *m = (Mailbox *)self;
+    Py_CLEAR(m->reader); /* ends the circle of the two; the caller has a reference to m */
+    if (m->box->base.born == core_generation())
+        mailbox_read_no_more(m);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef mailbox_unread_def = {"_unread", mailbox_unread, METH_O, NULL};
+
+/* What the loop is to call, a new reference, and to know when it lets go of that: *known, likewise; NULL with an
+ * exception set. */
+static PyObject *mailbox_reader(Mailbox *m, PyObject **known)
+{
+    PyObject *reader = PyCFunction_New(&mailbox_wake_def, (PyObject *)m);
+    PyObject *unread = reader != NULL ? PyCFunction_New(&mailbox_unread_def, (PyObject *)m) : NULL;
+    *known = unread != NULL ? PyWeakref_NewRef(reader, unread) : NULL;
+    Py_XDECREF(unread);
+    if (*known == NULL)
+        Py_CLEAR(reader);
+    return reader;
+}
+
 /* Give the mailbox a wake fd that its loop reads.  On the loop's thread.  Without one, every burst of wake-ups
  * goes through call_soon. */
 static void mailbox_open_fd(Mailbox *m, PyObject *loop)
@@ -146,24 +182,27 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
         atomic_store_explicit(&m->box->wake_fd, NO_READER, memory_order_release); /* F1 */
     if (atomic_load_explicit(&m->box->wake_fd, memory_order_relaxed) != NO_FD || !wake_fd_open(fds))
         return; /* relaxed: only this thread writes it; out of descriptors: try again next time */
-    PyObject *fd = PyLong_FromLong(fds[0]), *reader = PyCFunction_New(&mailbox_wake_def, (PyObject *)m);
-    PyObject *done = NULL;
+    PyObject *done = NULL, *known = NULL;
+    PyObject *fd = PyLong_FromLong(fds[0]), *reader = fd != NULL ? mailbox_reader(m, &known) : NULL;
     interruptions kept = {0};
-    if (fd != NULL && reader != NULL)
+    if (reader != NULL)
         do
             done = m->kind->read(m, loop, fd, reader);
         while (done == NULL && core_try_again(&kept));
     Py_XDECREF(fd);
-    Py_XDECREF(reader);
     core_postpone_all(&kept);
     if (done != NULL) {
         Py_DECREF(done);
+        Py_XSETREF(m->reader, known);
+        Py_DECREF(reader);
         m->box->read_fd = fds[0];
         atomic_store_explicit(&m->box->wake_fd, fds[1], memory_order_release); /* F1 */
         return;
     }
     bool never = PyErr_ExceptionMatches(PyExc_NotImplementedError) || PyErr_ExceptionMatches(PyExc_AttributeError);
     core_drop_error();
+    Py_XDECREF(known); /* first, so that nobody is told of the other */
+    Py_XDECREF(reader);
     wake_fd_close(fds[0]);
     if (fds[1] != fds[0])
         wake_fd_close(fds[1]);
@@ -176,20 +215,21 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
 static void mailbox_be_reached(Mailbox *m, PyObject *loop)
 {
     mailbox_open_fd(m, loop);
-    if (wake_reached(&m->box->base.box))
-        return;
-    doorbell *bell = doorbell_start(m->st);
-    if (bell == NULL || atomic_load_explicit(&m->box->bell, memory_order_relaxed) != NULL)
-        return; /* relaxed: only this thread writes it */
-    doorbell_ref(bell);
-    atomic_store_explicit(&m->box->bell, bell, memory_order_release); /* F1 */
+    m->box->shared = true;
+    if (!wake_reached(&m->box->base.box))
+        mailbox_give_bell(m);
 }
 
 void mailbox_read_no_more(Mailbox *m)
 {
-    int fd = atomic_load_explicit(&m->box->wake_fd, memory_order_relaxed); /* only this thread writes it */
-    if (fd >= 0)
-        atomic_store_explicit(&m->box->wake_fd, RETIRED - fd, memory_order_release); /* F1 */
+    loop_box *box = m->box;
+    int fd = atomic_load_explicit(&box->wake_fd, memory_order_relaxed); /* only this thread writes it */
+    if (fd >= 0) /* unless it is not ours any more: then its number may be another file's soon */
+        atomic_store_explicit(&box->wake_fd, wake_fd_clear(box->read_fd) ? RETIRED - fd : NO_READER,
+                              memory_order_release); /* F1 */
+    if (box->shared &&
+        atomic_load_explicit(&box->base.box.refs, memory_order_relaxed) > 1) /* waiters know it: a hint */
+        mailbox_give_bell(m);
     mailbox_come_by(m);
 }
 
@@ -223,6 +263,7 @@ static int mailbox_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(((Mailbox *)self)->module);
     Py_VISIT(((Mailbox *)self)->loop);
     Py_VISIT(((Mailbox *)self)->get_loop);
+    Py_VISIT(((Mailbox *)self)->reader);
     return 0;
 }
 
@@ -239,6 +280,7 @@ static void mailbox_dealloc(PyObject *self)
     Py_XDECREF(m->loop);
     Py_XDECREF(m->get_loop);
     Py_XDECREF(m->key);
+    Py_XDECREF(m->reader);
     if (kicks != NULL)
         wake_deliver(m->st, kicks);
     Py_XDECREF(m->module);
@@ -326,6 +368,7 @@ static Mailbox *mailbox_new(const loop_kind *kind, core_state *st, PyObject *loo
     m->box->base.box.guarded = !NC_FREE_THREADED;
     m->box->base.kind = &kind->box;
     m->box->base.born = core_generation();
+    m->box->base.home = st->number;
     m->box->loop = loop;
     m->box->read_fd = -1;
     m->box->entry.box = &m->box->base;
@@ -579,6 +622,7 @@ void mailbox_box_drop(wake_box *base)
 
 bool mailbox_reach(core_state *st, PyObject *loop, nc_box *box, const char *who)
 {
+    container_of(box, loop_box, base.box)->shared = true;
     if (wake_reached(box))
         return true;
     Mailbox *m = mailbox_of(NULL, st, loop);

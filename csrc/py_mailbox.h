@@ -10,6 +10,7 @@ typedef struct loop_box {
     int read_fd; /* what the loop reads from; an eventfd is both */
     doorbell *_Atomic bell; /* what native code rings if there is no wake fd; NULL until it may have to */
     bell_entry entry;
+    bool shared; /* its tasks have waited where others than this interpreter may call them; the loop's thread's own */
     void *loop; /* the loop's address, by which its mailbox is found; never followed */
 } loop_box;
 
@@ -21,6 +22,7 @@ typedef struct Mailbox {
     loop_box *box;
     PyObject *loop; /* weak reference; of trio the token of a run stands for the loop */
     PyObject *key;
+    PyObject *reader; /* weak reference to what the loop calls when its wake fd was written to; or NULL */
     PyObject *get_loop; /* asyncio: the method of that name, of our own futures */
     bool makes_futures; /* asyncio: the loop's class has a create_future() of its own, which must be used */
     _Atomic unsigned failures; /* wake-ups that failed since the last that did not; relaxed, a hint */

@@ -14,6 +14,7 @@
 #include "py_select.h"
 #include "py_selected.h"
 #include "py_stop.h"
+#include "py_ticket.h"
 #include "py_trio.h"
 #include "py_wake.h"
 #include "py_wake_fd.h"
@@ -116,15 +117,16 @@ static int intern_names(core_state *st)
 
 /* What each file adds. */
 static int (*const adders[])(PyObject *module, core_state *st) = {
-    chan_add_types,   ring_add_types,   log_add_types,      claim_add_types,    loop_add_types,
-    future_add_types, await_add_types,  native_add_types,   notifier_add_types, claim_await_add_types,
-    arm_add_types,    select_add_types, selected_add_types, merge_add_types,    stop_add_types,
+    chan_add_types,     ring_add_types,   log_add_types,      claim_add_types,       loop_add_types, future_add_types,
+    await_add_types,    native_add_types, notifier_add_types, claim_await_add_types, arm_add_types,  select_add_types,
+    selected_add_types, merge_add_types,  stop_add_types,     ticket_add_types,
 };
 
 static int core_exec(PyObject *module)
 {
     core_state *st = PyModule_GetState(module);
     st->module = module;
+    st->number = core_number();
     ends_read_environment(st);
     park_init();
     if (core_watch_process() < 0 || import_errors(st) < 0 || import_others(st) < 0 || inside_choose(st) < 0 ||
@@ -187,6 +189,7 @@ static int core_clear(PyObject *module)
 static void core_free(void *module)
 {
     core_state *st = PyModule_GetState(module); /* without one, CPython does not come here */
+    ticket_forget(st);
     doorbell_leave(st);
     trio_forget(st);
     wait_free_spares(st);
@@ -208,6 +211,8 @@ static PyMethodDef core_methods[] = {
     {"try_select", FAST(select_try), METH_FASTCALL | METH_KEYWORDS, try_select_doc},
     {"log_message", (PyCFunction)(void (*)(void))logging_message, METH_FASTCALL, log_message_doc},
     {"set_debug_ends", ends_set_debug, METH_O, set_debug_ends_doc},
+    {"attach", ticket_attach, METH_O, attach_doc},
+    {"_ticket", ticket_read, METH_O, NULL},
     {"build_info", build_info, METH_NOARGS, build_info_doc},
     {NULL, NULL, 0, NULL},
 };

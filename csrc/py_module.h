@@ -20,6 +20,7 @@ int ring_add_types(PyObject *module, core_state *st);
 int select_add_types(PyObject *module, core_state *st);
 int selected_add_types(PyObject *module, core_state *st);
 int stop_add_types(PyObject *module, core_state *st);
+int ticket_add_types(PyObject *module, core_state *st);
 int trio_add_types(PyObject *module, core_state *st);
 
 #endif

@@ -558,9 +558,9 @@ static int select_traverse(PyObject *self, visitproc visit, void *arg)
         Py_VISIT(a->giving);
         if (sl == NULL || sel->base.call.op->lines == NULL)
             continue;
-        Py_VISIT(sl->chan);
-        if (nc_waiter_state_of(&sl->waiter) == NC_OUTSIDE) /* else line_traverse() visits its future */
-            Py_VISIT(atomic_load_explicit(&sl->future, memory_order_relaxed)); /* as in awaitable_traverse() */
+        int stop = line_traverse_sleeper(sl, visit, arg);
+        if (stop != 0)
+            return stop;
     }
     Py_VISIT(sel->merge);
     return awaitable_traverse(self, visit, arg);

@@ -33,8 +33,12 @@ void wake_deliver(core_state *st, nc_box *kicks)
         kicks = NULL; /* kicking may find others to kick: those behind waiters that will never run */
         while (now != NULL) {
             wake_box *b = container_of(nc_box_unchain(&now), wake_box, box);
-            if (b->born == core_generation())
+            if (b->born != core_generation())
+                ; /* the parent process's */
+            else if (b->home == st->number)
                 b->kind->kick(st, b, &kicks);
+            else
+                b->kind->kick_without_gil(b);
             wake_box_unref(&b->box);
         }
     }

@@ -24,6 +24,7 @@ typedef struct wake_box {
     nc_box box;
     const box_kind *kind;
     uint32_t born; /* core_generation when made; a forked child leaves it alone */
+    uint64_t home; /* of a loop: the number of the state whose threads alone may touch its objects; else 0 */
 } wake_box;
 
 /* A sleeper stands in line for an awaitable. */
@@ -36,7 +37,8 @@ typedef struct sleeper {
 } sleeper;
 
 void wake_free_spares(core_state *st);
-/* Give every box of the chain its kick.  Runs Python code; keeps the current exception. */
+/* Give every box of the chain its kick: one of another interpreter as native code would.  Runs Python code; keeps the
+ * current exception. */
 void wake_deliver(core_state *st, nc_box *kicks);
 /* The same, from any thread, with or without a GIL: runs no Python code. */
 void wake_boxes(nc_box *kicks);

@@ -16,7 +16,17 @@ Imported by their own names are `nexus_channels.queue` (the interfaces of `queue
 """
 
 from . import errors, local, mpsc, mpsc_bytes, spsc, spsc_bytes
-from ._core import Notifier, Selected, merge, select, select_blocking, set_debug_ends, try_select
+from ._core import (
+    Notifier,
+    Selected,
+    Ticket,
+    attach,
+    merge,
+    select,
+    select_blocking,
+    set_debug_ends,
+    try_select,
+)
 from ._types import Channel, OpenEnd, Statistics
 from .errors import (
     BusyError,
@@ -71,10 +81,12 @@ __all__ = [
     "SendError",
     "SendTimeout",
     "Statistics",
+    "Ticket",
     "TryRecvError",
     "TrySendError",
     "WrongThreadError",
     "ZeroLengthClaim",
+    "attach",
     "errors",
     "get_include",
     "local",

@@ -5,6 +5,7 @@ import gc
 import importlib.util
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -365,3 +366,58 @@ assert failed and failed[0] > len(seen)
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+# ---- FIX messages, verified in several interpreters -----------------------------------------------------------------
+
+
+def run_pool(*arguments, code=0):
+    """It takes the messages apart by fix_archive.py, which lies beside it."""
+    return run("fix_verify", *arguments, code=code, env={**os.environ, "PYTHONPATH": str(EXAMPLES)})
+
+
+several = pytest.mark.skipif(sys.version_info < (3, 12), reason="interpreters have a GIL of their own from 3.12 on")
+
+
+@several
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_pool_of_interpreters_finds_every_message_good_as_one_alone_does(workers):
+    done = run_pool(SESSION, "--workers", workers, "--times", 2, "--compare")
+    assert done.stdout.startswith(f"8,000 messages verified by {workers} interpreters in ")
+    assert ", 0 rejected" in done.stdout and "times as fast" in done.stdout
+    assert done.stderr == ""
+
+
+@several
+def test_a_pool_of_interpreters_rejects_what_one_alone_rejects(tmp_path):
+    content = bytearray(SESSION.read_bytes())
+    rng = seeded("a damaged session")
+    places = [rng.randrange(len(content)) for _ in range(20)]
+    for at in places:
+        content[at] ^= 1
+    (tmp_path / "damaged").write_bytes(content)
+    done = run_pool(tmp_path / "damaged", "--workers", 2, "--compare", code=1)
+    assert re.search(r"in [\d.]+ s, [1-9]\d* rejected\n  message \d+: ", done.stdout)
+    assert "times as fast" in done.stdout, "the two do not agree"
+
+
+@several
+def test_a_worker_that_fails_ends_the_pool_with_its_error(tmp_path):
+    for name in ("fix_archive.py", "fix_verify.py"):
+        source = (EXAMPLES / name).read_text()
+        (tmp_path / name).write_text(source.replace("    tx.send_blocking(SEQUENCE.pack(READY))", "    1 / 0"))
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "fix_verify.py"), str(SESSION), "--workers", "3"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="there are such interpreters")
+def test_without_interpreters_that_have_a_gil_each_the_program_says_so():
+    done = run_pool(SESSION, code=2)
+    assert "needs CPython 3.12" in done.stderr

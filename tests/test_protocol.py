@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
-LABEL = re.compile(r"\b[ABCDEFLNPRSW][1-9]\b")
+LABEL = re.compile(r"\b[ABCDEFLNPRSTW][1-9]\b")
 
 pytestmark = pytest.mark.skipif(not CSRC.is_dir(), reason="the sources are not here")
 
@@ -179,7 +179,7 @@ LADDER = """
     py_merge
     py_endpoint
     py_batch
-    py_native py_notifier
+    py_native py_notifier py_ticket
     py_log_recv
     py_ring py_log
     py_claim_await

@@ -125,7 +125,7 @@ for cc in $compilers; do
             continue
         fi
         if wants unit; then
-            for test in test_ring test_gate test_log test_chan test_lane; do
+            for test in test_ring test_gate test_log test_chan test_lane test_ticket; do
                 build "$cc" "$flags" $test.c "$out/$test" && run "$cc, $mode: $test" "$out/$test"
             done
         fi

@@ -279,6 +279,7 @@ def operations(module):
             )
             end.same_channel(tx)
             quietly(end.same_channel, 5)
+            quietly(end.share)
 
     if WAKE != "call_soon_threadsafe":
 

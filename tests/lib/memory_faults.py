@@ -1255,6 +1255,63 @@ def lending_an_end_to_native_code(module):
 
 
 @bytes_case
+def sharing_an_end(module):
+    """With tasks in line, on a loop that others could not wake yet."""
+    world = World(module)
+    coroutines = [parked(world, world.rx.recv_bytes()) for _ in range(2)]
+
+    def act():
+        arm()
+        world.results[1] = world.tx.share()
+
+    yield act
+    assert world.tx.is_closed is world.done(1)
+    assert world.rx.statistics().open_senders == 1
+    if world.done(1):
+        world.tx = nexus_channels.attach(world.results[1])
+        world.results[1] = None
+    world.loop.run_ready()
+    for coroutine in coroutines:
+        coroutine.close()
+    world.finish()
+
+
+@bytes_case
+def attaching_a_ticket(module):
+    """A ticket for which there was no memory is as good as before."""
+    world = World(module, fill=1)
+    ticket = world.rx.share()
+
+    def act():
+        arm()
+        world.results[0] = nexus_channels.attach(ticket)
+
+    yield act
+    world.rx = world.results[0] if world.done() else nexus_channels.attach(ticket)
+    world.results[0] = UNSET
+    assert "spent" in repr(ticket)
+    world.finish()
+
+
+@bytes_case
+def pickling_a_ticket(module):
+    world = World(module, fill=1)
+    ticket = world.tx.share()
+
+    def act():
+        arm()
+        function, arguments = ticket.__reduce_ex__(4)
+        world.results[0] = function(*arguments)
+        world.results[1] = bytes(ticket), repr(ticket)
+
+    yield act
+    assert not world.rx.is_disconnected
+    world.tx = nexus_channels.attach(ticket)
+    world.results[0] = world.results[1] = UNSET
+    world.finish()
+
+
+@bytes_case
 def sending_any_buffer(module):
     world = World(module, fill=1)
     data = bytearray(b"from a bytearray")

@@ -19,6 +19,8 @@ from nexus_channels import (
     Notifier,
     RecvError,
     SendError,
+    Ticket,
+    attach,
     mpsc,
     mpsc_bytes,
     spsc,
@@ -40,6 +42,22 @@ async def consume(rx: mpsc.Receiver[int]) -> int:
     async for number in rx:
         total += assert_type(number, int)
     return total
+
+
+def moved_to_another_interpreter() -> int:
+    tx, rx = mpsc_bytes.channel(4096)
+    ticket = assert_type(rx.share(), Ticket[mpsc_bytes.Receiver])
+    text: bytes = bytes(ticket)
+    there = assert_type(attach(ticket), mpsc_bytes.Receiver)
+    from_bytes: mpsc_bytes.Receiver = attach(text)
+    sender = assert_type(attach(tx.clone().share()), mpsc_bytes.Sender)
+    ticket.close()
+    objects, _ = mpsc.channel[int](4)
+    attach(3)  # type: ignore[call-overload]
+    sender.try_send(b"x")
+    if objects.is_closed:
+        objects.share()  # always raises
+    return len(there.try_recv_bytes()) + len(from_bytes)
 
 
 async def fan_in() -> int:

@@ -1,0 +1,376 @@
+/* py_ticket.c: Ticket, by which an end of a channel of bytes moves to another interpreter of the process: share() of
+ * the endpoint, attach() where the ticket has come to.  Touches nc_ticket.h and nc_chan.h.
+ *
+ * The table of tickets belongs to the process.  It is C memory under one lock, and knows no object: interpreters with a
+ * GIL of their own use it at once.  A Ticket is no more than the token, and a vote for keeping what the token stands
+ * for (PROTOCOL.md, section 9).
+ */
+#include "py_ticket.h"
+#include "py_bytes.h"
+#include "py_chan.h"
+#include "py_claim.h"
+#include "py_doc.h"
+#include "py_endpoint.h"
+#include "py_ends.h"
+#include "py_line.h"
+#include "py_module.h"
+
+#include "nc_ticket.h"
+
+/* ---- the process's: from any thread, with or without the GIL ------------------------------------------- */
+
+#ifdef _WIN32
+static nc_ticket_table table = {.lock = SRWLOCK_INIT};
+static void watch_table(void) {}
+#else
+static nc_ticket_table table = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* A child begins with a table that is whole, and with a lock that nobody holds. */
+static void hold_table(void) { nc_lock_enter(&table.lock); }
+static void release_table(void) { nc_lock_exit(&table.lock); }
+static void watch_table_once(void) { pthread_atfork(hold_table, release_table, release_table); }
+
+static void watch_table(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_table_once);
+}
+#endif
+
+/* The ticket was taken out of the table: its end leaves the channel.  NULL: there is none. */
+static void ticket_leave(nc_ticket *t)
+{
+    nc_box *kicks = NULL;
+    if (t == NULL)
+        return;
+    nc_chan_leave(t->chan, t->side, core_generation(), &kicks);
+    if (nc_chan_orphaned(t->chan))
+        nc_chan_discard_bytes(t->chan, core_generation());
+    wake_boxes(kicks);
+    block_settle(t->chan, -1);
+    block_unref(t->chan);
+    PyMem_RawFree(t);
+}
+
+/* ---- as bytes ------------------------------------------------------------------------------------------ */
+
+/*   0           4         5      6     8                      24
+ *   | "NxCh"    | version | kind | 0 0 | token                |
+ */
+enum { TICKET_VERSION = 1, TICKET_OF_PROCESS = 1, TOKEN_AT = 8, TICKET_BYTES = TOKEN_AT + NC_TOKEN };
+
+static const unsigned char head[TOKEN_AT] = {'N', 'x', 'C', 'h', TICKET_VERSION, TICKET_OF_PROCESS};
+
+static PyObject *token_as_bytes(const unsigned char *token)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, TICKET_BYTES);
+    if (bytes != NULL) {
+        memcpy(PyBytes_AS_STRING(bytes), head, TOKEN_AT);
+        memcpy(PyBytes_AS_STRING(bytes) + TOKEN_AT, token, NC_TOKEN);
+    }
+    return bytes;
+}
+
+/* The token of a ticket's bytes; false with ValueError set. */
+static bool parse_bytes(PyObject *bytes, unsigned char *token)
+{
+    const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(bytes);
+    Py_ssize_t n = PyBytes_GET_SIZE(bytes);
+    if (n < TOKEN_AT || memcmp(text, head, 4) != 0)
+        PyErr_Format(PyExc_ValueError, "these %zd bytes are no ticket: they do not begin as a ticket does", n);
+    else if (text[4] != TICKET_VERSION || text[5] != TICKET_OF_PROCESS)
+        PyErr_Format(PyExc_ValueError,
+                     "this ticket is of version %d and kind %d, and attach() knows version %d and kind %d", text[4],
+                     text[5], TICKET_VERSION, TICKET_OF_PROCESS);
+    else if (n != TICKET_BYTES || memcmp(text, head, TOKEN_AT) != 0)
+        PyErr_Format(PyExc_ValueError, "this ticket has %zd bytes, or its head is garbled; a whole one has %d bytes", n,
+                     TICKET_BYTES);
+    else {
+        memcpy(token, text + TOKEN_AT, NC_TOKEN);
+        return true;
+    }
+    return false;
+}
+
+/* ---- the object ----------------------------------------------------------------------------------------- */
+
+typedef struct Ticket {
+    PyObject_HEAD
+    uint64_t home;                /* the number of the state that made it */
+    unsigned char token[NC_TOKEN];
+    _Atomic bool holds; /* it is counted in the table; swapped by whoever lets go, relaxed: the lock orders */
+} Ticket;
+
+/* With or without a ticket to hold. */
+static Ticket *ticket_new(core_state *st)
+{
+    Ticket *ticket = (Ticket *)core_new(st->ticket_type);
+    if (ticket == NULL)
+        return NULL;
+    ticket->home = st->number;
+    atomic_store_explicit(&ticket->holds, false, memory_order_relaxed); /* nobody else knows it yet */
+    return ticket;
+}
+
+static void ticket_let_go(Ticket *ticket)
+{
+    if (atomic_exchange_explicit(&ticket->holds, false, memory_order_relaxed)) /* once; the lock orders the rest */
+        ticket_leave(nc_ticket_let_go(&table, ticket->token));
+}
+
+static PyObject *ticket_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Ticket *ticket = (Ticket *)self;
+    atomic_store_explicit(&ticket->holds, false, memory_order_relaxed); /* nothing is left to let go of */
+    ticket_leave(nc_ticket_revoke(&table, ticket->token));
+    Py_RETURN_NONE;
+}
+
+static PyObject *ticket_bytes(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return token_as_bytes(((Ticket *)self)->token);
+}
+
+/* The pickle holds the ticket until it is read. */
+static PyObject *ticket_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
+{
+    Ticket *ticket = (Ticket *)self;
+    PyObject *read = core_import("nexus_channels._core", "_ticket");
+    PyObject *bytes = read != NULL ? token_as_bytes(ticket->token) : NULL;
+    PyObject *reduced = bytes != NULL ? Py_BuildValue("(O(O))", read, bytes) : NULL;
+    Py_XDECREF(bytes);
+    Py_XDECREF(read);
+    if (reduced != NULL)
+        nc_ticket_write(&table, ticket->token, ticket->home);
+    return reduced;
+}
+
+PyObject *ticket_read(PyObject *module, PyObject *arg)
+{
+    if (!PyBytes_Check(arg)) {
+        PyErr_Format(PyExc_TypeError, "a pickled ticket has bytes, not %.200s", Py_TYPE(arg)->tp_name);
+        return NULL;
+    }
+    Ticket *ticket = ticket_new(PyModule_GetState(module));
+    if (ticket != NULL && !parse_bytes(arg, ticket->token))
+        Py_CLEAR(ticket);
+    if (ticket != NULL)
+        atomic_store_explicit(&ticket->holds, nc_ticket_read(&table, ticket->token),
+                              memory_order_relaxed); /* as above */
+    return (PyObject *)ticket;
+}
+
+static const char *module_of(int kind) { return kind == SPSC_BYTES ? "spsc_bytes" : "mpsc_bytes"; }
+
+static PyObject *ticket_repr(PyObject *self)
+{
+    nc_ticket_seen seen = nc_ticket_look(&table, ((Ticket *)self)->token, core_generation());
+    if (!seen.issued)
+        return PyUnicode_FromFormat("<%s, spent, at %p>", Py_TYPE(self)->tp_name, self);
+    return PyUnicode_FromFormat("<%s for the %s of a channel of %s%s, at %p>", Py_TYPE(self)->tp_name,
+                                seen.side == TX ? "sender" : "receiver", module_of(seen.kind),
+                                seen.ours ? "" : ", of the parent process", self);
+}
+
+static int ticket_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static void ticket_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    ticket_let_go((Ticket *)self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+void ticket_forget(core_state *st)
+{
+    for (nc_ticket *t; (t = nc_ticket_sweep(&table, st->number)) != NULL;)
+        ticket_leave(t);
+}
+
+/* ---- share() -------------------------------------------------------------------------------------------- */
+
+/* Fill in a new token; false with an exception set.  Runs Python code. */
+static bool draw_token(unsigned char *token)
+{
+    PyObject *urandom = core_import("os", "urandom");
+    PyObject *bytes = urandom != NULL ? PyObject_CallFunction(urandom, "i", (int)NC_TOKEN) : NULL;
+    bool drawn = bytes != NULL && PyBytes_CheckExact(bytes) && PyBytes_GET_SIZE(bytes) == NC_TOKEN;
+    if (drawn)
+        memcpy(token, PyBytes_AS_STRING(bytes), NC_TOKEN);
+    else if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_OSError, "os.urandom() did not give as many bytes as asked for");
+    Py_XDECREF(bytes);
+    Py_XDECREF(urandom);
+    return drawn;
+}
+
+/* Can the endpoint move?  False with an exception set. */
+static bool movable(Endpoint *ep)
+{
+    if (!nc_chan_of_bytes(ep->chan->block))
+        PyErr_Format(PyExc_TypeError,
+                     "only endpoints of spsc_bytes and mpsc_bytes can be shared: an object belongs to one interpreter, "
+                     "so send bytes to another, not objects through a %.200s",
+                     Py_TYPE(ep)->tp_name);
+    else if (endpoint_check(ep) == STEP_READY)
+        return !claim_lent(ep) || claim_busy(ep, false) != STEP_ERROR;
+    return false;
+}
+
+/* Move the endpoint into the ticket, which is not issued yet: count it there, then close it here.  Holding the
+ * endpoint; false with an exception set. */
+static bool move_held(Endpoint *ep, nc_ticket *t, nc_box **kicks)
+{
+    if (!movable(ep)) /* again: Python code has run since */
+        return false;
+    block_settle(t->chan, 1);
+    nc_chan_join(t->chan, t->side);
+    endpoint_close_held(ep, kicks);
+    return true;
+}
+
+static bool movable_now(Endpoint *ep)
+{
+    bool can;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    can = movable(ep);
+    Py_END_CRITICAL_SECTION();
+    return can;
+}
+
+/* A ticket for an end of that channel, with a reference to it, neither counted nor issued yet; NULL with an exception
+ * set.  Runs Python code. */
+static nc_ticket *ticket_prepare(Chan *c, int side)
+{
+    nc_ticket *t = PyMem_RawCalloc(1, sizeof *t);
+    if (t == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    if (!draw_token(t->token)) {
+        PyMem_RawFree(t);
+        return NULL;
+    }
+    t->chan = c->block;
+    t->side = side;
+    t->kind = c->kind;
+    t->born = core_generation();
+    nc_chan_ref(t->chan);
+    return t;
+}
+
+PyObject *endpoint_share(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Endpoint *ep = (Endpoint *)self;
+    Chan *c = ep->chan;
+    nc_box *kicks = NULL;
+    bool moved = false;
+    Ticket *ticket = movable_now(ep) ? ticket_new(c->st) : NULL;
+    nc_ticket *t = ticket != NULL ? ticket_prepare(c, ep->side) : NULL;
+    if (t != NULL && line_reach_all(c)) { /* after the reference: whoever lines up from now on can be reached */
+        Py_BEGIN_CRITICAL_SECTION(self);
+        moved = move_held(ep, t, &kicks);
+        Py_END_CRITICAL_SECTION();
+    }
+    if (moved) {
+        memcpy(ticket->token, t->token, NC_TOKEN);
+        nc_ticket_issue(&table, t);
+        atomic_store_explicit(&ticket->holds, true, memory_order_relaxed); /* nobody else knows it yet */
+    } else {
+        if (t != NULL)
+            block_unref(t->chan); /* not the last: the Chan has one */
+        PyMem_RawFree(t);
+        Py_CLEAR(ticket);
+    }
+    line_deliver(c, kicks);
+    return (PyObject *)ticket;
+}
+
+/* ---- attach() ------------------------------------------------------------------------------------------- */
+
+/* Is there such a ticket, for us?  False with ValueError set. */
+static bool ticket_is_good(const unsigned char *token, nc_ticket_seen *seen)
+{
+    *seen = nc_ticket_look(&table, token, core_generation());
+    if (seen->issued && seen->ours)
+        return true;
+    PyErr_SetString(PyExc_ValueError,
+                    seen->issued ? "this ticket is the parent process's: a ticket is good in the process that issued it"
+                                 : "this ticket is not good any more, or never was: each one can be attached once, in "
+                                   "the process that issued it, while it is held by a Ticket object, or by a pickle "
+                                   "that was not loaded yet");
+    return false;
+}
+
+/* Make an endpoint of what the token stands for; NULL with an exception set.  All memory is there before the ticket is
+ * taken, so that a ticket is not lost for want of memory. */
+static PyObject *attach_token(PyObject *module, const unsigned char *token)
+{
+    nc_ticket_seen seen;
+    if (!ticket_is_good(token, &seen))
+        return NULL;
+    Chan *c = chan_face(module, (chan_kind)seen.kind);
+    Endpoint *ep = c != NULL ? endpoint_prepare(c, seen.side) : NULL;
+    nc_ticket *t = ep != NULL ? nc_ticket_take(&table, token, core_generation()) : NULL;
+    if (t != NULL) {
+        chan_adopt(c, t->chan); /* hands the ticket's reference over, and its place in the count to the endpoint */
+        endpoint_begin(ep, c);
+        PyMem_RawFree(t);
+    } else if (ep != NULL) {
+        endpoint_discard(ep, c);
+        ep = NULL;
+        ticket_is_good(token, &seen); /* another thread was quicker */
+    }
+    Py_XDECREF(c);
+    return (PyObject *)ep;
+}
+
+PyObject *ticket_attach(PyObject *module, PyObject *arg)
+{
+    core_state *st = PyModule_GetState(module);
+    unsigned char token[NC_TOKEN];
+    if (Py_IS_TYPE(arg, st->ticket_type))
+        memcpy(token, ((Ticket *)arg)->token, NC_TOKEN);
+    else if (!PyBytes_Check(arg)) {
+        PyErr_Format(PyExc_TypeError, "attach() takes a Ticket, or the bytes of one, not %.200s",
+                     Py_TYPE(arg)->tp_name);
+        return NULL;
+    } else if (!parse_bytes(arg, token))
+        return NULL;
+    return attach_token(module, token);
+}
+
+/* ---- its type ------------------------------------------------------------------------------------------ */
+
+static PyMethodDef ticket_methods[] = {
+    {"close", ticket_close, METH_NOARGS, ticket_close_doc},
+    {"__bytes__", ticket_bytes, METH_NOARGS, ticket_bytes_doc},
+    {"__reduce_ex__", ticket_reduce, METH_O, ticket_reduce_doc},
+    ENDPOINT_GENERIC,
+    END_OF_METHODS,
+};
+
+static PyType_Slot ticket_slots[] = {
+    {Py_tp_dealloc, ticket_dealloc}, {Py_tp_traverse, ticket_traverse}, {Py_tp_repr, ticket_repr},
+    {Py_tp_methods, ticket_methods}, {Py_tp_doc, (void *)ticket_doc},   {0, NULL},
+};
+
+static PyType_Spec ticket_spec = {
+    .name = "nexus_channels.Ticket",
+    .basicsize = sizeof(Ticket),
+    .flags = CORE_TYPE_FLAGS,
+    .slots = ticket_slots,
+};
+
+int ticket_add_types(PyObject *module, core_state *st)
+{
+    watch_table();
+    st->ticket_type = core_add_type(module, &ticket_spec, "Ticket");
+    return st->ticket_type != NULL ? 0 : -1;
+}

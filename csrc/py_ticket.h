@@ -1,0 +1,14 @@
+/* py_ticket.h: ends of channels of bytes that move to another interpreter; see py_ticket.c. */
+#ifndef PY_TICKET_H
+#define PY_TICKET_H
+
+#include "py_types.h"
+
+/* attach(ticket) */
+PyObject *ticket_attach(PyObject *module, PyObject *arg);
+/* What the pickle of a ticket calls: _ticket(bytes). */
+PyObject *ticket_read(PyObject *module, PyObject *arg);
+/* The module goes: the pickles that it wrote are void. */
+void ticket_forget(core_state *st);
+
+#endif

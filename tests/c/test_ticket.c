@@ -1,0 +1,229 @@
+/* test_ticket.c: nc_ticket.h: every order of what may be done to a ticket, against a model of it; many in one table;
+ * and threads that claim, drop and read the same one, of which exactly one comes by it. */
+#include <stdint.h>
+#include <string.h>
+
+#include "nc_ticket.h"
+
+#include <pthread.h>
+
+#include "test.h"
+
+enum { NOW = 3, HOME = 7, OTHER_HOME = 8 };
+
+static nc_ticket_table table = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void named(nc_ticket *t, uint64_t number)
+{
+    memset(t, 0, sizeof *t);
+    memcpy(t->token + 1, &number, sizeof number); /* all in one bucket */
+    t->born = NOW;
+}
+
+static bool is_empty(void)
+{
+    for (int i = 0; i < NC_TICKET_BUCKETS; i++)
+        if (table.bucket[i] != NULL)
+            return false;
+    return true;
+}
+
+/* ---- every order ------------------------------------------------------------------------------------------ */
+
+enum { WRITE, READ, DROP, TAKE, REVOKE, SWEEP, SWEEP_OTHER, STEPS, LONGEST = 6 };
+
+typedef struct model {
+    bool there;
+    uint32_t holders, pickles, home;
+} model;
+
+static bool gives_up(model *m)
+{
+    bool gone = m->there && m->holders == 0 && m->pickles == 0;
+    m->there = m->there && !gone;
+    return gone;
+}
+
+static bool steps_once(model *m, nc_ticket *t, int step)
+{
+    nc_ticket *out = NULL;
+    bool want = false;
+    if (step == WRITE) {
+        nc_ticket_write(&table, t->token, HOME);
+        m->pickles += m->there;
+        m->home = HOME;
+    } else if (step == READ) {
+        CHECK_EQ(nc_ticket_read(&table, t->token), m->there);
+        m->holders += m->there;
+        m->pickles -= m->there && m->pickles > 0;
+    } else if (step == DROP && m->holders > 0) {
+        out = nc_ticket_let_go(&table, t->token);
+        m->holders--;
+        want = gives_up(m);
+    } else if (step == TAKE || step == REVOKE) {
+        out = step == TAKE ? nc_ticket_take(&table, t->token, NOW) : nc_ticket_revoke(&table, t->token);
+        want = m->there;
+        m->there = false;
+    } else if (step == SWEEP || step == SWEEP_OTHER) {
+        out = nc_ticket_sweep(&table, step == SWEEP ? HOME : OTHER_HOME);
+        if (step == SWEEP && m->home == HOME)
+            m->pickles = 0;
+        want = gives_up(m);
+    }
+    CHECK(out == (want ? t : NULL));
+    CHECK_EQ(nc_ticket_look(&table, t->token, NOW).issued, m->there);
+    return checks_failed == 0;
+}
+
+static void every_order_does_what_the_model_says(void)
+{
+    for (uint32_t length = 1, all = STEPS; length <= LONGEST; length++, all *= STEPS)
+        for (uint32_t order = 0; order < all; order++) {
+            nc_ticket t;
+            model m = {.there = true, .holders = 1};
+            CASE("order %u of %u steps", (unsigned)order, (unsigned)length);
+            named(&t, 1);
+            nc_ticket_issue(&table, &t);
+            uint32_t rest = order;
+            for (uint32_t i = 0; i < length; i++, rest /= STEPS)
+                if (!steps_once(&m, &t, (int)(rest % STEPS)))
+                    return;
+            nc_ticket_revoke(&table, t.token);
+            CHECK(is_empty());
+        }
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------- */
+
+static void of_many_in_one_bucket_each_is_found_and_taken_in_any_order(void)
+{
+    enum { MANY = 5, ORDERS = 120 };
+    for (int order = 0; order < ORDERS; order++) {
+        nc_ticket t[MANY];
+        int left[MANY] = {0, 1, 2, 3, 4}, rest = order;
+        CASE("order %d", order);
+        for (int i = 0; i < MANY; i++) {
+            named(&t[i], (uint64_t)i + 1);
+            nc_ticket_issue(&table, &t[i]);
+        }
+        for (int n = MANY; n > 0; rest /= n, n--) {
+            int at = rest % n, one = left[at];
+            CHECK(nc_ticket_take(&table, t[one].token, NOW) == &t[one]);
+            CHECK(nc_ticket_take(&table, t[one].token, NOW) == NULL);
+            memmove(&left[at], &left[at + 1], (size_t)(n - 1 - at) * sizeof *left);
+            for (int i = 0; i < n - 1; i++)
+                CHECK(nc_ticket_look(&table, t[left[i]].token, NOW).issued);
+        }
+        CHECK(is_empty());
+    }
+}
+
+static void a_token_that_differs_in_any_bit_leads_nowhere(void)
+{
+    nc_ticket t;
+    unsigned char token[NC_TOKEN];
+    named(&t, 0x1234567890);
+    nc_ticket_issue(&table, &t);
+    for (int bit = 0; bit < 8 * NC_TOKEN; bit++) {
+        memcpy(token, t.token, NC_TOKEN);
+        token[bit / 8] ^= (unsigned char)(1 << bit % 8);
+        CASE("bit %d", bit);
+        CHECK(!nc_ticket_look(&table, token, NOW).issued);
+        CHECK(nc_ticket_take(&table, token, NOW) == NULL);
+        CHECK(nc_ticket_revoke(&table, token) == NULL);
+        CHECK(nc_ticket_let_go(&table, token) == NULL);
+        CHECK(!nc_ticket_read(&table, token));
+        nc_ticket_write(&table, token, HOME);
+    }
+    CASE("itself");
+    CHECK(nc_ticket_let_go(&table, t.token) == &t);
+    CHECK(is_empty());
+}
+
+static void a_ticket_of_another_process_is_seen_and_not_taken(void)
+{
+    nc_ticket t;
+    named(&t, 1);
+    nc_ticket_issue(&table, &t);
+    nc_ticket_seen seen = nc_ticket_look(&table, t.token, NOW + 1);
+    CHECK(seen.issued && !seen.ours);
+    CHECK(nc_ticket_take(&table, t.token, NOW + 1) == NULL);
+    CHECK(nc_ticket_let_go(&table, t.token) == &t);
+}
+
+static void the_end_of_a_home_gives_up_what_its_copies_alone_hold(void)
+{
+    enum { MANY = 6 };
+    nc_ticket t[MANY], *out;
+    int found = 0;
+    for (int i = 0; i < MANY; i++) {
+        named(&t[i], (uint64_t)i + 1);
+        nc_ticket_issue(&table, &t[i]);
+        nc_ticket_write(&table, t[i].token, i % 2 ? HOME : OTHER_HOME);
+        if (i >= 2)
+            CHECK(nc_ticket_let_go(&table, t[i].token) == NULL);
+    }
+    while ((out = nc_ticket_sweep(&table, HOME)) != NULL) {
+        CHECK(out == &t[3] || out == &t[5]);
+        found++;
+    }
+    CHECK_EQ(found, 2);
+    for (int i = 0; i < MANY; i++)
+        CHECK_EQ(nc_ticket_revoke(&table, t[i].token) != NULL, i != 3 && i != 5);
+}
+
+/* ---- threads ---------------------------------------------------------------------------------------------- */
+
+enum { ROUNDS = 20000, RACERS = 3 };
+static nc_ticket raced[ROUNDS];
+static uint64_t carried[ROUNDS]; /* plain: what the end did before it was shared; whoever comes by the ticket uses it */
+static _Atomic int came_by[ROUNDS];
+
+static void *race(void *which)
+{
+    for (int i = 0; i < ROUNDS; i++) {
+        nc_ticket *t = &raced[i], *mine;
+        if (which == NULL) { /* issues it, while the others look for it */
+            carried[i]++;
+            nc_ticket_issue(&table, t);
+            mine = nc_ticket_let_go(&table, t->token);
+        } else {
+            for (mine = NULL; mine == NULL && atomic_load_explicit(&came_by[i], memory_order_relaxed) == 0;)
+                mine = nc_ticket_take(&table, t->token, NOW);
+        }
+        if (mine != NULL) {
+            carried[i]++;
+            atomic_fetch_add_explicit(&came_by[i], 1, memory_order_relaxed);
+        }
+    }
+    return NULL;
+}
+
+static void of_threads_that_claim_and_drop_one_exactly_one_comes_by_it(void)
+{
+    pthread_t threads[RACERS];
+    static int names[RACERS];
+    for (int i = 0; i < ROUNDS; i++)
+        named(&raced[i], (uint64_t)i + 1);
+    for (int i = 0; i < RACERS; i++)
+        pthread_create(&threads[i], NULL, race, i == 0 ? NULL : &names[i]);
+    for (int i = 0; i < RACERS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < ROUNDS; i++) {
+        CASE("round %d", i);
+        CHECK_EQ(came_by[i], 1);
+        CHECK_EQ(carried[i], 2);
+    }
+    CHECK(is_empty());
+}
+
+int main(void)
+{
+    RUN(every_order_does_what_the_model_says);
+    RUN(of_many_in_one_bucket_each_is_found_and_taken_in_any_order);
+    RUN(a_token_that_differs_in_any_bit_leads_nowhere);
+    RUN(a_ticket_of_another_process_is_seen_and_not_taken);
+    RUN(the_end_of_a_home_gives_up_what_its_copies_alone_hold);
+    RUN(of_threads_that_claim_and_drop_one_exactly_one_comes_by_it);
+    return test_report();
+}
