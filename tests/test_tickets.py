@@ -632,4 +632,4 @@ def test_nothing_is_lost_by_tickets_that_are_given_up_or_attached():
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert grown < 20_000, grown
+    assert grown < 50_000, grown  # 500 tickets lost would be more
