@@ -1,5 +1,5 @@
 /* os_bell.h: how two processes wake each other, and how one learns that the other is gone: a connected socket of
- * theirs. Touches nc_base.h and system calls; knows nothing of Python, allocates nothing, prints nothing.
+ * theirs.  Touches nc_base.h and system calls; knows nothing of Python, allocates nothing, prints nothing.
  *
  *     ring    one byte to the other end; never waits, whatever the other end does
  *     hear    take what was rung; never waits
@@ -14,10 +14,12 @@
  *
  * The seam, for the other systems, is these three calls and os_result; what stands above (os_block.h, os_hello.h,
  * os_lane.h) wants memory and descriptors besides.
- *   macOS    has all that is here, but for MSG_NOSIGNAL: set SO_NOSIGPIPE on the socket.
- *   Windows  an auto-reset event for each direction, duplicated into the other process, and that process's handle,
- * which is signalled when it ends: ring is SetEvent, sleep is WaitForMultipleObjects.  The guest of a hostile host can
- * then not trust the handles it was given; a named pipe with overlapped reads has an end for each side.
+ *
+ *     macOS     has all that is here, but for MSG_NOSIGNAL: set SO_NOSIGPIPE on the socket.
+ *     Windows   an auto-reset event for each direction, duplicated into the other process, and that process's
+ *               handle, which is signalled when it ends.  Ring is SetEvent, sleep is WaitForMultipleObjects.
+ *               The guest of a hostile host could then not trust the handles that it was given.  A named pipe
+ *               with overlapped reads has an end for each side.
  */
 #ifndef OS_BELL_H
 #define OS_BELL_H

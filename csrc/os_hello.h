@@ -2,8 +2,7 @@
  *
  *     guest                                                  host: made the socket, makes the memory
  *       |-- hello: magic, version, role, wished capacity ------>|   of which user? which version? how much?
- *       |<- answer: magic, version, verdict, capacity ----------|   with the memory's descriptor, if the verdict is
- * OS_OK
+ *       |<- answer: magic, version, verdict, capacity ----------|   if it is OS_OK, with the memory's descriptor
  *       |<- - - - - - - - - - rings, both ways - - - - - - - - >|   and at last the end of file (os_bell.h)
  *
  * The kernel tells each who the other is (SO_PEERCRED): the user, as nobody can lie about that.  No process numbers:
