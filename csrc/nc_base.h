@@ -61,6 +61,8 @@ static inline void nc_pause(void)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ __volatile__("yield");
+#else
+    __asm__ __volatile__("" ::: "memory"); /* else a loop of nothing else would be left out */
 #endif
 }
 

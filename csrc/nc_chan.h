@@ -114,13 +114,13 @@ static inline uint64_t nc_chan_filled(nc_chan *ch, int side)
     return side == NC_RX ? nc_chan_used(ch) : nc_chan_have(ch, NC_TX);
 }
 
-/* Does it look as if a side could go on: is there a record, or room for `least` bytes?  Bytes, and only a hint: for a
- * thread that spins.  It reads what the other side writes for each message anyway, and no more.  Relaxed: whoever goes
- * on looks again. */
+/* Does it look as if a side could go on: is there a record, or room for `least` bytes and nobody in line for it?  Of
+ * bytes, and only a hint, for a thread that spins: whoever goes on looks again, so its own loads are relaxed. */
 static inline bool nc_chan_seems_ready(nc_chan *ch, int side, uint64_t least)
 {
+    uint32_t crowd = nc_gate_crowd(&ch->gate[NC_TX]);
     if (side == NC_TX)
-        return nc_log_used(ch->log) + least <= ch->log->capacity || nc_gate_over(&ch->gate[NC_TX]);
+        return crowd & NC_OVER || (crowd == 0 && nc_log_used(ch->log) + least <= ch->log->capacity);
     uint64_t head = atomic_load_explicit(&ch->log->head, memory_order_relaxed);
     return nc_gate_over(&ch->gate[NC_RX]) ||
            (ch->log->many ? atomic_load_explicit(nc_log_mark(ch->log, head), memory_order_relaxed) != 0
@@ -516,8 +516,8 @@ static inline nc_result nc_chan_peek(nc_chan *ch, nc_record *record, bool *freed
     return ch->log->many ? nc_log_peek_mpsc(ch->log, record, freed, publish) : nc_log_peek_spsc(ch->log, record);
 }
 
-/* The same, but waits the few instructions for one that is not quite there: a send that has returned, or its
- * notification, is never in vain. */
+/* The same, but waits for one of which the tail tells, if it is not quite there: whoever was called, or saw a number of
+ * bytes in use, does not look in vain. */
 static inline nc_result nc_chan_find(nc_chan *ch, nc_record *record, bool *freed)
 {
     *freed = false;

@@ -92,8 +92,9 @@ static inline bool nc_end_leave_claim(nc_end *e)
     return nc_end_closed(e);
 }
 
-/* The thread falls asleep in line, and wakes up again.  It joins the line first, then looks at `closed`, then sleeps.
- * So either the closer finds the thread in line, or the thread sees that the end was closed. */
+/* The thread falls asleep in line, or spins outside of it, and wakes up again.  A sleeper joins the line first, then
+ * looks at `closed`, then sleeps.  So either the closer finds it in line, or it sees that the end was closed.  A
+ * spinner looks at `closed` after nc_end_awake(). */
 static inline void nc_end_sleep(nc_end *e) { nc_end_leave(e, NC_END_ASLEEP); }
 
 static inline void nc_end_awake(nc_end *e)

@@ -60,6 +60,7 @@ typedef struct nc_log {
     /* producers' line */
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t tail; /* sp: end of what is committed; mp: end of what is claimed */
     _Atomic uint64_t head_seen;                    /* an earlier head; written by producers, stale */
+    _Atomic uint64_t own_tail; /* one producer: the tail, moved when a commit is over; F2 */
 
     /* what producers read */
     _Alignas(NC_CACHE_LINE) _Atomic uint64_t head; /* start of what is not consumed; written by the consumer */
@@ -113,6 +114,7 @@ static inline void nc_log_init(nc_log *log, uint64_t capacity, bool many, uint64
     atomic_store_explicit(&log->tail, start, memory_order_relaxed);
     atomic_store_explicit(&log->head, start, memory_order_relaxed);
     atomic_store_explicit(&log->head_seen, start, memory_order_relaxed);
+    atomic_store_explicit(&log->own_tail, start, memory_order_relaxed);
     log->own_head = start;
 }
 
@@ -186,7 +188,7 @@ static inline bool nc_log_fits(nc_log *log, uint64_t tail, uint64_t extent)
 /* Reserve a record of n bytes, n in 1 .. largest.  Nobody else sees it until it is committed. */
 static inline nc_result nc_log_claim_sp(nc_log *log, uint64_t n, nc_record *record)
 {
-    uint64_t tail = atomic_load_explicit(&log->tail, memory_order_relaxed); /* ours: nobody else writes it */
+    uint64_t tail = atomic_load_explicit(&log->own_tail, memory_order_relaxed); /* ours: nobody else writes it */
     if (!nc_log_fits(log, tail, nc_log_extent(n)))
         return NC_FULL;
     *record = nc_log_record(log, tail, n);
@@ -205,6 +207,8 @@ static inline void nc_log_commit_sp(nc_log *log, const nc_record *record, uint64
     atomic_store_explicit(&log->tail, next, publish); /* L1 */
     NC_STEP("commit_sp: tail moved, header not stored");
     atomic_store_explicit(nc_log_header_of(record), n, memory_order_release); /* L2 */
+    NC_STEP("commit_sp: header stored, commit not over");
+    atomic_store_explicit(&log->own_tail, next, memory_order_release); /* F2 */
 }
 
 /* The same for many producers.  From here on the record is ours, and the consumer cannot pass it. */
@@ -266,8 +270,8 @@ static inline nc_result nc_log_peek_spsc(nc_log *log, nc_record *record)
     return NC_OK;
 }
 
-/* The same, but if the tail says that a record is there, wait for its header: that takes a few instructions, in which
- * the producer calls nothing. */
+/* The same, but if the tail says that a record is there, wait for its header.  That takes the producer a few
+ * instructions, in which it calls nothing; but it may lose its core there. */
 static inline nc_result nc_log_find_spsc(nc_log *log, nc_record *record)
 {
     unsigned spins = 0;
@@ -280,27 +284,32 @@ static inline nc_result nc_log_find_spsc(nc_log *log, nc_record *record)
 }
 
 /* Give back `extent` bytes from the head on.  Their header is zeroed: with one producer it says that nothing is there
- * (L3).  With many that is for speed alone: a cache line that the consumer has written to is in its cache only, and a
- * producer gets such a line back sooner than one that lies in both caches. */
-static inline void nc_log_advance_sc(nc_log *log, _Atomic uint64_t *header, uint64_t extent, memory_order publish)
+ * (L3).  With many, which have a mark instead, that is for speed alone: a cache line that the consumer has written to
+ * is in its cache only, and a producer gets such a line back sooner than one that lies in both caches.  The consumer's
+ * own head goes first: it tells a forked child how far this got. */
+static inline void nc_log_advance_sc(nc_log *log, nc_mark *mark, _Atomic uint64_t *header, uint64_t extent,
+                                     memory_order publish)
 {
-    atomic_store_explicit(header, 0, memory_order_relaxed); /* L3 publishes it */
+    uint64_t head = log->own_head += extent;
+    NC_STEP("advance_sc: decided, not cleared");
+    if (mark != NULL)
+        atomic_store_explicit(mark, 0, memory_order_release); /* F2; L3 publishes both */
+    atomic_store_explicit(header, 0, memory_order_release);   /* F2 */
     NC_STEP("advance_sc: cleared, not given back");
-    log->own_head += extent;
-    atomic_store_explicit(&log->head, log->own_head, publish); /* L3 */
+    atomic_store_explicit(&log->head, head, publish); /* L3 */
 }
 
 /* Done with the record that was shown: its bytes are the producer's again. */
 static inline void nc_log_release_spsc(nc_log *log, const nc_record *record, memory_order publish)
 {
-    nc_log_advance_sc(log, nc_log_header_of(record), nc_log_extent(record->size), publish);
+    nc_log_advance_sc(log, NULL, nc_log_header_of(record), nc_log_extent(record->size), publish);
 }
 
 /* The same of many producers, mark included. */
 static inline void nc_log_release_mpsc(nc_log *log, const nc_record *record, memory_order publish)
 {
-    atomic_store_explicit(nc_log_mark(log, record->pos), 0, memory_order_relaxed); /* L3 publishes it */
-    nc_log_advance_sc(log, nc_log_header_of(record), nc_log_extent(record->size), publish);
+    nc_log_advance_sc(log, nc_log_mark(log, record->pos), nc_log_header_of(record), nc_log_extent(record->size),
+                      publish);
 }
 
 /* The first committed record of many producers, without taking it: NC_EMPTY if there is none.  Steps over skips;
@@ -320,8 +329,7 @@ static inline nc_result nc_log_peek_mpsc(nc_log *log, nc_record *record, bool *f
             *record = (nc_record){head, n, (unsigned char *)(header + 1)};
             return NC_OK;
         }
-        atomic_store_explicit(mark, 0, memory_order_relaxed); /* L3 publishes it */
-        nc_log_advance_sc(log, header, n & ~NC_SKIP, publish);
+        nc_log_advance_sc(log, mark, header, n & ~NC_SKIP, publish);
         *freed = true;
     }
 }
@@ -350,6 +358,28 @@ static inline void nc_log_publish_batch(nc_log *log)
 static inline void nc_log_release_batch(nc_log *log)
 {
     atomic_fetch_add_explicit(&log->head, 0, memory_order_seq_cst); /* L3 */
+}
+
+/* ---- after a fork ------------------------------------------------------------------------------------ */
+
+/* In a child, which is alone with its copy: whoever was in the middle of a commit or of giving back is not here.  What
+ * was decided is done, and a record without a header was never sent.  A claim of many producers that is open stays so:
+ * the child receives what lies before it. */
+static inline void nc_log_after_fork(nc_log *log)
+{
+    uint64_t head = atomic_load_explicit(&log->head, memory_order_relaxed); /* relaxed, all: there is one thread */
+    uint64_t tail = atomic_load_explicit(&log->tail, memory_order_relaxed);
+    if (head != log->own_head) {
+        atomic_store_explicit(nc_log_header(log, head), 0, memory_order_relaxed);
+        if (log->many)
+            atomic_store_explicit(nc_log_mark(log, head), 0, memory_order_relaxed);
+        atomic_store_explicit(&log->head, log->own_head, memory_order_relaxed);
+    }
+    uint64_t own = atomic_load_explicit(&log->own_tail, memory_order_relaxed);
+    if (log->many || tail == own)
+        return;
+    bool sent = atomic_load_explicit(nc_log_header(log, own), memory_order_relaxed) != 0;
+    atomic_store_explicit(sent ? &log->own_tail : &log->tail, sent ? tail : own, memory_order_relaxed);
 }
 
 /* ---- for debugging and tests ---------------------------------------------------------------------- */

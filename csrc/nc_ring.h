@@ -30,8 +30,8 @@
 
 #include "nc_base.h"
 
-/* What each side writes and reads lies in lines of its own.  Where one lock orders both sides, so that no two cores are
- * at the ring at once, the lines would only take memory: such a build sets this to less. */
+/* What each side writes and reads lies in lines of its own.  Where one lock orders both sides, so that no two cores
+ * move items at once, the lines would only take memory: such a build sets this to less. */
 #ifndef NC_RING_LINE
 #define NC_RING_LINE NC_CACHE_LINE
 #endif
@@ -124,7 +124,7 @@ static inline uint64_t nc_ring_room(nc_ring *r, uint64_t tail, uint64_t want)
     uint64_t room = nc_ring_gap(r, head, tail, want);
     if (room >= want)
         return room;
-    head = atomic_load_explicit(&r->head, memory_order_acquire);         /* R3 -> A3: its slots are NULL again */
+    head = atomic_load_explicit(&r->head, memory_order_acquire);         /* R3 -> A3: its slots are free */
     atomic_store_explicit(&r->head_seen, head, memory_order_release);    /* R4: and so for other producers */
     return nc_ring_gap(r, head, tail, want);                             /* else: really full */
 }

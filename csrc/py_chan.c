@@ -37,6 +37,7 @@ static bool chan_allocate(Chan *c, uint64_t capacity)
     if (has_bytes(c->kind)) {
         b->log = c->log = (nc_log *)(base + top + gates);
         nc_log_init(c->log, capacity, c->kind == MPSC_BYTES, 0);
+        block_list(b);
     } else {
         b->ring = c->ring = (nc_ring *)(base + top + gates);
         nc_ring_init(c->ring, (void *_Atomic *)(base + top + gates + sizeof(nc_ring)), capacity, 0);

@@ -145,7 +145,11 @@ typedef struct Want {
     uint32_t after;               /* the state of the end after success */
 } Want;
 
-enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses */
+enum {
+    SPIN_LEAST = 16,
+    SPIN_MOST = 1024,
+    /* pauses */ SPIN_WORTH = 100000 /* ns: a shorter time limit is none to spin away */
+};
 
 /* Before a thread stands in line, where every message for it costs its sender a lock and a call: spin a little, as long
  * as that was worth it lately.  Meanwhile the end counts as asleep, so that its closer does not wait.  A policy of its
@@ -189,7 +193,10 @@ static step end_park(native_end *e, Want *want, int64_t timeout, nc_box **kicks)
     int64_t now = timeout < 0 ? 0 : now_ns();
     int64_t deadline = timeout < 0 ? -1 : timeout < INT64_MAX - now ? now + timeout : INT64_MAX;
     step s = STEP_BLOCKED;
-    end_spin(e, want);
+    wake_boxes(*kicks); /* nobody makes room, or sends, who was not woken */
+    *kicks = NULL;
+    if (timeout < 0 || timeout >= SPIN_WORTH)
+        end_spin(e, want);
     for (;;) {
         parker_receive(e->parker);
         uint32_t place = nc_waiter_state_of(w);

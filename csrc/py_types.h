@@ -5,40 +5,11 @@
 #ifndef PY_TYPES_H
 #define PY_TYPES_H
 
-#include "py_core.h"
+#include "py_block.h"
 
 #include "nc_end.h"
 
 /* ---- channels and endpoints ------------------------------------------------------------------------- */
-
-/* The block is the part of a channel that is no Python object: one allocation, with the gates and the ring behind it.
- * Native code may keep it when all Python objects are gone.  Whoever drops the last reference frees it, with or without
- * a GIL. */
-typedef struct chan_block {
-    nc_chan chan;
-    _Atomic uint32_t homes; /* Chans and tickets, each of which may have ends that the others do not know of; a hint */
-} chan_block;
-
-static inline void block_unref(nc_chan *block)
-{
-    if (!nc_chan_unref(block))
-        return;
-    nc_chan_destroy(block);
-    PyMem_RawFree(block->memory);
-}
-
-/* One home more, or (-1) less. */
-static inline void block_settle(nc_chan *block, int by)
-{
-    chan_block *b = container_of(block, chan_block, chan);
-    atomic_fetch_add_explicit(&b->homes, (uint32_t)by, memory_order_relaxed); /* a hint */
-}
-
-/* May ends of the channel be elsewhere, in another interpreter or in a ticket? */
-static inline bool block_elsewhere(nc_chan *block)
-{
-    return atomic_load_explicit(&container_of(block, chan_block, chan)->homes, memory_order_relaxed) > 1; /* a hint */
-}
 
 /* What code outside of Python has been lent: a native end.  Whoever drops the last reference frees it, with or without
  * a GIL. */

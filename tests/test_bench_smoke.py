@@ -296,10 +296,12 @@ def test_every_bar_speaks_of_somebody_who_takes_part(loop_factory):
     """Or of whom a package is missing."""
     entries = {name: set(scenario.entries(loop_factory)) for name, scenario in SCENARIOS.items()}
     entries |= {name: set(late(samples=1)) for name, scenario in SCENARIOS.items() if (late := scenario.latencies)}
-    packages = ("janus", "culsans", "aiologic", "pyzmq", "two no-op")  # the last needs a compiler
+    packages = ("janus", "culsans", "aiologic", "pyzmq", "two no-op", "concurrent.interpreters")  # "two" by a compiler
     for bar in runner.all_bars():
         if bar.scenario.startswith("native") and bar.scenario not in SCENARIOS:
             continue  # they need a compiler, too
+        if bar.scenario.startswith("interpreters") and not entries[bar.scenario]:
+            continue  # they need interpreters with a GIL of their own
         assert entries[bar.scenario] >= set(bar.ours), bar
         assert bar.other in entries[bar.than or bar.scenario] or bar.other.startswith(packages), bar
 

@@ -1,6 +1,7 @@
 """Native threads and the life of the process: the interpreter's end, forks, sub-interpreters, loops that are closed."""
 
 import asyncio
+import contextlib
 import glob
 import os
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 from harness import SANITIZER, child_command, run_child, size
 from native_driver import DISCONNECTED, FORKED, FULL, OK, QUIET, SEND, TIMEOUT
 from support import collect, until, until_blocked, until_parked
+
+from nexus_channels import Empty, spsc_bytes
 
 SETUP = """
 import os, sys, importlib
@@ -237,6 +240,29 @@ def test_a_fork_in_the_middle_of_a_call_does_not_stop_the_child(bytes_variant, d
     for _ in range(size(10, 200)):
         rx.recv_many_blocking(1000)
         assert in_child(child) == 0
+    end.close()
+    assert producer.join() == DISCONNECTED
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_in_the_middle_of_a_commit_leaves_the_child_a_whole_ring(driver):
+    """With room for all, the thread is in the middle of a send most of the time."""
+    tx, rx = spsc_bytes.channel(1 << 24)
+    end = tx.native()
+    producer = driver.producer(end, 2**62, how=SEND, most=16)
+
+    def child():
+        with contextlib.suppress(Empty):
+            while rx.try_recv_many(10_000):
+                pass
+        assert rx.used == 0
+        rx.close()
+
+    for _ in range(size(40, 400)):
+        with contextlib.suppress(Empty):
+            rx.try_recv_many(100_000)
+        assert in_child(child) == 0
+    rx.close()
     end.close()
     assert producer.join() == DISCONNECTED
 

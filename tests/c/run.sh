@@ -128,6 +128,8 @@ for cc in $compilers; do
             for test in test_ring test_gate test_log test_chan test_lane test_ticket; do
                 build "$cc" "$flags" $test.c "$out/$test" && run "$cc, $mode: $test" "$out/$test"
             done
+            build "$cc" "$flags -DNC_RING_LINE=8" test_ring.c "$out/test_ring_8" && # as with a GIL
+                run "$cc, $mode: test_ring without lines" "$out/test_ring_8"
         fi
         if wants stress; then
             build "$cc" "$flags" stress_ring.c "$out/stress_ring" &&

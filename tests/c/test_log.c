@@ -594,6 +594,86 @@ static void ready_means_a_mark_at_the_head(void)
     }
 }
 
+/* ---- copies that a fork made in the middle of a step ---------------------------------------------------- */
+
+static unsigned char *copy;
+static uint64_t copied;
+
+static void take_a_copy(void)
+{
+    copied = nc_log_block_size(t.log->capacity, t.many);
+    copy = malloc(copied);
+    memcpy(copy, (void *)t.log, copied);
+}
+
+/* Go on with the copy, as the child does: it holds what `t` says. */
+static void go_on_with_the_copy(void)
+{
+    memcpy((void *)t.log, copy, copied);
+    free(copy);
+    nc_log_after_fork(t.log);
+    twin_check(&t);
+    while (get())
+        ;
+    twin_check(&t);
+    CHECK_EQ(t.n, 0);
+    for (uint64_t i = 0, n = nc_log_largest(t.log); i < 3; i++, n -= 8) /* what is cleared is cleared: all fits, and */
+        CHECK(put(n, 1) && get() && !get()); /* nothing stale is taken for a record */
+}
+
+static void a_copy_in_the_middle_of_a_commit(void)
+{
+    static const char *const steps[] = {"commit_sp: tail moved, header not stored",
+                                        "commit_sp: header stored, commit not over"};
+    for (int s = 0; s < STARTS; s++)
+        for (int step = 0; step < 2; step++)
+            for (int before = 0; before < 3; before++)
+                for (uint64_t n = 8; n <= 24; n += 16) { /* 24 fills the ring exactly, behind two of 8 */
+                    setup(64, starts[s], false);
+                    for (int i = 0; i < before; i++)
+                        CHECK(put(8, 0));
+                    CHECK(twin_claim(&t, n, 0));
+                    twin original = t;
+                    at(steps[step], take_a_copy);
+                    twin_commit(&t, 0, n, memory_order_seq_cst);
+                    CHECK_EQ(stops, 1);
+                    if (step == 0) /* it was never sent */
+                        t = original;
+                    t.claims = 0;
+                    go_on_with_the_copy();
+                }
+}
+
+static void a_copy_in_the_middle_of_giving_back(void)
+{
+    static const char *const steps[] = {"advance_sc: decided, not cleared", "advance_sc: cleared, not given back"};
+    for (int s = 0; s < STARTS; s++)
+        for (int step = 0; step < 2; step++)
+            for (int many = 0; many < 2; many++)
+                for (int records = 1; records < 4; records++) {
+                    setup(64, starts[s], many);
+                    for (int i = 0; i < records; i++)
+                        CHECK(put(i == 2 ? 24 : 8, 0));
+                    CHECK(twin_peek(&t, memory_order_seq_cst));
+                    at(steps[step], take_a_copy);
+                    twin_release(&t, memory_order_seq_cst);
+                    CHECK_EQ(stops, 1);
+                    go_on_with_the_copy();
+                }
+}
+
+static void a_copy_of_a_ring_at_rest_stays_as_it_is(void)
+{
+    for (int many = 0; many < 2; many++)
+        for (int records = 0; records < 4; records++) {
+            setup(64, -(uint64_t)56, many);
+            for (int i = 0; i < records; i++)
+                CHECK(put(8, 0));
+            take_a_copy();
+            go_on_with_the_copy();
+        }
+}
+
 /* ---- stale bytes ------------------------------------------------------------------------------------ */
 
 /* All 0xff, released; then a claim at every place in it is no record before it is committed. */
@@ -926,6 +1006,9 @@ int main(void)
     RUN(nothing_is_free_before_the_head_moves);
     RUN(used_never_exceeds_the_capacity);
     RUN(ready_means_a_mark_at_the_head);
+    RUN(a_copy_in_the_middle_of_a_commit);
+    RUN(a_copy_in_the_middle_of_giving_back);
+    RUN(a_copy_of_a_ring_at_rest_stays_as_it_is);
     RUN(a_stale_payload_never_looks_like_a_header);
     RUN(a_stale_payload_behind_one_producer_never_looks_like_a_header);
     RUN(releasing_leaves_the_neighbours_alone);
