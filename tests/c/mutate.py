@@ -55,7 +55,10 @@ R2 = (
     "R1 and A1 carry it already: a producer has written what its values point to before it swaps `tail`, which "
     "releases, and the consumer has acquired a `tail` past the slot before it reads it."
 )
-F2 = "It orders what a fork copies, which no model does: a child sees how far the thread got. `test_log.c` takes such copies."
+F2 = (
+    "It orders what a fork copies, which no model does: a child sees how far the thread got. "
+    "`test_log.c` takes such copies."
+)
 ARGUED = {
     ("nc_ring_pop_mpsc", "acquire", "relaxed", "A2"): R2,
     ("nc_log_commit_sp", "release", "relaxed", "F2"): F2,
