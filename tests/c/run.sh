@@ -77,15 +77,16 @@ run() {
     fi
 }
 
-# Somebody was killed at each step of a lane, if there are lanes here.
+# Somebody was killed at each step of a lane, if there are lanes here.  A run of the full size has to get everywhere; in a
+# short one on a busy machine a side may, for instance, never have to sleep.
 all_died() {
     grep -q '^no lanes' "$out/log" && return
     sed -n 's/.*NC_STEP("\([^"]*\)").*/\1/p' ../../csrc/nc_lane.h ../../csrc/os_*.h | sort -u >"$out/steps"
     grep -q . "$out/steps" || { echo "FAILED: no NC_STEP found"; failed=$((failed + 1)); }
     while read -r step; do
         grep -qF "killed at '$step'" "$out/log" || {
-            echo "FAILED: nobody was killed at '$step'"
-            failed=$((failed + 1))
+            echo "nobody was killed at '$step'"
+            [ $size != full ] || { echo FAILED; failed=$((failed + 1)); }
         }
     done <"$out/steps"
 }
