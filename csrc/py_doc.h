@@ -643,7 +643,7 @@ static const char endpoint_share_doc[] =
     "This endpoint is closed; share a clone() to keep one.  The ticket counts as an open end, so the other side sees no\n"
     "end meanwhile.\n\n"
     "Raises TypeError for channels of objects, which cannot leave their interpreter; EndpointClosed; BusyError while a\n"
-    "claim or a native end borrows the endpoint; RuntimeError if a task waits on a loop that others could not wake.\n"
+    "claim or a native end borrows the endpoint.  A task that waits on a loop that others could not wake gets RuntimeError.\n"
     DOC_OWN_THREAD;
 
 static const char attach_doc[] =
