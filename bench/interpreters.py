@@ -146,8 +146,15 @@ LET_GO = "rx = tx = send = recv = there = back = items = item = None"
 @functools.cache
 def other() -> Any:
     new = interpreters.create()
-    atexit.register(new.close)
+    atexit.register(close_other)
     return new
+
+
+def close_other() -> None:
+    """The next that asks gets a new one. CPython 3.13 and 3.14 cannot fork while there are several."""
+    if other.cache_info().currsize:
+        other().close()
+        other.cache_clear()
 
 
 def run_there(ends: Across, source: str, count: int, told: int) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -33,8 +34,9 @@ class Cost(NamedTuple):
 
 
 def allowed(capacity: int) -> int:
-    """Bytes that one of our channels may cost."""
-    return 1024 + 8 * capacity
+    """Bytes that one of our channels may cost. Without a GIL each side has cache lines of its own."""
+    lines = 128 if sysconfig.get_config_var("Py_GIL_DISABLED") else 0
+    return 1024 + lines + 8 * capacity
 
 
 def open_many(name: str, capacity: int, count: int) -> list[Any]:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(BENCH))
 import bars  # noqa: E402 - found by the line before
 import byte_channels  # noqa: E402
 import heartbeat  # noqa: E402
+import interpreters as two_interpreters  # noqa: E402
 import logging_calls  # noqa: E402
 import memory  # noqa: E402
 import run as runner  # noqa: E402
@@ -31,6 +32,14 @@ from measure import Latency, Result, latencies, measure  # noqa: E402
 from scenarios import SCENARIOS  # noqa: E402
 
 import nexus_channels  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_interpreter_is_left():
+    """Other tests fork, which CPython 3.13 and 3.14 do not bear beside a second interpreter."""
+    yield
+    two_interpreters.close_other()
+
 
 BUILD = nexus_channels._core.build_info()
 OPTIMIZED = not BUILD["debug"] and not BUILD["sanitizer"]

@@ -148,8 +148,9 @@ assert len(gc.get_objects()) <= before + 5, len(gc.get_objects()) - before
 def test_an_idle_channel_is_small(variant):
     """At most 1 KiB and 16 bytes a slot."""
     script = """
-import importlib, os, sys
+import importlib, os, sys, sysconfig
 module = importlib.import_module("nexus_channels." + sys.argv[1])
+lines = 128 if sysconfig.get_config_var("Py_GIL_DISABLED") else 0  # cache lines of each side's own
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
@@ -160,6 +161,6 @@ for capacity, count in ((1, 20_000), (64, 10_000), (4096, 500)):
     for index in range(count):
         keep[index] = module.channel(capacity)
     each = (resident() - start) / count
-    assert each <= 1024 + 16 * capacity + 100, (capacity, each)  # 100: the named tuple around it
+    assert each <= 1024 + lines + 16 * capacity + 100, (capacity, each)  # 100: the named tuple around it
 """
     run_child(script, variant.__name__.rpartition(".")[2], seconds=30 * SLOWNESS)
