@@ -118,9 +118,10 @@ static inline uint64_t nc_chan_filled(nc_chan *ch, int side)
  * bytes, and only a hint, for a thread that spins: whoever goes on looks again, so its own loads are relaxed. */
 static inline bool nc_chan_seems_ready(nc_chan *ch, int side, uint64_t least)
 {
-    uint32_t crowd = nc_gate_crowd(&ch->gate[NC_TX]);
-    if (side == NC_TX)
+    if (side == NC_TX) {
+        uint32_t crowd = nc_gate_crowd(&ch->gate[NC_TX]);
         return crowd & NC_OVER || (crowd == 0 && nc_log_used(ch->log) + least <= ch->log->capacity);
+    }
     uint64_t head = atomic_load_explicit(&ch->log->head, memory_order_relaxed);
     return nc_gate_over(&ch->gate[NC_RX]) ||
            (ch->log->many ? atomic_load_explicit(nc_log_mark(ch->log, head), memory_order_relaxed) != 0
@@ -520,9 +521,10 @@ static inline nc_result nc_chan_peek(nc_chan *ch, nc_record *record, bool *freed
  * bytes in use, does not look in vain. */
 static inline nc_result nc_chan_find(nc_chan *ch, nc_record *record, bool *freed)
 {
+    if (ch->log->many)
+        return nc_chan_peek(ch, record, freed, memory_order_seq_cst);
     *freed = false;
-    return ch->log->many ? nc_log_peek_mpsc(ch->log, record, freed, memory_order_seq_cst)
-                         : nc_log_find_spsc(ch->log, record);
+    return nc_log_find_spsc(ch->log, record);
 }
 
 /* Look at the first record, which stays.  With waiters in line it is owed to the first of them; only the end is for
