@@ -7,7 +7,8 @@
 #include "py_block.h"
 
 #ifdef _WIN32
-void block_list(nc_chan *block) { (void)block; /* no fork */ }
+void block_watch(void) {} /* no fork */
+void block_list(nc_chan *block) { (void)block; }
 static void unlist(nc_chan *block) { (void)block; }
 #else
 static nc_lock lock = PTHREAD_MUTEX_INITIALIZER; /* nothing else is taken within it */
@@ -25,11 +26,15 @@ static void settle_list(void)
 
 static void watch_list(void) { pthread_atfork(hold_list, let_list_go, settle_list); }
 
-void block_list(nc_chan *block)
+void block_watch(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    chan_block *b = container_of(block, chan_block, chan);
     pthread_once(&once, watch_list);
+}
+
+void block_list(nc_chan *block)
+{
+    chan_block *b = container_of(block, chan_block, chan);
     nc_lock_enter(&lock);
     b->before = NULL;
     b->after = first;

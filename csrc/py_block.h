@@ -13,6 +13,8 @@ typedef struct chan_block {
     struct chan_block *before, *after; /* of those that carry bytes; under the lock of the list */
 } chan_block;
 
+/* See to it that the child of a fork finds the rings of bytes whole.  Called whenever the module is imported. */
+void block_watch(void);
 /* List a new block that carries bytes: the child of a fork looks after those. */
 void block_list(nc_chan *block);
 /* The last reference is gone.  With or without a GIL. */

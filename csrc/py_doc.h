@@ -692,7 +692,7 @@ static const char endpoint_native_doc[] =
     "endpoints, it borrows the endpoint: calls of the endpoint raise BusyError until the native end is closed.  A\n"
     "native end keeps its endpoint alive, and counts as open until it is closed.\n\n"
     "Raises BusyError while a claim or another native end borrows the endpoint, or somebody waits on it;\n"
-    "EndpointClosed; RuntimeError if a task waits on a loop that native code could not wake.  " DOC_ANY_THREAD;
+    "EndpointClosed.  A task that waits on a loop that native code could not wake gets RuntimeError.  " DOC_ANY_THREAD;
 
 #define DOC_NATIVE(end, other)                                                                           \
     "\n"                                                                                                 \

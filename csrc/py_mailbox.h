@@ -69,7 +69,6 @@ bool mailbox_box_dead(core_state *st, wake_box *b);
 void mailbox_box_drop(wake_box *base);
 #define MAILBOX_BOX                                       \
     {                                                     \
-        .of_tasks = true,                                 \
         .kick = mailbox_box_kick,                         \
         .kick_without_gil = mailbox_box_kick_without_gil, \
         .reached = mailbox_box_reached,                   \

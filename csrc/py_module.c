@@ -129,6 +129,7 @@ static int core_exec(PyObject *module)
     st->number = core_number();
     ends_read_environment(st);
     park_init();
+    block_watch();
     if (core_watch_process() < 0 || import_errors(st) < 0 || import_others(st) < 0 || inside_choose(st) < 0 ||
         intern_names(st) < 0)
         return -1;

@@ -145,11 +145,8 @@ typedef struct Want {
     uint32_t after;               /* the state of the end after success */
 } Want;
 
-enum {
-    SPIN_LEAST = 16,
-    SPIN_MOST = 1024,
-    /* pauses */ SPIN_WORTH = 100000 /* ns: a shorter time limit is none to spin away */
-};
+enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses */
+enum { SPIN_WORTH = 100000 };               /* ns: the shortest time limit of which a part may be spun away */
 
 /* Before a thread stands in line, where every message for it costs its sender a lock and a call: spin a little, as long
  * as that was worth it lately.  Meanwhile the end counts as asleep, so that its closer does not wait.  A policy of its

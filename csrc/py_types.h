@@ -15,7 +15,7 @@
  * a GIL. */
 typedef struct lease {
     _Atomic uint32_t refs;
-    nc_end life; /* who may touch it, and whether what was lent is given back */
+    nc_end life;                  /* who may touch it, and whether what was lent is given back */
     void (*drop)(struct lease *); /* free it */
 } lease;
 
@@ -34,33 +34,33 @@ typedef struct birth birth;
 
 typedef struct Chan {
     PyObject_HEAD
-    PyObject *module; /* keeps `st` alive, whatever the collector clears first */
+    PyObject *module;             /* keeps `st` alive, whatever the collector clears first */
     core_state *st;
-    nc_chan *block; /* a reference; `ring`, `log`, `gate` are copies of its pointers, for speed */
+    nc_chan *block;               /* a reference; `ring`, `log`, `gate` are copies of its pointers, for speed */
     nc_ring *ring;
     nc_log *log;
     nc_gate *gate;
     const struct payload_kind *payload;
     _Atomic unsigned rivals[SIDES]; /* see count_rivals() in py_line.c; a hint, relaxed */
-    birth *births; /* of the ends made in debug mode; in the channel's critical section */
+    birth *births;                /* of the ends made in debug mode; in the channel's critical section */
     chan_kind kind;
-    unsigned long thread; /* LOCAL: the one thread that the channel belongs to; else 0 */
-    nc_tally tally; /* of objects, for nexus_channels.queue: under gate[RX]'s lock */
+    unsigned long thread;         /* LOCAL: the one thread that the channel belongs to; else 0 */
+    nc_tally tally;               /* of objects, for nexus_channels.queue: under gate[RX]'s lock */
 } Chan;
 
 typedef struct Endpoint {
     PyObject_HEAD
-    Chan *chan; /* until the endpoint is freed */
+    Chan *chan;                   /* until the endpoint is freed */
     PyObject *weakrefs;
     uint8_t side;
-    bool closed; /* closed or dropped; this, `deferred`, `claim`: in its critical section */
-    bool deferred; /* a call in line may wait for `claim` to end */
-    struct Claim *claim; /* the open claim that uses it; borrowed, as the claim refers to it */
-    lease *lent; /* the native end that uses or used it, a reference: ask endpoint_leased() */
-    birth *birth; /* where it was made, in debug mode; else NULL */
-    uint64_t refused; /* sender of bytes: what a try needed in vain, until arm(); 0: nothing; likewise */
-    _Atomic unsigned spin; /* pauses worth spending before a blocking wait sleeps */
-    _Atomic uint64_t chosen; /* grows whenever a select has chosen it; see py_select.c; a hint, relaxed */
+    bool closed;                  /* closed or dropped; this, `deferred`, `claim`: in its critical section */
+    bool deferred;                /* a call in line may wait for `claim` to end */
+    struct Claim *claim;          /* the open claim that uses it; borrowed, as the claim refers to it */
+    lease *lent;                  /* the native end that uses or used it, a reference: ask endpoint_leased() */
+    birth *birth;                 /* where it was made, in debug mode; else NULL */
+    uint64_t refused;             /* sender of bytes: what a try needed in vain, until arm(); 0: nothing; likewise */
+    _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
+    _Atomic uint64_t chosen;      /* grows whenever a select has chosen it; see py_select.c; a hint, relaxed */
 } Endpoint;
 
 /* After something was published: call those on that side who wait for it. */

@@ -11,7 +11,6 @@
  * `reached` by no. */
 struct wake_box;
 typedef struct box_kind {
-    bool of_tasks; /* its waiters are sleepers */
     void (*kick)(core_state *, struct wake_box *,
                  nc_box **kicks); /* may run Python code, and chain more boxes to `kicks` */
     void (*kick_without_gil)(struct wake_box *); /* from any thread */
