@@ -26,11 +26,13 @@ CAPACITY = 1 << 16
 
 def build() -> Any:
     compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")[:1]
-    library = Path(tempfile.mkdtemp()) / "native_pair.so"
+    folder = tempfile.TemporaryDirectory()
+    library = Path(folder.name) / "native_pair.so"
     includes = [f"-I{nexus_channels.get_include()}", f"-I{HERE.parent / 'csrc'}"]
     command = [*compiler, "-O2", "-std=c11", "-shared", "-fPIC", *includes, str(HERE / "native_pair.c"), "-pthread"]
     subprocess.run([*command, "-o", str(library)], check=True)
     found = ctypes.CDLL(str(library))
+    folder.cleanup()  # it is loaded
     found.pair_by_ends.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t]
     found.pair_by_ring.argtypes = [ctypes.c_uint64, ctypes.c_int, ctypes.c_uint64, ctypes.c_size_t]
     found.pair_by_ends.restype = found.pair_by_ring.restype = ctypes.c_int64
