@@ -100,6 +100,43 @@ def test_whoever_waits_on_the_old_end_is_told(channel, side):
     ticket.close()
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_task_that_waits_on_the_old_end_does_not_stand_before_the_new_holder(channel, when):
+    """Its loop does not run meanwhile, as a loop of another thread may not for long."""
+    tx, rx = channel
+    loop = StepLoop()
+    task = loop.create_task(rx.recv_bytes())
+    loop.run_ready()
+    until_blocked(tx, receivers=1)
+    if when == "before":
+        tx.try_send(b"x")  # calls the task
+    again = attach(rx.share())
+    if when == "after":
+        tx.try_send(b"x")
+    assert tx.statistics().waiting_receivers == 0
+    assert again.try_recv_bytes() == b"x"
+    loop.run_ready()
+    with pytest.raises(EndpointClosed):
+        task.result()
+    loop.close()
+
+
+def test_a_task_that_waits_to_send_on_the_old_end_does_not_stand_before_the_new_holder(channel):
+    tx, rx = channel
+    tx.try_send(bytes(tx.max_message_size))
+    loop = StepLoop()
+    task = loop.create_task(tx.send(b"x"))
+    loop.run_ready()
+    until_blocked(rx, senders=1)
+    again = attach(tx.share())
+    rx.try_recv_bytes()
+    again.try_send(bytes(again.max_message_size))
+    loop.run_ready()
+    with pytest.raises(EndpointClosed):
+        task.result()
+    loop.close()
+
+
 def test_a_ticket_counts_as_an_open_end_and_nobody_sees_an_end_in_between(channel, side):
     end, other = ends(channel, side)
 
