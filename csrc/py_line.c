@@ -205,7 +205,7 @@ static Py_ssize_t unreached_loops(core_state *st, nc_gate *g, nc_box ***boxes)
     if (!enter_with_room(g, boxes))
         return -1;
     for (nc_waiter *w = g->first; w != NULL; w = w->next) {
-        bool known = wake_reached(w->box) || !is_at_home(st, w->box);
+        bool known = !is_at_home(st, w->box) || loop_share(w->box);
         for (Py_ssize_t i = 0; i < n && !known; i++)
             known = (*boxes)[i] == w->box;
         if (!known) {

@@ -215,7 +215,7 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
 static void mailbox_be_reached(Mailbox *m, PyObject *loop)
 {
     mailbox_open_fd(m, loop);
-    m->box->shared = true;
+    atomic_store_explicit(&m->box->shared, true, memory_order_relaxed); /* likewise mailbox_reach() */
     if (!wake_reached(&m->box->base.box))
         mailbox_give_bell(m);
 }
@@ -223,11 +223,11 @@ static void mailbox_be_reached(Mailbox *m, PyObject *loop)
 void mailbox_read_no_more(Mailbox *m)
 {
     loop_box *box = m->box;
-    int fd = atomic_load_explicit(&box->wake_fd, memory_order_relaxed); /* only this thread writes it */
+    int fd = atomic_load_explicit(&box->wake_fd, memory_order_relaxed); /* the exchange orders it */
     if (fd >= 0) /* unless it is not ours any more: then its number may be another file's soon */
-        atomic_store_explicit(&box->wake_fd, wake_fd_clear(box->read_fd) ? RETIRED - fd : NO_READER,
-                              memory_order_release); /* F1 */
-    if (box->shared &&
+        atomic_exchange_explicit(&box->wake_fd, wake_fd_clear(box->read_fd) ? RETIRED - fd : NO_READER,
+                                 memory_order_acq_rel); /* F1; and whether others may come: mailbox_share() */
+    if (atomic_load_explicit(&box->shared, memory_order_relaxed) &&          /* as above */
         atomic_load_explicit(&box->base.box.refs, memory_order_relaxed) > 1) /* waiters know it: a hint */
         mailbox_give_bell(m);
     mailbox_come_by(m);
@@ -620,9 +620,19 @@ void mailbox_box_drop(wake_box *base)
 
 /* ---- within reach of native code --------------------------------------------------------------------- */
 
+/* Both this and mailbox_read_no_more() swap the fd, so one of the two comes second, and sees what the other did. */
+bool mailbox_share(nc_box *box)
+{
+    loop_box *b = container_of(box, loop_box, base.box);
+    atomic_store_explicit(&b->shared, true, memory_order_relaxed); /* the next line hands it on */
+    atomic_fetch_add_explicit(&b->wake_fd, 0, memory_order_acq_rel); /* F1 */
+    return wake_reached(box);
+}
+
 bool mailbox_reach(core_state *st, PyObject *loop, nc_box *box, const char *who)
 {
-    container_of(box, loop_box, base.box)->shared = true;
+    atomic_store_explicit(&container_of(box, loop_box, base.box)->shared, true,
+                          memory_order_relaxed); /* the loop runs, so it does not let go of its fd meanwhile */
     if (wake_reached(box))
         return true;
     Mailbox *m = mailbox_of(NULL, st, loop);
@@ -662,16 +672,27 @@ static PyObject *chan_reach(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef chan_reach_def = {"_reach", chan_reach, METH_NOARGS, NULL};
 
+/* No task of the loop will ever run.  Those that wait on this channel leave their line, called or not: others cannot ask
+ * whether the loop is closed, and would call them in vain. */
+static void loop_box_bury_in(Chan *c, loop_box *box, nc_box **kicks)
+{
+    loop_box_bury(box, kicks);
+    for (int side = 0; side < SIDES; side++)
+        nc_chan_leave_lines_of(c->block, side, &box->base.box, core_generation(), kicks);
+}
+
 bool mailbox_summon(Chan *c, nc_box *called, nc_box **kicks)
 {
     loop_box *box = container_of(called, loop_box, base.box);
     core_state *st = c->st;
     Mailbox *m = mailbox_of_box(st, box);
-    PyObject *loop = m != NULL ? mailbox_loop(m) : NULL;
-    PyObject *self = loop != NULL ? PyTuple_Pack(2, m, c) : NULL;
-    if (self != NULL)
+    PyObject *loop = m != NULL ? mailbox_loop(m) : NULL, *self = NULL;
+    bool dead = loop == NULL || m->kind->closed(m, loop);
+    if (dead)
+        loop_box_bury_in(c, box, kicks);
+    else if ((self = PyTuple_Pack(2, m, c)) != NULL)
         mailbox_call_soon(m, loop, &chan_reach_def, self, kicks);
-    bool ok = self != NULL || loop == NULL;
+    bool ok = dead || self != NULL;
     Py_XDECREF(self);
     Py_XDECREF(loop);
     Py_XDECREF(m);

@@ -10,7 +10,7 @@ typedef struct loop_box {
     int read_fd; /* what the loop reads from; an eventfd is both */
     doorbell *_Atomic bell; /* what native code rings if there is no wake fd; NULL until it may have to */
     bell_entry entry;
-    bool shared; /* its tasks have waited where others than this interpreter may call them; the loop's thread's own */
+    _Atomic bool shared; /* its tasks have waited where others than this interpreter may call them; relaxed: see F1 */
     void *loop; /* the loop's address, by which its mailbox is found; never followed */
 } loop_box;
 
@@ -57,8 +57,9 @@ typedef struct loop_kind {
 Mailbox *mailbox_of(const loop_kind *kind, core_state *st, PyObject *loop);
 /* A loop reads its wake fd no more: it is woken by call_soon from now on.  On the loop's thread; runs Python code. */
 void mailbox_read_no_more(Mailbox *m);
-/* See loop_reach() and loop_summon(). */
+/* See loop_reach(), loop_share() and loop_summon(). */
 bool mailbox_reach(core_state *st, PyObject *loop, nc_box *box, const char *who);
+bool mailbox_share(nc_box *box);
 bool mailbox_summon(Chan *c, nc_box *called, nc_box **kicks);
 
 /* The box of a loop, whichever kind it is. */

@@ -562,6 +562,75 @@ loop.run_until_complete(asyncio.sleep(0))
     )
 
 
+# Loops that waited before the channel was shared, in this interpreter
+
+
+WAITS_HERE = """
+import asyncio
+RECEIVE = "from nexus_channels import attach\\nrx = attach(rx)\\nfor n in range(count): rx.recv_bytes_blocking()"
+tx, rx = mpsc_bytes.channel(64)
+tx.try_send(bytes(56))
+async def send(tx): await tx.send(bytes(40))
+def line_up(tx):
+    "In a loop of its own, which is not run any further."
+    before = tx.statistics().waiting_senders
+    loop = asyncio.new_event_loop()
+    loop.task = loop.create_task(send(tx))
+    loop.task._log_destroy_pending = False
+    loop.run_until_complete(asyncio.sleep(0))
+    until_blocked(tx, senders=before + 1)
+    return loop
+"""
+
+
+def test_a_loop_behind_those_of_a_closed_end_can_be_woken_by_the_other_interpreter():
+    """The loops of the main thread have no descriptor yet; share() sends for each of them."""
+    run(
+        f"""{WAITS_HERE}
+ends = [tx.clone() for _ in range(4)]
+loops = [line_up(end) for end in [*ends, tx]]
+for end in ends:
+    end.close()  # its task stands in line until its loop runs
+other = Interpreter()
+thread = other.start(RECEIVE, rx=rx.share(), count=2)
+loops[-1].run_until_complete(asyncio.wait_for(loops[-1].task, 20))
+thread.join()
+for loop in loops: loop.close()
+other.destroy()
+"""
+    )
+
+
+# Where the loop that ends has waited: a loop of the main thread has no descriptor before another thread wakes it.
+PLACES = {"the main thread": "loop = line_up(twin)", "a thread": "loop = Spawned(line_up, twin).join()"}
+
+
+@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("closed", ["before", "after"])
+def test_a_closed_loop_that_waited_before_the_channel_was_shared_does_not_keep_the_turn(where, closed):
+    """A thread waits behind its task, and the room is made in another interpreter, which cannot ask the loop."""
+    if where == "the main thread" and closed != "before":
+        pytest.skip("a loop that is closed before it has opened its descriptor is not heard of")
+    run(
+        f"""{WAITS_HERE}
+from support import Spawned
+twin = tx.clone()
+{PLACES[where]}
+behind = Spawned(tx.send_blocking, bytes(40))
+until_blocked(rx, senders=2)
+if {closed!r} == "before":
+    loop.close()
+ticket = rx.share()
+if {closed!r} == "after":
+    loop.close()
+other = Interpreter()
+other.run(RECEIVE, rx=ticket, count=1)
+behind.join()
+other.destroy()
+"""
+    )
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="concurrent.interpreters came with 3.14")
 def test_tickets_through_the_public_interface_of_3_14():
     run(
