@@ -213,7 +213,7 @@ static PyMethodDef core_methods[] = {
     {"log_message", (PyCFunction)(void (*)(void))logging_message, METH_FASTCALL, log_message_doc},
     {"set_debug_ends", ends_set_debug, METH_O, set_debug_ends_doc},
     {"attach", ticket_attach, METH_O, attach_doc},
-    {"_ticket", ticket_read, METH_O, NULL},
+    {"_ticket", FAST(ticket_read), METH_FASTCALL, NULL},
     {"build_info", build_info, METH_NOARGS, build_info_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -424,6 +424,47 @@ except (SendError if {side!r} == "rx" else RecvError):
     )
 
 
+@pytest.mark.parametrize("first", ["the last to write", "the first to write"])
+def test_the_pickle_of_one_interpreter_stays_good_when_another_that_pickled_the_ticket_ends(first):
+    run(
+        f"""
+import pickle
+WRITE = '''
+import pickle
+from nexus_channels import attach
+attach(back).send_blocking(pickle.dumps(pickle.loads(text)))
+'''
+tx, rx = spsc_bytes.channel(64)
+ticket = tx.share()
+others, texts = [Interpreter(), Interpreter()], []
+for other in others:
+    back, answers = spsc_bytes.channel(1024)
+    other.run(WRITE, text=pickle.dumps(ticket), back=back.share())
+    texts.append(answers.recv_bytes_blocking())
+del ticket  # two pickles hold it, each of another interpreter
+if {first!r} == "the last to write":
+    others.reverse()
+    texts.reverse()
+others[0].destroy()
+assert not rx.is_disconnected
+ticket = pickle.loads(texts[1])
+again = attach(ticket)
+again.try_send(b'still good')
+assert rx.try_recv_bytes() == b'still good'
+others[1].destroy()
+tx, rx = spsc_bytes.channel(64)
+ticket, other = tx.share(), Interpreter()
+back, answers = spsc_bytes.channel(1024)
+other.run(WRITE, text=pickle.dumps(ticket), back=back.share())
+pickle.loads(pickle.dumps(ticket))  # is read, and that of the other interpreter is not
+del ticket
+assert not rx.is_disconnected
+other.destroy()
+assert rx.is_disconnected
+"""
+    )
+
+
 @pytest.mark.parametrize("module", ["spsc_bytes", "mpsc_bytes"])
 @pytest.mark.parametrize("viewed", [False, True])
 def test_an_interpreter_that_ends_with_a_write_claim_open_aborts_it(module, viewed):

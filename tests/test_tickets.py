@@ -312,6 +312,17 @@ def test_a_ticket_that_is_given_up_disconnects(channel, side, how):
         other.recv_bytes_blocking() if side == "tx" else other.send_blocking(b"x")
 
 
+def test_a_with_block_gives_up_a_ticket_that_was_not_attached(channel, side):
+    end, other = ends(channel, side)
+    with end.share() as ticket:
+        again = attach(ticket)
+    assert not other.is_disconnected
+    with pytest.raises(KeyError), again.share() as ticket:
+        assert type(ticket) is Ticket
+        raise KeyError
+    assert other.is_disconnected and spent(ticket)
+
+
 @pytest.mark.parametrize("how", ["close", "drop"])
 def test_a_ticket_that_is_given_up_wakes_whoever_waits(channel, side, how):
     end, other = ends(channel, side)
@@ -358,8 +369,6 @@ def test_tickets_cannot_be_made_otherwise():
         Ticket()
     with pytest.raises(TypeError):
         Ticket(bytes(24))
-    with pytest.raises(TypeError):
-        nexus_channels._core._ticket("text")
 
 
 # Forged ones
@@ -410,6 +419,28 @@ def test_no_two_tokens_are_alike_and_no_bit_is_constant():
         ones |= token
         zeros |= ~token
     assert ones == 2 ** (8 * TOKEN) - 1 and zeros & ones == ones
+
+
+def test_a_token_that_another_ticket_has_is_drawn_again(monkeypatch):
+    drawn = iter([b"a" * TOKEN, b"a" * TOKEN, b"a" * TOKEN, b"b" * TOKEN])
+    monkeypatch.setattr(os, "urandom", lambda n: next(drawn))
+    channels = [spsc_bytes.channel(64) for _ in range(2)]
+    tickets = [tx.share() for tx, _ in channels]
+    assert [bytes(ticket)[HEAD:] for ticket in tickets] == [b"a" * TOKEN, b"b" * TOKEN]
+    for at, ticket in enumerate(tickets):
+        assert attach(ticket).same_channel(channels[at].receiver)
+
+
+def test_a_source_of_tokens_that_gives_only_one_is_an_error_and_harms_nothing(monkeypatch, channel, side):
+    monkeypatch.setattr(os, "urandom", bytes)
+    other_tx, other_rx = spsc_bytes.channel(64)
+    held = other_tx.share()
+    end, other = ends(channel, side)
+    with pytest.raises(OSError, match=r"os\.urandom\(\)"):
+        end.share()
+    assert not end.is_closed and not other.is_disconnected
+    assert attach(held).same_channel(other_rx)
+    assert attach(end.share()).same_channel(other)  # the token is free again
 
 
 def test_many_tickets_at_once_each_leads_to_its_own_channel():
@@ -500,6 +531,14 @@ def test_a_pickle_holds_the_ticket_until_it_is_loaded(channel, side, protocol):
     again = attach(ticket)
     assert again.same_channel(other)
     assert spent(pickle.loads(text))
+
+
+@pytest.mark.parametrize(
+    "pickled", [(), ("text", 1), (b"", "text"), (bytes(24), -1), (bytes(24), 1 << 64), (bytes(24),)]
+)
+def test_what_is_no_pickle_of_a_ticket_is_refused(pickled):
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        nexus_channels._core._ticket(*pickled)
 
 
 # Threads
