@@ -133,26 +133,33 @@ typedef struct nc_ticket_seen {
     bool issued; /* it is there, */
     bool ours;   /* and of this process */
     int side, kind;
+    nc_chan *chan; /* of one of ours */
 } nc_ticket_seen;
 
-static inline nc_ticket_seen nc_ticket_look(nc_ticket_table *table, const unsigned char *token, uint32_t now)
+/* `hold`: with a reference to the channel of a ticket of ours. */
+static inline nc_ticket_seen nc_ticket_look(nc_ticket_table *table, const unsigned char *token, bool hold, uint32_t now)
 {
     nc_ticket_seen seen = {.issued = false};
     nc_lock_enter(&table->lock); /* T1 */
     const nc_ticket *t = *nc_ticket_link(table, token);
     if (t != NULL)
         seen = (nc_ticket_seen){.issued = true, .ours = t->born == now, .side = t->side, .kind = t->kind};
+    if (seen.ours)
+        seen.chan = t->chan;
+    if (seen.ours && hold)
+        nc_chan_ref(t->chan);
     nc_lock_exit(&table->lock);
     return seen;
 }
 
-/* Take a ticket of this process out; NULL if it is not there, or another process's. */
-static inline nc_ticket *nc_ticket_take(nc_ticket_table *table, const unsigned char *token, uint32_t now)
+/* Take out a ticket of this process that was seen; NULL if it is not there any more. */
+static inline nc_ticket *nc_ticket_take(nc_ticket_table *table, const unsigned char *token, nc_ticket_seen seen,
+                                        uint32_t now)
 {
     nc_lock_enter(&table->lock); /* T1 */
-    nc_ticket **link = nc_ticket_link(table, token), *t = NULL;
-    if (*link != NULL && (*link)->born == now)
-        t = nc_ticket_unlink(link);
+    nc_ticket **link = nc_ticket_link(table, token), *t = *link;
+    bool same = t != NULL && t->born == now && t->chan == seen.chan && t->side == seen.side;
+    t = same ? nc_ticket_unlink(link) : NULL;
     nc_lock_exit(&table->lock);
     return t;
 }

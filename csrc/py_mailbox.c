@@ -227,7 +227,7 @@ void mailbox_read_no_more(Mailbox *m)
     if (fd >= 0) /* unless it is not ours any more: then its number may be another file's soon */
         atomic_exchange_explicit(&box->wake_fd, wake_fd_clear(box->read_fd) ? RETIRED - fd : NO_READER,
                                  memory_order_acq_rel); /* F1; and whether others may come: mailbox_share() */
-    if (atomic_load_explicit(&box->shared, memory_order_relaxed) &&          /* as above */
+    if (atomic_load_explicit(&box->shared, memory_order_relaxed) && /* as above */
         atomic_load_explicit(&box->base.box.refs, memory_order_relaxed) > 1) /* waiters know it: a hint */
         mailbox_give_bell(m);
     mailbox_come_by(m);
@@ -672,8 +672,8 @@ static PyObject *chan_reach(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef chan_reach_def = {"_reach", chan_reach, METH_NOARGS, NULL};
 
-/* No task of the loop will ever run.  Those that wait on this channel leave their line, called or not: others cannot ask
- * whether the loop is closed, and would call them in vain. */
+/* No task of the loop will ever run.  Those that wait on this channel leave their line, called or not: others cannot
+ * ask whether the loop is closed, and would call them in vain. */
 static void loop_box_bury_in(Chan *c, loop_box *box, nc_box **kicks)
 {
     loop_box_bury(box, kicks);

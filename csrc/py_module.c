@@ -101,7 +101,8 @@ static int import_others(core_state *st)
         (st->current_tasks = core_import("asyncio", "current_task")) == NULL ||
         (st->invalid_state = core_import("asyncio", "InvalidStateError")) == NULL ||
         (st->first_indices = Py_BuildValue("(iiii)", 0, 1, 2, 3)) == NULL ||
-        (st->atexit_register = core_import("atexit", "register")) == NULL || (st->mailboxes = PyDict_New()) == NULL)
+        (st->atexit_register = core_import("atexit", "register")) == NULL || (st->mailboxes = PyDict_New()) == NULL ||
+        (st->chans = PyDict_New()) == NULL)
         return -1;
     return 0;
 }

@@ -192,7 +192,7 @@ static const char *module_of(int kind) { return kind == SPSC_BYTES ? "spsc_bytes
 
 static PyObject *ticket_repr(PyObject *self)
 {
-    nc_ticket_seen seen = nc_ticket_look(&table, ((Ticket *)self)->token, core_generation());
+    nc_ticket_seen seen = nc_ticket_look(&table, ((Ticket *)self)->token, false, core_generation());
     if (!seen.issued)
         return PyUnicode_FromFormat("<%s, spent, at %p>", Py_TYPE(self)->tp_name, self);
     return PyUnicode_FromFormat("<%s for the %s of a channel of %s%s, at %p>", Py_TYPE(self)->tp_name,
@@ -326,7 +326,8 @@ PyObject *endpoint_share(PyObject *self, PyObject *Py_UNUSED(ignored))
     bool moved = false;
     Ticket *ticket = movable_now(ep) ? ticket_new(c->st) : NULL;
     nc_ticket *t = ticket != NULL ? ticket_prepare(c, ep->side) : NULL;
-    if (t != NULL && line_reach_all(c)) { /* after the reference: whoever lines up from now on can be reached */
+    if (t != NULL && chan_list(c) == 0 &&
+        line_reach_all(c)) { /* after the reference: whoever lines up from now on can be reached */
         Py_BEGIN_CRITICAL_SECTION(self);
         moved = move_held(ep, t, &kicks);
         Py_END_CRITICAL_SECTION();
@@ -346,11 +347,11 @@ PyObject *endpoint_share(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- attach() ------------------------------------------------------------------------------------------- */
 
-/* Is there such a ticket, for us?  False with ValueError set. */
+/* Is there such a ticket, for us?  Then with a reference to its channel; else false with ValueError set. */
 static bool ticket_is_good(const unsigned char *token, nc_ticket_seen *seen)
 {
-    *seen = nc_ticket_look(&table, token, core_generation());
-    if (seen->issued && seen->ours)
+    *seen = nc_ticket_look(&table, token, true, core_generation());
+    if (seen->ours)
         return true;
     PyErr_SetString(PyExc_ValueError,
                     seen->issued ? "this ticket is the parent process's: a ticket is good in the process that issued it"
@@ -365,22 +366,22 @@ static bool ticket_is_good(const unsigned char *token, nc_ticket_seen *seen)
 static PyObject *attach_token(PyObject *module, const unsigned char *token)
 {
     nc_ticket_seen seen;
-    if (!ticket_is_good(token, &seen))
-        return NULL;
-    Chan *c = chan_face(module, (chan_kind)seen.kind);
-    Endpoint *ep = c != NULL ? endpoint_prepare(c, seen.side) : NULL;
-    nc_ticket *t = ep != NULL ? nc_ticket_take(&table, token, core_generation()) : NULL;
-    if (t != NULL) {
-        chan_adopt(c, t->chan); /* hands the ticket's reference over, and its place in the count to the endpoint */
-        endpoint_begin(ep, c);
-        ticket_free(t);
-    } else if (ep != NULL) {
-        endpoint_discard(ep, c);
-        ep = NULL;
-        ticket_is_good(token, &seen); /* another thread was quicker */
+    while (ticket_is_good(token, &seen)) { /* again only if another thread was quicker */
+        Chan *c = chan_here(module, (chan_kind)seen.kind, seen.chan);
+        Endpoint *ep = c != NULL ? endpoint_prepare(c, seen.side) : NULL;
+        nc_ticket *t = ep != NULL ? nc_ticket_take(&table, token, seen, core_generation()) : NULL;
+        if (t != NULL) {
+            endpoint_begin(ep, c); /* with the ticket's place in the count of its side */
+            block_settle(t->chan, -1);
+            block_unref(t->chan); /* not the last: the Chan has one */
+            ticket_free(t);
+        } else if (ep != NULL)
+            endpoint_discard(ep, c);
+        Py_XDECREF(c);
+        if (t != NULL || ep == NULL)
+            return (PyObject *)ep;
     }
-    Py_XDECREF(c);
-    return (PyObject *)ep;
+    return NULL;
 }
 
 PyObject *ticket_attach(PyObject *module, PyObject *arg)

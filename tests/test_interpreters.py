@@ -370,6 +370,38 @@ other.destroy()
     )
 
 
+def test_a_task_is_collected_once_the_end_that_could_wake_it_has_come_back_and_nobody_else_has_it():
+    run(
+        """
+import asyncio, weakref
+class Item: pass
+tx, rx = spsc_bytes.channel(64)
+back, answers = spsc_bytes.channel(64)
+async def wait():
+    global alive
+    item = Item()
+    alive = weakref.ref(item)
+    await rx.recv_bytes()
+loop = asyncio.new_event_loop()
+task = loop.create_task(wait())
+task._log_destroy_pending = False
+loop.run_until_complete(asyncio.sleep(0))
+other = Interpreter()
+other.run("from nexus_channels import attach\\ntx = attach(ticket)", ticket=tx.share())
+loop.close()
+del loop, task, tx
+wait.__globals__.pop("rx")
+collect()
+assert alive() is not None
+other.run("ticket = tx.share()\\ndel tx\\nattach(back).send_blocking(bytes(ticket))", back=back.share())
+alive().tx = attach(answers.recv_bytes_blocking())  # only the task has it now
+collect()
+assert alive() is None
+other.destroy()
+"""
+    )
+
+
 # The ends of interpreters
 
 

@@ -269,6 +269,30 @@ def test_a_task_that_waits_lives_as_long_as_an_end_that_has_moved(bytes_variant)
     assert goes() is None
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_task_that_nobody_else_knows_is_collected_with_its_loop_though_its_ends_have_moved(bytes_variant, closed):
+    goes, loop, tx, rx = waiting_task(bytes_variant.channel(256))
+    alive = weakref.ref(loop)
+    if closed:
+        loop.close()
+    del loop, tx, rx
+    collect()
+    assert goes() is None and alive() is None
+
+
+def test_a_task_that_nobody_else_knows_is_not_collected_while_a_ticket_is_under_way(bytes_variant):
+    goes, loop, tx, rx = waiting_task(bytes_variant.channel(256))
+    ticket = tx.share()
+    del tx, rx
+    collect()
+    assert goes() is not None
+    attach(ticket).try_send(b"x")
+    loop.run_ready()
+    loop.close()
+    collect()
+    assert goes() is None
+
+
 # Tickets are good once
 
 

@@ -21,11 +21,19 @@ static void named(nc_ticket *t, uint64_t number)
     t->born = NOW;
 }
 
+static bool issued(const unsigned char *token) { return nc_ticket_look(&table, token, false, NOW).issued; }
+
 static void issue(nc_ticket *t)
 {
     CHECK(nc_ticket_reserve(&table, t));
-    CHECK(!nc_ticket_look(&table, t->token, NOW).issued);
+    CHECK(!issued(t->token));
     nc_ticket_issue(&table, t);
+}
+
+/* Look, then take what was seen. */
+static nc_ticket *take(const unsigned char *token, uint32_t now)
+{
+    return nc_ticket_take(&table, token, nc_ticket_look(&table, token, false, now), now);
 }
 
 /* Memory for writers, as much as any test needs at once: a writer that was not linked is there for the next. */
@@ -90,12 +98,12 @@ static bool steps_once(model *m, nc_ticket *t, int step)
         m->holders--;
         want = gives_up(m);
     } else if (step == TAKE || step == REVOKE) {
-        out = step == TAKE ? nc_ticket_take(&table, t->token, NOW) : nc_ticket_revoke(&table, t->token);
+        out = step == TAKE ? take(t->token, NOW) : nc_ticket_revoke(&table, t->token);
         want = m->there;
         m->there = false;
     }
     CHECK(out == (want ? t : NULL));
-    CHECK_EQ(nc_ticket_look(&table, t->token, NOW).issued, m->there);
+    CHECK_EQ(issued(t->token), m->there);
     return checks_failed == 0;
 }
 
@@ -133,11 +141,11 @@ static void of_many_in_one_bucket_each_is_found_and_taken_in_any_order(void)
         }
         for (int n = MANY; n > 0; rest /= n, n--) {
             int at = rest % n, one = left[at];
-            CHECK(nc_ticket_take(&table, t[one].token, NOW) == &t[one]);
-            CHECK(nc_ticket_take(&table, t[one].token, NOW) == NULL);
+            CHECK(take(t[one].token, NOW) == &t[one]);
+            CHECK(take(t[one].token, NOW) == NULL);
             memmove(&left[at], &left[at + 1], (size_t)(n - 1 - at) * sizeof *left);
             for (int i = 0; i < n - 1; i++)
-                CHECK(nc_ticket_look(&table, t[left[i]].token, NOW).issued);
+                CHECK(issued(t[left[i]].token));
         }
         CHECK(is_empty());
     }
@@ -153,8 +161,8 @@ static void a_token_that_differs_in_any_bit_leads_nowhere(void)
         memcpy(token, t.token, NC_TOKEN);
         token[bit / 8] ^= (unsigned char)(1 << bit % 8);
         CASE("bit %d", bit);
-        CHECK(!nc_ticket_look(&table, token, NOW).issued);
-        CHECK(nc_ticket_take(&table, token, NOW) == NULL);
+        CHECK(!issued(token));
+        CHECK(take(token, NOW) == NULL);
         CHECK(nc_ticket_revoke(&table, token) == NULL);
         CHECK(nc_ticket_let_go(&table, token) == NULL);
         CHECK(!nc_ticket_read(&table, token, home[0]));
@@ -171,9 +179,9 @@ static void a_ticket_of_another_process_is_seen_and_not_taken(void)
     nc_ticket t;
     named(&t, 1);
     issue(&t);
-    nc_ticket_seen seen = nc_ticket_look(&table, t.token, NOW + 1);
+    nc_ticket_seen seen = nc_ticket_look(&table, t.token, false, NOW + 1);
     CHECK(seen.issued && !seen.ours);
-    CHECK(nc_ticket_take(&table, t.token, NOW + 1) == NULL);
+    CHECK(take(t.token, NOW + 1) == NULL);
     CHECK(nc_ticket_let_go(&table, t.token) == &t);
 }
 
@@ -186,12 +194,32 @@ static void no_two_tickets_have_one_token(void)
     CHECK(!nc_ticket_reserve(&table, &second)); /* of one that is about to be issued, */
     nc_ticket_issue(&table, &first);
     CHECK(!nc_ticket_reserve(&table, &second)); /* and of one that was */
-    CHECK(nc_ticket_take(&table, first.token, NOW) == &first);
+    CHECK(take(first.token, NOW) == &first);
     CHECK(nc_ticket_reserve(&table, &second));
     nc_ticket_cancel(&table, &second);
     CHECK(is_empty());
     CHECK(nc_ticket_reserve(&table, &first));
     nc_ticket_cancel(&table, &first);
+}
+
+static void a_ticket_is_taken_for_the_one_that_was_seen_alone(void)
+{
+    static nc_chan channel[2];
+    nc_ticket t;
+    for (int i = 0; i < 2; i++)
+        atomic_store_explicit(&channel[i].refs, 1, memory_order_relaxed);
+    named(&t, 1);
+    t.chan = &channel[0];
+    issue(&t);
+    nc_ticket_seen seen = nc_ticket_look(&table, t.token, true, NOW);
+    CHECK(seen.chan == &channel[0]);
+    CHECK_EQ(atomic_load_explicit(&channel[0].refs, memory_order_relaxed), 2);
+    CHECK(nc_ticket_revoke(&table, t.token) == &t);
+    t.chan = &channel[1];
+    issue(&t); /* another one, by the same token */
+    CHECK(nc_ticket_take(&table, t.token, seen, NOW) == NULL);
+    CHECK(take(t.token, NOW) == &t);
+    CHECK(is_empty());
 }
 
 static void the_end_of_a_home_gives_up_what_its_copies_alone_hold(void)
@@ -242,7 +270,7 @@ static void *race(void *which)
             mine = nc_ticket_let_go(&table, t->token);
         } else {
             for (mine = NULL; mine == NULL && atomic_load_explicit(&came_by[i], memory_order_relaxed) == 0;)
-                mine = nc_ticket_take(&table, t->token, NOW);
+                mine = take(t->token, NOW);
         }
         if (mine != NULL) {
             carried[i]++;
@@ -277,6 +305,7 @@ int main(void)
     RUN(a_token_that_differs_in_any_bit_leads_nowhere);
     RUN(a_ticket_of_another_process_is_seen_and_not_taken);
     RUN(no_two_tickets_have_one_token);
+    RUN(a_ticket_is_taken_for_the_one_that_was_seen_alone);
     RUN(the_end_of_a_home_gives_up_what_its_copies_alone_hold);
     RUN(of_threads_that_claim_and_drop_one_exactly_one_comes_by_it);
     return test_report();
