@@ -8,7 +8,6 @@
  */
 #include "py_mailbox.h"
 #include "py_module.h"
-#include "py_wake_fd.h"
 
 /* NO_READER: a loop that reads none.  RETIRED - fd: it reads this one no more, which is still to be closed. */
 enum { NO_FD = -1, NO_READER = -2, RETIRED = -3 };
@@ -196,6 +195,7 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
         Py_XSETREF(m->reader, known);
         Py_DECREF(reader);
         m->box->read_fd = fds[0];
+        wake_fd_know(fds[0], &m->box->file);
         atomic_store_explicit(&m->box->wake_fd, fds[1], memory_order_release); /* F1 */
         return;
     }
@@ -225,7 +225,7 @@ void mailbox_read_no_more(Mailbox *m)
     loop_box *box = m->box;
     int fd = atomic_load_explicit(&box->wake_fd, memory_order_relaxed); /* the exchange orders it */
     if (fd >= 0) /* unless it is not ours any more: then its number may be another file's soon */
-        atomic_exchange_explicit(&box->wake_fd, wake_fd_clear(box->read_fd) ? RETIRED - fd : NO_READER,
+        atomic_exchange_explicit(&box->wake_fd, wake_fd_is(box->read_fd, &box->file) ? RETIRED - fd : NO_READER,
                                  memory_order_acq_rel); /* F1; and whether others may come: mailbox_share() */
     if (atomic_load_explicit(&box->shared, memory_order_relaxed) && /* as above */
         atomic_load_explicit(&box->base.box.refs, memory_order_relaxed) > 1) /* waiters know it: a hint */

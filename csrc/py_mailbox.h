@@ -3,11 +3,13 @@
 #define PY_MAILBOX_H
 
 #include "py_doorbell.h"
+#include "py_wake_fd.h"
 
 typedef struct loop_box {
     wake_box base;
     _Atomic int wake_fd; /* what wakers write to; < 0 until it is opened, and if the loop reads it no more */
     int read_fd; /* what the loop reads from; an eventfd is both */
+    wake_fd_file file; /* which file that is */
     doorbell *_Atomic bell; /* what native code rings if there is no wake fd; NULL until it may have to */
     bell_entry entry;
     _Atomic bool shared; /* its tasks have waited where others than this interpreter may call them; relaxed: see F1 */

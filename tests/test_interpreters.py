@@ -675,7 +675,7 @@ other.destroy()
 
 
 # Where the loop that ends has waited: a loop of the main thread has no descriptor before another thread wakes it.
-PLACES = {"the main thread": "loop = line_up(twin)", "a thread": "loop = Spawned(line_up, twin).join()"}
+PLACES = {"the main thread": "lambda f, *args: f(*args)", "a thread": "lambda f, *args: pool.submit(f, *args).result()"}
 
 
 @pytest.mark.parametrize("where", PLACES)
@@ -687,15 +687,17 @@ def test_a_closed_loop_that_waited_before_the_channel_was_shared_does_not_keep_t
     run(
         f"""{WAITS_HERE}
 from support import Spawned
-twin = tx.clone()
-{PLACES[where]}
+from concurrent.futures import ThreadPoolExecutor
+pool, twin = ThreadPoolExecutor(1), tx.clone()
+there = {PLACES[where]}
+loop = there(line_up, twin)
 behind = Spawned(tx.send_blocking, bytes(40))
 until_blocked(rx, senders=2)
 if {closed!r} == "before":
-    loop.close()
+    there(loop.close)
 ticket = rx.share()
 if {closed!r} == "after":
-    loop.close()
+    there(loop.close)
 other = Interpreter()
 other.run(RECEIVE, rx=ticket, count=1)
 behind.join()
