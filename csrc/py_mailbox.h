@@ -25,6 +25,7 @@ typedef struct Mailbox {
     PyObject *loop; /* weak reference; of trio the token of a run stands for the loop */
     PyObject *key;
     PyObject *reader; /* weak reference to what the loop calls when its wake fd was written to; or NULL */
+    PyObject *summons; /* the same of what it is to call to be reached; in the critical section of the mailbox */
     PyObject *get_loop; /* asyncio: the method of that name, of our own futures */
     bool makes_futures; /* asyncio: the loop's class has a create_future() of its own, which must be used */
     _Atomic unsigned failures; /* wake-ups that failed since the last that did not; relaxed, a hint */
