@@ -387,12 +387,16 @@ static inline bool nc_chan_resume(nc_chan *ch, int side, void *owner, uint32_t n
     return resumed;
 }
 
-/* `owner` was closed: call all who wait on it. */
+/* `owner` was closed: call all who wait on it, and those who stood behind them.  The thread or loop of the former may
+ * come by late, or never, while others go on using the channel. */
 static inline void nc_chan_call_owner(nc_chan *ch, int side, void *owner, uint32_t now, nc_box **kicks)
 {
-    nc_gate_enter(&ch->gate[side], now);
-    nc_gate_call_owner(&ch->gate[side], owner, kicks);
-    nc_gate_exit(&ch->gate[side]);
+    nc_gate *g = &ch->gate[side];
+    nc_gate_enter(g, now);
+    nc_gate_call_owner(g, owner, kicks);
+    if (g->waiting > 0)
+        nc_gate_call_ready(g, nc_chan_have(ch, side), kicks);
+    nc_gate_exit(g);
 }
 
 /* ---- objects: moving them ----------------------------------------------------------------------------- */

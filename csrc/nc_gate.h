@@ -55,7 +55,7 @@ typedef struct nc_waiter {
     nc_box *box;                   /* set before enrolling */
     void *owner;                   /* the endpoint it waits on; set before enrolling */
     uint64_t least;                /* what it needs to go on: items, or bytes; set before enrolling */
-    uint64_t share;                /* what it will take at most; 0: an observer; set before enrolling */
+    uint64_t share;                /* what it will take at most; 0: an observer; set before enrolling, or forgone */
     uint32_t born;                 /* the gate's `born` when it enrolled */
     bool deferred;                 /* called, but its endpoint is lent to a claim; under the gate's lock */
     _Atomic uint32_t state;        /* nc_waiter_state; written under the gate's lock, peeked at by a spinner */
@@ -468,16 +468,29 @@ static inline bool nc_gate_resume(nc_gate *g, void *owner, nc_box **kicks)
     return false;
 }
 
-/* An endpoint was closed: call everybody who waits on it. */
+/* A waiter will take nothing more.  What it was owed is there for others at once, whenever its thread comes by to leave
+ * the line: from now on it is as an observer.  The caller then calls those whose turn it may be now. */
+static inline void nc_gate_forgo(nc_gate *g, nc_waiter *w)
+{
+    nc_gate_count(g, w, -1);
+    if (atomic_load_explicit(&w->state, memory_order_relaxed) == NC_CALLED) /* under the lock */
+        g->called -= w->share;
+    w->share = 0;
+}
+
+/* An endpoint was closed: call everybody who waits on it.  They find that it is closed, and take nothing.  The caller
+ * then calls those behind them. */
 static inline void nc_gate_call_owner(nc_gate *g, void *owner, nc_box **kicks)
 {
-    for (nc_waiter *w = g->first; w != NULL; w = w->next)
+    for (nc_waiter *w = g->first; w != NULL; w = w->next) {
         if (w->owner != owner)
             continue;
-        else if (atomic_load_explicit(&w->state, memory_order_relaxed) == NC_WAITING) /* under the lock */
+        nc_gate_forgo(g, w);
+        if (atomic_load_explicit(&w->state, memory_order_relaxed) == NC_WAITING) /* under the lock */
             nc_gate_call(g, w, kicks);
         else if (w->deferred)
             nc_gate_undefer(w, kicks);
+    }
 }
 
 /* All deferred waiters go on at once: there is something to see that needs no endpoint. */

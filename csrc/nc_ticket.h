@@ -10,7 +10,8 @@
  * token that was not issued leads nowhere.  Whoever takes a ticket out of the table owns it from then on, and makes an
  * endpoint of it, or has it leave the channel.
  *
- * The tickets are memory of whoever issues them.  Every function takes the table's lock, and calls nothing meanwhile.
+ * The tickets are memory of whoever issues them, or takes them out.  Every function takes the table's lock, and calls
+ * nothing meanwhile.
  */
 #ifndef NC_TICKET_H
 #define NC_TICKET_H
@@ -21,6 +22,13 @@
 
 enum { NC_TOKEN = 16, NC_TICKET_BUCKETS = 64 };
 
+/* Somebody who wrote copies of a ticket.  Memory of whoever writes, until it is linked; then the ticket's. */
+typedef struct nc_ticket_writer {
+    struct nc_ticket_writer *next;
+    uint64_t home;                 /* who it is */
+    uint32_t pickles;              /* copies that were written and not read yet */
+} nc_ticket_writer;
+
 typedef struct nc_ticket {
     unsigned char token[NC_TOKEN]; /* random; this paragraph is read-only once it is issued */
     nc_chan *chan;                 /* a reference, and one of chan->open[side] */
@@ -30,13 +38,13 @@ typedef struct nc_ticket {
 
     struct nc_ticket *next;        /* in its bucket; from here on under the table's lock */
     uint32_t holders;              /* objects that stand for it, in whichever interpreter */
-    uint32_t pickles;              /* copies that were written and not read yet */
-    uint64_t home;                 /* who wrote the last copy; 0: nobody */
+    nc_ticket_writer *writers;     /* each once */
 } nc_ticket;
 
 typedef struct nc_ticket_table {
     nc_lock lock;
     nc_ticket *bucket[NC_TICKET_BUCKETS];
+    nc_ticket *reserved;           /* whose tokens are taken, but which lead nowhere yet */
 } nc_ticket_table;
 
 /* ---- within the lock ----------------------------------------------------------------------------------- */
@@ -58,17 +66,62 @@ static inline nc_ticket *nc_ticket_unlink(nc_ticket **link)
     return t;
 }
 
-static inline bool nc_ticket_abandoned(const nc_ticket *t) { return t->holders == 0 && t->pickles == 0; }
+/* Where the pointer to a reserved ticket of that token is, or would be. */
+static inline nc_ticket **nc_ticket_reserved(nc_ticket_table *table, const unsigned char *token)
+{
+    nc_ticket **link = &table->reserved;
+    while (*link != NULL && memcmp((*link)->token, token, NC_TOKEN) != 0)
+        link = &(*link)->next;
+    return link;
+}
+
+/* Likewise a writer. */
+static inline nc_ticket_writer **nc_ticket_writer_of(nc_ticket *t, uint64_t home)
+{
+    nc_ticket_writer **link = &t->writers;
+    while (*link != NULL && (*link)->home != home)
+        link = &(*link)->next;
+    return link;
+}
+
+static inline bool nc_ticket_abandoned(const nc_ticket *t)
+{
+    for (const nc_ticket_writer *w = t->writers; w != NULL; w = w->next)
+        if (w->pickles > 0)
+            return false;
+    return t->holders == 0;
+}
 
 /* ---- calls ------------------------------------------------------------------------------------------------ */
 
-/* Put a ticket into the table.  Its end is counted in the channel already, and nobody uses it any more. */
-static inline void nc_ticket_issue(nc_ticket_table *table, nc_ticket *t)
+/* Take the token of a new ticket for it, which is not issued yet; false if another ticket has it. */
+static inline bool nc_ticket_reserve(nc_ticket_table *table, nc_ticket *t)
 {
     t->holders = 1;
-    t->pickles = 0;
-    t->home = 0;
+    t->writers = NULL;
     nc_lock_enter(&table->lock);
+    bool ours = *nc_ticket_link(table, t->token) == NULL && *nc_ticket_reserved(table, t->token) == NULL;
+    if (ours) {
+        t->next = table->reserved;
+        table->reserved = t;
+    }
+    nc_lock_exit(&table->lock);
+    return ours;
+}
+
+/* It is not going to be issued. */
+static inline void nc_ticket_cancel(nc_ticket_table *table, nc_ticket *t)
+{
+    nc_lock_enter(&table->lock);
+    nc_ticket_unlink(nc_ticket_reserved(table, t->token));
+    nc_lock_exit(&table->lock);
+}
+
+/* Put a reserved ticket into the table.  Its end is counted in the channel already, and nobody uses it any more. */
+static inline void nc_ticket_issue(nc_ticket_table *table, nc_ticket *t)
+{
+    nc_lock_enter(&table->lock);
+    nc_ticket_unlink(nc_ticket_reserved(table, t->token));
     nc_ticket **link = &table->bucket[t->token[0] % NC_TICKET_BUCKETS];
     t->next = *link;
     *link = t;
@@ -80,26 +133,33 @@ typedef struct nc_ticket_seen {
     bool issued; /* it is there, */
     bool ours;   /* and of this process */
     int side, kind;
+    nc_chan *chan; /* of one of ours */
 } nc_ticket_seen;
 
-static inline nc_ticket_seen nc_ticket_look(nc_ticket_table *table, const unsigned char *token, uint32_t now)
+/* `hold`: with a reference to the channel of a ticket of ours. */
+static inline nc_ticket_seen nc_ticket_look(nc_ticket_table *table, const unsigned char *token, bool hold, uint32_t now)
 {
     nc_ticket_seen seen = {.issued = false};
     nc_lock_enter(&table->lock); /* T1 */
     const nc_ticket *t = *nc_ticket_link(table, token);
     if (t != NULL)
         seen = (nc_ticket_seen){.issued = true, .ours = t->born == now, .side = t->side, .kind = t->kind};
+    if (seen.ours)
+        seen.chan = t->chan;
+    if (seen.ours && hold)
+        nc_chan_ref(t->chan);
     nc_lock_exit(&table->lock);
     return seen;
 }
 
-/* Take a ticket of this process out; NULL if it is not there, or another process's. */
-static inline nc_ticket *nc_ticket_take(nc_ticket_table *table, const unsigned char *token, uint32_t now)
+/* Take out a ticket of this process that was seen; NULL if it is not there any more. */
+static inline nc_ticket *nc_ticket_take(nc_ticket_table *table, const unsigned char *token, nc_ticket_seen seen,
+                                        uint32_t now)
 {
     nc_lock_enter(&table->lock); /* T1 */
-    nc_ticket **link = nc_ticket_link(table, token), *t = NULL;
-    if (*link != NULL && (*link)->born == now)
-        t = nc_ticket_unlink(link);
+    nc_ticket **link = nc_ticket_link(table, token), *t = *link;
+    bool same = t != NULL && t->born == now && t->chan == seen.chan && t->side == seen.side;
+    t = same ? nc_ticket_unlink(link) : NULL;
     nc_lock_exit(&table->lock);
     return t;
 }
@@ -113,27 +173,35 @@ static inline nc_ticket *nc_ticket_revoke(nc_ticket_table *table, const unsigned
     return t;
 }
 
-/* A copy is written: it holds the ticket until it is read, or `home` ends. */
-static inline void nc_ticket_write(nc_ticket_table *table, const unsigned char *token, uint64_t home)
+/* w->home writes a copy: it holds the ticket until it is read, or `home` ends.  Returns w if it is not used, for the
+ * caller to free; else NULL. */
+static inline nc_ticket_writer *nc_ticket_write(nc_ticket_table *table, const unsigned char *token, nc_ticket_writer *w)
 {
     nc_lock_enter(&table->lock);
     nc_ticket *t = *nc_ticket_link(table, token);
-    if (t != NULL) {
-        t->pickles++;
-        t->home = home;
+    nc_ticket_writer **link = t != NULL ? nc_ticket_writer_of(t, w->home) : NULL, *mine = link != NULL ? *link : NULL;
+    if (mine != NULL)
+        mine->pickles++;
+    else if (link != NULL) {
+        w->next = NULL;
+        w->pickles = 1;
+        *link = w;
+        w = NULL;
     }
     nc_lock_exit(&table->lock);
+    return w;
 }
 
-/* A copy was read: a further object stands for the ticket.  False if there is no ticket any more. */
-static inline bool nc_ticket_read(nc_ticket_table *table, const unsigned char *token)
+/* A copy was read that `home` wrote: a further object stands for the ticket.  False if there is no ticket any more. */
+static inline bool nc_ticket_read(nc_ticket_table *table, const unsigned char *token, uint64_t home)
 {
     nc_lock_enter(&table->lock);
     nc_ticket *t = *nc_ticket_link(table, token);
-    if (t != NULL) {
+    nc_ticket_writer *w = t != NULL ? *nc_ticket_writer_of(t, home) : NULL;
+    if (t != NULL)
         t->holders++;
-        t->pickles -= t->pickles > 0; /* the same copy may be read twice */
-    }
+    if (w != NULL)
+        w->pickles -= w->pickles > 0; /* the same copy may be read twice */
     nc_lock_exit(&table->lock);
     return t != NULL;
 }
@@ -152,15 +220,20 @@ static inline nc_ticket *nc_ticket_let_go(nc_ticket_table *table, const unsigned
     return t;
 }
 
-/* The copies that `home` wrote are void.  Takes out one ticket that nobody holds now; NULL if there is none (left). */
-static inline nc_ticket *nc_ticket_sweep(nc_ticket_table *table, uint64_t home)
+/* The copies that `home` wrote are void.  Takes out one ticket that nobody holds now; NULL if there is none (left).
+ * What is in *writers was unlinked, for the caller to free. */
+static inline nc_ticket *nc_ticket_sweep(nc_ticket_table *table, uint64_t home, nc_ticket_writer **writers)
 {
     nc_ticket *found = NULL;
     nc_lock_enter(&table->lock); /* T1 */
     for (int i = 0; i < NC_TICKET_BUCKETS && found == NULL; i++)
         for (nc_ticket **link = &table->bucket[i]; *link != NULL && found == NULL;) {
-            if ((*link)->home == home)
-                (*link)->pickles = 0;
+            nc_ticket_writer **its = nc_ticket_writer_of(*link, home), *w = *its;
+            if (w != NULL) {
+                *its = w->next;
+                w->next = *writers;
+                *writers = w;
+            }
             if (nc_ticket_abandoned(*link))
                 found = nc_ticket_unlink(link);
             else

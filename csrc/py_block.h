@@ -9,7 +9,8 @@
  * and other interpreters may keep it when all Python objects of this one are gone. */
 typedef struct chan_block {
     nc_chan chan;
-    _Atomic uint32_t homes; /* Chans and tickets, each of which may have ends that the others do not know of; a hint */
+    _Atomic uint32_t
+        homes; /* Chans, one in each interpreter, and tickets; what each has the others do not see; a hint */
     struct chan_block *before, *after; /* of those that carry bytes; under the lock of the list */
 } chan_block;
 

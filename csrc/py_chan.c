@@ -45,7 +45,8 @@ static bool chan_allocate(Chan *c, uint64_t capacity)
     return true;
 }
 
-Chan *chan_face(PyObject *module, chan_kind kind)
+/* A Chan without a block. */
+static Chan *chan_face(PyObject *module, chan_kind kind)
 {
     core_state *st = PyModule_GetState(module);
     Chan *c = (Chan *)st->chan_type->tp_alloc(st->chan_type, 0);
@@ -59,13 +60,6 @@ Chan *chan_face(PyObject *module, chan_kind kind)
     return c;
 }
 
-void chan_adopt(Chan *c, nc_chan *block)
-{
-    c->block = block;
-    c->gate = block->gate;
-    c->log = block->log;
-}
-
 static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
 {
     Chan *c = chan_face(module, kind);
@@ -77,6 +71,77 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     }
     return c;
 }
+
+/* ---- a channel that is in several interpreters --------------------------------------------------------- */
+
+/* It has one Chan in each, by however many tickets its ends come there: by way of the Chan the collector of an
+ * interpreter finds who keeps whom alive (PROTOCOL.md, section 9).  If two threads without a GIL, or a finalizer, make
+ * a second one at the same time, that does no harm: each then counts as a home. */
+
+int chan_list(Chan *c)
+{
+    if (atomic_load_explicit(&c->listed, memory_order_relaxed)) /* once more would do no harm */
+        return 0;
+    PyObject *key = PyLong_FromVoidPtr(c->block), *weak = key != NULL ? PyWeakref_NewRef((PyObject *)c, NULL) : NULL;
+    int done = weak != NULL ? PyDict_SetItem(c->st->chans, key, weak) : -1;
+    Py_XDECREF(weak);
+    Py_XDECREF(key);
+    if (done == 0)
+        atomic_store_explicit(&c->listed, true, memory_order_relaxed); /* as above */
+    return done;
+}
+
+/* The Chan that is listed for a block, a new reference; NULL without an exception. */
+static Chan *chan_listed(core_state *st, PyObject *key)
+{
+    PyObject *weak = core_dict_find(st->chans, key);
+    Chan *c = weak != NULL ? (Chan *)core_weak_target(weak) : NULL;
+    Py_XDECREF(weak);
+    return c;
+}
+
+/* The Chan is being freed, and no weak reference refers to it any more.  Without memory its place in the dict stays,
+ * and leads nowhere.  Keeps the current exception. */
+static void chan_unlist(Chan *c)
+{
+    PyObject *type, *value, *traceback;
+    if (!atomic_load_explicit(&c->listed, memory_order_relaxed)) /* nobody else knows it any more */
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *key = PyLong_FromVoidPtr(c->block);
+    Chan *other = key != NULL ? chan_listed(c->st, key) : NULL;
+    if (key != NULL && other == NULL)
+        PyDict_DelItem(c->st->chans, key);
+    Py_XDECREF(other);
+    Py_XDECREF(key);
+    PyErr_Restore(type, value, traceback);
+}
+
+static void chan_adopt(Chan *c, nc_chan *block)
+{
+    c->block = block;
+    c->gate = block->gate;
+    c->log = block->log;
+    block_settle(block, 1);
+}
+
+Chan *chan_here(PyObject *module, chan_kind kind, nc_chan *block)
+{
+    PyObject *key = PyLong_FromVoidPtr(block);
+    Chan *c = key != NULL ? chan_listed(PyModule_GetState(module), key) : NULL;
+    Chan *made = key != NULL && c == NULL ? chan_face(module, kind) : NULL;
+    Py_XDECREF(key);
+    if (made == NULL) {
+        block_unref(block);
+        return c;
+    }
+    chan_adopt(made, block);
+    if (chan_list(made) < 0)
+        Py_CLEAR(made);
+    return made;
+}
+
+/* ---- endpoints ------------------------------------------------------------------------------------------ */
 
 Endpoint *endpoint_prepare(Chan *c, int side)
 {
@@ -254,6 +319,9 @@ static void chan_dealloc(PyObject *self)
     Chan *c = (Chan *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    if (c->weakrefs != NULL)
+        PyObject_ClearWeakRefs(self);
+    chan_unlist(c);
     if (c->ring != NULL)
         discard_orphans(c);
     if (c->block != NULL) {
@@ -265,10 +333,16 @@ static void chan_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+static PyMemberDef chan_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Chan, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot chan_slots[] = {
     {Py_tp_dealloc, chan_dealloc},
     {Py_tp_traverse, chan_traverse},
     {Py_tp_clear, chan_clear},
+    {Py_tp_members, chan_members},
     {0, NULL},
 };
 

@@ -9,11 +9,12 @@ PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
 Endpoint *chan_lone_receiver(PyObject *module);
 /* A new endpoint of a channel. */
 Endpoint *endpoint_new(Chan *c, int side);
-/* The same in steps, for a channel that comes from elsewhere: a Chan without a block; then the block, with the caller's
- * reference to it, which runs no Python code. */
-Chan *chan_face(PyObject *module, chan_kind kind);
-void chan_adopt(Chan *c, nc_chan *block);
-/* Likewise an endpoint: first one that has no channel yet, and counts nowhere.  Nobody may meet it so: the caller runs
+/* The Chan of this interpreter for a channel that comes from elsewhere, or has gone there, a new reference; NULL with
+ * an exception set.  Takes over the caller's reference to the block. */
+Chan *chan_here(PyObject *module, chan_kind kind, nc_chan *block);
+/* Have chan_here() find it: its channel is about to be shared.  0, or -1 with an exception set. */
+int chan_list(Chan *c);
+/* An endpoint in steps: first one that has no channel yet, and counts nowhere.  Nobody may meet it so: the caller runs
  * no Python code before it begins, or is discarded.  It begins with a place in the count of its side, the caller's. */
 Endpoint *endpoint_prepare(Chan *c, int side);
 void endpoint_begin(Endpoint *ep, Chan *c);

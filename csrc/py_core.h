@@ -187,6 +187,7 @@ enum {
     X(OpenEnd)                                                                              \
     X(first_indices)        /* (0, 1, 2, 3): where most arms of a select stand */           \
     X(mailboxes)            /* dict: id of a loop -> its mailbox */                         \
+    X(chans)                /* dict: address of a shared block -> its Chan here, weakly */  \
     X(modules)              /* sys.modules */                                               \
     X(trio_retired)         /* list: what trio_tools was, before trio was imported anew */  \
     X(recent)               /* GIL builds: the mailbox used last, or NULL */                \

@@ -68,10 +68,12 @@ PyObject *endpoint_same_channel(PyObject *self, PyObject *other)
 
 PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
 {
+    bool bytes = nc_chan_of_bytes(((Endpoint *)self)->chan->block);
     PyErr_Format(PyExc_TypeError,
                  "cannot copy or pickle '%.200s': a copy would not be connected.  Pass the endpoint itself to the "
-                 "other task or thread%s; between processes use multiprocessing",
-                 Py_TYPE(self)->tp_name, PyObject_HasAttrString(self, "clone") ? ", or a clone()" : "");
+                 "other task or thread%s%s; between processes use multiprocessing",
+                 Py_TYPE(self)->tp_name, PyObject_HasAttrString(self, "clone") ? ", or a clone()" : "",
+                 bytes ? "; pass what share() returns to another interpreter" : "");
     return NULL;
 }
 

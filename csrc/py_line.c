@@ -167,24 +167,46 @@ void line_reap_ahead(Chan *c, int side, nc_box **kicks)
 
 /* ---- within reach of native code: runs Python code ----------------------------------------------- */
 
-/* Collect the boxes of this interpreter's loops in this line that native code could not wake, each with a reference, in
- * an array that the caller frees; returns how many, or -1 with an exception set. */
-static Py_ssize_t unreached_loops(core_state *st, nc_gate *g, nc_box ***boxes)
+static size_t line_length(nc_gate *g)
 {
-    size_t room = 0, n = 0, waiters;
+    size_t n = 0;
+    for (nc_waiter *w = g->first; w != NULL; w = w->next)
+        n++;
+    return n;
+}
+
+/* Enter the gate with room for a box for each waiter of its line, in an array that the caller frees.  The line is
+ * counted in the gate: `crowd` leaves out those who are owed nothing, and without a GIL others come meanwhile.  False
+ * with an exception set, and not in the gate. */
+static bool enter_with_room(nc_gate *g, nc_box ***boxes)
+{
+    size_t room = 0, waiters;
     *boxes = NULL;
-    while ((waiters = nc_gate_crowd(g) / NC_WAITER) > room) {
+    nc_gate_enter(g, core_generation());
+    while ((waiters = line_length(g)) > room) {
+        nc_gate_exit(g);
         PyMem_Free(*boxes);
         *boxes = PyMem_New(nc_box *, room = waiters);
         if (*boxes == NULL) {
             PyErr_NoMemory();
-            return -1;
+            return false;
         }
+        nc_gate_enter(g, core_generation());
     }
-    nc_gate_enter(g, core_generation()); /* whoever lines up after this sees that native code may come */
-    for (nc_waiter *w = g->first; w != NULL && n < room; w = w->next) {
-        bool known = wake_reached(w->box) || !is_at_home(st, w->box);
-        for (size_t i = 0; i < n && !known; i++)
+    return true;
+}
+
+/* Collect the boxes of this interpreter's loops in this line that native code could not wake, each with a reference, in
+ * an array that the caller frees; returns how many, or -1 with an exception set.  Whoever lines up after this sees that
+ * native code may come. */
+static Py_ssize_t unreached_loops(core_state *st, nc_gate *g, nc_box ***boxes)
+{
+    Py_ssize_t n = 0;
+    if (!enter_with_room(g, boxes))
+        return -1;
+    for (nc_waiter *w = g->first; w != NULL; w = w->next) {
+        bool known = !is_at_home(st, w->box) || loop_share(w->box);
+        for (Py_ssize_t i = 0; i < n && !known; i++)
             known = (*boxes)[i] == w->box;
         if (!known) {
             nc_box_ref(w->box);
@@ -192,7 +214,7 @@ static Py_ssize_t unreached_loops(core_state *st, nc_gate *g, nc_box ***boxes)
         }
     }
     nc_gate_exit(g);
-    return (Py_ssize_t)n;
+    return n;
 }
 
 bool line_reach_all(Chan *c)

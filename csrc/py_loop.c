@@ -74,6 +74,8 @@ bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who)
     return mailbox_reach(st, loop, box, who);
 }
 
+bool loop_share(nc_box *box) { return mailbox_share(box); }
+
 bool loop_summon(Chan *c, nc_box *box, nc_box **kicks) { return mailbox_summon(c, box, kicks); }
 
 void *loop_task(core_state *st)

@@ -23,8 +23,12 @@ bool loop_wanted(core_state *st);
 /* See to it that native code can kick the loop's box, on the loop's thread; false with an exception set.
  * Runs Python code. */
 bool loop_reach(core_state *st, PyObject *loop, nc_box *box, const char *who);
-/* Have the loop that owns the box open its wake fd, on the loop's thread.  If it cannot, it calls the tasks that wait
- * on this channel there, and they raise.  A closed loop is buried.  False with an exception set; runs Python code. */
+/* Native code may call a task of the loop that owns the box from now on: true if it can kick the box.  Later the loop
+ * sees to it.  In any thread of its interpreter; runs no Python code. */
+bool loop_share(nc_box *box);
+/* If it cannot: have the loop that owns the box open its wake fd, on the loop's thread.  If that fails, the tasks that
+ * wait on this channel there are called, and raise.  Those of a closed loop are taken out of its lines.  False with an
+ * exception set; runs Python code. */
 bool loop_summon(Chan *c, nc_box *box, nc_box **kicks);
 
 #endif

@@ -8,7 +8,6 @@
  */
 #include "py_mailbox.h"
 #include "py_module.h"
-#include "py_wake_fd.h"
 
 /* NO_READER: a loop that reads none.  RETIRED - fd: it reads this one no more, which is still to be closed. */
 enum { NO_FD = -1, NO_READER = -2, RETIRED = -3 };
@@ -126,15 +125,17 @@ static void loop_box_put_back(loop_box *box, PyObject *about)
         core_report_error(about);
 }
 
-/* Others ring for the loop from now on, where they cannot write to a wake fd.  On the loop's thread, which reads its
- * mail after this. */
+/* Others ring for the loop from now on, where they cannot write to a wake fd.  The caller then sees to it that the mail
+ * is taken. */
 static void mailbox_give_bell(Mailbox *m)
 {
-    doorbell *bell = doorbell_start(m->st);
-    if (bell == NULL || atomic_load_explicit(&m->box->bell, memory_order_relaxed) != NULL)
-        return; /* relaxed: only this thread writes it */
+    doorbell *bell = doorbell_start(m->st), *none = NULL;
+    if (bell == NULL)
+        return;
     doorbell_ref(bell);
-    atomic_store_explicit(&m->box->bell, bell, memory_order_release); /* F1 */
+    if (!atomic_compare_exchange_strong_explicit(&m->box->bell, &none, bell, memory_order_acq_rel, /* F1 */
+                                                 memory_order_relaxed))
+        doorbell_unref(bell); /* it has one */
 }
 
 /* What the loop calls when its wake fd was written to. */
@@ -196,6 +197,7 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
         Py_XSETREF(m->reader, known);
         Py_DECREF(reader);
         m->box->read_fd = fds[0];
+        wake_fd_know(fds[0], &m->box->file);
         atomic_store_explicit(&m->box->wake_fd, fds[1], memory_order_release); /* F1 */
         return;
     }
@@ -215,7 +217,7 @@ static void mailbox_open_fd(Mailbox *m, PyObject *loop)
 static void mailbox_be_reached(Mailbox *m, PyObject *loop)
 {
     mailbox_open_fd(m, loop);
-    m->box->shared = true;
+    atomic_store_explicit(&m->box->shared, true, memory_order_relaxed); /* likewise mailbox_reach() */
     if (!wake_reached(&m->box->base.box))
         mailbox_give_bell(m);
 }
@@ -223,11 +225,11 @@ static void mailbox_be_reached(Mailbox *m, PyObject *loop)
 void mailbox_read_no_more(Mailbox *m)
 {
     loop_box *box = m->box;
-    int fd = atomic_load_explicit(&box->wake_fd, memory_order_relaxed); /* only this thread writes it */
+    int fd = atomic_load_explicit(&box->wake_fd, memory_order_relaxed); /* the exchange orders it */
     if (fd >= 0) /* unless it is not ours any more: then its number may be another file's soon */
-        atomic_store_explicit(&box->wake_fd, wake_fd_clear(box->read_fd) ? RETIRED - fd : NO_READER,
-                              memory_order_release); /* F1 */
-    if (box->shared &&
+        atomic_exchange_explicit(&box->wake_fd, wake_fd_is(box->read_fd, &box->file) ? RETIRED - fd : NO_READER,
+                                 memory_order_acq_rel); /* F1; and whether others may come: mailbox_share() */
+    if (atomic_load_explicit(&box->shared, memory_order_relaxed) && /* as above */
         atomic_load_explicit(&box->base.box.refs, memory_order_relaxed) > 1) /* waiters know it: a hint */
         mailbox_give_bell(m);
     mailbox_come_by(m);
@@ -264,6 +266,7 @@ static int mailbox_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(((Mailbox *)self)->loop);
     Py_VISIT(((Mailbox *)self)->get_loop);
     Py_VISIT(((Mailbox *)self)->reader);
+    Py_VISIT(((Mailbox *)self)->summons);
     return 0;
 }
 
@@ -281,6 +284,7 @@ static void mailbox_dealloc(PyObject *self)
     Py_XDECREF(m->get_loop);
     Py_XDECREF(m->key);
     Py_XDECREF(m->reader);
+    Py_XDECREF(m->summons);
     if (kicks != NULL)
         wake_deliver(m->st, kicks);
     Py_XDECREF(m->module);
@@ -508,10 +512,11 @@ static void mailbox_try_again(Mailbox *m, PyObject *loop, nc_box **kicks)
 }
 
 /* Have the loop read its mail, through its own queue of callbacks; once more if a signal handler interrupts that, as
- * a callback too many does no harm. */
-static void mailbox_call_soon(Mailbox *m, PyObject *loop, PyMethodDef *what, PyObject *self, nc_box **kicks)
+ * a callback too many does no harm.  Takes over a reference to the callback; NULL: it could not be made, and an
+ * exception is set. */
+static void mailbox_call_soon(Mailbox *m, PyObject *loop, PyObject *callback, nc_box **kicks)
 {
-    PyObject *callback = PyCFunction_New(what, self), *done = NULL;
+    PyObject *done = NULL;
     interruptions kept = {0};
     if (callback != NULL)
         do
@@ -566,7 +571,8 @@ void mailbox_box_kick(core_state *st, wake_box *base, nc_box **kicks)
     if (dead)
         loop_box_bury(box, kicks);
     else if (!written)
-        mailbox_call_soon(m, loop, where == ON_LOOP ? &mailbox_deliver_def : &mailbox_arm_def, (PyObject *)m, kicks);
+        mailbox_call_soon(
+            m, loop, PyCFunction_New(where == ON_LOOP ? &mailbox_deliver_def : &mailbox_arm_def, (PyObject *)m), kicks);
     Py_XDECREF(loop);
     Py_XDECREF(m);
 }
@@ -620,9 +626,19 @@ void mailbox_box_drop(wake_box *base)
 
 /* ---- within reach of native code --------------------------------------------------------------------- */
 
+/* Both this and mailbox_read_no_more() swap the fd, so one of the two comes second, and sees what the other did. */
+bool mailbox_share(nc_box *box)
+{
+    loop_box *b = container_of(box, loop_box, base.box);
+    atomic_store_explicit(&b->shared, true, memory_order_relaxed); /* the next line hands it on */
+    atomic_fetch_add_explicit(&b->wake_fd, 0, memory_order_acq_rel); /* F1 */
+    return wake_reached(box);
+}
+
 bool mailbox_reach(core_state *st, PyObject *loop, nc_box *box, const char *who)
 {
-    container_of(box, loop_box, base.box)->shared = true;
+    atomic_store_explicit(&container_of(box, loop_box, base.box)->shared, true,
+                          memory_order_relaxed); /* the loop runs, so it does not let go of its fd meanwhile */
     if (wake_reached(box))
         return true;
     Mailbox *m = mailbox_of(NULL, st, loop);
@@ -662,17 +678,72 @@ static PyObject *chan_reach(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef chan_reach_def = {"_reach", chan_reach, METH_NOARGS, NULL};
 
+static PyObject *mailbox_swap_summons(Mailbox *m, PyObject *known)
+{
+    PyObject *was;
+    Py_BEGIN_CRITICAL_SECTION(m);
+    was = m->summons;
+    m->summons = known;
+    Py_END_CRITICAL_SECTION();
+    return was;
+}
+
+/* The loop has let go of what it was to call to be reached.  If it was closed before it came to that, others hear of it
+ * by the doorbell alone, whose thread then looks after what they have posted.  In any thread. */
+static PyObject *mailbox_dismissed(PyObject *self, PyObject *Py_UNUSED(weakref))
+{
+    Mailbox *m = (Mailbox *)self;
+    doorbell *bell = NULL;
+    Py_XDECREF(mailbox_swap_summons(m, NULL)); /* ends the circle of the two; the caller has a reference to m */
+    if (m->box->base.born == core_generation() && !wake_reached(&m->box->base.box)) {
+        mailbox_give_bell(m);
+        bell = atomic_load_explicit(&m->box->bell, memory_order_acquire); /* F1 */
+    }
+    if (bell != NULL)
+        doorbell_ring(bell, &m->box->entry);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef mailbox_dismissed_def = {"_dismissed", mailbox_dismissed, METH_O, NULL};
+
+/* What the loop is to call, a new reference, and to know when it lets go of that; NULL with an exception set. */
+static PyObject *mailbox_summons(Mailbox *m, Chan *c)
+{
+    PyObject *self = PyTuple_Pack(2, m, c), *known = NULL;
+    PyObject *summons = self != NULL ? PyCFunction_New(&chan_reach_def, self) : NULL;
+    PyObject *dismissed = summons != NULL ? PyCFunction_New(&mailbox_dismissed_def, (PyObject *)m) : NULL;
+    if (dismissed != NULL)
+        known = PyWeakref_NewRef(summons, dismissed);
+    Py_XDECREF(dismissed);
+    Py_XDECREF(self);
+    if (known == NULL)
+        Py_CLEAR(summons);
+    else
+        Py_XDECREF(mailbox_swap_summons(m, known)); /* whoever comes last is enough: the loop lets go of all */
+    return summons;
+}
+
+/* No task of the loop will ever run.  Those that wait on this channel leave their line, called or not: others cannot
+ * ask whether the loop is closed, and would call them in vain. */
+static void loop_box_bury_in(Chan *c, loop_box *box, nc_box **kicks)
+{
+    loop_box_bury(box, kicks);
+    for (int side = 0; side < SIDES; side++)
+        nc_chan_leave_lines_of(c->block, side, &box->base.box, core_generation(), kicks);
+}
+
 bool mailbox_summon(Chan *c, nc_box *called, nc_box **kicks)
 {
     loop_box *box = container_of(called, loop_box, base.box);
     core_state *st = c->st;
     Mailbox *m = mailbox_of_box(st, box);
-    PyObject *loop = m != NULL ? mailbox_loop(m) : NULL;
-    PyObject *self = loop != NULL ? PyTuple_Pack(2, m, c) : NULL;
-    if (self != NULL)
-        mailbox_call_soon(m, loop, &chan_reach_def, self, kicks);
-    bool ok = self != NULL || loop == NULL;
-    Py_XDECREF(self);
+    PyObject *loop = m != NULL ? mailbox_loop(m) : NULL, *summons = NULL;
+    bool dead = loop == NULL || m->kind->closed(m, loop);
+    if (dead)
+        loop_box_bury_in(c, box, kicks);
+    else if ((summons = mailbox_summons(m, c)) != NULL)
+        mailbox_call_soon(m, loop, summons, kicks);
+    bool ok = dead || summons != NULL;
     Py_XDECREF(loop);
     Py_XDECREF(m);
     return ok;

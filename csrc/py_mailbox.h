@@ -3,14 +3,16 @@
 #define PY_MAILBOX_H
 
 #include "py_doorbell.h"
+#include "py_wake_fd.h"
 
 typedef struct loop_box {
     wake_box base;
     _Atomic int wake_fd; /* what wakers write to; < 0 until it is opened, and if the loop reads it no more */
     int read_fd; /* what the loop reads from; an eventfd is both */
+    wake_fd_file file; /* which file that is */
     doorbell *_Atomic bell; /* what native code rings if there is no wake fd; NULL until it may have to */
     bell_entry entry;
-    bool shared; /* its tasks have waited where others than this interpreter may call them; the loop's thread's own */
+    _Atomic bool shared; /* its tasks have waited where others than this interpreter may call them; relaxed: see F1 */
     void *loop; /* the loop's address, by which its mailbox is found; never followed */
 } loop_box;
 
@@ -23,6 +25,7 @@ typedef struct Mailbox {
     PyObject *loop; /* weak reference; of trio the token of a run stands for the loop */
     PyObject *key;
     PyObject *reader; /* weak reference to what the loop calls when its wake fd was written to; or NULL */
+    PyObject *summons; /* the same of what it is to call to be reached; in the critical section of the mailbox */
     PyObject *get_loop; /* asyncio: the method of that name, of our own futures */
     bool makes_futures; /* asyncio: the loop's class has a create_future() of its own, which must be used */
     _Atomic unsigned failures; /* wake-ups that failed since the last that did not; relaxed, a hint */
@@ -57,8 +60,9 @@ typedef struct loop_kind {
 Mailbox *mailbox_of(const loop_kind *kind, core_state *st, PyObject *loop);
 /* A loop reads its wake fd no more: it is woken by call_soon from now on.  On the loop's thread; runs Python code. */
 void mailbox_read_no_more(Mailbox *m);
-/* See loop_reach() and loop_summon(). */
+/* See loop_reach(), loop_share() and loop_summon(). */
 bool mailbox_reach(core_state *st, PyObject *loop, nc_box *box, const char *who);
+bool mailbox_share(nc_box *box);
 bool mailbox_summon(Chan *c, nc_box *called, nc_box **kicks);
 
 /* The box of a loop, whichever kind it is. */

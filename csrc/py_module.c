@@ -101,7 +101,8 @@ static int import_others(core_state *st)
         (st->current_tasks = core_import("asyncio", "current_task")) == NULL ||
         (st->invalid_state = core_import("asyncio", "InvalidStateError")) == NULL ||
         (st->first_indices = Py_BuildValue("(iiii)", 0, 1, 2, 3)) == NULL ||
-        (st->atexit_register = core_import("atexit", "register")) == NULL || (st->mailboxes = PyDict_New()) == NULL)
+        (st->atexit_register = core_import("atexit", "register")) == NULL || (st->mailboxes = PyDict_New()) == NULL ||
+        (st->chans = PyDict_New()) == NULL)
         return -1;
     return 0;
 }
@@ -213,7 +214,7 @@ static PyMethodDef core_methods[] = {
     {"log_message", (PyCFunction)(void (*)(void))logging_message, METH_FASTCALL, log_message_doc},
     {"set_debug_ends", ends_set_debug, METH_O, set_debug_ends_doc},
     {"attach", ticket_attach, METH_O, attach_doc},
-    {"_ticket", ticket_read, METH_O, NULL},
+    {"_ticket", FAST(ticket_read), METH_FASTCALL, NULL},
     {"build_info", build_info, METH_NOARGS, build_info_doc},
     {NULL, NULL, 0, NULL},
 };

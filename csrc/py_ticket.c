@@ -37,6 +37,21 @@ static void watch_table(void)
 }
 #endif
 
+static void writers_free(nc_ticket_writer *w)
+{
+    for (nc_ticket_writer *next; w != NULL; w = next) {
+        next = w->next;
+        PyMem_RawFree(w);
+    }
+}
+
+/* It is in the table no more, if it ever was. */
+static void ticket_free(nc_ticket *t)
+{
+    writers_free(t->writers);
+    PyMem_RawFree(t);
+}
+
 /* The ticket was taken out of the table: its end leaves the channel.  NULL: there is none. */
 static void ticket_leave(nc_ticket *t)
 {
@@ -49,7 +64,7 @@ static void ticket_leave(nc_ticket *t)
     wake_boxes(kicks);
     block_settle(t->chan, -1);
     block_unref(t->chan);
-    PyMem_RawFree(t);
+    ticket_free(t);
 }
 
 /* ---- as bytes ------------------------------------------------------------------------------------------ */
@@ -131,31 +146,44 @@ static PyObject *ticket_bytes(PyObject *self, PyObject *Py_UNUSED(ignored))
     return token_as_bytes(((Ticket *)self)->token);
 }
 
-/* The pickle holds the ticket until it is read. */
+static PyObject *ticket_enter(PyObject *self, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(self); }
+
+static PyObject *ticket_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(n))
+{
+    return ticket_close(self, NULL);
+}
+
+/* The pickle holds the ticket until it is read.  It says which interpreter wrote it, as each has a count of its own:
+ * when one of them ends, only what it wrote is void. */
 static PyObject *ticket_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
 {
     Ticket *ticket = (Ticket *)self;
+    nc_ticket_writer *writer = PyMem_RawCalloc(1, sizeof *writer);
+    if (writer == NULL)
+        return PyErr_NoMemory();
+    writer->home = ticket->home;
     PyObject *read = core_import("nexus_channels._core", "_ticket");
     PyObject *bytes = read != NULL ? token_as_bytes(ticket->token) : NULL;
-    PyObject *reduced = bytes != NULL ? Py_BuildValue("(O(O))", read, bytes) : NULL;
+    PyObject *reduced = bytes != NULL ? Py_BuildValue("(O(OK))", read, bytes, (unsigned long long)ticket->home) : NULL;
     Py_XDECREF(bytes);
     Py_XDECREF(read);
-    if (reduced != NULL)
-        nc_ticket_write(&table, ticket->token, ticket->home);
+    PyMem_RawFree(reduced != NULL ? nc_ticket_write(&table, ticket->token, writer) : writer);
     return reduced;
 }
 
-PyObject *ticket_read(PyObject *module, PyObject *arg)
+/* _ticket(bytes, number of the state that wrote it) */
+PyObject *ticket_read(PyObject *module, PyObject *const *args, Py_ssize_t n)
 {
-    if (!PyBytes_Check(arg)) {
-        PyErr_Format(PyExc_TypeError, "a pickled ticket has bytes, not %.200s", Py_TYPE(arg)->tp_name);
+    if (n != 2 || !PyBytes_Check(args[0]) || !PyLong_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "a pickled ticket has bytes and an int");
         return NULL;
     }
-    Ticket *ticket = ticket_new(PyModule_GetState(module));
-    if (ticket != NULL && !parse_bytes(arg, ticket->token))
+    uint64_t home = PyLong_AsUnsignedLongLong(args[1]);
+    Ticket *ticket = PyErr_Occurred() ? NULL : ticket_new(PyModule_GetState(module));
+    if (ticket != NULL && !parse_bytes(args[0], ticket->token))
         Py_CLEAR(ticket);
     if (ticket != NULL)
-        atomic_store_explicit(&ticket->holds, nc_ticket_read(&table, ticket->token),
+        atomic_store_explicit(&ticket->holds, nc_ticket_read(&table, ticket->token, home),
                               memory_order_relaxed); /* as above */
     return (PyObject *)ticket;
 }
@@ -164,7 +192,7 @@ static const char *module_of(int kind) { return kind == SPSC_BYTES ? "spsc_bytes
 
 static PyObject *ticket_repr(PyObject *self)
 {
-    nc_ticket_seen seen = nc_ticket_look(&table, ((Ticket *)self)->token, core_generation());
+    nc_ticket_seen seen = nc_ticket_look(&table, ((Ticket *)self)->token, false, core_generation());
     if (!seen.issued)
         return PyUnicode_FromFormat("<%s, spent, at %p>", Py_TYPE(self)->tp_name, self);
     return PyUnicode_FromFormat("<%s for the %s of a channel of %s%s, at %p>", Py_TYPE(self)->tp_name,
@@ -189,8 +217,10 @@ static void ticket_dealloc(PyObject *self)
 
 void ticket_forget(core_state *st)
 {
-    for (nc_ticket *t; (t = nc_ticket_sweep(&table, st->number)) != NULL;)
+    nc_ticket_writer *writers = NULL;
+    for (nc_ticket *t; (t = nc_ticket_sweep(&table, st->number, &writers)) != NULL;)
         ticket_leave(t);
+    writers_free(writers);
 }
 
 /* ---- share() -------------------------------------------------------------------------------------------- */
@@ -244,8 +274,23 @@ static bool movable_now(Endpoint *ep)
     return can;
 }
 
-/* A ticket for an end of that channel, with a reference to it, neither counted nor issued yet; NULL with an exception
- * set.  Runs Python code. */
+enum { DRAWS = 8 }; /* of a token; where os.urandom() is what it should be, the first is never another ticket's */
+
+/* Draw a token that no other ticket has, and reserve it; false with an exception set.  Runs Python code. */
+static bool reserve_token(nc_ticket *t)
+{
+    for (int draw = 0; draw < DRAWS; draw++) {
+        if (!draw_token(t->token))
+            return false;
+        if (nc_ticket_reserve(&table, t))
+            return true;
+    }
+    PyErr_SetString(PyExc_OSError, "os.urandom() gives the same bytes again and again, and another ticket has them");
+    return false;
+}
+
+/* A ticket for an end of that channel, with a reference to it, neither counted nor issued yet, but with a token of its
+ * own; NULL with an exception set.  Runs Python code. */
 static nc_ticket *ticket_prepare(Chan *c, int side)
 {
     nc_ticket *t = PyMem_RawCalloc(1, sizeof *t);
@@ -253,8 +298,8 @@ static nc_ticket *ticket_prepare(Chan *c, int side)
         PyErr_NoMemory();
         return NULL;
     }
-    if (!draw_token(t->token)) {
-        PyMem_RawFree(t);
+    if (!reserve_token(t)) {
+        ticket_free(t);
         return NULL;
     }
     t->chan = c->block;
@@ -265,6 +310,14 @@ static nc_ticket *ticket_prepare(Chan *c, int side)
     return t;
 }
 
+/* It is not issued after all. */
+static void ticket_cancel(nc_ticket *t)
+{
+    nc_ticket_cancel(&table, t);
+    block_unref(t->chan); /* not the last: the Chan has one */
+    ticket_free(t);
+}
+
 PyObject *endpoint_share(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Endpoint *ep = (Endpoint *)self;
@@ -273,7 +326,8 @@ PyObject *endpoint_share(PyObject *self, PyObject *Py_UNUSED(ignored))
     bool moved = false;
     Ticket *ticket = movable_now(ep) ? ticket_new(c->st) : NULL;
     nc_ticket *t = ticket != NULL ? ticket_prepare(c, ep->side) : NULL;
-    if (t != NULL && line_reach_all(c)) { /* after the reference: whoever lines up from now on can be reached */
+    if (t != NULL && chan_list(c) == 0 &&
+        line_reach_all(c)) { /* after the reference: whoever lines up from now on can be reached */
         Py_BEGIN_CRITICAL_SECTION(self);
         moved = move_held(ep, t, &kicks);
         Py_END_CRITICAL_SECTION();
@@ -284,8 +338,7 @@ PyObject *endpoint_share(PyObject *self, PyObject *Py_UNUSED(ignored))
         atomic_store_explicit(&ticket->holds, true, memory_order_relaxed); /* nobody else knows it yet */
     } else {
         if (t != NULL)
-            block_unref(t->chan); /* not the last: the Chan has one */
-        PyMem_RawFree(t);
+            ticket_cancel(t);
         Py_CLEAR(ticket);
     }
     line_deliver(c, kicks);
@@ -294,11 +347,11 @@ PyObject *endpoint_share(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- attach() ------------------------------------------------------------------------------------------- */
 
-/* Is there such a ticket, for us?  False with ValueError set. */
+/* Is there such a ticket, for us?  Then with a reference to its channel; else false with ValueError set. */
 static bool ticket_is_good(const unsigned char *token, nc_ticket_seen *seen)
 {
-    *seen = nc_ticket_look(&table, token, core_generation());
-    if (seen->issued && seen->ours)
+    *seen = nc_ticket_look(&table, token, true, core_generation());
+    if (seen->ours)
         return true;
     PyErr_SetString(PyExc_ValueError,
                     seen->issued ? "this ticket is the parent process's: a ticket is good in the process that issued it"
@@ -313,22 +366,22 @@ static bool ticket_is_good(const unsigned char *token, nc_ticket_seen *seen)
 static PyObject *attach_token(PyObject *module, const unsigned char *token)
 {
     nc_ticket_seen seen;
-    if (!ticket_is_good(token, &seen))
-        return NULL;
-    Chan *c = chan_face(module, (chan_kind)seen.kind);
-    Endpoint *ep = c != NULL ? endpoint_prepare(c, seen.side) : NULL;
-    nc_ticket *t = ep != NULL ? nc_ticket_take(&table, token, core_generation()) : NULL;
-    if (t != NULL) {
-        chan_adopt(c, t->chan); /* hands the ticket's reference over, and its place in the count to the endpoint */
-        endpoint_begin(ep, c);
-        PyMem_RawFree(t);
-    } else if (ep != NULL) {
-        endpoint_discard(ep, c);
-        ep = NULL;
-        ticket_is_good(token, &seen); /* another thread was quicker */
+    while (ticket_is_good(token, &seen)) { /* again only if another thread was quicker */
+        Chan *c = chan_here(module, (chan_kind)seen.kind, seen.chan);
+        Endpoint *ep = c != NULL ? endpoint_prepare(c, seen.side) : NULL;
+        nc_ticket *t = ep != NULL ? nc_ticket_take(&table, token, seen, core_generation()) : NULL;
+        if (t != NULL) {
+            endpoint_begin(ep, c); /* with the ticket's place in the count of its side */
+            block_settle(t->chan, -1);
+            block_unref(t->chan); /* not the last: the Chan has one */
+            ticket_free(t);
+        } else if (ep != NULL)
+            endpoint_discard(ep, c);
+        Py_XDECREF(c);
+        if (t != NULL || ep == NULL)
+            return (PyObject *)ep;
     }
-    Py_XDECREF(c);
-    return (PyObject *)ep;
+    return NULL;
 }
 
 PyObject *ticket_attach(PyObject *module, PyObject *arg)
@@ -351,6 +404,8 @@ PyObject *ticket_attach(PyObject *module, PyObject *arg)
 static PyMethodDef ticket_methods[] = {
     {"close", ticket_close, METH_NOARGS, ticket_close_doc},
     {"__bytes__", ticket_bytes, METH_NOARGS, ticket_bytes_doc},
+    {"__enter__", ticket_enter, METH_NOARGS, enter_doc},
+    {"__exit__", FAST(ticket_exit), METH_FASTCALL, exit_doc},
     {"__reduce_ex__", ticket_reduce, METH_O, ticket_reduce_doc},
     ENDPOINT_GENERIC,
     END_OF_METHODS,

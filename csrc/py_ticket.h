@@ -6,8 +6,8 @@
 
 /* attach(ticket) */
 PyObject *ticket_attach(PyObject *module, PyObject *arg);
-/* What the pickle of a ticket calls: _ticket(bytes). */
-PyObject *ticket_read(PyObject *module, PyObject *arg);
+/* What the pickle of a ticket calls: _ticket(bytes, who wrote it). */
+PyObject *ticket_read(PyObject *module, PyObject *const *args, Py_ssize_t n);
 /* The module goes: the pickles that it wrote are void. */
 void ticket_forget(core_state *st);
 

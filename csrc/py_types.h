@@ -35,6 +35,7 @@ typedef struct birth birth;
 typedef struct Chan {
     PyObject_HEAD
     PyObject *module;             /* keeps `st` alive, whatever the collector clears first */
+    PyObject *weakrefs;           /* NULL, or that in st->chans */
     core_state *st;
     nc_chan *block;               /* a reference; `ring`, `log`, `gate` are copies of its pointers, for speed */
     nc_ring *ring;
@@ -44,6 +45,7 @@ typedef struct Chan {
     _Atomic unsigned rivals[SIDES]; /* see count_rivals() in py_line.c; a hint, relaxed */
     birth *births;                /* of the ends made in debug mode; in the channel's critical section */
     chan_kind kind;
+    _Atomic bool listed;          /* in st->chans; relaxed */
     unsigned long thread;         /* LOCAL: the one thread that the channel belongs to; else 0 */
     nc_tally tally;               /* of objects, for nexus_channels.queue: under gate[RX]'s lock */
 } Chan;

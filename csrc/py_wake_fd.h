@@ -9,6 +9,7 @@
 /* asyncio's usual loop on Windows reads no descriptors, and its other one only sockets: there is none, and loops are
  * woken by call_soon_threadsafe. */
 enum { WAKE_FDS = 0 };
+typedef int wake_fd_file;
 static inline bool wake_fd_open(int fds[2])
 {
     (void)fds;
@@ -25,9 +26,21 @@ static inline bool wake_fd_write(int fd)
     (void)fd;
     return false;
 }
+static inline void wake_fd_know(int fd, wake_fd_file *file)
+{
+    (void)fd;
+    *file = 0;
+}
+static inline bool wake_fd_is(int fd, const wake_fd_file *file)
+{
+    (void)fd;
+    (void)file;
+    return false;
+}
 #else
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #if NC_LINUX
 #include <sys/eventfd.h>
@@ -74,6 +87,32 @@ static inline bool wake_fd_clear(int fd)
 }
 
 static inline void wake_fd_close(int fd) { close(fd); }
+
+/* What is known of the file that a descriptor was opened for. */
+typedef struct wake_fd_file {
+    dev_t device;
+    ino_t inode;
+    bool known;
+} wake_fd_file;
+
+static inline void wake_fd_know(int fd, wake_fd_file *file)
+{
+    struct stat now;
+    *file = (wake_fd_file){.known = false};
+    if (fstat(fd, &now) == 0)
+        *file = (wake_fd_file){.device = now.st_dev, .inode = now.st_ino, .known = true};
+}
+
+/* Is it still the same file?  Or did somebody close it, and its number is another file's by now?  Touches neither: to
+ * read would take what is another's.  On Linux all eventfds have one inode, which epoll objects and timers have, too;
+ * of these only those are told apart that block. */
+static inline bool wake_fd_is(int fd, const wake_fd_file *file)
+{
+    struct stat now;
+    int flags = fcntl(fd, F_GETFL);
+    return file->known && flags >= 0 && (flags & O_NONBLOCK) != 0 && fstat(fd, &now) == 0 &&
+           now.st_dev == file->device && now.st_ino == file->inode;
+}
 #endif
 
 #endif

@@ -977,3 +977,11 @@ def test_a_blocked_thread_counts_as_waiting(bytes_variant, spawn):
     until_blocked(tx, receivers=1)
     tx.try_send(b"woken")
     assert receiving.join() == b"woken"
+
+
+@pytest.mark.parametrize("operation", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_the_error_of_copying_an_endpoint_names_share(bytes_variant, operation):
+    for endpoint in bytes_variant.channel(64):
+        with pytest.raises(TypeError, match=r"share\(\) returns to another interpreter; between processes"):
+            operation(endpoint)
+        assert not endpoint.is_closed

@@ -228,6 +228,26 @@ def test_the_number_of_a_lost_descriptor_is_left_to_its_new_owner(channel):
         assert pipe.read() == b"still open, and nobody wrote to it"
 
 
+@has_wake_descriptors
+def test_a_loop_that_ends_neither_reads_nor_closes_what_has_the_number_of_its_lost_descriptor(channel):
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    loop = StepLoop()
+    descriptor = armed(channel, loop)
+    os.dup2(reader, descriptor)  # closes it
+    os.close(reader)
+    os.write(writer, b"for the new owner")
+    loop._readers.clear()
+    assert os.read(descriptor, 100) == b"for the new owner"
+    loop.close()
+    del loop
+    collect()
+    os.write(writer, b"who still has it")
+    assert os.read(descriptor, 100) == b"who still has it"
+    os.close(descriptor)
+    os.close(writer)
+
+
 def test_a_real_loop_whose_descriptors_were_closed_behind_it(channel, spawn, loop_factory):
     """As os.closerange() does in a program that becomes a daemon."""
 

@@ -370,6 +370,38 @@ other.destroy()
     )
 
 
+def test_a_task_is_collected_once_the_end_that_could_wake_it_has_come_back_and_nobody_else_has_it():
+    run(
+        """
+import asyncio, weakref
+class Item: pass
+tx, rx = spsc_bytes.channel(64)
+back, answers = spsc_bytes.channel(64)
+async def wait():
+    global alive
+    item = Item()
+    alive = weakref.ref(item)
+    await rx.recv_bytes()
+loop = asyncio.new_event_loop()
+task = loop.create_task(wait())
+task._log_destroy_pending = False
+loop.run_until_complete(asyncio.sleep(0))
+other = Interpreter()
+other.run("from nexus_channels import attach\\ntx = attach(ticket)", ticket=tx.share())
+loop.close()
+del loop, task, tx
+wait.__globals__.pop("rx")
+collect()
+assert alive() is not None
+other.run("ticket = tx.share()\\ndel tx\\nattach(back).send_blocking(bytes(ticket))", back=back.share())
+alive().tx = attach(answers.recv_bytes_blocking())  # only the task has it now
+collect()
+assert alive() is None
+other.destroy()
+"""
+    )
+
+
 # The ends of interpreters
 
 
@@ -420,6 +452,47 @@ try:
     raise SystemExit("no error")
 except (SendError if {side!r} == "rx" else RecvError):
     pass
+"""
+    )
+
+
+@pytest.mark.parametrize("first", ["the last to write", "the first to write"])
+def test_the_pickle_of_one_interpreter_stays_good_when_another_that_pickled_the_ticket_ends(first):
+    run(
+        f"""
+import pickle
+WRITE = '''
+import pickle
+from nexus_channels import attach
+attach(back).send_blocking(pickle.dumps(pickle.loads(text)))
+'''
+tx, rx = spsc_bytes.channel(64)
+ticket = tx.share()
+others, texts = [Interpreter(), Interpreter()], []
+for other in others:
+    back, answers = spsc_bytes.channel(1024)
+    other.run(WRITE, text=pickle.dumps(ticket), back=back.share())
+    texts.append(answers.recv_bytes_blocking())
+del ticket  # two pickles hold it, each of another interpreter
+if {first!r} == "the last to write":
+    others.reverse()
+    texts.reverse()
+others[0].destroy()
+assert not rx.is_disconnected
+ticket = pickle.loads(texts[1])
+again = attach(ticket)
+again.try_send(b'still good')
+assert rx.try_recv_bytes() == b'still good'
+others[1].destroy()
+tx, rx = spsc_bytes.channel(64)
+ticket, other = tx.share(), Interpreter()
+back, answers = spsc_bytes.channel(1024)
+other.run(WRITE, text=pickle.dumps(ticket), back=back.share())
+pickle.loads(pickle.dumps(ticket))  # is read, and that of the other interpreter is not
+del ticket
+assert not rx.is_disconnected
+other.destroy()
+assert rx.is_disconnected
 """
     )
 
@@ -558,6 +631,76 @@ loop.run_until_complete(asyncio.sleep(0))
     assert rx.try_recv_bytes() == bytes(40), order
     tx.close()
     other.destroy()
+"""
+    )
+
+
+# Loops that waited before the channel was shared, in this interpreter
+
+
+WAITS_HERE = """
+import asyncio
+RECEIVE = "from nexus_channels import attach\\nrx = attach(rx)\\nfor n in range(count): rx.recv_bytes_blocking()"
+tx, rx = mpsc_bytes.channel(64)
+tx.try_send(bytes(56))
+async def send(tx): await tx.send(bytes(40))
+def line_up(tx):
+    "In a loop of its own, which is not run any further."
+    before = tx.statistics().waiting_senders
+    loop = asyncio.new_event_loop()
+    loop.task = loop.create_task(send(tx))
+    loop.task._log_destroy_pending = False
+    loop.run_until_complete(asyncio.sleep(0))
+    until_blocked(tx, senders=before + 1)
+    return loop
+"""
+
+
+def test_a_loop_behind_those_of_a_closed_end_can_be_woken_by_the_other_interpreter():
+    """The loops of the main thread have no descriptor yet; share() sends for each of them."""
+    run(
+        f"""{WAITS_HERE}
+ends = [tx.clone() for _ in range(4)]
+loops = [line_up(end) for end in [*ends, tx]]
+for end in ends:
+    end.close()  # its task stands in line until its loop runs
+other = Interpreter()
+thread = other.start(RECEIVE, rx=rx.share(), count=2)
+loops[-1].run_until_complete(asyncio.wait_for(loops[-1].task, 20))
+thread.join()
+for loop in loops: loop.close()
+other.destroy()
+"""
+    )
+
+
+# Where the loop that ends has waited: a loop of the main thread has no descriptor before another thread wakes it, and
+# this one is closed before it runs again.
+PLACES = {"the main thread": "lambda f, *args: f(*args)", "a thread": "lambda f, *args: pool.submit(f, *args).result()"}
+
+
+@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("closed", ["before", "after"])
+def test_a_closed_loop_that_waited_before_the_channel_was_shared_does_not_keep_the_turn(where, closed):
+    """A thread waits behind its task, and the room is made in another interpreter, which cannot ask the loop."""
+    run(
+        f"""{WAITS_HERE}
+from support import Spawned
+from concurrent.futures import ThreadPoolExecutor
+pool, twin = ThreadPoolExecutor(1), tx.clone()
+there = {PLACES[where]}
+loop = there(line_up, twin)
+behind = Spawned(tx.send_blocking, bytes(40))
+until_blocked(rx, senders=2)
+if {closed!r} == "before":
+    there(loop.close)
+ticket = rx.share()
+if {closed!r} == "after":
+    there(loop.close)
+other = Interpreter()
+other.run(RECEIVE, rx=ticket, count=1)
+behind.join()
+other.destroy()
 """
     )
 

@@ -345,6 +345,26 @@ def test_closing_one_clone_leaves_the_waits_of_the_others_in_line(clonable, run)
     assert run(main()) == "sibling"
 
 
+@pytest.mark.parametrize("freed", ["before", "after"])
+def test_the_waits_of_a_closed_clone_hold_up_no_other_though_their_loop_does_not_run(clonable, step_loop, freed):
+    tx, rx = clonable.channel(1)
+    twin = tx.clone()
+    tx.try_send(1)
+    waiting = step_loop.create_task(twin.send(2))
+    step_loop.run_ready()
+    until_blocked(rx, senders=1)
+    if freed == "before":
+        assert rx.try_recv() == 1  # calls it
+    twin.close()
+    if freed == "after":
+        assert rx.try_recv() == 1
+    tx.try_send(3)
+    step_loop.run_ready()
+    with pytest.raises(EndpointClosed):
+        waiting.result()
+    assert rx.try_recv() == 3
+
+
 def test_waiting_sends_count_as_the_sender_being_there(variant, run):
     tx, rx = variant.channel(1)
     tx.try_send(0)

@@ -100,6 +100,43 @@ def test_whoever_waits_on_the_old_end_is_told(channel, side):
     ticket.close()
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_task_that_waits_on_the_old_end_does_not_stand_before_the_new_holder(channel, when):
+    """Its loop does not run meanwhile, as a loop of another thread may not for long."""
+    tx, rx = channel
+    loop = StepLoop()
+    task = loop.create_task(rx.recv_bytes())
+    loop.run_ready()
+    until_blocked(tx, receivers=1)
+    if when == "before":
+        tx.try_send(b"x")  # calls the task
+    again = attach(rx.share())
+    if when == "after":
+        tx.try_send(b"x")
+    assert tx.statistics().waiting_receivers == 0
+    assert again.try_recv_bytes() == b"x"
+    loop.run_ready()
+    with pytest.raises(EndpointClosed):
+        task.result()
+    loop.close()
+
+
+def test_a_task_that_waits_to_send_on_the_old_end_does_not_stand_before_the_new_holder(channel):
+    tx, rx = channel
+    tx.try_send(bytes(tx.max_message_size))
+    loop = StepLoop()
+    task = loop.create_task(tx.send(b"x"))
+    loop.run_ready()
+    until_blocked(rx, senders=1)
+    again = attach(tx.share())
+    rx.try_recv_bytes()
+    again.try_send(bytes(again.max_message_size))
+    loop.run_ready()
+    with pytest.raises(EndpointClosed):
+        task.result()
+    loop.close()
+
+
 def test_a_ticket_counts_as_an_open_end_and_nobody_sees_an_end_in_between(channel, side):
     end, other = ends(channel, side)
 
@@ -232,6 +269,30 @@ def test_a_task_that_waits_lives_as_long_as_an_end_that_has_moved(bytes_variant)
     assert goes() is None
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_task_that_nobody_else_knows_is_collected_with_its_loop_though_its_ends_have_moved(bytes_variant, closed):
+    goes, loop, tx, rx = waiting_task(bytes_variant.channel(256))
+    alive = weakref.ref(loop)
+    if closed:
+        loop.close()
+    del loop, tx, rx
+    collect()
+    assert goes() is None and alive() is None
+
+
+def test_a_task_that_nobody_else_knows_is_not_collected_while_a_ticket_is_under_way(bytes_variant):
+    goes, loop, tx, rx = waiting_task(bytes_variant.channel(256))
+    ticket = tx.share()
+    del tx, rx
+    collect()
+    assert goes() is not None
+    attach(ticket).try_send(b"x")
+    loop.run_ready()
+    loop.close()
+    collect()
+    assert goes() is None
+
+
 # Tickets are good once
 
 
@@ -273,6 +334,17 @@ def test_a_ticket_that_is_given_up_disconnects(channel, side, how):
     assert other.is_disconnected and spent(text)
     with pytest.raises(RecvError if side == "tx" else SendError):
         other.recv_bytes_blocking() if side == "tx" else other.send_blocking(b"x")
+
+
+def test_a_with_block_gives_up_a_ticket_that_was_not_attached(channel, side):
+    end, other = ends(channel, side)
+    with end.share() as ticket:
+        again = attach(ticket)
+    assert not other.is_disconnected
+    with pytest.raises(KeyError), again.share() as ticket:
+        assert type(ticket) is Ticket
+        raise KeyError
+    assert other.is_disconnected and spent(ticket)
 
 
 @pytest.mark.parametrize("how", ["close", "drop"])
@@ -321,8 +393,6 @@ def test_tickets_cannot_be_made_otherwise():
         Ticket()
     with pytest.raises(TypeError):
         Ticket(bytes(24))
-    with pytest.raises(TypeError):
-        nexus_channels._core._ticket("text")
 
 
 # Forged ones
@@ -373,6 +443,28 @@ def test_no_two_tokens_are_alike_and_no_bit_is_constant():
         ones |= token
         zeros |= ~token
     assert ones == 2 ** (8 * TOKEN) - 1 and zeros & ones == ones
+
+
+def test_a_token_that_another_ticket_has_is_drawn_again(monkeypatch):
+    drawn = iter([b"a" * TOKEN, b"a" * TOKEN, b"a" * TOKEN, b"b" * TOKEN])
+    monkeypatch.setattr(os, "urandom", lambda n: next(drawn))
+    channels = [spsc_bytes.channel(64) for _ in range(2)]
+    tickets = [tx.share() for tx, _ in channels]
+    assert [bytes(ticket)[HEAD:] for ticket in tickets] == [b"a" * TOKEN, b"b" * TOKEN]
+    for at, ticket in enumerate(tickets):
+        assert attach(ticket).same_channel(channels[at].receiver)
+
+
+def test_a_source_of_tokens_that_gives_only_one_is_an_error_and_harms_nothing(monkeypatch, channel, side):
+    monkeypatch.setattr(os, "urandom", bytes)
+    other_tx, other_rx = spsc_bytes.channel(64)
+    held = other_tx.share()
+    end, other = ends(channel, side)
+    with pytest.raises(OSError, match=r"os\.urandom\(\)"):
+        end.share()
+    assert not end.is_closed and not other.is_disconnected
+    assert attach(held).same_channel(other_rx)
+    assert attach(end.share()).same_channel(other)  # the token is free again
 
 
 def test_many_tickets_at_once_each_leads_to_its_own_channel():
@@ -463,6 +555,14 @@ def test_a_pickle_holds_the_ticket_until_it_is_loaded(channel, side, protocol):
     again = attach(ticket)
     assert again.same_channel(other)
     assert spent(pickle.loads(text))
+
+
+@pytest.mark.parametrize(
+    "pickled", [(), ("text", 1), (b"", "text"), (bytes(24), -1), (bytes(24), 1 << 64), (bytes(24),)]
+)
+def test_what_is_no_pickle_of_a_ticket_is_refused(pickled):
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        nexus_channels._core._ticket(*pickled)
 
 
 # Threads

@@ -196,6 +196,24 @@ static void lining_up_where_there_is_something_already_is_a_turn(void)
     CHECK(kicks == NULL);
 }
 
+static void closing_an_endpoint_gives_what_its_waiters_were_owed_to_others_at_once(void)
+{
+    uint64_t n;
+    setup_objects();
+    line_up(NC_RX, 0, 1, 3);
+    line_up(NC_RX, 1, 1, 2);
+    put(2, false, &n);
+    CHECK_EQ(state(0), NC_CALLED);
+    CHECK_EQ(state(1), NC_WAITING);
+    CHECK_EQ(take(1, false, &n), NC_BLOCKED);
+    nc_chan_call_owner(&ch, NC_RX, &owner[0], now, &kicks); /* and nobody comes by yet */
+    CHECK_EQ(state(1), NC_CALLED);
+    CHECK_EQ(gates[NC_RX].owed, 2);
+    nc_chan_call_owner(&ch, NC_RX, &owner[1], now, &kicks);
+    CHECK_EQ(take(2, false, &n), NC_DONE);
+    CHECK_EQ(n, 2);
+}
+
 static void who_could_not_be_woken_by_all_does_not_line_up(void)
 {
     setup_objects();
@@ -384,6 +402,7 @@ int main(void)
     RUN(who_got_a_part_goes_to_the_end_of_the_line);
     RUN(a_called_waiter_that_found_nothing_keeps_its_place_and_its_share);
     RUN(lining_up_where_there_is_something_already_is_a_turn);
+    RUN(closing_an_endpoint_gives_what_its_waiters_were_owed_to_others_at_once);
     RUN(who_could_not_be_woken_by_all_does_not_line_up);
     RUN(a_place_in_the_line_of_the_parent_process_is_none);
     RUN(who_leaves_hands_on_what_it_was_called_for);

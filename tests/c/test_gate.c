@@ -425,6 +425,38 @@ static void closing_an_endpoint_calls_those_who_wait_on_it(void)
     check_line();
 }
 
+static void who_waits_on_a_closed_endpoint_is_owed_nothing_from_then_on(void)
+{
+    setup();
+    for (int i = 0; i < 4; i++) {
+        waiter[i].share = 3;
+        enrol(i);
+    }
+    call_all(6);
+    CHECK(states_are("CCww"));
+    call_owner(0);
+    CHECK(states_are("CCCw"));
+    CHECK_EQ(gate.owed, 6);
+    CHECK_EQ(gate.called, 3);
+    CHECK_EQ(nc_gate_crowd(&gate), 2 * NC_WAITER);
+    check_line();
+    call_all(6); /* those behind need not wait until the others have come by */
+    CHECK(states_are("CCCC"));
+    rejoin(0); /* could not be woken: it holds up nobody */
+    leave(3);
+    enrol(3);
+    call_all(4);
+    CHECK(states_are("CCCC"));
+    call_owner(0); /* again is as good as once */
+    check_line();
+    for (int i = 0; i < 4; i++)
+        leave(i);
+    CHECK_EQ(gate.owed, 0);
+    CHECK_EQ(gate.called, 0);
+    CHECK_EQ(nc_gate_crowd(&gate), 0);
+    check_line();
+}
+
 static void the_end_calls_everybody_once_nothing_is_left(void)
 {
     setup();
@@ -893,6 +925,7 @@ static void run_all(void)
     RUN(an_observer_sees_the_end_and_the_close);
     RUN(who_was_put_off_for_a_claim_is_posted_when_it_ends);
     RUN(closing_an_endpoint_calls_those_who_wait_on_it);
+    RUN(who_waits_on_a_closed_endpoint_is_owed_nothing_from_then_on);
     RUN(the_end_calls_everybody_once_nothing_is_left);
     RUN(a_side_that_left_says_so_for_good);
     RUN(a_forked_child_starts_with_an_empty_line);

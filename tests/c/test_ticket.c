@@ -9,7 +9,8 @@
 
 #include "test.h"
 
-enum { NOW = 3, HOME = 7, OTHER_HOME = 8 };
+enum { NOW = 3, HOMES = 2 };
+static const uint64_t home[HOMES] = {7, 8};
 
 static nc_ticket_table table = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -20,8 +21,38 @@ static void named(nc_ticket *t, uint64_t number)
     t->born = NOW;
 }
 
+static bool issued(const unsigned char *token) { return nc_ticket_look(&table, token, false, NOW).issued; }
+
+static void issue(nc_ticket *t)
+{
+    CHECK(nc_ticket_reserve(&table, t));
+    CHECK(!issued(t->token));
+    nc_ticket_issue(&table, t);
+}
+
+/* Look, then take what was seen. */
+static nc_ticket *take(const unsigned char *token, uint32_t now)
+{
+    return nc_ticket_take(&table, token, nc_ticket_look(&table, token, false, now), now);
+}
+
+/* Memory for writers, as much as any test needs at once: a writer that was not linked is there for the next. */
+static nc_ticket_writer writers[16];
+static int writers_used;
+
+static void write_copy(const nc_ticket *t, int which)
+{
+    nc_ticket_writer *w = &writers[writers_used];
+    *w = (nc_ticket_writer){.home = home[which]};
+    nc_ticket_writer *left = nc_ticket_write(&table, t->token, w);
+    CHECK(left == w || left == NULL);
+    writers_used += left == NULL;
+}
+
 static bool is_empty(void)
 {
+    if (table.reserved != NULL)
+        return false;
     for (int i = 0; i < NC_TICKET_BUCKETS; i++)
         if (table.bucket[i] != NULL)
             return false;
@@ -30,16 +61,16 @@ static bool is_empty(void)
 
 /* ---- every order ------------------------------------------------------------------------------------------ */
 
-enum { WRITE, READ, DROP, TAKE, REVOKE, SWEEP, SWEEP_OTHER, STEPS, LONGEST = 6 };
+enum { WRITE, READ = WRITE + HOMES, SWEEP = READ + HOMES, DROP = SWEEP + HOMES, TAKE, REVOKE, STEPS, LONGEST = 6 };
 
 typedef struct model {
     bool there;
-    uint32_t holders, pickles, home;
+    uint32_t holders, pickles[HOMES];
 } model;
 
 static bool gives_up(model *m)
 {
-    bool gone = m->there && m->holders == 0 && m->pickles == 0;
+    bool gone = m->there && m->holders == 0 && m->pickles[0] == 0 && m->pickles[1] == 0;
     m->there = m->there && !gone;
     return gone;
 }
@@ -47,31 +78,32 @@ static bool gives_up(model *m)
 static bool steps_once(model *m, nc_ticket *t, int step)
 {
     nc_ticket *out = NULL;
+    nc_ticket_writer *unlinked = NULL;
     bool want = false;
-    if (step == WRITE) {
-        nc_ticket_write(&table, t->token, HOME);
-        m->pickles += m->there;
-        m->home = HOME;
-    } else if (step == READ) {
-        CHECK_EQ(nc_ticket_read(&table, t->token), m->there);
+    int which = step % HOMES;
+    if (step < READ) {
+        write_copy(t, which);
+        m->pickles[which] += m->there;
+    } else if (step < SWEEP) {
+        CHECK_EQ(nc_ticket_read(&table, t->token, home[which]), m->there);
         m->holders += m->there;
-        m->pickles -= m->there && m->pickles > 0;
+        m->pickles[which] -= m->there && m->pickles[which] > 0;
+    } else if (step < DROP) {
+        out = nc_ticket_sweep(&table, home[which], &unlinked);
+        CHECK(unlinked == NULL || (unlinked->home == home[which] && unlinked->next == NULL));
+        m->pickles[which] = 0;
+        want = gives_up(m);
     } else if (step == DROP && m->holders > 0) {
         out = nc_ticket_let_go(&table, t->token);
         m->holders--;
         want = gives_up(m);
     } else if (step == TAKE || step == REVOKE) {
-        out = step == TAKE ? nc_ticket_take(&table, t->token, NOW) : nc_ticket_revoke(&table, t->token);
+        out = step == TAKE ? take(t->token, NOW) : nc_ticket_revoke(&table, t->token);
         want = m->there;
         m->there = false;
-    } else if (step == SWEEP || step == SWEEP_OTHER) {
-        out = nc_ticket_sweep(&table, step == SWEEP ? HOME : OTHER_HOME);
-        if (step == SWEEP && m->home == HOME)
-            m->pickles = 0;
-        want = gives_up(m);
     }
     CHECK(out == (want ? t : NULL));
-    CHECK_EQ(nc_ticket_look(&table, t->token, NOW).issued, m->there);
+    CHECK_EQ(issued(t->token), m->there);
     return checks_failed == 0;
 }
 
@@ -83,7 +115,8 @@ static void every_order_does_what_the_model_says(void)
             model m = {.there = true, .holders = 1};
             CASE("order %u of %u steps", (unsigned)order, (unsigned)length);
             named(&t, 1);
-            nc_ticket_issue(&table, &t);
+            issue(&t);
+            writers_used = 0;
             uint32_t rest = order;
             for (uint32_t i = 0; i < length; i++, rest /= STEPS)
                 if (!steps_once(&m, &t, (int)(rest % STEPS)))
@@ -104,15 +137,15 @@ static void of_many_in_one_bucket_each_is_found_and_taken_in_any_order(void)
         CASE("order %d", order);
         for (int i = 0; i < MANY; i++) {
             named(&t[i], (uint64_t)i + 1);
-            nc_ticket_issue(&table, &t[i]);
+            issue(&t[i]);
         }
         for (int n = MANY; n > 0; rest /= n, n--) {
             int at = rest % n, one = left[at];
-            CHECK(nc_ticket_take(&table, t[one].token, NOW) == &t[one]);
-            CHECK(nc_ticket_take(&table, t[one].token, NOW) == NULL);
+            CHECK(take(t[one].token, NOW) == &t[one]);
+            CHECK(take(t[one].token, NOW) == NULL);
             memmove(&left[at], &left[at + 1], (size_t)(n - 1 - at) * sizeof *left);
             for (int i = 0; i < n - 1; i++)
-                CHECK(nc_ticket_look(&table, t[left[i]].token, NOW).issued);
+                CHECK(issued(t[left[i]].token));
         }
         CHECK(is_empty());
     }
@@ -123,17 +156,18 @@ static void a_token_that_differs_in_any_bit_leads_nowhere(void)
     nc_ticket t;
     unsigned char token[NC_TOKEN];
     named(&t, 0x1234567890);
-    nc_ticket_issue(&table, &t);
+    issue(&t);
     for (int bit = 0; bit < 8 * NC_TOKEN; bit++) {
         memcpy(token, t.token, NC_TOKEN);
         token[bit / 8] ^= (unsigned char)(1 << bit % 8);
         CASE("bit %d", bit);
-        CHECK(!nc_ticket_look(&table, token, NOW).issued);
-        CHECK(nc_ticket_take(&table, token, NOW) == NULL);
+        CHECK(!issued(token));
+        CHECK(take(token, NOW) == NULL);
         CHECK(nc_ticket_revoke(&table, token) == NULL);
         CHECK(nc_ticket_let_go(&table, token) == NULL);
-        CHECK(!nc_ticket_read(&table, token));
-        nc_ticket_write(&table, token, HOME);
+        CHECK(!nc_ticket_read(&table, token, home[0]));
+        nc_ticket_writer w = {.home = home[0]};
+        CHECK(nc_ticket_write(&table, token, &w) == &w);
     }
     CASE("itself");
     CHECK(nc_ticket_let_go(&table, t.token) == &t);
@@ -144,32 +178,78 @@ static void a_ticket_of_another_process_is_seen_and_not_taken(void)
 {
     nc_ticket t;
     named(&t, 1);
-    nc_ticket_issue(&table, &t);
-    nc_ticket_seen seen = nc_ticket_look(&table, t.token, NOW + 1);
+    issue(&t);
+    nc_ticket_seen seen = nc_ticket_look(&table, t.token, false, NOW + 1);
     CHECK(seen.issued && !seen.ours);
-    CHECK(nc_ticket_take(&table, t.token, NOW + 1) == NULL);
+    CHECK(take(t.token, NOW + 1) == NULL);
     CHECK(nc_ticket_let_go(&table, t.token) == &t);
+}
+
+static void no_two_tickets_have_one_token(void)
+{
+    nc_ticket first, second;
+    named(&first, 1);
+    named(&second, 1);
+    CHECK(nc_ticket_reserve(&table, &first));
+    CHECK(!nc_ticket_reserve(&table, &second)); /* of one that is about to be issued, */
+    nc_ticket_issue(&table, &first);
+    CHECK(!nc_ticket_reserve(&table, &second)); /* and of one that was */
+    CHECK(take(first.token, NOW) == &first);
+    CHECK(nc_ticket_reserve(&table, &second));
+    nc_ticket_cancel(&table, &second);
+    CHECK(is_empty());
+    CHECK(nc_ticket_reserve(&table, &first));
+    nc_ticket_cancel(&table, &first);
+}
+
+static void a_ticket_is_taken_for_the_one_that_was_seen_alone(void)
+{
+    static nc_chan channel[2];
+    nc_ticket t;
+    for (int i = 0; i < 2; i++)
+        atomic_store_explicit(&channel[i].refs, 1, memory_order_relaxed);
+    named(&t, 1);
+    t.chan = &channel[0];
+    issue(&t);
+    nc_ticket_seen seen = nc_ticket_look(&table, t.token, true, NOW);
+    CHECK(seen.chan == &channel[0]);
+    CHECK_EQ(atomic_load_explicit(&channel[0].refs, memory_order_relaxed), 2);
+    CHECK(nc_ticket_revoke(&table, t.token) == &t);
+    t.chan = &channel[1];
+    issue(&t); /* another one, by the same token */
+    CHECK(nc_ticket_take(&table, t.token, seen, NOW) == NULL);
+    CHECK(take(t.token, NOW) == &t);
+    CHECK(is_empty());
 }
 
 static void the_end_of_a_home_gives_up_what_its_copies_alone_hold(void)
 {
     enum { MANY = 6 };
     nc_ticket t[MANY], *out;
+    nc_ticket_writer *unlinked = NULL;
     int found = 0;
+    writers_used = 0;
     for (int i = 0; i < MANY; i++) {
         named(&t[i], (uint64_t)i + 1);
-        nc_ticket_issue(&table, &t[i]);
-        nc_ticket_write(&table, t[i].token, i % 2 ? HOME : OTHER_HOME);
+        issue(&t[i]);
+        write_copy(&t[i], i % 2);
+        if (i == 5)
+            write_copy(&t[i], 0); /* that of home 0 can be read when home 1 has ended */
         if (i >= 2)
             CHECK(nc_ticket_let_go(&table, t[i].token) == NULL);
     }
-    while ((out = nc_ticket_sweep(&table, HOME)) != NULL) {
-        CHECK(out == &t[3] || out == &t[5]);
+    while ((out = nc_ticket_sweep(&table, home[1], &unlinked)) != NULL) {
+        CHECK(out == &t[3]);
         found++;
     }
-    CHECK_EQ(found, 2);
+    CHECK_EQ(found, 1);
+    found = 0;
+    for (; unlinked != NULL; unlinked = unlinked->next, found++)
+        CHECK_EQ(unlinked->home, home[1]);
+    CHECK_EQ(found, 3);
+    CHECK(nc_ticket_read(&table, t[5].token, home[0]));
     for (int i = 0; i < MANY; i++)
-        CHECK_EQ(nc_ticket_revoke(&table, t[i].token) != NULL, i != 3 && i != 5);
+        CHECK_EQ(nc_ticket_revoke(&table, t[i].token) != NULL, i != 3);
 }
 
 /* ---- threads ---------------------------------------------------------------------------------------------- */
@@ -185,11 +265,12 @@ static void *race(void *which)
         nc_ticket *t = &raced[i], *mine;
         if (which == NULL) { /* issues it, while the others look for it */
             carried[i]++;
+            nc_ticket_reserve(&table, t);
             nc_ticket_issue(&table, t);
             mine = nc_ticket_let_go(&table, t->token);
         } else {
             for (mine = NULL; mine == NULL && atomic_load_explicit(&came_by[i], memory_order_relaxed) == 0;)
-                mine = nc_ticket_take(&table, t->token, NOW);
+                mine = take(t->token, NOW);
         }
         if (mine != NULL) {
             carried[i]++;
@@ -223,6 +304,8 @@ int main(void)
     RUN(of_many_in_one_bucket_each_is_found_and_taken_in_any_order);
     RUN(a_token_that_differs_in_any_bit_leads_nowhere);
     RUN(a_ticket_of_another_process_is_seen_and_not_taken);
+    RUN(no_two_tickets_have_one_token);
+    RUN(a_ticket_is_taken_for_the_one_that_was_seen_alone);
     RUN(the_end_of_a_home_gives_up_what_its_copies_alone_hold);
     RUN(of_threads_that_claim_and_drop_one_exactly_one_comes_by_it);
     return test_report();

@@ -51,6 +51,8 @@ def moved_to_another_interpreter() -> int:
     there = assert_type(attach(ticket), mpsc_bytes.Receiver)
     from_bytes: mpsc_bytes.Receiver = attach(text)
     sender = assert_type(attach(tx.clone().share()), mpsc_bytes.Sender)
+    with ticket as same:
+        assert_type(same, Ticket[mpsc_bytes.Receiver])
     ticket.close()
     objects, _ = mpsc.channel[int](4)
     attach(3)  # type: ignore[call-overload]

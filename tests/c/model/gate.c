@@ -783,6 +783,44 @@ static void over_seen(int id)
     }
 }
 
+/* A sender waits whose thread does not come by, and another one behind it.  When the endpoint of the former is closed,
+ * the room that it was called for, or would have been, goes to the latter at once. */
+static int owner;
+
+static void setup_absent(void)
+{
+    chan_value value = pack(1);
+    setup_full();
+    waiter[0].owner = &owner;
+    waiter[0].least = waiter[0].share = needs(&value);
+    nc_gate_enter(&ch.gate[TX], 0);
+    nc_gate_enrol(&ch.gate[TX], &waiter[0]);
+    nc_gate_exit(&ch.gate[TX]);
+}
+
+static void closed_ahead_of_another(int id)
+{
+    nc_box *kicks = NULL;
+    uint32_t *got;
+    if (id == 1) {
+        CHECK(recv(1, 0, &got) == CHAN_DONE);
+    } else if (id == 2) {
+        nc_chan_call_owner(&ch.in, TX, &owner, 0, &kicks);
+        chan_deliver(&ch, kicks);
+    } else {
+        CHECK(send(2, 2, 0) == CHAN_DONE);
+    }
+}
+
+static void one_held_when_it_has_come_by(void)
+{
+    nc_gate_enter(&ch.gate[TX], 0);
+    nc_gate_leave(&ch.gate[TX], &waiter[0]);
+    nc_gate_exit(&ch.gate[TX]);
+    CHECK(gates_at_rest());
+    CHECK(held() == 1);
+}
+
 /* ---- claims, and batches of bytes --------------------------------------------------------------------- */
 
 #ifdef CHAN_OF_BYTES
@@ -990,6 +1028,7 @@ static const model models[] = {
     {"close against recv", setup, close_against_recv, at_rest, 2, 3, 1, 1, NULL},
     {"close against try_recv", setup, try_after_close, NULL, 2, 3, 2, 1, NULL},
     {"two close against recv", setup_two_senders, two_close_against_recv, at_rest, 3, 1, 1, 2, NULL},
+    {"closed ahead of another", setup_absent, closed_ahead_of_another, one_held_when_it_has_come_by, 3, 2, 1, 1, NULL},
     {"end for all", setup, end_for_all, one_each, 3, 1, 1, 1, NULL},
     {"the end seen without a lock", setup_enrolled, over_seen, NULL, 3, 3, 2, 1, NULL},
 #ifdef CHAN_OF_BYTES
