@@ -407,14 +407,17 @@ static void scribble(int arg)
     os_block b = lane.map;
     if (victim == OS_WRITER) /* whoever has the file may map it for writing */
         mprotect((void *)b.words, (size_t)(2 * b.capacity), PROT_READ | PROT_WRITE);
-    _Atomic uint64_t *const words[] = {&b.block->tail,          &b.block->head,          &b.block->reader.sleeps,
-                                       &b.block->writer.sleeps, &b.block->reader.closed, &b.block->capacity};
+    _Atomic uint64_t *const words[] = {&b.block->tail,          &b.block->head,     &b.block->reader.sleeps,
+                                       &b.block->writer.sleeps, &b.block->capacity, &b.block->kind};
+    _Atomic uint64_t *const closed[] = {&b.block->reader.closed, &b.block->writer.closed};
     atomic_store(&shared->go, 1);
     for (uint64_t n = 0;; n++) {
         uint64_t x = test_random(&seed), tail = atomic_load(&b.block->tail);
         uint64_t near = tail + x / 64 % 64 * 8 - (x & 1 ? 256 : 0), value = x & 6 ? near : test_random(&seed);
         if (x % 61 < 4)
             atomic_store(words[x / 4096 % (n % 512 == 0 ? 6 : 4)], value);
+        else if (x % 61 == 4 && n % 128 == 0)
+            atomic_store(closed[x / 4096 % 2], x & 8 ? value : x / 8192 % 4);
         else if (victim == OS_READER)
             atomic_store(&b.words[x / 4096 % (b.capacity / 8)], x & 8 ? value : x / 4096 % 128);
         if (x % 64 == 0)
