@@ -135,12 +135,12 @@ static inline nc_lane_fault nc_lane_check(nc_lane_block *block, uint64_t capacit
     return same && capacity == nc_log_round(capacity) ? NC_LANE_SOUND : NC_LANE_OTHER_CAPACITY;
 }
 
-/* Both positions, each read once, if they can be those of a lane.  Relaxed: whoever gave us the block did so by way of
- * the kernel. */
+/* Both positions, each read once, if they can be those of a lane.  The other side may be at work already, so its
+ * position is read as ever; which of the two that is, is not asked. */
 static inline nc_lane_fault nc_lane_positions(nc_lane_block *block, uint64_t capacity, uint64_t *head, uint64_t *tail)
 {
-    *head = atomic_load_explicit(&block->head, memory_order_relaxed);
-    *tail = atomic_load_explicit(&block->tail, memory_order_relaxed);
+    *head = atomic_load_explicit(&block->head, memory_order_acquire); /* P2 */
+    *tail = atomic_load_explicit(&block->tail, memory_order_acquire); /* P1 */
     bool fine = *head % 8 == 0 && *tail % 8 == 0 && *tail - *head <= capacity;
     return fine ? NC_LANE_SOUND : NC_LANE_BAD_POSITIONS;
 }
