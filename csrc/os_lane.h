@@ -98,8 +98,8 @@ static inline void os_lane_leave(os_lane *lane)
 }
 
 /* Close the socket of a lane whose memory is still looked at; os_lane_unmap() then, once, in any thread.  It is shut
- * down first, so that the other side hears the end at once, even if a child of fork() has a copy.  So that child does
- * not call this: it closes its copy, and no more. */
+ * down first, so that the other side hears the end at once, even if a child of fork() has a copy.  So this is not for
+ * that child, nor for who hands the end on: they close their copy, and no more. */
 static inline void os_lane_hang_up(os_lane *lane)
 {
     shutdown(lane->socket, SHUT_RDWR);

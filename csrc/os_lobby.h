@@ -117,6 +117,16 @@ static inline os_result os_lobby_make(os_lane *lane, uint64_t capacity, os_visit
     return OS_OK;
 }
 
+/* Why nothing could be sent.  That nobody holds the lobby has several names: by whether there was something in it, and
+ * whether it is being closed just now. */
+static inline os_result os_lobby_refused(void)
+{
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+        return OS_AGAIN;
+    bool gone = errno == EPIPE || errno == ECONNRESET || errno == ECONNREFUSED || errno == ENOTCONN;
+    return gone ? OS_CRASHED : OS_SYSTEM;
+}
+
 /* Send the lane to its reader, without waiting.  OS_AGAIN: the lobby is full; poll(2) tells when the door can be
  * written to.  OS_CRASHED: nobody holds the lobby any more.  OS_SYSTEM with ETOOMANYREFS: this user has as many
  * descriptors on their way as it may have open.  The descriptors stay the caller's. */
@@ -146,11 +156,7 @@ static inline os_result os_lobby_send(int door, const os_visit *visit)
     while ((n = sendmsg(door, &message, MSG_DONTWAIT | MSG_NOSIGNAL)) < 0 && errno == EINTR)
         ;
     NC_STEP("lobby_send: sent, not closed");
-    if (n >= 0)
-        return OS_OK;
-    if (errno == EAGAIN || errno == EWOULDBLOCK)
-        return OS_AGAIN;
-    return errno == EPIPE || errno == ECONNRESET || errno == ECONNREFUSED ? OS_CRASHED : OS_SYSTEM;
+    return n >= 0 ? OS_OK : os_lobby_refused();
 }
 
 /* ---- the receiver -------------------------------------------------------------------------------------- */
