@@ -161,10 +161,18 @@ static inline os_result os_lobby_send(int door, const os_visit *visit)
 
 /* ---- the receiver -------------------------------------------------------------------------------------- */
 
+/* CMSG_NXTHDR(), which compares signed with unsigned where musl is the C library. */
+static inline struct cmsghdr *os_lobby_next(struct msghdr *message, struct cmsghdr *c)
+{
+    char *begin = (char *)message->msg_control;
+    size_t at = (size_t)((char *)c - begin) + CMSG_ALIGN(c->cmsg_len);
+    return at + sizeof *c <= message->msg_controllen ? (struct cmsghdr *)(void *)(begin + at) : NULL;
+}
+
 /* Keep the first two descriptors that came; close all others. */
 static inline void os_lobby_collect(os_visitor *v, struct msghdr *message)
 {
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = os_lobby_next(message, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
         size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -210,16 +218,15 @@ static inline os_result os_lobby_look(int lobby, os_visitor *v)
     return OS_OK;
 }
 
-/* Are there numbers for two more descriptors?  If not, errno is EMFILE. */
+/* Are there numbers for two more descriptors?  errno is EMFILE, for when there are not. */
 static inline bool os_lobby_has_room(int lobby)
 {
     int one = fcntl(lobby, F_DUPFD_CLOEXEC, 0), two = one < 0 ? -1 : fcntl(lobby, F_DUPFD_CLOEXEC, 0);
-    int why = errno;
     if (one >= 0)
         close(one);
     if (two >= 0)
         close(two);
-    errno = why;
+    errno = EMFILE;
     return two >= 0;
 }
 
