@@ -692,6 +692,32 @@ static void hear_with_few_numbers(int n)
     CHECK_EQ(numbers_left(), 2);
 }
 
+static void make_with_few_numbers(int n)
+{
+    os_lane lane;
+    os_visit visit;
+    int ends[2];
+    leave_numbers((rlim_t)n);
+    CHECK_EQ(os_lobby_make(&lane, CAPACITY, &visit), n == 3 ? OS_OK : OS_SYSTEM);
+    CHECK(n == 3 || errno == EMFILE);
+    if (n == 3) {
+        close_visit(&visit);
+        os_lane_leave(&lane);
+    } else {
+        CHECK(visit.socket == -1 && visit.memory == -1);
+    }
+    CHECK_EQ(procs_mapped(), 0);
+    CHECK_EQ(numbers_left(), n);
+    CHECK_EQ(os_lobby_open(&ends[0], &ends[1]), n < 2 ? OS_SYSTEM : OS_OK);
+    CHECK_EQ(numbers_left(), n < 2 ? n : n - 2);
+}
+
+static void who_has_no_numbers_left_makes_no_lane_and_leaves_nothing_open(void)
+{
+    for (int n = 0; n <= 3; n++)
+        procs_join(procs_fork(make_with_few_numbers, n), false);
+}
+
 static void who_has_no_numbers_left_finds_the_visit_again(void)
 {
     open_lobby(__func__);
@@ -932,6 +958,7 @@ int main(void)
     RUN(a_socket_that_no_sender_makes_is_refused);
     RUN(a_process_of_another_user_is_a_stranger);
     RUN(a_visit_that_never_comes_through_holds_up_no_other);
+    RUN(who_has_no_numbers_left_makes_no_lane_and_leaves_nothing_open);
     RUN(who_has_no_numbers_left_finds_the_visit_again);
     RUN(no_visit_is_lost_to_threads_that_take_numbers_meanwhile);
     RUN(a_full_lobby_turns_senders_away_and_loses_nobody);
