@@ -38,11 +38,18 @@
 /* The layout is the same for all builds on a machine, so this is the largest line of any processor. */
 enum { NC_LANE_LINE = 128 };
 
+/* Where one side is.  Any other number is that of a side that is here. */
+typedef enum nc_lane_place {
+    NC_LANE_HERE = 0, /* a process holds this end: if that ends, it has crashed */
+    NC_LANE_LEFT = 1, /* it has left in good order; no other value follows */
+    NC_LANE_AWAY = 2, /* the end is on its way to a process: if it gets lost, nobody has crashed */
+} nc_lane_place;
+
 /* How one side waits and leaves.  Seldom written, so both sides have it in their caches. */
 typedef struct nc_lane_side {
     /* 0, or how many bytes it sleeps for; raised by this side, lowered by the other; P3 */
     _Alignas(NC_LANE_LINE) _Atomic uint64_t sleeps;
-    _Atomic uint64_t closed; /* 1: it has left in good order; written by this side, once; P4 */
+    _Atomic uint64_t closed; /* nc_lane_place; written by this side; P4 */
 } nc_lane_side;
 
 typedef struct nc_lane_block {
@@ -108,6 +115,13 @@ static inline void nc_lane_init(nc_lane_block *block, uint64_t capacity, uint64_
     atomic_store_explicit(&block->head, start, memory_order_relaxed);
 }
 
+/* Nobody is the reader yet: the end is to be sent to somebody, who arrives (nc_lane_arrive).  Also before anybody else
+ * knows the block, so relaxed. */
+static inline void nc_lane_await_reader(nc_lane_block *block)
+{
+    atomic_store_explicit(&block->reader.closed, NC_LANE_AWAY, memory_order_relaxed);
+}
+
 /* Does the block say that it is a lane of `capacity`?  Relaxed: these words do not change, and if they do, what was
  * read here is no longer asked for. */
 static inline nc_lane_fault nc_lane_check(nc_lane_block *block, uint64_t capacity)
@@ -121,12 +135,12 @@ static inline nc_lane_fault nc_lane_check(nc_lane_block *block, uint64_t capacit
     return same && capacity == nc_log_round(capacity) ? NC_LANE_SOUND : NC_LANE_OTHER_CAPACITY;
 }
 
-/* Both positions, each read once, if they can be those of a lane.  Relaxed: whoever gave us the block did so by way of
- * the kernel. */
+/* Both positions, each read once, if they can be those of a lane.  The other side may be at work already, so its
+ * position is read as ever; which of the two that is, is not asked. */
 static inline nc_lane_fault nc_lane_positions(nc_lane_block *block, uint64_t capacity, uint64_t *head, uint64_t *tail)
 {
-    *head = atomic_load_explicit(&block->head, memory_order_relaxed);
-    *tail = atomic_load_explicit(&block->tail, memory_order_relaxed);
+    *head = atomic_load_explicit(&block->head, memory_order_acquire); /* P2 */
+    *tail = atomic_load_explicit(&block->tail, memory_order_acquire); /* P1 */
     bool fine = *head % 8 == 0 && *tail % 8 == 0 && *tail - *head <= capacity;
     return fine ? NC_LANE_SOUND : NC_LANE_BAD_POSITIONS;
 }
@@ -185,7 +199,7 @@ static inline bool nc_lane_take_flag(nc_lane_side *other)
 /* Has the other side closed?  Asked after raising the flag. */
 static inline bool nc_lane_closed(nc_lane_side *other)
 {
-    return atomic_load_explicit(&other->closed, memory_order_seq_cst) != 0; /* P4, P3 */
+    return atomic_load_explicit(&other->closed, memory_order_seq_cst) == NC_LANE_LEFT; /* P4, P3 */
 }
 
 /* ---- the writer -------------------------------------------------------------------------------------- */
@@ -325,21 +339,42 @@ static inline bool nc_lane_reader_may_sleep(nc_lane_reader *r)
     return false;
 }
 
+/* ---- an end that travels ------------------------------------------------------------------------------ */
+
+/* This process holds the end now.  Relaxed, as the other side tells HERE from AWAY after the end of file alone, which
+ * carries what was stored before (P5).  Whoever had the end before has stored its AWAY before it handed it over, by way
+ * of the kernel, so this store is the later one. */
+static inline void nc_lane_arrive(nc_lane_side *mine)
+{
+    NC_STEP("lane_arrive: not said");
+    atomic_store_explicit(&mine->closed, NC_LANE_HERE, memory_order_relaxed); /* P4 */
+}
+
+/* This process is about to hand its end over.  All that was read has been given back, all that was written published:
+ * the next holder begins with the positions of the block.  Relaxed as nc_lane_arrive(). */
+static inline void nc_lane_go_away(nc_lane_side *mine)
+{
+    atomic_store_explicit(&mine->closed, NC_LANE_AWAY, memory_order_relaxed); /* P4 */
+    NC_STEP("lane_go_away: said, not handed over");
+}
+
 /* ---- the end ----------------------------------------------------------------------------------------- */
 
 /* Leave in good order.  True if the other side has to be rung for. */
 static inline bool nc_lane_close(nc_lane_side *mine, nc_lane_side *other)
 {
     NC_STEP("lane_close: not said");
-    atomic_store_explicit(&mine->closed, 1, memory_order_seq_cst); /* P4 */
+    atomic_store_explicit(&mine->closed, NC_LANE_LEFT, memory_order_seq_cst); /* P4 */
     NC_STEP("lane_close: said, not told");
     return atomic_load_explicit(&other->sleeps, memory_order_seq_cst) != 0 && nc_lane_take_flag(other); /* P3 */
 }
 
-/* What has become of the other side; `eof`: the end of file was seen on its socket, before this call (P5). */
+/* What has become of the other side; `eof`: the end of file was seen on its socket, before this call (P5).  An end that
+ * got lost on its way has nobody who crashed. */
 static inline nc_lane_fate nc_lane_peer(nc_lane_side *other, bool eof)
 {
-    if (atomic_load_explicit(&other->closed, memory_order_acquire) != 0) /* P4 */
+    uint64_t closed = atomic_load_explicit(&other->closed, memory_order_acquire); /* P4 */
+    if (closed == NC_LANE_LEFT || (eof && closed == NC_LANE_AWAY))
         return NC_LANE_CLOSED;
     return eof ? NC_LANE_CRASHED : NC_LANE_OPEN;
 }

@@ -97,6 +97,19 @@ static inline void os_lane_leave(os_lane *lane)
     close(lane->socket);
 }
 
+/* Close the socket of a lane whose memory is still looked at; os_lane_unmap() then, once, in any thread.  It is shut
+ * down first, so that the other side hears the end at once, even if a child of fork() has a copy.  So this is not for
+ * that child, nor for who hands the end on: they close their copy, and no more. */
+static inline void os_lane_hang_up(os_lane *lane)
+{
+    shutdown(lane->socket, SHUT_RDWR);
+    NC_STEP("lane_hang_up: shut down, not closed");
+    close(lane->socket);
+    lane->socket = -1;
+}
+
+static inline void os_lane_unmap(os_lane *lane) { os_block_unmap(&lane->map); }
+
 /* Become the writer, or the reader, of an attached lane.  If this is not OS_OK, the lane is left. */
 static inline os_result os_tx_open(os_tx *tx, const os_lane *lane)
 {

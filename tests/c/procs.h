@@ -208,6 +208,56 @@ static int sockets[2]; /* of a lane: ours, once we are one of two; 0 is the host
 static bool writer_hosts;
 static uint64_t capacity, count, receives_most;
 
+/* ---- what nobody should send ------------------------------------------------------------------------------ */
+
+enum { CAPACITY = PROCS_MOST }; /* whole pages, on each machine */
+
+static inline int memory(uint64_t size, unsigned seals)
+{
+    int fd = memfd_create("nexus-lane", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CHECK(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
+    if (seals != 0)
+        CHECK(fcntl(fd, F_ADD_SEALS, seals) == 0);
+    return fd;
+}
+
+static inline void put_word(int fd, size_t at, uint64_t word)
+{
+    CHECK(pwrite(fd, &word, sizeof word, (off_t)at) == sizeof word);
+}
+
+/* A lane as it should be made, but for one word. */
+static inline int lane_but(size_t at, uint64_t word)
+{
+    int fd = memory(os_block_page() + CAPACITY, OS_SEALS);
+    put_word(fd, offsetof(nc_lane_block, kind), NC_LANE_MAGIC << 32 | NC_LANE_LAYOUT);
+    put_word(fd, offsetof(nc_lane_block, capacity), CAPACITY);
+    put_word(fd, at, word);
+    return fd;
+}
+
+/* A message with n descriptors, 0 .. 16, all of them copies of number 0. */
+static inline bool send_descriptors(int socket, const void *data, size_t size, int n)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(16 * sizeof(int))];
+    } control = {.bytes = {0}};
+    struct iovec part = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (n > 0) {
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE((size_t)n * sizeof(int));
+        struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN((size_t)n * sizeof(int));
+        for (int i = 0, fd = 0; i < n; i++)
+            memcpy(CMSG_DATA(c) + (size_t)i * sizeof fd, &fd, sizeof fd);
+    }
+    return sendmsg(socket, &message, 0) == (ssize_t)size;
+}
+
 /* ---- both sides of a lane, as a program writes them ---------------------------------------------------------------
  */
 
@@ -331,5 +381,43 @@ static inline void set_up(const char *name, bool writer_is_host, uint64_t wish, 
 }
 
 #endif
+
+/* ---- killed at any step --------------------------------------------------------------------------------- */
+
+/* Which steps does a child come to, and how often?  `nobody_dies` runs one that notes them. */
+static inline int procs_steps(void (*nobody_dies)(void))
+{
+    int n = 0;
+    memset((void *)shared->steps, 0, sizeof shared->steps);
+    memset((void *)shared->visits, 0, sizeof shared->visits);
+    nobody_dies();
+    while (n < STEPS && atomic_load(&shared->steps[n]) != NULL)
+        n++;
+    return n;
+}
+
+/* Each step in turn, at its first visit and at some later one; those to which a process need not come at each run, such
+ * as sleeping, have to be died at as well, now and then.  `one_dies` is true if it did. */
+static inline void kill_at_each_step(const char *who, void (*nobody_dies)(void),
+                                     bool (*one_dies)(const char *step, uint64_t after), uint64_t rounds,
+                                     uint64_t *seed)
+{
+    int steps = procs_steps(nobody_dies);
+    uint64_t deaths[STEPS] = {0};
+    CHECK(steps > 8);
+    for (uint64_t i = 0; i < rounds || i < 8 * (uint64_t)steps; i++) {
+        uint64_t k = i % (uint64_t)steps, visits = atomic_load(&shared->visits[k]);
+        uint64_t after = i % 2 ? test_random(seed) % visits : 0;
+        deaths[k] += one_dies(atomic_load(&shared->steps[k]), after);
+    }
+    for (int k = 0; k < steps; k++) {
+        const char *step = atomic_load(&shared->steps[k]); /* by chance nobody may have come to it yet */
+        for (int more = 0; deaths[k] == 0 && more < 1000; more++)
+            deaths[k] += one_dies(step, 0);
+        CASE("%s", step);
+        CHECK(deaths[k] > 0);
+        printf("%s killed at '%s': %d\n", who, step, (int)deaths[k]);
+    }
+}
 
 #endif

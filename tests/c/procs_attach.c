@@ -97,24 +97,6 @@ static void a_guest_that_says_nothing_or_half_a_hello_holds_nobody_up(void)
     close_pair();
 }
 
-static bool send_descriptors(int socket, const void *data, size_t size, int n)
-{
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(4 * sizeof(int))];
-    } control = {.bytes = {0}};
-    struct iovec part = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control};
-    message.msg_controllen = CMSG_SPACE((size_t)n * sizeof(int));
-    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN((size_t)n * sizeof(int));
-    for (int i = 0, fd = 0; i < n; i++)
-        memcpy(CMSG_DATA(c) + (size_t)i * sizeof fd, &fd, sizeof fd);
-    return sendmsg(socket, &message, 0) == (ssize_t)size;
-}
-
 static void descriptors_that_nobody_asked_for_are_closed(void)
 {
     const os_hello hello = {
@@ -138,29 +120,6 @@ static void descriptors_that_nobody_asked_for_are_closed(void)
 }
 
 /* ---- the guest's side --------------------------------------------------------------------------------- */
-
-enum { CAPACITY = PROCS_MOST }; /* whole pages, on each machine */
-
-static int memory(uint64_t size, unsigned seals)
-{
-    int fd = memfd_create("nexus-lane", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    CHECK(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
-    if (seals != 0)
-        CHECK(fcntl(fd, F_ADD_SEALS, seals) == 0);
-    return fd;
-}
-
-static void put(int fd, size_t at, uint64_t word) { CHECK(pwrite(fd, &word, sizeof word, (off_t)at) == sizeof word); }
-
-/* A lane as a host would make it, but for one word. */
-static int lane_but(size_t at, uint64_t word)
-{
-    int fd = memory(os_block_page() + CAPACITY, OS_SEALS);
-    put(fd, offsetof(nc_lane_block, kind), NC_LANE_MAGIC << 32 | NC_LANE_LAYOUT);
-    put(fd, offsetof(nc_lane_block, capacity), CAPACITY);
-    put(fd, at, word);
-    return fd;
-}
 
 /* A guest that is given `fd` for a lane of `size` finds that it is wrong, and why. */
 static void found(int fd, uint64_t size, os_result why)
@@ -407,14 +366,17 @@ static void scribble(int arg)
     os_block b = lane.map;
     if (victim == OS_WRITER) /* whoever has the file may map it for writing */
         mprotect((void *)b.words, (size_t)(2 * b.capacity), PROT_READ | PROT_WRITE);
-    _Atomic uint64_t *const words[] = {&b.block->tail,          &b.block->head,          &b.block->reader.sleeps,
-                                       &b.block->writer.sleeps, &b.block->reader.closed, &b.block->capacity};
+    _Atomic uint64_t *const words[] = {&b.block->tail,          &b.block->head,     &b.block->reader.sleeps,
+                                       &b.block->writer.sleeps, &b.block->capacity, &b.block->kind};
+    _Atomic uint64_t *const closed[] = {&b.block->reader.closed, &b.block->writer.closed};
     atomic_store(&shared->go, 1);
     for (uint64_t n = 0;; n++) {
         uint64_t x = test_random(&seed), tail = atomic_load(&b.block->tail);
         uint64_t near = tail + x / 64 % 64 * 8 - (x & 1 ? 256 : 0), value = x & 6 ? near : test_random(&seed);
         if (x % 61 < 4)
             atomic_store(words[x / 4096 % (n % 512 == 0 ? 6 : 4)], value);
+        else if (x % 61 == 4 && n % 128 == 0)
+            atomic_store(closed[x / 4096 % 2], x & 8 ? value : x / 8192 % 4);
         else if (victim == OS_READER)
             atomic_store(&b.words[x / 4096 % (b.capacity / 8)], x & 8 ? value : x / 4096 % 128);
         if (x % 64 == 0)

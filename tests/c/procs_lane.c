@@ -191,31 +191,34 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static os_role victim;
+static bool host_writes;
+
 /* Who sends, or takes, in vain, is the one who lives. */
-static void set_up_for(os_role victim, const char *name, bool writer_is_host)
+static void set_up_for_victim(const char *name)
 {
-    set_up(name, writer_is_host, 4096, victim == OS_WRITER ? 60 : UINT64_MAX);
+    set_up(name, host_writes, 4096, victim == OS_WRITER ? 60 : UINT64_MAX);
     receives_most = victim == OS_READER ? 40 : UINT64_MAX;
 }
 
-static os_result survive(os_role victim)
+static os_result survive(void)
 {
     close(sockets[is_host(victim) ? 0 : 1]);
     return victim == OS_READER ? write_all() : read_all();
 }
 
-/* A child in that role dies at `step`, at its visit number `after`, if it comes to that; this process is the other
- * side. True if it died. */
-static bool one_dies(os_role victim, bool writer_is_host, const char *step, uint64_t after)
+/* A child dies at `step`, at its visit number `after`, if it comes to that; this process is the other side. True if it
+ * died. */
+static bool one_dies(const char *step, uint64_t after)
 {
     int before = procs_descriptors();
-    set_up_for(victim, "killed at a step", writer_is_host);
-    CASE("%s, writer hosts %d: %s, %d", victim == OS_WRITER ? "writer" : "reader", writer_is_host, step, (int)after);
+    set_up_for_victim("killed at a step");
+    CASE("%s, writer hosts %d: %s, %d", victim == OS_WRITER ? "writer" : "reader", host_writes, step, (int)after);
     die_at = step;
     die_after = after;
     pid_t child = procs_fork(as_child, (int)victim);
     die_at = NULL;
-    os_result result = survive(victim);
+    os_result result = survive();
     uint64_t now = procs_clock();
     procs_reap(child);
     uint64_t died = atomic_load(&shared->died), sent = atomic_load(&shared->sent),
@@ -229,51 +232,25 @@ static bool one_dies(os_role victim, bool writer_is_host, const char *step, uint
     return died != 0;
 }
 
-/* Which steps does a process in that role come to, and how often? */
-static int steps_of(os_role victim, bool writer_is_host)
+static void nobody_dies(void)
 {
-    int n = 0;
-    memset((void *)shared->steps, 0, sizeof shared->steps);
-    memset((void *)shared->visits, 0, sizeof shared->visits);
-    set_up_for(victim, "noting steps", writer_is_host);
+    set_up_for_victim("noting steps");
     noting = true;
     pid_t child = procs_fork(as_child, (int)victim);
     noting = false;
-    CHECK_EQ(survive(victim), OS_CLOSED);
+    CHECK_EQ(survive(), OS_CLOSED);
     procs_join(child, false);
-    while (n < STEPS && atomic_load(&shared->steps[n]) != NULL)
-        n++;
-    return n;
-}
-
-/* Each step in turn, at its first visit and at some later one; those to which a process need not come at each run, such
- * as sleeping, have to be died at as well, now and then. */
-static void kill_at_each_step(os_role victim, bool writer_is_host, uint64_t rounds, uint64_t *seed)
-{
-    int steps = steps_of(victim, writer_is_host);
-    uint64_t deaths[STEPS] = {0};
-    CHECK(steps > 8);
-    for (uint64_t i = 0; i < rounds || i < 8 * (uint64_t)steps; i++) {
-        uint64_t k = i % (uint64_t)steps, visits = atomic_load(&shared->visits[k]);
-        uint64_t after = i % 2 ? test_random(seed) % visits : 0;
-        deaths[k] += one_dies(victim, writer_is_host, atomic_load(&shared->steps[k]), after);
-    }
-    for (int k = 0; k < steps; k++) {
-        const char *step = atomic_load(&shared->steps[k]); /* by chance nobody may have come to it yet */
-        for (int more = 0; deaths[k] == 0 && more < 1000; more++)
-            deaths[k] += one_dies(victim, writer_is_host, step, 0);
-        CASE("%s", step);
-        CHECK(deaths[k] > 0);
-        printf("%s killed at '%s': %d\n", victim == OS_WRITER ? "writer" : "reader", step, (int)deaths[k]);
-    }
 }
 
 static void whoever_is_killed_at_any_step_the_other_is_told(void)
 {
     uint64_t seed = procs_seed;
     n_times = 0;
-    for (int kind = 0; kind < 4; kind++)
-        kill_at_each_step(kind % 2 ? OS_WRITER : OS_READER, kind / 2, procs_items / 1000 / 4, &seed);
+    for (int kind = 0; kind < 4; kind++) {
+        victim = kind % 2 ? OS_WRITER : OS_READER;
+        host_writes = kind / 2;
+        kill_at_each_step(kind % 2 ? "writer" : "reader", nobody_dies, one_dies, procs_items / 1000 / 4, &seed);
+    }
     qsort(times, n_times, sizeof times[0], by_size);
     printf("%d killed; told after %d us (median), %d us (99 %%), %d us (the last)\n", (int)n_times,
            (int)times[n_times / 2], (int)times[n_times * 99 / 100], (int)times[n_times - 1]);

@@ -147,9 +147,11 @@ for cc in $compilers; do
         if wants process; then
             build "$cc" "$flags" procs_attach.c "$out/procs_attach" &&
                 run "$cc, $mode: procs_attach, $procs looks" env STRESS_ITEMS=$procs "$out/procs_attach"
-            build "$cc" "$flags" procs_lane.c "$out/procs_lane" &&
-                run "$cc, $mode: procs_lane, $procs records a scenario" env STRESS_ITEMS=$procs "$out/procs_lane" &&
-                cat "$out/log" >>"$out/killings"
+            for program in procs_lane procs_lobby; do
+                build "$cc" "$flags" $program.c "$out/$program" &&
+                    run "$cc, $mode: $program, $procs records a scenario" env STRESS_ITEMS=$procs "$out/$program" &&
+                    cat "$out/log" >>"$out/killings"
+            done
         fi
     done
 done

@@ -32,6 +32,13 @@ static void open_way(way *l, uint64_t capacity)
     CHECK_EQ(os_rx_open(&l->rx, &rx), OS_OK);
 }
 
+/* As if another process had this end from here on. */
+static void change_hands(nc_lane_side *side)
+{
+    nc_lane_go_away(side);
+    nc_lane_arrive(side);
+}
+
 /* Both sides draw the same sizes. */
 static uint64_t size_for(uint64_t *seed, uint64_t capacity)
 {
@@ -104,13 +111,19 @@ static void one_way(int id)
 {
     uint64_t seed = stress_seed + 1, capacity = there.tx.lane.map.capacity;
     if (id == 0) {
-        for (uint64_t i = 0; i < stress_items; i++)
+        for (uint64_t i = 0; i < stress_items; i++) {
+            if (i % 64 == 0)
+                change_hands(&there.block.writer);
             CHECK_EQ(send_one(&there, i, size_for(&seed, capacity)), OS_OK);
+        }
         os_tx_close(&there.tx);
         return;
     }
-    for (uint64_t i = 0; i < stress_items; i++)
+    for (uint64_t i = 0; i < stress_items; i++) {
+        if (i % 64 == 1)
+            change_hands(&there.block.reader);
         CHECK_EQ(take_one(&there, i, size_for(&seed, capacity)), OS_OK);
+    }
     CHECK_EQ(take_one(&there, 0, 0), OS_CLOSED);
     os_rx_close(&there.rx);
 }

@@ -367,6 +367,74 @@ static void nobody_sleeps_where_the_other_has_closed_and_who_sleeps_is_rung_for(
     CHECK_EQ(nc_lane_peer(&block.reader, false), NC_LANE_CLOSED);
 }
 
+/* ---- an end that travels ------------------------------------------------------------------------------ */
+
+static nc_lane_side *const sides[] = {&block.reader, &block.writer};
+
+static void both_sides_of_a_new_lane_are_here_unless_its_reader_is_waited_for(void)
+{
+    open_lane(64, 0);
+    CHECK(get(&block.reader.closed) == NC_LANE_HERE && get(&block.writer.closed) == NC_LANE_HERE);
+    nc_lane_await_reader(&block);
+    CHECK(get(&block.reader.closed) == NC_LANE_AWAY && get(&block.writer.closed) == NC_LANE_HERE);
+    CHECK_EQ(nc_lane_peer(&block.reader, true), NC_LANE_CLOSED);
+    nc_lane_arrive(&block.reader);
+    CHECK_EQ(nc_lane_peer(&block.reader, true), NC_LANE_CRASHED);
+}
+
+static void an_end_that_gets_lost_on_its_way_has_nobody_who_crashed(void)
+{
+    for (int i = 0; i < 2; i++) {
+        open_lane(64, 0);
+        nc_lane_go_away(sides[i]);
+        CHECK_EQ(nc_lane_peer(sides[i], false), NC_LANE_OPEN);
+        CHECK_EQ(nc_lane_peer(sides[i], true), NC_LANE_CLOSED);
+        nc_lane_arrive(sides[i]);
+        CHECK_EQ(nc_lane_peer(sides[i], false), NC_LANE_OPEN);
+        CHECK_EQ(nc_lane_peer(sides[i], true), NC_LANE_CRASHED);
+        CHECK(!nc_lane_close(sides[i], sides[1 - i]));
+        CHECK_EQ(nc_lane_peer(sides[i], false), NC_LANE_CLOSED);
+        CHECK_EQ(nc_lane_peer(sides[i], true), NC_LANE_CLOSED);
+    }
+}
+
+static void a_place_that_is_none_is_that_of_a_side_that_is_here(void)
+{
+    static const uint64_t none[] = {3, 4, UINT64_C(1) << 32 | NC_LANE_LEFT, UINT64_C(1) << 32 | NC_LANE_AWAY,
+                                    UINT64_MAX};
+    for (int i = 0; i < 10; i++) {
+        open_lane(64, 0);
+        put(&sides[i % 2]->closed, none[i / 2]);
+        CHECK(!nc_lane_closed(sides[i % 2]));
+        CHECK_EQ(nc_lane_peer(sides[i % 2], false), NC_LANE_OPEN);
+        CHECK_EQ(nc_lane_peer(sides[i % 2], true), NC_LANE_CRASHED);
+    }
+}
+
+static void one_may_write_to_and_sleep_for_a_side_that_is_away(void)
+{
+    open_lane(64, 0);
+    nc_lane_await_reader(&block);
+    CHECK(send_one(0, 56) && nc_lane_writer_may_sleep(&w, 56));
+    nc_lane_arrive(&block.reader);
+    receive(0, 56);
+    CHECK(nc_lane_wakes_writer(&r));
+    nc_lane_go_away(&block.writer);
+    CHECK(empty() && nc_lane_reader_may_sleep(&r));
+}
+
+static void what_was_sent_comes_before_an_end_that_got_lost(void)
+{
+    nc_lane_fate fate;
+    open_lane(64, 0);
+    CHECK(send_one(0, 8));
+    nc_lane_go_away(&block.writer);
+    CHECK(next(true, &fate) == NC_OK && fate == NC_LANE_OPEN);
+    receive(0, 8);
+    CHECK(next(false, &fate) == NC_EMPTY && fate == NC_LANE_OPEN);
+    CHECK(next(true, &fate) == NC_EMPTY && fate == NC_LANE_CLOSED);
+}
+
 int main(void)
 {
     RUN(only_what_is_a_lane_is_opened);
@@ -390,5 +458,10 @@ int main(void)
     RUN(what_was_sent_comes_before_the_end);
     RUN(who_ended_now_and_had_not_closed_has_crashed);
     RUN(nobody_sleeps_where_the_other_has_closed_and_who_sleeps_is_rung_for);
+    RUN(both_sides_of_a_new_lane_are_here_unless_its_reader_is_waited_for);
+    RUN(an_end_that_gets_lost_on_its_way_has_nobody_who_crashed);
+    RUN(a_place_that_is_none_is_that_of_a_side_that_is_here);
+    RUN(one_may_write_to_and_sleep_for_a_side_that_is_away);
+    RUN(what_was_sent_comes_before_an_end_that_got_lost);
     return test_report();
 }

@@ -1,8 +1,9 @@
 /* lane.c: models of nc_lane.h: what goes through a lane, how its sides sleep and wake each other, and how they leave:
- * by closing, or killed at any step.  model_arg is the capacity in bytes.
+ * by closing, on their way to another process, or killed at any step.  model_arg is the capacity in bytes.
  *
- * Thread 1 writes, thread 2 reads.  A socket is a semaphore, for rings, and a word that says that the other end has
- * been closed; the kernel closes it when its process is gone, after all that the process has done. */
+ * Thread 1 writes, thread 2 reads; thread 3 is whoever one of them hands its end to.  A socket is a semaphore, for
+ * rings, and a word that says that the other end has been closed; the kernel closes it when the last process that holds
+ * it is gone, after all that these have done. */
 static void at_step(void);
 #define NC_STEP(name) at_step()
 #include "nc_lane.h"
@@ -20,11 +21,17 @@ static nc_lane_reader r;
 static uint32_t bell[3];          /* by who listens */
 static _Atomic uint32_t ended[3]; /* by whose end of the socket was closed */
 static uint32_t eof[3];          /* by who has heard that the other's was; that thread's own */
-static jmp_buf grave[3];
-static int mortal; /* may be killed at any step */
+static jmp_buf grave[4]; /* by thread */
+static int mortal; /* a side that may be killed at any step */
+static int moves; /* a side that is handed on to thread 3 */
+static uint32_t mail; /* thread 3 sleeps for what it is handed */
+static _Atomic uint32_t handed, holders_gone;
 static uint64_t each, most, sizes[2]; /* records to send, to receive, their sizes in turn */
+static uint64_t sent; /* the writer's own */
 static uint64_t taken; /* the reader's own */
 static nc_lane_fate fate; /* what the reader was told of the writer */
+static nc_lane_fate fate_of_reader; /* what the writer was told of the reader */
+static bool comes; /* the reader is away until it comes */
 static bool quietly; /* send and take in pairs, as batches */
 static bool lingers; /* who has closed keeps its end of the socket: nobody hears an end of file */
 
@@ -47,12 +54,19 @@ static void start(uint64_t n, uint64_t size, uint64_t other)
         atomic_store_explicit(&ended[i], 0, memory_order_relaxed);
     }
     mortal = 0;
+    moves = 0;
+    mail = 0;
+    atomic_store_explicit(&handed, 0, memory_order_relaxed);
+    atomic_store_explicit(&holders_gone, 0, memory_order_relaxed);
     each = n;
     most = n;
     sizes[0] = size;
     sizes[1] = other;
+    sent = 0;
     taken = 0;
     fate = NC_LANE_OPEN;
+    fate_of_reader = NC_LANE_OPEN;
+    comes = false;
     quietly = false;
     lingers = false;
 }
@@ -81,6 +95,43 @@ static void setup_mortal_reader(void)
     mortal = READER;
 }
 
+static void setup_comes(void)
+{
+    setup_two();
+    comes = true;
+    nc_lane_await_reader(&block);
+}
+
+static void setup_mortal_comes(void)
+{
+    setup_comes();
+    mortal = READER;
+}
+
+static void setup_writer_moves(void)
+{
+    setup_two();
+    moves = WRITER;
+}
+
+static void setup_reader_moves(void)
+{
+    setup_two();
+    moves = READER;
+}
+
+static void setup_mortal_writer_moves(void)
+{
+    setup_writer_moves();
+    mortal = WRITER;
+}
+
+static void setup_mortal_reader_moves(void)
+{
+    setup_reader_moves();
+    mortal = READER;
+}
+
 static void setup_reader_leaves(void)
 {
     setup();
@@ -101,11 +152,13 @@ static void setup_reader_lingers(void)
 
 /* ---- sockets, and being killed ------------------------------------------------------------------------ */
 
+static int side_of(int id) { return id == 3 ? moves : id; }
+
 static void at_step(void)
 {
-    int me = model_thread();
-    if (me != 0 && me == mortal && model_choose(2))
-        longjmp(grave[me], 1);
+    int id = model_thread();
+    if (id != 0 && side_of(id) == mortal && model_choose(2))
+        longjmp(grave[id], 1);
 }
 
 static void ring(int who) { model_wake(&bell[who]); }
@@ -120,6 +173,19 @@ static void end_of_file(int me)
 {
     atomic_store_explicit(&ended[me], 1, memory_order_release); /* P5 */
     ring(3 - me);
+}
+
+/* An end is sent to thread 3 by way of the kernel, which has it meanwhile. */
+static void hand_over(void)
+{
+    atomic_store_explicit(&handed, 1, memory_order_release);
+    model_wake(&mail);
+}
+
+static bool is_handed_over(void)
+{
+    model_sleep(&mail);
+    return atomic_load_explicit(&handed, memory_order_acquire) != 0;
 }
 
 /* ---- the writer --------------------------------------------------------------------------------------- */
@@ -145,7 +211,7 @@ static void ring_reader(void)
 /* False: the reader has left. */
 static bool claim(uint64_t n, nc_record *record)
 {
-    while (nc_lane_peer(&block.reader, eof[WRITER]) == NC_LANE_OPEN) {
+    while ((fate_of_reader = nc_lane_peer(&block.reader, eof[WRITER])) == NC_LANE_OPEN) {
         nc_result result = nc_lane_claim(&w, n, record);
         if (result == NC_OK)
             return true;
@@ -176,11 +242,15 @@ static bool send_one(uint64_t number)
     return true;
 }
 
+static void write_up_to(uint64_t n)
+{
+    while (sent < n && send_one(sent))
+        sent++;
+}
+
 static void write_all(void)
 {
-    uint64_t sent = 0;
-    while (sent < each && send_one(sent))
-        sent++;
+    write_up_to(each);
     CHECK(sent == each || most < each || mortal == READER);
     if (nc_lane_close(&block.writer, &block.reader))
         ring(READER);
@@ -216,10 +286,10 @@ static void take(const nc_record *record)
     ring_writer();
 }
 
-static void read_all(void)
+static void read_up_to(uint64_t n)
 {
     nc_record record;
-    while (taken < most || most == each) {
+    while (taken < n) {
         nc_result result = nc_lane_next(&r, eof[READER], &record, &fate);
         CHECK(result != NC_BAD);
         if (result == NC_OK) {
@@ -235,13 +305,34 @@ static void read_all(void)
                 listen_for(READER);
         }
     }
+}
+
+static void read_all(void)
+{
+    read_up_to(most == each ? UINT64_MAX : most);
     if (nc_lane_close(&block.reader, &block.writer))
         ring(WRITER);
+}
+
+static nc_lane_side *place_of(int side) { return side == WRITER ? &block.writer : &block.reader; }
+
+/* Who comes later knows no more than what the block says. */
+static void come(int side)
+{
+    uint64_t head, tail;
+    nc_lane_arrive(place_of(side));
+    CHECK(nc_lane_positions(&block, (uint64_t)model_arg, &head, &tail) == NC_LANE_SOUND);
+    if (side == WRITER)
+        w = (nc_lane_writer){&block, words, (uint64_t)model_arg, tail, head};
+    else
+        r = (nc_lane_reader){&block, words, (uint64_t)model_arg, head, tail};
 }
 
 static void both(int id)
 {
     if (setjmp(grave[id]) == 0) {
+        if (id == READER && comes)
+            come(READER);
         if (id == WRITER)
             write_all();
         else
@@ -249,6 +340,46 @@ static void both(int id)
     }
     if (!lingers)
         end_of_file(id);
+}
+
+/* ---- an end that is handed on --------------------------------------------------------------------------- */
+
+static void first_half(void)
+{
+    if (moves == WRITER)
+        write_up_to(1);
+    else
+        read_up_to(1);
+}
+
+static void all_the_rest(int side)
+{
+    if (side == WRITER)
+        write_all();
+    else
+        read_all();
+}
+
+/* Thread 3 dies with nothing in its hands if the first holder died before it handed its end over. */
+static void handed_on(int id)
+{
+    if (setjmp(grave[id]) == 0) {
+        if (id == moves) {
+            first_half();
+            nc_lane_go_away(place_of(moves));
+            hand_over();
+            return;
+        }
+        if (id == 3) {
+            if (!is_handed_over())
+                return;
+            come(moves);
+        }
+        all_the_rest(side_of(id));
+    } else if (id == moves) {
+        model_wake(&mail);
+    }
+    end_of_file(side_of(id));
 }
 
 /* ---- what holds in the end ---------------------------------------------------------------------------- */
@@ -261,14 +392,24 @@ static void all_taken(void)
     CHECK(r.head == word_at_end(&block.tail));
 }
 
+/* What is to be told of a side that is gone. */
+static nc_lane_fate truth(nc_lane_side *side)
+{
+    return word_at_end(&side->closed) == NC_LANE_HERE ? NC_LANE_CRASHED : NC_LANE_CLOSED;
+}
+
 /* All that the writer had published is there, and whether it had closed is told. */
 static void all_of_the_dead(void)
 {
     CHECK(r.head == word_at_end(&block.tail));
-    CHECK(fate == (word_at_end(&block.writer.closed) ? NC_LANE_CLOSED : NC_LANE_CRASHED));
+    CHECK(fate == truth(&block.writer));
 }
 
-static void writer_ended(void) {} /* or every thread that is left waits */
+/* The writer ended, else every thread that is left waits; if it did not send all, it was told why. */
+static void writer_ended(void)
+{
+    CHECK(fate_of_reader == NC_LANE_OPEN ? sent == each : fate_of_reader == truth(&block.reader));
+}
 
 /* ---- a side that sleeps in a wrong way: these must fail ------------------------------------------------ */
 
@@ -393,6 +534,27 @@ static void closed_before_end_of_file(int id)
     }
 }
 
+/* Who is handed the end may be here before the other says that it is away: killed then, it seems to have closed. */
+static void handed_over_before_it_is_said(int id)
+{
+    if (id == READER) {
+        read_all();
+        return;
+    }
+    if (id == WRITER) {
+        first_half();
+        hand_over();
+        nc_lane_go_away(&block.writer);
+    } else {
+        CHECK(is_handed_over());
+        nc_lane_arrive(&block.writer);
+    }
+    if (atomic_fetch_add_explicit(&holders_gone, 1, memory_order_acq_rel) == 1)
+        end_of_file(WRITER);
+}
+
+static void is_told_of_the_crash(void) { CHECK(fate == NC_LANE_CRASHED); }
+
 #define ASLEEP "every thread"
 #define LOST "CHECK: "
 static const model models[] = {
@@ -408,6 +570,12 @@ static const model models[] = {
     {"the reader leaves", setup_reader_leaves, both, writer_ended, 2, 3, 2, 16, NULL},
     {"a writer killed anywhere", setup_mortal_writer, both, all_of_the_dead, 2, 3, 2, 16, NULL},
     {"a reader killed anywhere", setup_mortal_reader, both, writer_ended, 2, 3, 2, 16, NULL},
+    {"a reader that comes", setup_comes, both, all_taken, 2, 3, 2, 16, NULL},
+    {"killed before it came, or after", setup_mortal_comes, both, writer_ended, 2, 3, 2, 16, NULL},
+    {"a writer handed on", setup_writer_moves, handed_on, all_taken, 3, 2, 1, 16, NULL},
+    {"a reader handed on", setup_reader_moves, handed_on, all_taken, 3, 2, 1, 16, NULL},
+    {"a writer handed on, killed anywhere", setup_mortal_writer_moves, handed_on, all_of_the_dead, 3, 2, 1, 16, NULL},
+    {"a reader handed on, killed anywhere", setup_mortal_reader_moves, handed_on, writer_ended, 3, 2, 1, 16, NULL},
     {"no second look", setup_one, read_without_second_look, NULL, 2, 2, 0, 32, ASLEEP},
     {"looks, then raises", setup_one, read_looks_then_raises, NULL, 2, 2, 0, 32, ASLEEP},
     {"written quietly", setup_one, written_quietly, NULL, 2, 2, 1, 32, ASLEEP},
@@ -415,6 +583,8 @@ static const model models[] = {
     {"flag taken before publishing", setup_one, flag_taken_before_publishing, NULL, 2, 2, 0, 32, ASLEEP},
     {"fate after the last look", setup_one, fate_after_the_last_look, all_taken, 2, 2, 0, 32, LOST},
     {"closed before end of file", setup_one, closed_before_end_of_file, all_taken, 2, 2, 0, 32, LOST},
+    {"handed over before it is said", setup_writer_moves, handed_over_before_it_is_said, is_told_of_the_crash, 3, 2, 0,
+     32, LOST},
 };
 
 int main(int argc, char **argv) { return model_main(models, sizeof models / sizeof models[0], argc, argv); }
