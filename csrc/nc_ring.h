@@ -185,35 +185,29 @@ static __attribute__((noinline, unused)) uint64_t nc_ring_lost(nc_ring *r, unsig
     }
 }
 
-/* Claim up to n slots from *tail on, by compare-and-swap; returns how many. */
-static inline uint64_t nc_ring_claim_mp(nc_ring *r, uint64_t n, uint64_t *tail)
+/* The same for many producers: claim by compare-and-swap, then store.  What is claimed and not yet
+ * stored holds the consumer up for the few instructions in between. */
+static inline uint64_t nc_ring_push_mp(nc_ring *r, void *const *values, uint64_t n)
 {
+    uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed), take; /* the swap checks it */
     unsigned pauses = NC_PAUSES_LEAST;
-    *tail = atomic_load_explicit(&r->tail, memory_order_relaxed); /* the swap checks it */
     for (;;) {
-        uint64_t room = nc_ring_room(r, *tail, n), take = n < room ? n : room;
+        uint64_t room = nc_ring_room(r, tail, n);
+        take = n < room ? n : room;
         if (take == 0) {
             uint64_t now = atomic_load_explicit(&r->tail, memory_order_relaxed);
-            if (now == *tail)
+            if (now == tail)
                 return 0;
-            *tail = now; /* not full: somebody moved on while we looked */
+            tail = now; /* not full: somebody moved on while we looked */
             continue;
         }
         NC_STEP("push_mp: room seen, not claimed");
-        if (atomic_compare_exchange_strong_explicit(&r->tail, tail, nc_ring_advance(r, *tail, take),
-                                                    memory_order_seq_cst, memory_order_relaxed)) { /* R1 */
-            NC_STEP("push_mp: claimed, not stored");
-            return take;
-        }
-        *tail = nc_ring_lost(r, &pauses);
+        if (atomic_compare_exchange_strong_explicit(&r->tail, &tail, nc_ring_advance(r, tail, take),
+                                                    memory_order_seq_cst, memory_order_relaxed)) /* R1 */
+            break;
+        tail = nc_ring_lost(r, &pauses);
     }
-}
-
-/* The same as push_sp for many producers: claim, then store.  What is claimed and not yet stored holds the consumer up
- * for the few instructions in between. */
-static inline uint64_t nc_ring_push_mp(nc_ring *r, void *const *values, uint64_t n)
-{
-    uint64_t tail, take = nc_ring_claim_mp(r, n, &tail);
+    NC_STEP("push_mp: claimed, not stored");
     for (uint64_t i = 0; i < take; i++, tail = nc_ring_next(r, tail))
         nc_ring_fill(r, tail, values[i], memory_order_release); /* R2 */
     return take;
@@ -222,11 +216,26 @@ static inline uint64_t nc_ring_push_mp(nc_ring *r, void *const *values, uint64_t
 /* push_mp for one value. */
 static inline bool nc_ring_push_one_mp(nc_ring *r, void *value)
 {
-    uint64_t tail;
-    if (nc_ring_claim_mp(r, 1, &tail) == 0)
-        return false;
-    nc_ring_fill(r, tail, value, memory_order_release); /* R2 */
-    return true;
+    uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed); /* the swap checks it */
+    unsigned pauses = NC_PAUSES_LEAST;
+    for (;;) {
+        if (nc_ring_room(r, tail, 1) == 0) {
+            uint64_t now = atomic_load_explicit(&r->tail, memory_order_relaxed);
+            if (now == tail)
+                return false;
+            tail = now; /* not full: somebody moved on while we looked */
+            continue;
+        }
+        NC_STEP("push_mp: room seen, not claimed");
+        void *_Atomic *slot = &r->slots[nc_ring_index(r, tail)];
+        if (atomic_compare_exchange_strong_explicit(&r->tail, &tail, nc_ring_next(r, tail), memory_order_seq_cst,
+                                                    memory_order_relaxed)) { /* R1 */
+            NC_STEP("push_mp: claimed, not stored");
+            atomic_store_explicit(slot, value, memory_order_release); /* R2 */
+            return true;
+        }
+        tail = nc_ring_lost(r, &pauses);
+    }
 }
 
 /* ---- the consumer --------------------------------------------------------------------------------- */
