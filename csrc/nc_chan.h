@@ -1,11 +1,14 @@
 /* nc_chan.h: a channel without Python: a ring of objects or of bytes, a gate for each side, and the count of its ends.
- * Touches nc_gate.h, nc_ring.h and nc_log.h.
+ * Touches nc_gate.h, nc_ring.h, nc_log.h and nc_lanes.h.
  *
  *      put, claim and commit                              take, show and release
  *      --------------------->   nc_ring or nc_log   --------------------------->
  *      then notify NC_RX                                          then notify NC_TX
  *
  *      gate[NC_TX]: senders in line, for room             gate[NC_RX]: receivers in line, for what was sent
+ *
+ * A channel of bytes may have only one of its sides in this process.  The other one is reached by lanes (nc_lanes.h),
+ * which take the place of the ring, and what is said of the other side's gate is done by them.
  *
  * The binding uses this file for Python's threads and for native threads; the models and the stress programs of tests/c
  * use it, too, so they prove what is installed.  It calls only other nc_*.h, allocates nothing and needs no GIL.
@@ -18,6 +21,7 @@
 #define NC_CHAN_H
 
 #include "nc_gate.h"
+#include "nc_lanes.h"
 #include "nc_log.h"
 #include "nc_ring.h"
 
@@ -26,7 +30,8 @@ enum { NC_TX, NC_RX, NC_SIDES };
 typedef struct nc_chan {
     nc_gate *gate;                   /* [NC_SIDES] */
     nc_ring *ring;                   /* of objects; or */
-    nc_log *log;                     /* of bytes */
+    nc_log *log;                     /* of bytes; beside lanes it holds no bytes, and says how large they are */
+    nc_lanes *lanes;                 /* NULL: both sides are in this process */
     bool reading; /* bytes: a read claim is open; under gate[NC_RX]'s lock once the receiver has left */
     _Atomic uint32_t refs; /* whoever drops the last frees all of it; B1 */
     _Atomic uint32_t open[NC_SIDES]; /* endpoints that have not left; relaxed, but leaving is C3 */
@@ -56,6 +61,7 @@ static inline void nc_chan_init(nc_chan *ch, uint32_t now, bool guarded)
         ch->gate[side].guarded = guarded;
         atomic_store_explicit(&ch->open[side], 0, memory_order_relaxed); /* nobody else knows it yet */
     }
+    ch->lanes = NULL;
     ch->reading = false;
     ch->discarded = 0;
     atomic_store_explicit(&ch->refs, 1, memory_order_relaxed); /* nor this */
@@ -86,6 +92,17 @@ static inline bool nc_chan_shared(nc_chan *ch) { return atomic_load_explicit(&ch
 
 static inline bool nc_chan_of_bytes(const nc_chan *ch) { return ch->log != NULL; }
 
+/* Is the other side in other processes?  Of bytes. */
+static inline bool nc_chan_by_lanes(const nc_chan *ch) { return ch->log->many == NC_LOG_LANES; }
+
+/* The side that is here, of a channel that reaches other processes by lanes. */
+static inline void nc_chan_use_lanes(nc_chan *ch, nc_lanes *lanes)
+{
+    ch->lanes = lanes;
+    /* relaxed: nobody else knows it yet.  For good: whoever publishes comes by nc_chan_call_waiting(). */
+    atomic_store_explicit(&ch->gate[lanes->reads ? NC_TX : NC_RX].flag, NC_WATCHED, memory_order_relaxed);
+}
+
 static inline uint64_t nc_chan_capacity(const nc_chan *ch)
 {
     return nc_chan_of_bytes(ch) ? ch->log->capacity : ch->ring->capacity;
@@ -94,17 +111,27 @@ static inline uint64_t nc_chan_capacity(const nc_chan *ch)
 /* How much is in use. */
 static inline uint64_t nc_chan_used(nc_chan *ch)
 {
+    if (ch->lanes != NULL)
+        return nc_lanes_used(ch->lanes);
     return nc_chan_of_bytes(ch) ? nc_log_used(ch->log) : nc_ring_len(ch->ring);
+}
+
+/* Is the other side gone for good?  As far as it is known here. */
+static inline bool nc_chan_over(nc_chan *ch, int side)
+{
+    return nc_gate_over_seen(&ch->gate[side]) || (ch->lanes != NULL && nc_lanes_over(ch->lanes));
 }
 
 /* How much there is for the waiters of a side: items for receivers, room for senders.  For receivers of bytes 1 or 0,
  * is there a record: the next is called when it is taken.  In the gate, or as a hint. */
 static inline uint64_t nc_chan_have(nc_chan *ch, int side)
 {
-    if (side == NC_RX)
+    if (side == NC_RX && ch->lanes == NULL)
         return nc_chan_of_bytes(ch) ? nc_log_ready(ch->log) : nc_ring_len(ch->ring);
-    if (nc_gate_over(&ch->gate[NC_TX]))
+    if (side == NC_TX && nc_gate_over(&ch->gate[NC_TX]))
         return UINT64_MAX; /* the receiver is gone: all may look */
+    if (ch->lanes != NULL)
+        return nc_lanes_have(ch->lanes);
     return nc_chan_capacity(ch) - nc_chan_used(ch);
 }
 
@@ -147,11 +174,23 @@ static inline uint64_t nc_chan_room(nc_chan *ch, uint32_t now)
     return room;
 }
 
+/* How many endpoints of a side are open.  Relaxed: a snapshot. */
+static inline unsigned nc_chan_open(nc_chan *ch, int side)
+{
+    if (ch->lanes != NULL && side == (ch->lanes->reads ? NC_TX : NC_RX))
+        return nc_lanes_open(ch->lanes);
+    return atomic_load_explicit(&ch->open[side], memory_order_relaxed); /* a snapshot */
+}
+
 /* How much was ever put in, and how much receivers took out.  Within gate[NC_RX], because of `discarded`.  Relaxed: a
  * snapshot of counters that promise nothing about one another. */
 static inline void nc_chan_totals(nc_chan *ch, uint64_t *sent, uint64_t *received)
 {
     uint64_t head, tail;
+    if (ch->lanes != NULL) {
+        nc_lanes_totals(ch->lanes, sent, received);
+        return;
+    }
     if (nc_chan_of_bytes(ch)) {
         head = atomic_load_explicit(&ch->log->head, memory_order_relaxed); /* a snapshot, as the next three loads */
         tail = atomic_load_explicit(&ch->log->tail, memory_order_relaxed);
@@ -216,15 +255,54 @@ static inline uint64_t nc_chan_report(nc_chan *ch, nc_tally *tally, uint32_t now
 
 /* ---- notifying the other side ------------------------------------------------------------------------- */
 
+/* Call those on the side that is here who can go on now, and see to it that other processes ring for the others: after
+ * the flags of the lanes were raised there was no more than before.  Ends: each look but the last finds more than the
+ * one before, and there is never more than a lane holds.  In the gate. */
+static inline void nc_chan_call_by_lanes(nc_chan *ch, nc_gate *g, nc_box **kicks)
+{
+    int side = ch->lanes->reads ? NC_RX : NC_TX;
+    if (!nc_gate_over(g) && nc_lanes_over(ch->lanes)) {
+        nc_gate_set_over(g); /* C1 */
+        nc_gate_resume_all(g, kicks);
+    }
+    uint64_t before, have = nc_chan_have(ch, side);
+    do {
+        nc_gate_call_ready(g, have, kicks);
+        nc_waiter *next = nc_gate_next(g);
+        if (next == NULL) {
+            nc_lanes_lower(ch->lanes);
+            return;
+        }
+        nc_lanes_raise(ch->lanes, next->least);
+        before = have;
+        have = nc_chan_have(ch, side);
+    } while (have > before);
+}
+
+/* Call those in line on `side` who can go on now.  In its gate. */
+static inline void nc_chan_call_ready(nc_chan *ch, int side, nc_box **kicks)
+{
+    if (ch->lanes != NULL)
+        nc_chan_call_by_lanes(ch, &ch->gate[side], kicks);
+    else
+        nc_gate_call_ready(&ch->gate[side], nc_chan_have(ch, side), kicks);
+}
+
 /* Call those on `side` who can go on now, after the gate's flag was seen to be up.  Not inlined: the flag is mostly
  * down. */
 static __attribute__((noinline, unused)) void nc_chan_call_waiting(nc_chan *ch, int side, uint32_t now, nc_box **kicks)
 {
+    if (ch->lanes != NULL && side == (ch->lanes->reads ? NC_TX : NC_RX)) {
+        nc_lanes_ring(ch->lanes);
+        side = 1 - side; /* where a claim has ended, so the next one can begin */
+        if (nc_gate_flag(&ch->gate[side], memory_order_relaxed) == 0) /* whoever lines up after this looks again */
+            return;
+    }
     nc_gate *g = &ch->gate[side];
     NC_STEP("call_waiting: flag seen, gate not entered");
     nc_gate_enter(g, now);
     if (g->waiting > 0)
-        nc_gate_call_ready(g, nc_chan_have(ch, side), kicks);
+        nc_chan_call_ready(ch, side, kicks);
     nc_gate_exit(g);
 }
 
@@ -297,7 +375,9 @@ static inline nc_place nc_chan_line_up(nc_chan *ch, int side, nc_waiter *w, nc_n
     NC_STEP("line_up: enrolled, not looked again");
     uint64_t have = nc_chan_have(ch, side); /* W3 */
     bool turn = nc_gate_take_turn(g, w, have);
-    if (turn || g->waiting > 1) /* else w waits alone, and there is nothing for it */
+    if (ch->lanes != NULL)
+        nc_chan_call_by_lanes(ch, g, kicks);
+    else if (turn || g->waiting > 1) /* else w waits alone, and there is nothing for it */
         nc_gate_call_ready(g, have, kicks);
     nc_gate_exit(g);
     return turn || nc_waiter_state_of(w) == NC_CALLED ? NC_TURN : NC_SLEEP;
@@ -312,8 +392,8 @@ static inline bool nc_chan_leave_line(nc_chan *ch, int side, nc_waiter *w, bool 
     nc_gate_enter(g, now);
     nc_gate_leave(g, w);
     bool resumed = resume && nc_gate_resume(g, w->owner, kicks); /* the owner is compared, not followed */
-    if (g->waiting > 0)
-        nc_gate_call_ready(g, nc_chan_have(ch, side), kicks);
+    if (g->waiting > 0 || ch->lanes != NULL)
+        nc_chan_call_ready(ch, side, kicks);
     nc_gate_exit(g);
     return resumed;
 }
@@ -331,7 +411,7 @@ static inline void nc_chan_leave_lines_of(nc_chan *ch, int side, const nc_box *b
         nc_gate_leave(g, w);
         nc_gate_resume(g, w->owner, kicks); /* at worst in vain */
     }
-    nc_gate_call_ready(g, nc_chan_have(ch, side), kicks);
+    nc_chan_call_ready(ch, side, kicks);
     nc_gate_exit(g);
 }
 
@@ -474,7 +554,15 @@ static inline nc_outcome nc_chan_take(nc_chan *ch, void **values, uint64_t n, bo
  * Reserve room for n bytes, whoever is in line. */
 static inline nc_result nc_chan_reserve(nc_chan *ch, uint64_t n, nc_record *record)
 {
+    if (nc_chan_by_lanes(ch))
+        return nc_lanes_claim(ch->lanes, n, record);
     return ch->log->many ? nc_log_claim_mp(ch->log, n, record) : nc_log_claim_sp(ch->log, n, record);
+}
+
+/* What a refusal comes to. */
+static inline nc_outcome nc_chan_refused(nc_result result)
+{
+    return result == NC_EMPTY ? NC_DISCONNECTED : NC_BLOCKED; /* EMPTY: by lanes alone, nobody reads them any more */
 }
 
 /* Reserve room for n bytes as far as it is this caller's.  `called`: as in nc_chan_put. */
@@ -484,12 +572,16 @@ static inline nc_outcome nc_chan_claim(nc_chan *ch, uint64_t n, bool called, uin
     uint32_t crowd = nc_gate_crowd(g);
     if (crowd & NC_OVER)
         return NC_DISCONNECTED;
-    if (crowd == 0 || called)
-        return nc_chan_reserve(ch, n, record) == NC_OK ? NC_DONE : NC_BLOCKED;
-    nc_gate_enter(g, now);
-    bool got = nc_chan_spare(ch, NC_TX) >= nc_log_extent(n) && nc_chan_reserve(ch, n, record) == NC_OK;
-    nc_gate_exit(g);
-    return got ? NC_DONE : NC_BLOCKED;
+    nc_result result = NC_FULL;
+    if (crowd == 0 || called) {
+        result = nc_chan_reserve(ch, n, record);
+    } else {
+        nc_gate_enter(g, now);
+        if (nc_chan_spare(ch, NC_TX) >= nc_log_extent(n))
+            result = nc_chan_reserve(ch, n, record);
+        nc_gate_exit(g);
+    }
+    return result == NC_OK ? NC_DONE : nc_chan_refused(result);
 }
 
 /* Commit n bytes; the caller then notifies NC_RX.  `publish`: release within a batch, which nc_log_publish_batch()
@@ -497,17 +589,21 @@ static inline nc_outcome nc_chan_claim(nc_chan *ch, uint64_t n, bool called, uin
  */
 static inline void nc_chan_commit(nc_chan *ch, const nc_record *record, uint64_t n, memory_order publish)
 {
-    if (ch->log->many)
+    if (!ch->log->many)
+        nc_log_commit_sp(ch->log, record, n, publish);
+    else if (!nc_chan_by_lanes(ch))
         nc_log_commit_mp(ch->log, record, n, publish);
     else
-        nc_log_commit_sp(ch->log, record, n, publish);
+        nc_lanes_commit(ch->lanes, record, n, publish);
 }
 
 /* Abort a claim; the caller then notifies the side that this returns.  With many producers, the consumer has a skip to
  * step over.  A single producer has published nothing yet, so the room is free again. */
 static inline int nc_chan_abort(nc_chan *ch, const nc_record *record)
 {
-    if (!ch->log->many)
+    if (nc_chan_by_lanes(ch))
+        nc_lanes_abort(ch->lanes);
+    if (!ch->log->many || nc_chan_by_lanes(ch))
         return NC_TX;
     nc_log_abort_mp(ch->log, record, memory_order_seq_cst);
     return NC_RX;
@@ -518,6 +614,8 @@ static inline int nc_chan_abort(nc_chan *ch, const nc_record *record)
 static inline nc_result nc_chan_peek(nc_chan *ch, nc_record *record, bool *freed, memory_order publish)
 {
     *freed = false;
+    if (nc_chan_by_lanes(ch))
+        return nc_lanes_peek(ch->lanes, record);
     return ch->log->many ? nc_log_peek_mpsc(ch->log, record, freed, publish) : nc_log_peek_spsc(ch->log, record);
 }
 
@@ -545,6 +643,8 @@ static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc
             if (r == NC_OK)
                 return NC_DONE;
         }
+        if (ch->lanes != NULL) /* a fault is told as an end, too: whoever tells it asks for both */
+            return nc_lanes_over(ch->lanes) || nc_lanes_faulty(ch->lanes) ? NC_DISCONNECTED : NC_BLOCKED;
         if (last == 0 && !nc_gate_over_seen(g)) { /* C1, before the last look */
             nc_chan_notify(ch, NC_TX, memory_order_seq_cst, now, kicks); /* as in nc_chan_put */
             return NC_BLOCKED;
@@ -557,10 +657,28 @@ static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc
  * nc_log_release_batch() ends. */
 static inline void nc_chan_release(nc_chan *ch, const nc_record *record, memory_order publish)
 {
-    if (ch->log->many)
+    if (!ch->log->many)
+        nc_log_release_spsc(ch->log, record, publish);
+    else if (!nc_chan_by_lanes(ch))
         nc_log_release_mpsc(ch->log, record, publish);
     else
-        nc_log_release_spsc(ch->log, record, publish);
+        nc_lanes_release(ch->lanes, record, publish);
+}
+
+/* End a batch of them. */
+static inline void nc_chan_release_batch(nc_chan *ch)
+{
+    if (nc_chan_by_lanes(ch))
+        nc_lanes_release_batch(ch->lanes);
+    else
+        nc_log_release_batch(ch->log);
+}
+
+/* The record was copied, and is about to be given back: for speed alone. */
+static inline void nc_chan_touch(nc_chan *ch, const nc_record *record)
+{
+    if (!nc_chan_by_lanes(ch)) /* its reader may not write there */
+        nc_log_touch_sc(record);
 }
 
 /* ---- leaving ------------------------------------------------------------------------------------------- */
@@ -591,7 +709,7 @@ static inline uint64_t nc_chan_discard_bytes_held(nc_chan *ch)
     nc_record record;
     bool freed;
     uint64_t messages = 0;
-    if (ch->reading)
+    if (ch->reading || nc_chan_by_lanes(ch)) /* what lies in lanes goes with them */
         return 0;
     uint64_t before = atomic_load_explicit(&ch->log->head, memory_order_relaxed); /* under the lock */
     while (nc_chan_have(ch, NC_RX) > 0) /* W3; peek alone, behind a skip, may miss what W3 would see */
@@ -643,6 +761,10 @@ static inline void nc_chan_leave(nc_chan *ch, int side, uint32_t now, nc_box **k
     /* C3: whoever sees the end sees all that each endpoint did before it left */
     if (atomic_fetch_sub_explicit(&ch->open[side], 1, memory_order_acq_rel) != 1)
         return;
+    if (ch->lanes != NULL) {
+        nc_lanes_leave(ch->lanes);
+        return;
+    }
     nc_gate_enter(theirs, now);
     nc_gate_set_over(theirs); /* C1: first, or others would go on sending to nobody while this thread is held up */
     nc_gate_call_ready(theirs, nc_chan_have(ch, 1 - side), kicks);

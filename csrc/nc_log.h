@@ -50,6 +50,7 @@
 #define NC_LOG_LAYOUT 3
 
 enum { NC_LOG_HEADER = 8, NC_LOG_LEAST = 64 };
+enum { NC_LOG_LANES = 2 }; /* nc_log.many of what stands for a ring, and has no words: see nc_lanes.h */
 
 typedef struct nc_log {
     /* read-only after init */

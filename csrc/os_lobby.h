@@ -55,7 +55,7 @@ _Static_assert(offsetof(os_visit_message, capacity) == 16, "the same for 32 and 
 
 /* How often a visit is looked at whose descriptors do not come although there are numbers for them.  Other threads may
  * have had these numbers meanwhile; so often in a row it is the kernel that does not let them through. */
-enum { OS_VISIT_FDS = 2, OS_LOOKS_MOST = 64 };
+enum { OS_VISIT_FDS = 2, OS_LOOKS_MOST = 4096 };
 
 /* What came with a message, and what of it was kept. */
 typedef struct os_visitor {
@@ -206,7 +206,9 @@ static inline os_result os_lobby_look(int lobby, os_visitor *v)
     struct msghdr message = {
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t n;
-    while ((n = recvmsg(lobby, &message, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR)
+    /* ECONNRESET is told once, before what came: the other one has gone, and had not read all that it was sent */
+    while ((n = recvmsg(lobby, &message, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT | MSG_CMSG_CLOEXEC)) < 0 &&
+           (errno == EINTR || errno == ECONNRESET))
         ;
     if (n < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK ? OS_AGAIN : OS_SYSTEM;
@@ -234,7 +236,7 @@ static inline bool os_lobby_has_room(int lobby)
 static inline void os_lobby_drop(int lobby)
 {
     char byte;
-    while (recv(lobby, &byte, sizeof byte, MSG_DONTWAIT) < 0 && errno == EINTR)
+    while (recv(lobby, &byte, sizeof byte, MSG_DONTWAIT) < 0 && (errno == EINTR || errno == ECONNRESET))
         ;
 }
 

@@ -56,6 +56,11 @@ static PyObject *asyncio_read(Mailbox *m, PyObject *loop, PyObject *fd, PyObject
     return PyObject_CallMethodObjArgs(loop, m->st->s_add_reader, fd, reader, NULL);
 }
 
+static PyObject *asyncio_unwatch(Mailbox *m, PyObject *loop, PyObject *fd)
+{
+    return PyObject_CallMethodOneArg(loop, m->st->s_remove_reader, fd);
+}
+
 static PyObject *asyncio_call_soon(core_state *st, PyObject *loop, PyObject *callback)
 {
     return PyObject_CallMethodOneArg(loop, st->s_call_soon_threadsafe, callback);
@@ -96,6 +101,8 @@ const loop_kind asyncio_loops = {
     .closed = asyncio_closed,
     .begin = asyncio_begin,
     .read = asyncio_read,
+    .watch = asyncio_read,
+    .unwatch = asyncio_unwatch,
     .call_soon = asyncio_call_soon,
     .resolve = future_resolve,
     .future = asyncio_future,

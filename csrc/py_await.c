@@ -11,6 +11,7 @@
 #include "py_loop.h"
 #include "py_pace.h"
 #include "py_stop.h"
+#include "py_watch.h"
 
 /* ---- one step --------------------------------------------------------------------------- */
 
@@ -167,7 +168,7 @@ static void awaitable_rejuvenate(Awaitable *aw)
 }
 
 /* Make a sleeper for each line, and see that native code can wake the loop; false with an exception set. */
-static bool awaitable_make_sleepers(core_state *st, Awaitable *aw, PyObject *loop, nc_box *box, sleeper **sl)
+static bool awaitable_make_sleepers(Awaitable *aw, PyObject *loop, nc_box *box, sleeper **sl)
 {
     if (*sl == NULL)
         awaitable_rejuvenate(aw);
@@ -181,7 +182,7 @@ static bool awaitable_make_sleepers(core_state *st, Awaitable *aw, PyObject *loo
         awaitable_raise_other_loop(aw);
         return false;
     }
-    return !nc_chan_shared(aw->call.ep->chan->block) || loop_reach(st, loop, box, aw->call.op->qualname);
+    return loop_serves(aw->call.ep->chan, loop, box, aw->call.op->qualname);
 }
 
 /* Make what a wait needs: a sleeper with the loop's mailbox, the timer, and the future that the task will wait
@@ -191,7 +192,7 @@ static PyObject *awaitable_prepare(core_state *st, Awaitable *aw, sleeper **sl)
     PyObject *future = NULL, *mailbox, *loop = loop_here(st, aw->call.op->qualname, &mailbox);
     if (loop == NULL)
         return NULL;
-    if (awaitable_make_sleepers(st, aw, loop, mailbox_box(mailbox), sl) &&
+    if (awaitable_make_sleepers(aw, loop, mailbox_box(mailbox), sl) &&
         (aw->timeout <= 0 || aw->timer != NULL ||
          (aw->timer = loop_timer(st, loop, aw->timeout, (PyObject *)aw)) != NULL))
         future = loop_future(st, loop, mailbox);

@@ -60,7 +60,9 @@ static void unlist(nc_chan *block)
 
 void block_free(nc_chan *block)
 {
-    if (nc_chan_of_bytes(block))
+    if (block->lanes != NULL)
+        block->lanes->owner->end(block->lanes);
+    else if (nc_chan_of_bytes(block))
         unlist(block);
     nc_chan_destroy(block);
     PyMem_RawFree(block->memory);

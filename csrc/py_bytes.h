@@ -39,7 +39,7 @@ static inline step bytes_show(nc_chan *b, bool called, nc_record *record, nc_box
 /* The record was copied out: give it back.  Then call bytes_given_back(). */
 static inline void bytes_take(nc_chan *b, const nc_record *record)
 {
-    nc_log_touch_sc(record);
+    nc_chan_touch(b, record);
     nc_chan_release(b, record, memory_order_seq_cst);
 }
 

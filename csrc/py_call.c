@@ -6,6 +6,7 @@
 #include "py_call.h"
 #include "py_chan.h"
 #include "py_line.h"
+#include "py_tell.h"
 
 uint64_t call_share(Chan *c, uint64_t n)
 {
@@ -41,6 +42,8 @@ void call_raise_unsent(Call *call, int which, const char *why)
         core_raise(call->ep->chan->st, which, unsent, "%s; %zd of %zd not sent", why, left,
                    PyList_GET_SIZE(call->value));
     Py_DECREF(unsent);
+    if (which == E_SEND)
+        tell_how(call->ep->chan);
 }
 
 void call_send_many_timed_out(Call *call) { call_raise_unsent(call, E_SEND_TIMEOUT, "no room within the timeout"); }
@@ -142,8 +145,11 @@ int call_refill(Call *call, Py_ssize_t most)
 
 void call_raise_end(Call *call)
 {
-    if (!PyErr_Occurred())
-        core_raise(call->ep->chan->st, E_RECV, NULL, "every sender is gone and everything was received");
+    Chan *c = call->ep->chan;
+    if (PyErr_Occurred())
+        return;
+    core_raise(c->st, E_RECV, NULL, "every sender is gone and everything was received");
+    tell_how(c);
 }
 
 void call_recv_timed_out(Call *call)

@@ -7,6 +7,7 @@
 #include "py_ends.h"
 #include "py_line.h"
 #include "py_module.h"
+#include "py_reach.h"
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
 
@@ -71,6 +72,45 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     }
     return c;
 }
+
+/* As chan_allocate() and chan_new(), for a side that reaches the other by lanes: [block][gates][log without
+ * words][reach]. */
+#if REACHES
+static bool chan_allocate_reach(Chan *c, bool reads, uint64_t capacity)
+{
+    size_t top = nc_align_up(sizeof(chan_block), NC_CACHE_LINE);
+    size_t gates = nc_align_up(SIDES * sizeof(nc_gate), NC_CACHE_LINE);
+    size_t log = nc_align_up(sizeof(nc_log), NC_CACHE_LINE);
+    void *memory = PyMem_RawCalloc(1, top + gates + log + sizeof(reach) + NC_CACHE_LINE);
+    if (memory == NULL)
+        return false;
+    char *base = (char *)nc_align_up((uintptr_t)memory, NC_CACHE_LINE);
+    nc_chan *b = c->block = (nc_chan *)base;
+    reach *r = (reach *)(base + top + gates + log);
+    b->memory = memory;
+    b->gate = c->gate = (nc_gate *)(base + top);
+    block_settle(b, 1);
+    /* a GIL of its own does not keep this interpreter from being forked by another one's thread */
+    bool guarded = !NC_FREE_THREADED && PyInterpreterState_Get() == PyInterpreterState_Main();
+    nc_chan_init(b, core_generation(), guarded);
+    b->log = c->log = (nc_log *)(base + top + gates);
+    nc_log_init(c->log, capacity, false, 0);
+    c->log->many = NC_LOG_LANES;
+    reach_begin(r, b, reads, capacity);
+    nc_chan_use_lanes(b, &r->lanes);
+    return true;
+}
+
+Chan *chan_new_reach(PyObject *module, chan_kind kind, int side, uint64_t capacity)
+{
+    Chan *c = chan_face(module, kind);
+    if (c != NULL && !chan_allocate_reach(c, side == RX, capacity)) {
+        PyErr_NoMemory();
+        Py_CLEAR(c);
+    }
+    return c;
+}
+#endif
 
 /* ---- a channel that is in several interpreters --------------------------------------------------------- */
 
@@ -185,8 +225,7 @@ Endpoint *chan_lone_receiver(PyObject *module)
     return ep;
 }
 
-/* A capacity, in items or bytes, or 0 with an exception set. */
-static uint64_t parse_capacity(PyObject *arg)
+uint64_t chan_parse_capacity(PyObject *arg)
 {
     if (PyBool_Check(arg) || !PyIndex_Check(arg)) {
         PyErr_Format(PyExc_TypeError, "capacity must be an int, not %.200s", Py_TYPE(arg)->tp_name);
@@ -209,7 +248,7 @@ PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n)
             PyErr_SetString(PyExc_TypeError, "open(kind, capacity)");
         return NULL;
     }
-    uint64_t capacity = parse_capacity(args[1]);
+    uint64_t capacity = chan_parse_capacity(args[1]);
     Chan *c = capacity ? chan_new(module, (chan_kind)kind, capacity) : NULL;
     if (c == NULL)
         return NULL;
@@ -290,6 +329,7 @@ static int chan_traverse(PyObject *self, visitproc visit, void *arg)
     Chan *c = (Chan *)self;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(c->module);
+    Py_VISIT(c->watches);
     if (c->block == NULL)
         return 0;
     uint64_t tail = 0, pos = 0;
@@ -311,6 +351,8 @@ static int chan_clear(PyObject *self)
 {
     if (((Chan *)self)->ring != NULL)
         discard_orphans((Chan *)self);
+    ((Chan *)self)->watched = NULL;
+    Py_CLEAR(((Chan *)self)->watches);
     return 0;
 }
 
@@ -328,6 +370,7 @@ static void chan_dealloc(PyObject *self)
         block_settle(c->block, -1);
         block_unref(c->block);
     }
+    Py_XDECREF(c->watches);
     Py_XDECREF(c->module);
     type->tp_free(self);
     Py_DECREF(type);

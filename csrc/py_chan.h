@@ -5,6 +5,10 @@
 #include "py_types.h"
 
 PyObject *chan_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
+/* A new Chan of which one side is here, and reaches the other by lanes, none of which is open yet. */
+Chan *chan_new_reach(PyObject *module, chan_kind kind, int side, uint64_t capacity);
+/* A capacity, in items or bytes, or 0 with an exception set. */
+uint64_t chan_parse_capacity(PyObject *arg);
 /* The receiver of a new channel that nobody else has, for a call without an endpoint; a new reference. */
 Endpoint *chan_lone_receiver(PyObject *module);
 /* A new endpoint of a channel. */

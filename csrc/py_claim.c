@@ -21,6 +21,7 @@
 #include "py_doc.h"
 #include "py_ends.h"
 #include "py_line.h"
+#include "py_tell.h"
 #include "py_module.h"
 
 struct Claim {
@@ -278,19 +279,25 @@ static inline void claim_finish_record(Endpoint *ep, Claim *claim, int how, uint
     }
 }
 
+static void claim_raise_gone(Chan *c)
+{
+    core_raise(c->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
+    tell_how(c);
+}
+
 /* All that has to be done when a claim ends, once it is DONE and nothing is exported: CLAIM_ENDED or CLAIM_LOST.
  * Holding the endpoint. */
 __attribute__((always_inline)) static inline claim_fate claim_end_held(Endpoint *ep, Claim *claim, int how, uint64_t n,
                                                                        nc_box **kicks)
 {
     Chan *c = ep->chan;
-    bool gone = ep->side == TX && how == FINISH_COMMIT && nc_gate_over_seen(&c->gate[TX]);
+    bool gone = ep->side == TX && how == FINISH_COMMIT && nc_chan_over(c->block, TX);
     claim_finish_record(ep, claim, gone ? FINISH_ABORT : how, n, kicks);
     ep->claim = NULL;
     if (ep->deferred)
         ep->deferred = nc_chan_resume(c->block, ep->side, ep, core_generation(), kicks);
     if (gone)
-        core_raise(c->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
+        claim_raise_gone(c);
     if (ep->closed && ep->side == TX)
         endpoint_leave(ep, kicks); /* last, as it runs Python code */
     return gone ? CLAIM_LOST : CLAIM_ENDED;

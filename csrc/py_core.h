@@ -99,6 +99,7 @@ static inline long core_processors(void)
 
 enum { /* index into core_state.errors; names in py_module.c */
        E_BUSY,
+       E_CHANNEL,
        E_CLAIM_DISCONNECTED,
        E_CLAIM_FULL,
        E_CLAIM_RELEASED,
@@ -179,6 +180,8 @@ enum {
     X(mailbox_type)         /* one a loop that was waited on; not visible from Python */     \
     X(notifier_type)                                                                         \
     X(ticket_type)                                                                           \
+    X(listener_type)                                                                         \
+    X(watch_type)           /* a loop that hears lanes; not visible from Python */           \
     X(trio_wait_type)       /* what tasks of trio wait for */                                \
     X(stop_type)            /* 3.12 and later: by which results travel; see py_stop.c */
 
@@ -230,6 +233,7 @@ enum {
     X(s_name, "name")                                 \
     X(s_ready, "_ready")                              \
     X(s_release, "release")                           \
+    X(s_remove_reader, "remove_reader")               \
     X(s_running, "__asyncio_running_event_loop__")    \
     X(s_scheduled, "_scheduled")                      \
     X(s_set_result, "set_result")                     \

@@ -639,27 +639,33 @@ static const char notifier_close_doc[] =
 
 static const char endpoint_share_doc[] =
     "share($self)\n--\n\n"
-    "Move this end of a channel of bytes to another interpreter of the process: returns a Ticket for attach() there.\n"
-    "This endpoint is closed; share a clone() to keep one.  The ticket counts as an open end, so the other side sees no\n"
-    "end meanwhile.\n\n"
+    "Move this end of a channel of bytes elsewhere: returns a Ticket for attach() there.  That is another interpreter of\n"
+    "the process; or another process, if the channel was opened with shared=True.  This endpoint is closed; share a\n"
+    "clone() to keep one.  The ticket counts as an open end, so the other side sees no end meanwhile.\n\n"
     "Raises TypeError for channels of objects, which cannot leave their interpreter; EndpointClosed; BusyError while a\n"
-    "claim or a native end borrows the endpoint.  A task that waits on a loop that others could not wake gets RuntimeError.\n"
+    "claim or a native end borrows the endpoint; between processes OSError if no descriptor is left.  A task that waits\n"
+    "on a loop that others could not wake gets RuntimeError.\n"
     DOC_OWN_THREAD;
 
 static const char attach_doc[] =
     "attach($module, ticket, /)\n--\n\n"
     "Make an endpoint of a Ticket, or of its bytes, in this interpreter: a Sender or a Receiver of the channel that\n"
-    "share() was called on.  Each ticket can be attached once.\n\n"
-    "Raises ValueError when the ticket was attached or given up, or was not issued by this process; TypeError for\n"
-    "anything else.  " DOC_ANY_THREAD;
+    "share() was called on.  Each ticket can be attached once.  One of a channel between processes is attached in\n"
+    "whichever process it has come to; under fork, in the first that does it.  A str is the text of for_subprocess().\n\n"
+    "Raises ValueError when the ticket was attached or given up, or was not issued by this process, or its descriptors\n"
+    "were not passed to it; TypeError for anything else; between processes OSError or MemoryError, after which the\n"
+    "ticket is as before.\n" DOC_ANY_THREAD;
 
 static const char ticket_doc[] =
-    "An end of a channel of bytes on its way to another interpreter, returned by share() of the end.\n\n"
+    "An end of a channel of bytes on its way to another interpreter or process, returned by share() of the end.\n\n"
     "Pass it to attach() there, once.  It can be pickled, so it goes through concurrent.interpreters.Queue and\n"
     "Interpreter.call(); its bytes go everywhere.  Until it is attached it counts as an open end of its channel.\n\n"
     "It is given up, as if that end had been closed, by close(), at the end of a `with` block, or when no Ticket object\n"
     "is left that stands for it.  A pickle that was not loaded yet also holds it, until the interpreter ends that made\n"
     "the pickle.  Bytes hold nothing: keep the Ticket until they are attached.\n\n"
+    "Between processes it is carried by multiprocessing: as an argument of a Process or of the initializer of a pool, or\n"
+    "through a Queue or Pipe.  It holds descriptors, so it has no bytes, and copy and plain pickle raise TypeError.\n"
+    "Whoever inherits it by a fork has a copy, and may be the one who attaches it.\n\n"
     ">>> import nexus_channels\n"
     ">>> from nexus_channels import spsc_bytes\n"
     ">>> tx, rx = spsc_bytes.channel(4096)\n"
@@ -679,9 +685,51 @@ static const char ticket_bytes_doc[] =
     "__bytes__($self)\n--\n\n"
     "The ticket as bytes, for attach().  They do not hold it: keep this object until they are attached.  " DOC_ANY_THREAD;
 
+static const char ticket_for_subprocess_doc[] =
+    "for_subprocess($self)\n--\n\n"
+    "Move this ticket of a channel between processes into a SubprocessTicket, for a program that subprocess starts.\n\n"
+    "Give its `pass_fds` to subprocess.Popen(), and its `text` to the program, which calls attach(text).  Then close it.\n\n"
+    "Raises ValueError when the ticket was attached or given up; TypeError for one of a channel within the process.\n"
+    DOC_ANY_THREAD;
+
 static const char ticket_reduce_doc[] =
     "__reduce_ex__($self, protocol, /)\n--\n\n"
     "For pickle: the pickle holds the ticket until it is loaded, or this interpreter ends.  " DOC_ANY_THREAD;
+
+/* ---- listeners ---------------------------------------------------------------------------------------- */
+
+static const char listener_doc[] =
+    "Lets other processes of this user find a receiver by a path; the listen() of spsc_bytes and mpsc_bytes makes it.\n"
+    "\n"
+    ">>> import tempfile, threading\n"
+    ">>> from nexus_channels import mpsc_bytes\n"
+    ">>> folder = tempfile.TemporaryDirectory()\n"
+    ">>> path = folder.name + '/feed'\n"
+    ">>> def work():  # mostly in another process\n"
+    "...     with mpsc_bytes.connect(path) as tx:\n"
+    "...         tx.send_blocking(b'hello')\n"
+    ">>> with mpsc_bytes.listen(path, 4096) as listener:\n"
+    "...     threading.Thread(target=work).start()\n"
+    "...     print(listener.receiver.recv_bytes_blocking())\n"
+    "b'hello'\n"
+    ">>> folder.cleanup()\n"
+    "\n"
+    "It counts as an open sender, so the receiver sees the end only once this is closed and all senders have gone.\n"
+    "Senders come in when the receiver waits for a message, or looks for one.  Closing the receiver closes this, too.\n"
+    "A context manager that closes itself; dropping the last reference closes it too.  Closing removes the socket from\n"
+    "the file system, and so does a process that exits; one that is killed leaves it, and the next listen() replaces it.\n"
+    "After fork(), it stays with the parent.  While it is open, share() of the receiver raises BusyError.\n"
+    "Safe from any thread.";
+
+static const char listener_close_doc[] =
+    "close($self)\n--\n\n"
+    "Let no more senders in, and remove the socket from the file system.  The receiver and the senders that have come go\n"
+    "on; whoever is about to connect() gets ConnectionRefusedError.  Idempotent; dropping the last reference does the\n"
+    "same.  " DOC_ANY_THREAD;
+
+#define DOC_LISTENER_RECEIVER "The receiver of what all senders send, a Receiver of its module.  " DOC_ANY_THREAD
+#define DOC_LISTENER_PATH "Where senders find it: the path that was passed, as str or bytes.  " DOC_ANY_THREAD
+#define DOC_LISTENER_IS_CLOSED "True once this listener, or its receiver, was closed; in a forked child, too.  " DOC_ANY_THREAD
 
 /* ---- native ends ------------------------------------------------------------------------------------ */
 
@@ -735,6 +783,32 @@ static const char set_debug_ends_doc[] =
     "Each endpoint, clone() and native() end made from now on is listed by open_ends() with the lines of the program\n"
     "that made it, and its repr() names the first of them.  Off at first, unless the environment says\n"
     "NEXUS_CHANNELS_DEBUG_ENDS=1 when the package is imported.  " DOC_ANY_THREAD;
+
+static const char leave_shared_doc[] =
+    "leave_shared($module, /)\n--\n\n"
+    "The ends of channels between processes that this process has leave in good order, as when it exits.  For children of\n"
+    "multiprocessing, which end by os._exit().  " DOC_ANY_THREAD;
+
+static const char ticket_parts_doc[] =
+    "ticket_parts($module, ticket, /)\n--\n\n"
+    "What a ticket of a channel between processes holds: (bytes, descriptors), which stay the ticket's.  None if it is of\n"
+    "a channel within this process.  " DOC_ANY_THREAD;
+
+static const char ticket_of_parts_doc[] =
+    "ticket_of_parts($module, numbers, descriptors, /)\n--\n\n"
+    "A Ticket of what ticket_parts() gave, in whichever process; takes the descriptors over unless it raises.\n" DOC_ANY_THREAD;
+
+static const char open_shared_doc[] =
+    "open_shared($module, kind, capacity, /)\n--\n\n"
+    "Open a channel between processes: (sender, receiver).  What channel(capacity, shared=True) calls.\n" DOC_ANY_THREAD;
+
+static const char listen_at_doc[] =
+    "listen_at($module, kind, path, capacity, /)\n--\n\n"
+    "Open a channel that is found by a path: a Listener.  What each module's listen() calls.  " DOC_ANY_THREAD;
+
+static const char connect_to_doc[] =
+    "connect_to($module, kind, path, timeout, /)\n--\n\n"
+    "Make a sender of such a channel.  What each module's connect() calls.  " DOC_ANY_THREAD;
 
 static const char open_doc[] =
     "open($module, kind, capacity, /)\n--\n\n"

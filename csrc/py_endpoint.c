@@ -5,6 +5,8 @@
 #include "py_doc.h"
 #include "py_ends.h"
 #include "py_line.h"
+#include "py_reach.h"
+#include "py_watch.h"
 
 /* ---- inspecting ------------------------------------------------------------------------------------- */
 
@@ -20,7 +22,10 @@ PyObject *endpoint_is_closed(PyObject *self, void *Py_UNUSED(ignored))
 PyObject *endpoint_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
 {
     Endpoint *ep = (Endpoint *)self;
-    return PyBool_FromLong(nc_gate_over_seen(&ep->chan->gate[ep->side]));
+    bool over = nc_gate_over_seen(&ep->chan->gate[ep->side]);
+    if (!over && ep->chan->block->lanes != NULL)
+        over = reach_deserted(ep->chan);
+    return PyBool_FromLong(over);
 }
 
 PyObject *endpoint_capacity(PyObject *self, void *Py_UNUSED(ignored))
@@ -42,6 +47,7 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
     Chan *c = ((Endpoint *)self)->chan;
     unsigned waiting[SIDES];
     uint64_t sent = 0, received = 0;
+    reach_hear(c);
     for (int side = 0; side < SIDES; side++) {
         nc_gate_enter(&c->gate[side], core_generation());
         waiting[side] = nc_gate_crowd(&c->gate[side]) / NC_WAITER;
@@ -50,10 +56,9 @@ PyObject *endpoint_statistics(PyObject *self, PyObject *Py_UNUSED(ignored))
         nc_gate_exit(&c->gate[side]);
     }
     return PyObject_CallFunction(c->st->Statistics, "KKIIIIKK", (unsigned long long)nc_chan_capacity(c->block),
-                                 (unsigned long long)nc_chan_used(c->block),
-                                 atomic_load_explicit(&c->block->open[TX], memory_order_relaxed),
-                                 atomic_load_explicit(&c->block->open[RX], memory_order_relaxed), waiting[TX],
-                                 waiting[RX], (unsigned long long)sent, (unsigned long long)received);
+                                 (unsigned long long)nc_chan_used(c->block), nc_chan_open(c->block, TX),
+                                 nc_chan_open(c->block, RX), waiting[TX], waiting[RX], (unsigned long long)sent,
+                                 (unsigned long long)received);
 }
 
 PyObject *endpoint_same_channel(PyObject *self, PyObject *other)
@@ -61,7 +66,8 @@ PyObject *endpoint_same_channel(PyObject *self, PyObject *other)
     core_state *st = ((Endpoint *)self)->chan->st;
     for (int i = 0; i < KINDS * SIDES; i++)
         if (Py_TYPE(other) == st->endpoint_type[i / SIDES][i % SIDES])
-            return PyBool_FromLong(((Endpoint *)self)->chan->block == ((Endpoint *)other)->chan->block);
+            return PyBool_FromLong(((Endpoint *)self)->chan->block == ((Endpoint *)other)->chan->block ||
+                                   reach_same(((Endpoint *)self)->chan, ((Endpoint *)other)->chan));
     PyErr_Format(PyExc_TypeError, "same_channel() takes a Sender or a Receiver, not %.200s", Py_TYPE(other)->tp_name);
     return NULL;
 }
@@ -75,6 +81,15 @@ PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
                  Py_TYPE(self)->tp_name, PyObject_HasAttrString(self, "clone") ? ", or a clone()" : "",
                  bytes ? "; pass what share() returns to another interpreter" : "");
     return NULL;
+}
+
+bool endpoint_is_local(Endpoint *ep, const char *what)
+{
+    if (ep->chan->block->lanes == NULL)
+        return true;
+    PyErr_Format(PyExc_TypeError, "%s is for channels within a process, and this one is shared between processes",
+                 what);
+    return false;
 }
 
 PyObject *endpoint_clone(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -98,6 +113,7 @@ static void endpoint_close_now(Endpoint *ep)
     endpoint_close_held(ep, &kicks);
     Py_END_CRITICAL_SECTION();
     line_deliver(c, kicks);
+    watch_prune(c);
 }
 
 PyObject *endpoint_close(PyObject *self, PyObject *Py_UNUSED(ignored))

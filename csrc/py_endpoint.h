@@ -59,6 +59,9 @@ int endpoint_traverse(PyObject *, visitproc, void *);
 int endpoint_clear(PyObject *);
 void endpoint_dealloc(PyObject *);
 
+/* The endpoint is of a channel within the process; else false with TypeError set.  `what` is wanted of it. */
+bool endpoint_is_local(Endpoint *ep, const char *what);
+
 /* py_batch.c */
 PyObject *endpoint_send_many(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 PyObject *endpoint_send_many_blocking(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);

@@ -4,6 +4,7 @@
 #include "py_ends.h"
 #include "py_endpoint.h"
 #include "py_line.h"
+#include "py_reach.h"
 
 /* ---- where an end was made -------------------------------------------------------------------------- */
 
@@ -193,11 +194,12 @@ PyObject *endpoint_open_ends(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Chan *c = ((Endpoint *)self)->chan;
     Py_ssize_t n;
+    reach_hear(c);
     Seen *seen = ends_seen(c, &n);
     PyObject *list = seen != NULL ? PyList_New(0) : NULL, *nowhere = PyTuple_New(0);
     bool ok = list != NULL && nowhere != NULL;
     for (int side = TX; side < SIDES && ok; side++) {
-        uint32_t open = atomic_load_explicit(&c->block->open[side], memory_order_relaxed); /* a snapshot */
+        uint32_t open = nc_chan_open(c->block, side);
         for (Py_ssize_t i = n - 1; i >= 0 && ok; i--) /* the oldest first */
             if (seen[i].side == side) {
                 ok = add_end(c, list, side, seen[i].native, seen[i].where);
@@ -221,7 +223,7 @@ static uint32_t waiting_on(Chan *c, int side) { return nc_gate_crowd(&c->gate[si
 
 static PyObject *senders_text(Chan *c)
 {
-    uint32_t open = atomic_load_explicit(&c->block->open[TX], memory_order_relaxed); /* a snapshot */
+    uint32_t open = nc_chan_open(c->block, TX);
     uint32_t waiting = waiting_on(c, TX);
     const char *s = open == 1 ? "" : "s";
     if (open == 0)
@@ -233,7 +235,7 @@ static PyObject *senders_text(Chan *c)
 
 static PyObject *receiver_text(Chan *c)
 {
-    uint32_t open = atomic_load_explicit(&c->block->open[RX], memory_order_relaxed); /* a snapshot */
+    uint32_t open = nc_chan_open(c->block, RX);
     uint32_t waiting = waiting_on(c, RX);
     if (open == 0)
         return PyUnicode_FromString("receiver gone");
@@ -255,6 +257,7 @@ PyObject *endpoint_repr(PyObject *self)
     Endpoint *ep = (Endpoint *)self;
     Chan *c = ep->chan;
     bool closed, claimed;
+    reach_hear(c);
     Py_BEGIN_CRITICAL_SECTION(self);
     closed = ep->closed;
     claimed = ep->claim != NULL;

@@ -15,6 +15,7 @@
 #include "py_log_recv.h"
 #include "py_module.h"
 #include "py_park.h"
+#include "py_tell.h"
 
 /* ---- the plain case --------------------------------------------------------------------------------- */
 
@@ -103,8 +104,10 @@ step log_claim_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     Py_DECREF(claim);
     if (s == STEP_BLOCKED)
         bytes_notify(ep->chan->block, RX, kicks); /* a receiver may have missed its wake-up */
-    if (s == STEP_ERROR && !PyErr_Occurred())
+    if (s == STEP_ERROR && !PyErr_Occurred()) {
         core_raise(ep->chan->st, E_CLAIM_DISCONNECTED, NULL, "the receiver is gone");
+        tell_how(ep->chan);
+    }
     return s;
 }
 
@@ -147,8 +150,10 @@ static inline step send_payload(Call *call, PyObject *value, const char *bytes, 
     step s = put_bytes(call, bytes, n, called);
     if (s == STEP_READY || s == STEP_BLOCKED) /* see log_claim_look */
         bytes_notify(call->ep->chan->block, RX, kicks);
-    else if (s == STEP_ERROR && !PyErr_Occurred())
+    else if (s == STEP_ERROR && !PyErr_Occurred()) {
         core_raise(call->ep->chan->st, E_SEND, value, "the receiver is gone");
+        tell_how(call->ep->chan);
+    }
     return s;
 }
 
@@ -425,7 +430,7 @@ static PyObject *get_max_message_size(PyObject *self, void *Py_UNUSED(ignored))
 
 static PyObject *get_used(PyObject *self, void *Py_UNUSED(ignored))
 {
-    return PyLong_FromUnsignedLongLong(nc_log_used(((Endpoint *)self)->chan->log));
+    return PyLong_FromUnsignedLongLong(nc_chan_used(((Endpoint *)self)->chan->block));
 }
 
 /* _dump() -> [(position, kind, size), ...]: the records in the ring, for debugging and tests. */
@@ -433,6 +438,8 @@ static PyObject *endpoint_dump(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     nc_log *log = ((Endpoint *)self)->chan->log;
     PyObject *list = PyList_New(0);
+    if (log->many == NC_LOG_LANES) /* it has no records */
+        return list;
     uint64_t pos = atomic_load_explicit(&log->head, memory_order_acquire), header = 1; /* L3 */
     for (uint64_t at = pos; list != NULL && header != 0 && nc_log_dump_next(log, &pos, &header); at = pos) {
         const char *kind = header == 0 ? "claimed" : header & NC_SKIP ? "skip" : "message";

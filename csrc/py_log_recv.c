@@ -8,6 +8,7 @@
 #include "py_chan.h"
 #include "py_line.h"
 #include "py_park.h"
+#include "py_tell.h"
 
 /* ---- the plain case --------------------------------------------------------------------------------- */
 
@@ -67,7 +68,10 @@ step log_look_first(Call *call, bool called, nc_record *record, nc_box **kicks)
         return endpoint_check(ep);
     if (claim_lent(ep))
         return claim_busy(ep, called || call->waiting);
-    return bytes_show(ep->chan->block, called, record, kicks);
+    step s = bytes_show(ep->chan->block, called, record, kicks);
+    if (s == STEP_ERROR && ep->chan->block->lanes != NULL)
+        tell_fault(ep->chan); /* the end is no exception here, a fault is */
+    return s;
 }
 
 /* The same, and the end of the stream is an exception. */
@@ -176,7 +180,7 @@ static inline bool list_add(PyObject *list, Py_ssize_t got, Py_ssize_t room, PyO
  * an exception set.  May begin a collection, which may take messages: so look again afterwards. */
 static PyObject *list_for(nc_chan *b, const nc_record *record, Py_ssize_t n, Py_ssize_t *room)
 {
-    uint64_t alike = nc_log_used(b->log) / nc_log_extent(record->size); /* how many, if all are as long as the first */
+    uint64_t alike = nc_chan_used(b) / nc_log_extent(record->size); /* how many, if all are as long as the first */
     *room = n < LIST_MOST ? n : LIST_MOST;
     if (alike < (uint64_t)*room)
         *room = (Py_ssize_t)alike;
@@ -197,14 +201,14 @@ static bool take_many(nc_chan *b, nc_record *record, PyObject *list, Py_ssize_t 
         if (bytes == NULL || !list_add(list, got, room, bytes))
             break;
         got++;
-        nc_log_touch_sc(record);
+        nc_chan_touch(b, record);
         nc_chan_release(b, record, memory_order_release);
     } while (got < n && nc_chan_peek(b, record, &freed, memory_order_release) == NC_OK);
     if (got == 0)
         return false;
     Py_SET_SIZE((PyVarObject *)list, got);
     PyErr_Clear();
-    nc_log_release_batch(b->log);
+    nc_chan_release_batch(b);
     bytes_given_back(b, kicks);
     return true;
 }

@@ -45,6 +45,9 @@ typedef struct loop_kind {
     /* Have the loop call `reader` whenever the descriptor can be read, on the loop's thread; a new reference to
      * anything, or NULL with an exception set: NotImplementedError or AttributeError if it never will. */
     PyObject *(*read)(Mailbox *, PyObject *loop, PyObject *fd, PyObject *reader);
+    /* Likewise for the lanes of a channel, until `reader` returns True; and no more, after that. */
+    PyObject *(*watch)(Mailbox *, PyObject *loop, PyObject *fd, PyObject *reader);
+    PyObject *(*unwatch)(Mailbox *, PyObject *loop, PyObject *fd);
     /* Have the loop call `callback`, from any thread; likewise. */
     PyObject *(*call_soon)(core_state *, PyObject *loop, PyObject *callback);
     /* Wake the task that waits on a future: 0, or -1 with an exception set, that of no signal handler.  On the loop's

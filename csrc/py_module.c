@@ -9,10 +9,12 @@
 #include "py_ends.h"
 #include "py_future.h"
 #include "py_inside.h"
+#include "py_listen.h"
 #include "py_logging.h"
 #include "py_park.h"
 #include "py_select.h"
 #include "py_selected.h"
+#include "py_shared.h"
 #include "py_stop.h"
 #include "py_ticket.h"
 #include "py_trio.h"
@@ -59,6 +61,7 @@ static PyObject *build_info(PyObject *module, PyObject *Py_UNUSED(ignored))
 
 static const char *const error_names[ERRORS] = {
     [E_BUSY] = "BusyError",
+    [E_CHANNEL] = "ChannelError",
     [E_CLAIM_DISCONNECTED] = "ClaimDisconnected",
     [E_CLAIM_FULL] = "ClaimFull",
     [E_CLAIM_RELEASED] = "ClaimReleased",
@@ -118,9 +121,9 @@ static int intern_names(core_state *st)
 
 /* What each file adds. */
 static int (*const adders[])(PyObject *module, core_state *st) = {
-    chan_add_types,     ring_add_types,   log_add_types,      claim_add_types,       loop_add_types, future_add_types,
-    await_add_types,    native_add_types, notifier_add_types, claim_await_add_types, arm_add_types,  select_add_types,
-    selected_add_types, merge_add_types,  stop_add_types,     ticket_add_types,
+    chan_add_types,     ring_add_types,   log_add_types,      claim_add_types,       loop_add_types,  future_add_types,
+    await_add_types,    native_add_types, notifier_add_types, claim_await_add_types, arm_add_types,   select_add_types,
+    selected_add_types, merge_add_types,  stop_add_types,     ticket_add_types,      watch_add_types, listen_add_types,
 };
 
 static int core_exec(PyObject *module)
@@ -215,6 +218,12 @@ static PyMethodDef core_methods[] = {
     {"set_debug_ends", ends_set_debug, METH_O, set_debug_ends_doc},
     {"attach", ticket_attach, METH_O, attach_doc},
     {"_ticket", FAST(ticket_read), METH_FASTCALL, NULL},
+    {"leave_shared", shared_leave, METH_NOARGS, leave_shared_doc},
+    {"ticket_parts", ticket_parts, METH_O, ticket_parts_doc},
+    {"ticket_of_parts", ticket_of_parts, METH_VARARGS, ticket_of_parts_doc},
+    {"open_shared", (PyCFunction)(void (*)(void))shared_open, METH_FASTCALL, open_shared_doc},
+    {"listen_at", (PyCFunction)(void (*)(void))listen_open, METH_FASTCALL, listen_at_doc},
+    {"connect_to", (PyCFunction)(void (*)(void))listen_connect, METH_FASTCALL, connect_to_doc},
     {"build_info", build_info, METH_NOARGS, build_info_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -21,6 +21,7 @@ int select_add_types(PyObject *module, core_state *st);
 int selected_add_types(PyObject *module, core_state *st);
 int stop_add_types(PyObject *module, core_state *st);
 int ticket_add_types(PyObject *module, core_state *st);
+int watch_add_types(PyObject *module, core_state *st);
 int trio_add_types(PyObject *module, core_state *st);
 
 #endif

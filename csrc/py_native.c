@@ -542,6 +542,8 @@ PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
     Endpoint *ep = (Endpoint *)self;
     core_state *st = ep->chan->st;
     nc_box *kicks = NULL;
+    if (!endpoint_is_local(ep, "native()"))
+        return NULL;
     line_reap(ep->chan, ep->side, &kicks); /* waiters that will never run do not count */
     line_deliver(ep->chan, kicks);
     Native *native = (Native *)core_new(st->native_type[ep->side]);

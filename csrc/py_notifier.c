@@ -295,6 +295,8 @@ PyObject *endpoint_notifier(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Endpoint *ep = (Endpoint *)self;
     step s;
+    if (!endpoint_is_local(ep, "notifier()"))
+        return NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
     s = endpoint_check(ep);
     Py_END_CRITICAL_SECTION();

@@ -3,6 +3,8 @@
 #include "py_park.h"
 #include "py_call.h"
 #include "py_line.h"
+#include "py_reach.h"
+#include "py_wake_fd.h"
 
 #include <math.h>
 
@@ -73,6 +75,118 @@ static inline bool parker_called(parker *p)
     return false;
 }
 
+/* ---- for lanes: it sleeps in poll(2) -------------------------------------------------------------------- */
+
+#if REACHES
+
+#include <poll.h>
+
+typedef struct listening {
+    Py_ssize_t n;
+    struct heard {
+        Chan *chan; /* borrowed: the call holds it */
+        reach_fd *fd; /* a reference */
+    } *of; /* [n] */
+    struct pollfd polls[]; /* [1 + n]: the thread's own bell, then those */
+} listening;
+
+static void listener_kick_without_gil(wake_box *b) { wake_fd_write(((parker *)b)->lanes->polls[0].fd); }
+
+static void listener_kick(core_state *Py_UNUSED(st), wake_box *b, nc_box **Py_UNUSED(kicks))
+{
+    listener_kick_without_gil(b);
+}
+
+static void listener_drop(wake_box *b)
+{
+    parker *p = (parker *)b;
+    for (Py_ssize_t i = 0; i < p->lanes->n; i++)
+        reach_fd_unref(p->lanes->of[i].fd);
+    wake_fd_close(p->lanes->polls[0].fd);
+    PyMem_RawFree(p->lanes);
+    parker_drop(b);
+}
+
+static const box_kind listener_kind = {
+    .kick = listener_kick,
+    .kick_without_gil = listener_kick_without_gil,
+    .reached = parker_reached,
+    .dead = parker_dead,
+    .drop = listener_drop,
+};
+
+static listening *listening_new(Py_ssize_t n)
+{
+    int bell[2];
+    size_t polls = ((size_t)n + 1) * sizeof(struct pollfd);
+    listening *l = PyMem_RawCalloc(1, sizeof *l + polls + (size_t)n * sizeof *l->of);
+    if (l == NULL) {
+        PyErr_NoMemory();
+    } else if (!wake_fd_open(bell)) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        PyMem_RawFree(l);
+        l = NULL;
+    } else {
+        l->of = (struct heard *)(void *)((char *)(l + 1) + nc_align_up(polls, sizeof(void *)));
+        l->polls[0] = (struct pollfd){.fd = bell[0], .events = POLLIN};
+    }
+    return l;
+}
+
+static Chan *place_chan(parker *p, Py_ssize_t i) { return ((Endpoint *)p->waiter[i].owner)->chan; }
+
+bool parker_listen(parker *p)
+{
+    Py_ssize_t by_lanes = 0;
+    for (Py_ssize_t i = 0; i < p->places; i++)
+        by_lanes += place_chan(p, i)->block->lanes != NULL;
+    if (by_lanes == 0)
+        return true;
+    listening *l = listening_new(by_lanes);
+    if (l == NULL)
+        return false;
+    for (Py_ssize_t i = 0; i < p->places; i++) {
+        Chan *c = place_chan(p, i);
+        reach_fd *fd = c->block->lanes != NULL ? reach_wait_on(c) : NULL;
+        if (fd == NULL) /* or closed meanwhile, as the next look finds */
+            continue;
+        l->of[l->n] = (struct heard){c, fd};
+        l->polls[++l->n] = (struct pollfd){.fd = fd->fd, .events = POLLIN};
+    }
+    p->lanes = l;
+    p->base.kind = &listener_kind;
+    return true;
+}
+
+/* Without the GIL. */
+static PyLockStatus parker_poll(parker *p, PY_TIMEOUT_T us)
+{
+    struct timespec time = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
+    int n = ppoll(p->lanes->polls, (nfds_t)p->lanes->n + 1, us < 0 ? NULL : &time, NULL);
+    return n > 0 ? PY_LOCK_ACQUIRED : n == 0 ? PY_LOCK_FAILURE : PY_LOCK_INTR;
+}
+
+/* Hear what was rung meanwhile.  Runs Python code; keeps the current exception. */
+static void parker_hear(parker *p)
+{
+    if (p->lanes->polls[0].revents != 0)
+        wake_fd_clear(p->lanes->polls[0].fd);
+    for (Py_ssize_t i = 0; i < p->lanes->n; i++)
+        if (p->lanes->polls[i + 1].revents != 0) {
+            p->lanes->polls[i + 1].revents = 0;
+            reach_hear(p->lanes->of[i].chan);
+        }
+    p->lanes->polls[0].revents = 0;
+}
+
+#else
+
+bool parker_listen(parker *Py_UNUSED(p)) { return true; }
+static PyLockStatus parker_poll(parker *Py_UNUSED(p), PY_TIMEOUT_T Py_UNUSED(us)) { return PY_LOCK_FAILURE; }
+static void parker_hear(parker *Py_UNUSED(p)) {}
+
+#endif
+
 /* ---- its sleep -------------------------------------------------------------------------------------- */
 
 static double monotonic(void) { return (double)now_ns() * 1e-9; }
@@ -120,12 +234,14 @@ static PyLockStatus parker_sleep(parking *at, parker *p, Call *call, unsigned sp
     while (spins < spin && !parker_called(p))
         nc_relax(&spins);
     bool posted = parker_called(p);
-    if (!posted)
+    if (!posted && p->lanes != NULL)
+        slept = parker_poll(p, brief && (us < 0 || us > brief_us) ? brief_us : us);
+    else if (!posted)
         slept = PyThread_acquire_lock_timed(p->lock, brief && (us < 0 || us > brief_us) ? brief_us : us, 1);
     if (brief && slept == PY_LOCK_FAILURE)
         slept = PY_LOCK_INTR;
     at->woken = monotonic();
-    if (posted && p->places == 1)
+    if (posted && p->places == 1 && p->lanes == NULL)
         parker_linger(call->ep->chan->block, call->ep->side, spin);
     Py_END_ALLOW_THREADS;
     return slept == PY_LOCK_FAILURE && us > 0 && at->deadline > monotonic() ? PY_LOCK_ACQUIRED : slept;
@@ -183,7 +299,11 @@ step park_sleep(parking *at, Call *call, parker *p)
     bool main = core_main_thread(), brief = main && at->fresh;
     unsigned spin = at->spin > SPIN_MAIN && main && !brief ? SPIN_MAIN : at->spin;
     at->fresh = false;
+    if (p->lanes != NULL)
+        spin = 0; /* nobody calls a thread that spins: see run_blocking() */
     PyLockStatus slept = parker_sleep(at, p, call, spin, brief);
+    if (p->lanes != NULL)
+        parker_hear(p);
     if (slept == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
         return STEP_ERROR;
     if (slept == PY_LOCK_FAILURE && !parker_called(p)) {
@@ -209,6 +329,10 @@ static step park(Call *call, double timeout, PyObject **out)
         return STEP_ERROR;
     }
     parker_place(p, 0, ep);
+    if (!parker_listen(p)) {
+        wake_box_unref(&p->base.box);
+        return STEP_ERROR;
+    }
     park_begin(&at, call, timeout);
     call->waiting = true;
     do {
@@ -247,10 +371,31 @@ step try_call(Call *call, PyObject **out)
     return s;
 }
 
+/* What moves need not be of use: it is too little room, or no honest process moves it.  Whoever goes on to sleep looks
+ * for signals and at the time. */
+enum { SPINS_IN_VAIN = 16 };
+
+/* The other side is another process, which may move a message any time: stay awake for a moment, as long as that was
+ * worth it lately.  Nobody stands in line meanwhile, so the other process need not ring. */
+static step spin_by_lanes(Call *call, PyObject **out)
+{
+    Endpoint *ep = call->ep;
+    unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint, as in park_begin() */
+    step s = STEP_BLOCKED;
+    for (int vain = 0; s == STEP_BLOCKED && vain < SPINS_IN_VAIN; vain++) {
+        if (nc_gate_crowd(&ep->chan->gate[ep->side]) >= NC_WAITER || !reach_spin(ep->chan, spin))
+            break;
+        s = try_call(call, out);
+    }
+    return s;
+}
+
 /* Look once, and wait if the look was in vain; `deadline` < 0: none, 0: do not wait.  Returns as a look does. */
 static step run_blocking(Call *call, double deadline, PyObject **out)
 {
     step s = try_call(call, out);
+    if (s == STEP_BLOCKED && call->ep->chan->block->lanes != NULL)
+        s = spin_by_lanes(call, out);
     if (s != STEP_BLOCKED && s != STEP_PARTIAL)
         return s;
     double left = deadline > 0 ? deadline - monotonic() : deadline;

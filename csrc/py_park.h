@@ -6,6 +6,7 @@
 
 typedef struct parker {
     wake_box base;
+    struct listening *lanes;      /* it hears lanes, too, and sleeps in poll(2); NULL: it sleeps on the lock */
     PyThread_type_lock lock;      /* taken; a kick releases it */
     Py_ssize_t places;
     nc_waiter waiter[];           /* [places]: one for each line that the thread stands in */
@@ -24,6 +25,9 @@ void park_init(void);
 parker *parker_new(Py_ssize_t places);
 /* Place i, for a line in which this endpoint, or native end, waits. */
 nc_waiter *parker_place(parker *p, Py_ssize_t i, void *owner);
+/* All places are taken, by endpoints: see to it that the thread hears their lanes, if they have any.  False with an
+ * exception set. */
+bool parker_listen(parker *p);
 /* Empty the box, so that the next post kicks it. */
 void parker_receive(parker *p);
 /* Before each look: receive, as a post may arrive after the thread has seen the waiter's new state, and acted on it;

@@ -22,6 +22,7 @@
 #include "py_origin.h"
 #include "py_park.h"
 #include "py_selected.h"
+#include "py_watch.h"
 
 enum { ARMS_INSIDE = 4 }; /* more need memory of their own */
 
@@ -375,7 +376,7 @@ static bool select_prepare(Awaitable *aw, PyObject *loop, nc_box *box)
             awaitable_raise_other_loop(aw);
             return false;
         }
-        if (nc_chan_shared(a->call.ep->chan->block) && !loop_reach(aw->st, loop, box, aw->call.op->qualname))
+        if (!loop_serves(a->call.ep->chan, loop, box, aw->call.op->qualname))
             return false;
     }
     return true;
@@ -654,6 +655,11 @@ static step select_park(Select *sel, double timeout, PyObject **out)
     for (Py_ssize_t i = 0; i < sel->n; i++) {
         sel->arms[i].waiter = parker_place(p, i, sel->arms[i].call.ep);
         sel->arms[i].call.waiting = true;
+    }
+    if (!parker_listen(p)) {
+        select_leave(&sel->base, &kicks);
+        wake_box_unref(&p->base.box);
+        return STEP_ERROR;
     }
     park_begin(&at, &sel->base.call, timeout);
     do {

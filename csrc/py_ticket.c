@@ -14,6 +14,7 @@
 #include "py_ends.h"
 #include "py_line.h"
 #include "py_module.h"
+#include "py_shared.h"
 
 #include "nc_ticket.h"
 
@@ -113,6 +114,8 @@ typedef struct Ticket {
     PyObject_HEAD
     uint64_t home;                /* the number of the state that made it */
     unsigned char token[NC_TOKEN];
+    parcel *parcel;               /* of a channel between processes, which has no token; in the ticket's section */
+    bool by_parcel;               /* it is of such a channel; written before others know it */
     _Atomic bool holds; /* it is counted in the table; swapped by whoever lets go, relaxed: the lock orders */
 } Ticket;
 
@@ -133,9 +136,123 @@ static void ticket_let_go(Ticket *ticket)
         ticket_leave(nc_ticket_let_go(&table, ticket->token));
 }
 
+/* ---- of a channel between processes --------------------------------------------------------------------- */
+
+static PyObject *raise_no_copy(const char *what)
+{
+    PyErr_Format(PyExc_TypeError,
+                 "a ticket of a channel between processes holds descriptors, which %s cannot carry: pass it by "
+                 "multiprocessing, as an argument of a process or through its Queue or Pipe",
+                 what);
+    return NULL;
+}
+
+/* ticket_parts(ticket) -> (bytes, descriptors), or None if the ticket is one of this process. */
+PyObject *ticket_parts(PyObject *module, PyObject *arg)
+{
+    core_state *st = PyModule_GetState(module);
+    PyObject *parts = NULL;
+    if (!Py_IS_TYPE(arg, st->ticket_type)) {
+        PyErr_Format(PyExc_TypeError, "a Ticket is wanted, not %.200s", Py_TYPE(arg)->tp_name);
+        return NULL;
+    }
+    Py_BEGIN_CRITICAL_SECTION(arg);
+    parcel *p = ((Ticket *)arg)->parcel;
+    parts = p != NULL ? parcel_parts(p) : Py_NewRef(Py_None);
+    Py_END_CRITICAL_SECTION();
+    return parts;
+}
+
+/* ticket_of_parts(bytes, descriptors) -> Ticket; takes the descriptors over. */
+PyObject *ticket_of_parts(PyObject *module, PyObject *args)
+{
+    PyObject *numbers, *fds;
+    if (!PyArg_ParseTuple(args, "SO!", &numbers, &PyTuple_Type, &fds))
+        return NULL;
+    Ticket *ticket = ticket_new(PyModule_GetState(module));
+    if (ticket == NULL)
+        return NULL;
+    ticket->by_parcel = true;
+    ticket->parcel = parcel_of_parts(numbers, fds); /* last: if this fails, the descriptors are still the caller's */
+    if (ticket->parcel == NULL)
+        Py_CLEAR(ticket);
+    return (PyObject *)ticket;
+}
+
+static PyObject *attach_text(PyObject *text)
+{
+    PyObject *take = core_import("nexus_channels._subprocess", "attach_text");
+    PyObject *ep = take != NULL ? PyObject_CallOneArg(take, text) : NULL;
+    Py_XDECREF(take);
+    return ep;
+}
+
+static parcel *ticket_take_parcel(Ticket *ticket)
+{
+    parcel *p;
+    Py_BEGIN_CRITICAL_SECTION(ticket);
+    p = ticket->parcel;
+    ticket->parcel = NULL;
+    Py_END_CRITICAL_SECTION();
+    return p;
+}
+
+static void ticket_put_parcel(Ticket *ticket, parcel *p)
+{
+    Py_BEGIN_CRITICAL_SECTION(ticket);
+    ticket->parcel = p;
+    Py_END_CRITICAL_SECTION();
+}
+
+/* The parcel moves to another Ticket, which only the result knows. */
+static PyObject *ticket_for_subprocess(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Ticket *ticket = (Ticket *)self, *twin = ticket_new(core_state_of(Py_TYPE(self)));
+    PyObject *pack = twin != NULL ? core_import("nexus_channels._subprocess", "for_subprocess") : NULL, *packed = NULL;
+    if (pack != NULL && (twin->parcel = ticket_take_parcel(ticket)) != NULL) {
+        twin->by_parcel = true;
+        packed = PyObject_CallOneArg(pack, (PyObject *)twin);
+        if (packed == NULL)
+            ticket_put_parcel(ticket, ticket_take_parcel(twin));
+    } else if (pack != NULL && ticket->by_parcel) {
+        PyErr_SetString(PyExc_ValueError, "this ticket is not good any more: it was attached, given away or closed");
+    } else if (pack != NULL) {
+        PyErr_SetString(PyExc_TypeError, "this ticket is of a channel within this process: only the ends of a channel "
+                                         "that was opened with shared=True go to another one");
+    }
+    Py_XDECREF(pack);
+    Py_XDECREF(twin);
+    return packed;
+}
+
+/* The parcel is taken out meanwhile, so nobody else can free it. */
+static PyObject *attach_parcel(PyObject *module, Ticket *ticket, parcel *p)
+{
+    PyObject *registered = core_import("nexus_channels._processes", "register_tickets");
+    if (registered != NULL)
+        Py_SETREF(registered, PyObject_CallNoArgs(registered));
+    PyObject *ep = registered != NULL ? parcel_unpack(module, p) : NULL;
+    Py_XDECREF(registered);
+    if (ep == NULL && !PyErr_ExceptionMatches(PyExc_ValueError)) { /* it may be tried again */
+        Py_BEGIN_CRITICAL_SECTION(ticket);
+        ticket->parcel = p;
+        Py_END_CRITICAL_SECTION();
+    } else {
+        parcel_free(p);
+    }
+    return ep;
+}
+
 static PyObject *ticket_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Ticket *ticket = (Ticket *)self;
+    if (ticket->by_parcel) {
+        parcel *p = ticket_take_parcel(ticket);
+        if (p != NULL)
+            parcel_void(p);
+        parcel_free(p);
+        Py_RETURN_NONE;
+    }
     atomic_store_explicit(&ticket->holds, false, memory_order_relaxed); /* nothing is left to let go of */
     ticket_leave(nc_ticket_revoke(&table, ticket->token));
     Py_RETURN_NONE;
@@ -143,6 +260,8 @@ static PyObject *ticket_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyObject *ticket_bytes(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (((Ticket *)self)->by_parcel)
+        return raise_no_copy("bytes");
     return token_as_bytes(((Ticket *)self)->token);
 }
 
@@ -158,6 +277,8 @@ static PyObject *ticket_exit(PyObject *self, PyObject *const *Py_UNUSED(args), P
 static PyObject *ticket_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
 {
     Ticket *ticket = (Ticket *)self;
+    if (ticket->by_parcel)
+        return raise_no_copy("pickle and copy");
     nc_ticket_writer *writer = PyMem_RawCalloc(1, sizeof *writer);
     if (writer == NULL)
         return PyErr_NoMemory();
@@ -192,7 +313,15 @@ static const char *module_of(int kind) { return kind == SPSC_BYTES ? "spsc_bytes
 
 static PyObject *ticket_repr(PyObject *self)
 {
-    nc_ticket_seen seen = nc_ticket_look(&table, ((Ticket *)self)->token, false, core_generation());
+    Ticket *ticket = (Ticket *)self;
+    nc_ticket_seen seen = {.issued = false};
+    if (!ticket->by_parcel)
+        seen = nc_ticket_look(&table, ticket->token, false, core_generation());
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (ticket->parcel != NULL)
+        seen = (nc_ticket_seen){
+            .issued = true, .ours = true, .side = parcel_side(ticket->parcel), .kind = parcel_kind(ticket->parcel)};
+    Py_END_CRITICAL_SECTION();
     if (!seen.issued)
         return PyUnicode_FromFormat("<%s, spent, at %p>", Py_TYPE(self)->tp_name, self);
     return PyUnicode_FromFormat("<%s for the %s of a channel of %s%s, at %p>", Py_TYPE(self)->tp_name,
@@ -210,6 +339,7 @@ static void ticket_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    parcel_free(((Ticket *)self)->parcel);
     ticket_let_go((Ticket *)self);
     type->tp_free(self);
     Py_DECREF(type);
@@ -310,6 +440,27 @@ static nc_ticket *ticket_prepare(Chan *c, int side)
     return t;
 }
 
+/* The same of a channel between processes. */
+static PyObject *share_by_parcel(Endpoint *ep)
+{
+    Chan *c = ep->chan;
+    nc_box *kicks = NULL;
+    bool moved = false;
+    Ticket *ticket = ticket_new(c->st);
+    if (ticket == NULL || (ticket->parcel = parcel_new()) == NULL) {
+        Py_XDECREF(ticket);
+        return NULL;
+    }
+    ticket->by_parcel = true;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    moved = movable(ep) && parcel_pack(ticket->parcel, ep, &kicks);
+    Py_END_CRITICAL_SECTION();
+    if (!moved)
+        Py_CLEAR(ticket);
+    line_deliver(c, kicks);
+    return (PyObject *)ticket;
+}
+
 /* It is not issued after all. */
 static void ticket_cancel(nc_ticket *t)
 {
@@ -324,6 +475,8 @@ PyObject *endpoint_share(PyObject *self, PyObject *Py_UNUSED(ignored))
     Chan *c = ep->chan;
     nc_box *kicks = NULL;
     bool moved = false;
+    if (c->block->lanes != NULL)
+        return share_by_parcel(ep);
     Ticket *ticket = movable_now(ep) ? ticket_new(c->st) : NULL;
     nc_ticket *t = ticket != NULL ? ticket_prepare(c, ep->side) : NULL;
     if (t != NULL && chan_list(c) == 0 &&
@@ -388,10 +541,20 @@ PyObject *ticket_attach(PyObject *module, PyObject *arg)
 {
     core_state *st = PyModule_GetState(module);
     unsigned char token[NC_TOKEN];
+    parcel *p = Py_IS_TYPE(arg, st->ticket_type) ? ticket_take_parcel((Ticket *)arg) : NULL;
+    if (p != NULL)
+        return attach_parcel(module, (Ticket *)arg, p);
+    if (Py_IS_TYPE(arg, st->ticket_type) && ((Ticket *)arg)->by_parcel) {
+        PyErr_SetString(PyExc_ValueError, "this ticket is not good any more: each one can be attached once");
+        return NULL;
+    }
     if (Py_IS_TYPE(arg, st->ticket_type))
         memcpy(token, ((Ticket *)arg)->token, NC_TOKEN);
+    else if (PyUnicode_Check(arg))
+        return attach_text(arg);
     else if (!PyBytes_Check(arg)) {
-        PyErr_Format(PyExc_TypeError, "attach() takes a Ticket, or the bytes of one, not %.200s",
+        PyErr_Format(PyExc_TypeError,
+                     "attach() takes a Ticket, or the bytes of one, or a text of for_subprocess(), not %.200s",
                      Py_TYPE(arg)->tp_name);
         return NULL;
     } else if (!parse_bytes(arg, token))
@@ -404,6 +567,7 @@ PyObject *ticket_attach(PyObject *module, PyObject *arg)
 static PyMethodDef ticket_methods[] = {
     {"close", ticket_close, METH_NOARGS, ticket_close_doc},
     {"__bytes__", ticket_bytes, METH_NOARGS, ticket_bytes_doc},
+    {"for_subprocess", ticket_for_subprocess, METH_NOARGS, ticket_for_subprocess_doc},
     {"__enter__", ticket_enter, METH_NOARGS, enter_doc},
     {"__exit__", FAST(ticket_exit), METH_FASTCALL, exit_doc},
     {"__reduce_ex__", ticket_reduce, METH_O, ticket_reduce_doc},

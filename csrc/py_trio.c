@@ -434,6 +434,17 @@ static PyObject *trio_read(Mailbox *m, PyObject *Py_UNUSED(loop), PyObject *fd, 
     return task;
 }
 
+/* The system task ends once the reader says so; then, as at the end of a run, it is called once more. */
+static PyObject *trio_watch(Mailbox *m, PyObject *Py_UNUSED(loop), PyObject *fd, PyObject *reader)
+{
+    return PyObject_CallFunctionObjArgs(tool(m->st, TOOL_SPAWN), fd, reader, reader, NULL);
+}
+
+static PyObject *trio_unwatch(Mailbox *Py_UNUSED(m), PyObject *Py_UNUSED(loop), PyObject *Py_UNUSED(fd))
+{
+    return Py_NewRef(Py_None);
+}
+
 static PyObject *trio_call_soon(core_state *st, PyObject *loop, PyObject *callback)
 {
     return PyObject_CallFunctionObjArgs(tool(st, TOOL_SOON), loop, callback, NULL);
@@ -450,6 +461,8 @@ const loop_kind trio_loops = {
     .in_task = trio_in_task,
     .closed = trio_closed,
     .read = trio_read,
+    .watch = trio_watch,
+    .unwatch = trio_unwatch,
     .call_soon = trio_call_soon,
     .resolve = trio_resolve,
     .future = trio_future,

@@ -47,6 +47,8 @@ typedef struct Chan {
     chan_kind kind;
     _Atomic bool listed;          /* in st->chans; relaxed */
     unsigned long thread;         /* LOCAL: the one thread that the channel belongs to; else 0 */
+    PyObject *watches;            /* loops that hear its lanes, see py_watch.c; this and the next in its section */
+    nc_box *watched;              /* the box of one of them, compared only; or NULL */
     nc_tally tally;               /* of objects, for nexus_channels.queue: under gate[RX]'s lock */
 } Chan;
 

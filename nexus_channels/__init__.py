@@ -1,4 +1,4 @@
-"""Bounded channels for programs that mix tasks of asyncio or trio, threads and native code.
+"""Bounded channels for programs that mix tasks of asyncio or trio, threads, processes and native code.
 
 Pick the narrowest module that fits: `local` (one thread), `spsc` (one sender, one receiver) or `mpsc` (many senders)
 for objects; `spsc_bytes` or `mpsc_bytes` for messages of bytes, written and read in place.
@@ -17,6 +17,7 @@ Imported by their own names are `nexus_channels.queue` (the interfaces of `queue
 
 from . import errors, local, mpsc, mpsc_bytes, spsc, spsc_bytes
 from ._core import (
+    Listener,
     Notifier,
     Selected,
     Ticket,
@@ -27,6 +28,7 @@ from ._core import (
     set_debug_ends,
     try_select,
 )
+from ._subprocess import SubprocessTicket
 from ._types import Channel, OpenEnd, Statistics
 from .errors import (
     BusyError,
@@ -71,6 +73,7 @@ __all__ = [
     "Empty",
     "EndpointClosed",
     "Full",
+    "Listener",
     "NothingReady",
     "Notifier",
     "OpenEnd",
@@ -81,6 +84,7 @@ __all__ = [
     "SendError",
     "SendTimeout",
     "Statistics",
+    "SubprocessTicket",
     "Ticket",
     "TryRecvError",
     "TrySendError",

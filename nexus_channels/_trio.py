@@ -42,11 +42,11 @@ def tools(trio: ModuleType) -> tuple[object, ...]:
         return bool(scope.cancelled_caught)
 
     async def serve(fd: int, wake: Callable[[], object], end: Callable[[], object]) -> None:
-        """The system task that reads the wake descriptor of a run, and so wakes the tasks that wait on channels."""
+        """The system task that reads a descriptor for a run, and so wakes the tasks that wait on channels."""
         try:
-            while True:
+            await wait_readable(fd)
+            while wake() is not True:
                 await wait_readable(fd)
-                wake()
         finally:
             end()
 

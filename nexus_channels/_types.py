@@ -1,8 +1,11 @@
 """The named tuples that channels are handed out and described in."""
 
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, TypeVar
+import os
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, TypeAlias, TypeVar
 
-__all__ = ["Channel", "OpenEnd", "Statistics", "Uncopied"]
+__all__ = ["AnyPath", "Channel", "OpenEnd", "Statistics", "Uncopied"]
+
+AnyPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 S = TypeVar("S")
 R = TypeVar("R")

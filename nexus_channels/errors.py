@@ -60,6 +60,9 @@ else:
 class Disconnected(Closed):
     """The other side is gone: closed, or dropped."""
 
+    crashed: bool = False
+    """Whether a process died that had not closed its end; only between processes."""
+
 
 class EndpointClosed(Closed, ValueError):
     """You closed this endpoint yourself."""
