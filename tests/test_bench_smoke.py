@@ -27,6 +27,7 @@ import memory  # noqa: E402
 import run as runner  # noqa: E402
 import select_calls  # noqa: E402
 import tables  # noqa: E402
+import two_processes  # noqa: E402
 from contenders import CONTENDERS, NEXUS  # noqa: E402
 from measure import Latency, Result, latencies, measure  # noqa: E402
 from scenarios import SCENARIOS  # noqa: E402
@@ -39,6 +40,12 @@ def no_interpreter_is_left():
     """Other tests fork, which CPython 3.13 and 3.14 do not bear beside a second interpreter."""
     yield
     two_interpreters.close_other()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_process_is_left():
+    yield
+    two_processes.close_other()
 
 
 BUILD = nexus_channels._core.build_info()
@@ -305,7 +312,15 @@ def test_every_bar_speaks_of_somebody_who_takes_part(loop_factory):
     """Or of whom a package is missing."""
     entries = {name: set(scenario.entries(loop_factory)) for name, scenario in SCENARIOS.items()}
     entries |= {name: set(late(samples=1)) for name, scenario in SCENARIOS.items() if (late := scenario.latencies)}
-    packages = ("janus", "culsans", "aiologic", "pyzmq", "two no-op", "concurrent.interpreters")  # "two" by a compiler
+    packages = (
+        "janus",
+        "culsans",
+        "aiologic",
+        "pyzmq",
+        "faster-fifo",
+        "two no-op",
+        "concurrent.interpreters",
+    )  # "two" by a compiler
     for bar in runner.all_bars():
         if bar.scenario.startswith("native") and bar.scenario not in SCENARIOS:
             continue  # they need a compiler, too

@@ -48,7 +48,7 @@ def test_byte_ring_and_lanes_hold_for_the_fuzzers_corpus(compiler):
 @pytest.mark.skipif(not PROTOCOL.is_file(), reason="the sources are not here")
 def test_protocol_says_who_notices_each_edge_by_models_that_exist():
     text = PROTOCOL.read_text()
-    edges, table = set(re.findall(r"\b[A-Z][1-9]\b", text)), text[text.index("## 10. Who notices") :]
+    edges, table = set(re.findall(r"\b[A-Z][1-9]\b", text)), text[text.index("## 11. Who notices") :]
     rows = re.findall(r"^\| ([A-Z][1-9](?:, [A-Z][1-9])*) \| (.*) \|$", table, re.MULTILINE)
     assert {edge for row in rows for edge in row[0].split(", ")} == edges
     models = "".join(path.read_text() for path in (RUN.parent / "model").glob("*.c"))

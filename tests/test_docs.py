@@ -8,12 +8,14 @@ import sys
 
 import pytest
 from harness import SLOWNESS, has_wake_descriptors
+from processes import needs_lanes
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 PROGRAMS = DOCS.parent / "examples" / "howto"
 WITH_TESTS_OF_THEIR_OWN = {"traps.md"}
 BY_DESCRIPTOR = {"selectors_loop.py"}
 OF_3_14 = {"two_interpreters.py"}
+BETWEEN_PROCESSES = {"by_path.py", "digests_by_channel.py", "two_processes.py"}
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="the docs are not here")
 
@@ -39,6 +41,7 @@ def programs():
                 without = "import trio" in path.read_text() and importlib.util.find_spec("trio") is None
                 marks = [pytest.mark.skip(reason="trio is not installed")] if without else []
                 marks += [has_wake_descriptors] if path.name in BY_DESCRIPTOR else []
+                marks += [needs_lanes] if path.name in BETWEEN_PROCESSES else []
                 old = sys.version_info < (3, 14) and path.name in OF_3_14
                 marks += [pytest.mark.skip(reason="it needs Python 3.14")] if old else []
                 yield pytest.param(path, found["output"], id=f"{name}:{path.name}", marks=marks)

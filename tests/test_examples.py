@@ -5,6 +5,7 @@ import gc
 import importlib.util
 import os
 import pathlib
+import pickle
 import re
 import resource
 import signal
@@ -13,9 +14,10 @@ import sys
 
 import pytest
 from harness import WAKE, seeded, size, takes_long
+from processes import needs_lanes
 from support import DEADLINE, until
 
-from nexus_channels import ClaimDisconnected, spsc_bytes
+from nexus_channels import ClaimDisconnected, ClaimTooLarge, spsc_bytes
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 SESSION = EXAMPLES / "data" / "session.fix"
@@ -421,3 +423,160 @@ def test_a_worker_that_fails_ends_the_pool_with_its_error(tmp_path):
 def test_without_interpreters_that_have_a_gil_each_the_program_says_so():
     done = run_pool(SESSION, code=2)
     assert "needs CPython 3.12" in done.stderr
+
+
+# ---- pools of processes ----------------------------------------------------------------------------------------------
+
+LOGS = EXAMPLES / "data"
+
+
+def altered(folder, name, old, new):
+    """The example with a fault in it, beside nothing else."""
+    source = (EXAMPLES / f"{name}.py").read_text()
+    assert old in source
+    (folder / f"{name}.py").write_text(source.replace(old, new))
+    return [sys.executable, str(folder / f"{name}.py")]
+
+
+def run_altered(*words):
+    return subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=DEADLINE, check=False)
+
+
+FAULTS = {"an error": "1 / 0", "a kill": "os.kill(os.getpid(), 9)", "os._exit": "os._exit(7)"}
+
+
+@needs_lanes
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_pool_of_processes_counts_what_one_alone_counts(workers):
+    logs = [LOGS / "nginx-access.log", LOGS / "nginx-error.log"]
+    done = run("logs_between_processes", *logs, "--workers", workers, "--times", 3, "--compare")
+    assert done.stdout.startswith("54,003 requests in 57,366 lines, ")
+    assert "  200: 45,003, 301: 6,000, 404: 3,000\n" in done.stdout
+    assert f"\n{workers} processes took " in done.stdout and "and counted the same" in done.stdout
+    assert done.stderr == ""
+
+
+@needs_lanes
+def test_logs_that_are_empty_or_of_another_kind_are_counted_too(tmp_path):
+    (tmp_path / "empty").touch()
+    (tmp_path / "other").write_bytes(bytes(range(256)) * 1000 + b"\n" + b"no end of line")
+    done = run("logs_between_processes", tmp_path / "empty", tmp_path / "other", "--workers", 2, "--compare")
+    assert done.stdout.startswith("0 requests in 1,001 lines, 0 bytes sent\n")
+    assert done.stderr == ""
+
+
+@needs_lanes
+@pytest.mark.parametrize("when", ["at first", "in the middle"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_worker_process_that_fails_ends_the_pool_with_an_error(tmp_path, fault, when):
+    inside = "            with memoryview(claim) as block:\n"
+    before = f"            if {when == 'at first'} or claim[0:4] != b'2026':\n                {FAULTS[fault]}\n"
+    command = altered(tmp_path, "logs_between_processes", inside, before + inside)
+    logs = [LOGS / "nginx-access.log"] * 2 + [LOGS / "make.log"] * 30
+    done = run_altered(*command, *logs, "--workers", "2")
+    assert done.returncode == 1
+    assert "RuntimeError: a worker failed: their exit codes are [" in done.stderr
+    assert done.stdout == ""
+
+
+@needs_lanes
+@pytest.mark.parametrize("workers", [1, 3])
+def test_arrays_go_to_other_processes_and_come_back(workers):
+    pytest.importorskip("numpy", reason="the arrays are numpy's")
+    logs = sorted(LOGS.glob("*.log"))
+    done = run("arrays_between_processes", *logs, "--workers", workers, "--times", 2, "--compare")
+    total = 2 * sum(max(0, path.stat().st_size - 1) for path in logs)
+    assert done.stdout.startswith(f"{total:,} pairs counted by {workers} processes in ")
+    assert "and found the same" in done.stdout
+    assert done.stderr == ""
+
+
+@needs_lanes
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_worker_that_fails_over_an_array_ends_the_pool_with_an_error(tmp_path, fault):
+    pytest.importorskip("numpy", reason="the arrays are numpy's")
+    old = "    with attach(results) as tx, attach(jobs) as rx:\n        for claim in rx:\n"
+    command = altered(tmp_path, "arrays_between_processes", old, f"{old}            {FAULTS[fault]}\n")
+    done = run_altered(*command, *[LOGS / "redis.log"] * 9, "--workers", "2")
+    assert done.returncode == 1
+    assert "RuntimeError: a worker failed: their exit codes are [" in done.stderr
+
+
+def test_without_numpy_the_program_says_so():
+    hidden = "import importlib.util, runpy, sys; importlib.util.find_spec = lambda name: None; del sys.argv[0]; "
+    program = hidden + "runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = run_altered(sys.executable, "-P", "-c", program, EXAMPLES / "arrays_between_processes.py", SESSION)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "this needs numpy: pip install numpy\n"
+
+
+@pytest.fixture
+def arrays():
+    return load("arrays_between_processes")
+
+
+@pytest.mark.parametrize("capacity", [1 << 12, 1 << 16])
+def test_objects_with_buffers_come_out_as_they_went_in(arrays, capacity):
+    """Between threads: the recipe does not ask where the other end is."""
+    tx, rx = spsc_bytes.channel(capacity)
+    values = [
+        None,
+        {"name": "x" * 100, "numbers": [1, 2.5, 3]},
+        [pickle.PickleBuffer(bytearray(range(n))) for n in (0, 1, 7, 8, 9, 200)],
+        pickle.PickleBuffer(b"read-only"),
+    ]
+    for value in values:
+        arrays.put(tx, value)
+        claim = rx.try_recv()
+        found = arrays.load(claim)
+        if isinstance(value, list):
+            assert [bytes(one) for one in found] == [bytes(one) for one in value]
+        else:
+            assert found == value if not isinstance(value, pickle.PickleBuffer) else bytes(found) == b"read-only"
+        del found
+        claim.release()
+    with pytest.raises(ClaimTooLarge):
+        arrays.put(tx, pickle.PickleBuffer(bytes(capacity)))
+    assert tx.used == 0
+
+
+def test_arrays_are_read_where_they_lie(arrays):
+    np = pytest.importorskip("numpy", reason="the arrays are numpy's")
+    tx, rx = spsc_bytes.channel(1 << 16)
+    sent = {"a": np.arange(1000.0), "b": np.arange(24, dtype="c8").reshape(2, 3, 4), "empty": np.empty((0, 3))}
+    sent |= {"fortran": np.asfortranarray(np.arange(12).reshape(3, 4)), "apart": np.arange(100)[::3]}
+    arrays.put(tx, sent)
+    claim = rx.try_recv()
+    found = arrays.load(claim)
+    low = np.frombuffer(claim, dtype="u1").ctypes.data
+    for name, array in sent.items():
+        assert (found[name] == array).all() and found[name].shape == array.shape and found[name].dtype == array.dtype
+    for name in ("a", "b", "fortran"):
+        assert low <= found[name].ctypes.data < low + len(claim), "it was copied"
+        assert found[name].ctypes.data % 8 == 0
+        assert not found[name].flags.writeable
+    with pytest.raises(BufferError):
+        claim.release()
+    del found, array
+    claim.release()
+
+
+def test_record_batches_of_arrow_are_read_where_they_lie():
+    """What docs/howto/processes.md shows."""
+    pyarrow = pytest.importorskip("pyarrow", reason="the batches are Arrow's")
+    page = (EXAMPLES.parent / "docs" / "howto" / "processes.md").read_text()
+    (code,) = re.findall(r"^```\{code-block\} python\n(def write\(batch.*?)^```", page, re.MULTILINE | re.DOTALL)
+    recipe = {"pyarrow": pyarrow}
+    exec(code, recipe)
+    tx, rx = spsc_bytes.channel(1 << 16)
+    batch = pyarrow.record_batch({"price": [1.0, 2.0, 3.5], "name": ["a", "b", None]})
+    recipe["put"](tx, batch)
+    claim = rx.try_recv()
+    found = recipe["load"](claim)
+    assert found.equals(batch)
+    with memoryview(claim) as view:
+        low = pyarrow.py_buffer(view).address
+        assert low <= found.column(0).buffers()[1].address < low + len(claim), "it was copied"
+    del found
+    gc.collect()
+    claim.release()

@@ -60,7 +60,8 @@ def test_the_core_includes_nothing_but_itself_and_libc():
             }, (path.name, header)
 
 
-SYSTEM = {"errno", "fcntl", "poll", "sys/mman", "sys/socket", "sys/stat", "sys/types", "string", "unistd"}
+SYSTEM = {"errno", "fcntl", "poll", "string", "sys/file", "sys/mman", "sys/socket", "sys/stat", "sys/types", "sys/un"}
+SYSTEM |= {"unistd"}
 
 
 def test_system_calls_have_files_of_their_own_which_know_the_core_and_no_python():
@@ -167,10 +168,13 @@ LADDER = """
     py_asyncio py_trio
     py_loop
     py_line py_pace
+    py_reach
+    py_tell py_watch
     py_ends
     py_chan
     py_call
     py_claim py_park
+    py_shared
     py_arm
     py_await
     py_await_life
@@ -179,7 +183,7 @@ LADDER = """
     py_merge
     py_endpoint
     py_batch
-    py_native py_notifier py_ticket
+    py_native py_notifier py_ticket py_listen
     py_log_recv
     py_ring py_log
     py_claim_await

@@ -7,6 +7,7 @@ import inspect
 
 import pytest
 from harness import has_wake_descriptors
+from processes import needs_lanes
 
 import nexus_channels
 
@@ -40,12 +41,17 @@ FUNCTIONS = {name: thing for name, thing in THINGS.items() if callable(thing) an
 
 
 BY_DESCRIPTOR = {"nexus_channels.Notifier"}
+BETWEEN_PROCESSES = {"Listener", "SubprocessTicket"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=has_wake_descriptors if name in BY_DESCRIPTOR else ()) for name in THINGS]
-)
-def test_the_examples_of_a_docstring_run_as_printed(name):
+def marks_of(name):
+    between = name.rpartition(".")[2] in BETWEEN_PROCESSES
+    return needs_lanes if between else has_wake_descriptors if name in BY_DESCRIPTOR else ()
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in THINGS])
+def test_the_examples_of_a_docstring_run_as_printed(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # else a program that one of them starts could find the sources here
     doc = inspect.getdoc(THINGS[name]) or ""
     test = doctest.DocTestParser().get_doctest(doc, {}, name, None, None)
     said = []

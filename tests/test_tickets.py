@@ -382,7 +382,7 @@ def test_closing_a_ticket_that_was_attached_does_nothing(channel, side):
     assert not other.is_disconnected and not again.is_closed
 
 
-@pytest.mark.parametrize("wrong", [None, 1, "text", bytearray(24), memoryview(bytes(24)), object(), Ticket])
+@pytest.mark.parametrize("wrong", [None, 1, bytearray(24), memoryview(bytes(24)), object(), Ticket])
 def test_attach_takes_a_ticket_or_bytes(wrong):
     with pytest.raises(TypeError, match="a Ticket, or the bytes of one"):
         attach(wrong)

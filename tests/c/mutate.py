@@ -29,6 +29,7 @@ MODELS = {
     "nc_end.h": ["end.c"],
     "nc_chan.h": ["gate.c", f"gate.c {BYTES}", "select.c"],
     "nc_lane.h": ["lane.c"],
+    "nc_lanes.h": ["lanes.c"],
 }
 STRESS = {
     "nc_ring.h": ["stress_ring.c", "stress_gate.c"],
@@ -38,6 +39,7 @@ STRESS = {
     "nc_end.h": [],
     "nc_chan.h": [],
     "nc_lane.h": ["stress_lane.c"],
+    "nc_lanes.h": [],
 }
 CFLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
 

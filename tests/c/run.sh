@@ -126,7 +126,7 @@ for cc in $compilers; do
             continue
         fi
         if wants unit; then
-            for test in test_ring test_gate test_log test_chan test_lane test_ticket; do
+            for test in test_ring test_gate test_log test_chan test_lane test_lanes test_ticket; do
                 build "$cc" "$flags" $test.c "$out/$test" && run "$cc, $mode: $test" "$out/$test"
             done
             build "$cc" "$flags -DNC_RING_LINE=8" test_ring.c "$out/test_ring_8" && # as with a GIL
@@ -213,6 +213,7 @@ gate gate
 gate_of_bytes gate -DCHAN_OF_BYTES
 end end
 lane lane
+lanes lanes
 select select
 END
     else

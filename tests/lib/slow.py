@@ -82,6 +82,7 @@ SLOW = {
     "test_lifecycle": {
         "test_pitfall_16_a_long_chain_of_channels_is_freed_without_overflowing_the_stack": MANY,
     },
+    "test_listen": CHILDREN,
     "test_logging": {
         "test_a_child_that_ends_like_any_program_does_not_wait": CHILDREN,
         "test_a_forked_child_drops_and_counts_and_writes_nothing_twice": CHILDREN,
@@ -127,6 +128,19 @@ SLOW = {
     },
     "test_queue_suites": CHILDREN,
     "test_reliability": CHILDREN,
+    "test_shared": {
+        "test_a_child_that_lives_on_keeps_nothing_of_its_parent_open": CHILDREN,
+        "test_a_signal_handler_that_raises_ends_a_blocking_call": CHILDREN,
+        "test_after_a_fork_the_ends_of_the_child_are_dead_and_the_parents_are_not": CHILDREN,
+        "test_claims_and_their_views_in_a_forked_child_crash_nothing": CHILDREN,
+        "test_forks_in_the_middle_of_traffic_disturb_nobody": CHILDREN,
+        "test_many_channels_in_a_loop_leave_nothing_behind": CHILDREN,
+        "test_memory_has_no_name_and_is_the_ring_and_a_page_or_two": CHILDREN,
+        "test_memory_that_is_not_there_is_an_error_and_no_signal": CHILDREN,
+        "test_the_interpreter_exits_with_everything_open": CHILDREN,
+        "test_without_descriptors_it_is_an_os_error_and_nothing_is_lost": CHILDREN,
+    },
+    "test_shared_processes": CHILDREN,
     "test_signals": {
         "test_a_storm_of_signals_neither_shortens_nor_lengthens_a_timeout": MANY,
         "test_pitfall_21_ctrl_c_ends_a_running_loop_whose_tasks_wait": MANY,
@@ -135,6 +149,7 @@ SLOW = {
     "test_soak": TRAFFIC,
     "test_stress": TRAFFIC,
     "test_subinterpreters": CHILDREN,
+    "test_subprocess_tickets": CHILDREN,
     "test_threads": {
         "test_a_blocked_wait_lets_other_threads_run": REAL,
         "test_calls_make_no_system_call_when_nobody_waits": REAL,

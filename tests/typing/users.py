@@ -8,6 +8,7 @@ import logging
 import selectors
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, assert_type
 
 import anyio.abc
@@ -16,6 +17,7 @@ from nexus_channels import (
     Channel,
     EndpointClosed,
     Full,
+    Listener,
     Notifier,
     RecvError,
     SendError,
@@ -60,6 +62,22 @@ def moved_to_another_interpreter() -> int:
     if objects.is_closed:
         objects.share()  # always raises
     return len(there.try_recv_bytes()) + len(from_bytes)
+
+
+def found_by_a_path(path: Path) -> int:
+    with spsc_bytes.listen(path, 4096) as listener:
+        assert_type(listener, Listener[spsc_bytes.Receiver])
+        assert_type(listener.receiver, spsc_bytes.Receiver)
+        where: str | bytes = listener.path
+    with mpsc_bytes.listen(b"feed", 4096) as many:
+        tx = assert_type(mpsc_bytes.connect(many.path, timeout=1), mpsc_bytes.Sender)
+        assert_type(many.receiver, mpsc_bytes.Receiver)
+    mpsc_bytes.listen(4, 4096)  # type: ignore[arg-type]
+    with tx.share().for_subprocess() as passed:
+        text: str = passed.text
+        numbers: tuple[int, ...] = passed.pass_fds
+    there: mpsc_bytes.Sender = attach(text)
+    return len(where) + len(numbers) + len(there)
 
 
 async def fan_in() -> int:

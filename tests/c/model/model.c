@@ -23,7 +23,7 @@ enum {
     THREADS = 6, /* thread 0 sets up and finishes */
     LOCATIONS = 58,
     CLOCKS = LOCATIONS, /* a view's entries: locations, then releases of each thread */
-    MESSAGES = 64,
+    MESSAGES = 192,
     CELLS = 1 << 12,
     STEPS = 3000,
     STACK = 64 << 10,
