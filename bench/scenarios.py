@@ -39,7 +39,7 @@ from nexus_channels._programs.bench.threads import line_up
 
 __all__ = ["MORE", "SCENARIOS", "LoopFactory", "Scenario"]
 
-MORE = ("byte_channels", "interpreters", "native", "notifiers", "on_trio")
+MORE = ("byte_channels", "interpreters", "native", "notifiers", "on_trio", "two_processes")
 
 # ---- one thread ----------------------------------------------------------------------------------------------------
 
