@@ -47,6 +47,9 @@ typedef struct nc_lane_in {
 
 struct nc_lanes;
 
+/* What nc_chan.h calls is not inlined: most channels have a ring, and their short ways stay short. */
+#define NC_LANES_CALL static __attribute__((noinline, unused))
+
 /* What only the owner can do.  Within the lock. */
 typedef struct nc_lanes_owner {
     void (*wake)(struct nc_lanes *, nc_lane_in *); /* wake the process at the other end; of the writer: NULL */
@@ -294,7 +297,7 @@ static inline void nc_lanes_lower_flags(nc_lanes *l)
 /* ---- calls: how much there is ------------------------------------------------------------------------- */
 
 /* What the side that is here waits for: 1 if there is something to receive, else 0; or room, bytes. */
-static inline uint64_t nc_lanes_have(nc_lanes *l)
+NC_LANES_CALL uint64_t nc_lanes_have(nc_lanes *l)
 {
     nc_lanes_enter(l);
     uint64_t have = l->reads ? nc_lanes_any_ready(l) : nc_lanes_free(l);
@@ -303,7 +306,7 @@ static inline uint64_t nc_lanes_have(nc_lanes *l)
 }
 
 /* Bytes in use, of all lanes. */
-static inline uint64_t nc_lanes_used(nc_lanes *l)
+NC_LANES_CALL uint64_t nc_lanes_used(nc_lanes *l)
 {
     uint64_t used = 0;
     nc_lanes_enter(l);
@@ -324,7 +327,7 @@ static inline uint64_t nc_lanes_used(nc_lanes *l)
 }
 
 /* How much was ever sent, and received, as far as it is known here. */
-static inline void nc_lanes_totals(nc_lanes *l, uint64_t *sent, uint64_t *received)
+NC_LANES_CALL void nc_lanes_totals(nc_lanes *l, uint64_t *sent, uint64_t *received)
 {
     uint64_t used = nc_lanes_used(l);
     nc_lanes_enter(l);
@@ -338,7 +341,7 @@ static inline void nc_lanes_totals(nc_lanes *l, uint64_t *sent, uint64_t *receiv
 }
 
 /* Is the other side gone for good, and nothing left to read?  As far as it was heard. */
-static inline bool nc_lanes_over(nc_lanes *l)
+NC_LANES_CALL bool nc_lanes_over(nc_lanes *l)
 {
     nc_lanes_enter(l);
     bool over = l->reads ? (l->over |= l->turn == NULL && l->shut) : nc_lanes_reader_gone(l);
@@ -385,7 +388,7 @@ static inline nc_lanes_fault nc_lanes_take_fault(nc_lanes *l, int *why)
 }
 
 /* Is there something to be told?  A hint: whoever tells it takes it. */
-static inline bool nc_lanes_faulty(nc_lanes *l)
+NC_LANES_CALL bool nc_lanes_faulty(nc_lanes *l)
 {
     nc_lanes_enter(l);
     bool faulty = l->fault != NC_LANES_SOUND;
@@ -394,7 +397,7 @@ static inline bool nc_lanes_faulty(nc_lanes *l)
 }
 
 /* The last end that is here has left. */
-static inline void nc_lanes_leave(nc_lanes *l)
+NC_LANES_CALL void nc_lanes_leave(nc_lanes *l)
 {
     nc_lanes_enter(l);
     l->owner->leave(l);
@@ -404,7 +407,7 @@ static inline void nc_lanes_leave(nc_lanes *l)
 /* ---- calls: sleeping and waking ------------------------------------------------------------------------ */
 
 /* Somebody here is about to sleep; a sender for that many bytes.  Look again after that. */
-static inline void nc_lanes_raise(nc_lanes *l, uint64_t bytes)
+NC_LANES_CALL void nc_lanes_raise(nc_lanes *l, uint64_t bytes)
 {
     nc_lanes_enter(l);
     l->raised = true;
@@ -413,7 +416,7 @@ static inline void nc_lanes_raise(nc_lanes *l, uint64_t bytes)
 }
 
 /* Nobody here sleeps any more. */
-static inline void nc_lanes_lower(nc_lanes *l)
+NC_LANES_CALL void nc_lanes_lower(nc_lanes *l)
 {
     nc_lanes_enter(l);
     if (l->raised)
@@ -423,7 +426,7 @@ static inline void nc_lanes_lower(nc_lanes *l)
 }
 
 /* After something was published: ring, if the other process says that it sleeps. */
-static inline void nc_lanes_ring(nc_lanes *l)
+NC_LANES_CALL void nc_lanes_ring(nc_lanes *l)
 {
     nc_lanes_enter(l);
     if (!l->reads) {
@@ -457,7 +460,7 @@ static inline bool nc_lanes_unsure(nc_lanes *l)
 }
 
 /* Reserve n bytes.  NC_FULL: not now; NC_EMPTY: the receiver is gone. */
-static inline nc_result nc_lanes_claim(nc_lanes *l, uint64_t n, nc_record *record)
+NC_LANES_CALL nc_result nc_lanes_claim(nc_lanes *l, uint64_t n, nc_record *record)
 {
     nc_lanes_enter(l);
     nc_result result = NC_FULL;
@@ -480,7 +483,7 @@ static inline nc_result nc_lanes_claim(nc_lanes *l, uint64_t n, nc_record *recor
 }
 
 /* Publish the first n bytes of the claim. */
-static inline void nc_lanes_commit(nc_lanes *l, const nc_record *record, uint64_t n, memory_order publish)
+NC_LANES_CALL void nc_lanes_commit(nc_lanes *l, const nc_record *record, uint64_t n, memory_order publish)
 {
     nc_lanes_enter(l);
     nc_lane_commit(&l->writer, record, n, publish);
@@ -489,7 +492,7 @@ static inline void nc_lanes_commit(nc_lanes *l, const nc_record *record, uint64_
 }
 
 /* The claim was never there. */
-static inline void nc_lanes_abort(nc_lanes *l)
+NC_LANES_CALL void nc_lanes_abort(nc_lanes *l)
 {
     nc_lanes_enter(l);
     l->claimed = false;
@@ -499,7 +502,7 @@ static inline void nc_lanes_abort(nc_lanes *l)
 /* ---- calls: the reader ---------------------------------------------------------------------------------- */
 
 /* The first record, without taking it, or NC_EMPTY; then nc_lanes_over() and the fault tell more. */
-static inline nc_result nc_lanes_peek(nc_lanes *l, nc_record *record)
+NC_LANES_CALL nc_result nc_lanes_peek(nc_lanes *l, nc_record *record)
 {
     nc_lanes_enter(l);
     nc_result result = nc_lanes_find(l, record);
@@ -512,7 +515,7 @@ static inline nc_result nc_lanes_peek(nc_lanes *l, nc_record *record)
 }
 
 /* Give the record back that was shown.  `publish`: release within a batch. */
-static inline void nc_lanes_release(nc_lanes *l, const nc_record *record, memory_order publish)
+NC_LANES_CALL void nc_lanes_release(nc_lanes *l, const nc_record *record, memory_order publish)
 {
     nc_lanes_enter(l);
     nc_lane_in *lane = l->shown;
@@ -530,7 +533,7 @@ static inline void nc_lanes_release(nc_lanes *l, const nc_record *record, memory
 }
 
 /* End a batch. */
-static inline void nc_lanes_release_batch(nc_lanes *l)
+NC_LANES_CALL void nc_lanes_release_batch(nc_lanes *l)
 {
     nc_lanes_enter(l);
     if (l->freed != NULL)
