@@ -422,8 +422,11 @@ static inline bool nc_chan_uncall(nc_chan *ch, int side, nc_waiter *w, uint32_t 
 {
     nc_gate *g = &ch->gate[side];
     nc_gate_enter(g, now);
-    if (nc_waiter_state_of(w) == NC_CALLED && w->born == g->born)
+    if (nc_waiter_state_of(w) == NC_CALLED && w->born == g->born) {
         nc_gate_rejoin(g, w);
+        if (ch->lanes != NULL)
+            nc_lanes_raise(ch->lanes, w->least);
+    }
     bool stands = nc_post_receive(w);
     nc_gate_exit(g);
     return stands;
@@ -475,7 +478,7 @@ static inline void nc_chan_call_owner(nc_chan *ch, int side, void *owner, uint32
     nc_gate_enter(g, now);
     nc_gate_call_owner(g, owner, kicks);
     if (g->waiting > 0)
-        nc_gate_call_ready(g, nc_chan_have(ch, side), kicks);
+        nc_chan_call_ready(ch, side, kicks);
     nc_gate_exit(g);
 }
 

@@ -105,6 +105,40 @@ asyncio.run(main())
     run_shared(script, look)
 
 
+def test_a_large_send_that_is_closed_makes_way_for_a_small_one_before_its_loop_comes_by():
+    """What a lane is to ring for is what the first of those in line needs: now the small one is the first."""
+    script = """
+tx, rx = mpsc_bytes.channel(4096, shared=True)
+large, held, end = tx.clone(), threading.Event(), threading.Event()
+try:
+    while True:
+        tx.try_send(bytes(40))
+except Full:
+    pass
+async def main():
+    task = asyncio.ensure_future(large.send(bytes(4000)))
+    await asyncio.sleep(0)
+    held.set()
+    end.wait(4 * DEADLINE)  # the loop does not run meanwhile
+    try:
+        await task
+    except EndpointClosed:
+        return "closed"
+waits = Spawned(lambda: asyncio.run(main()))
+held.wait(DEADLINE)
+until_blocked(tx, senders=1)
+small = Spawned(tx.send_blocking, bytes(100))
+until_blocked(tx, senders=2)
+large.close()
+for _ in range(8):
+    rx.try_recv_bytes()
+small.join()
+end.set()
+assert waits.join() == "closed"
+"""
+    run_shared(script)
+
+
 def test_a_receiver_that_never_sleeps_may_ring_as_often_as_there_is_room():
     script = """
 tx, rx = spsc_bytes.channel(4096, shared=True)
