@@ -262,14 +262,21 @@ static inline bool nc_lanes_any_ready(nc_lanes *l)
     return l->fault != NC_LANES_SOUND;
 }
 
-/* Room for the next claim.  seq_cst, as it is asked after the flag was raised (P3). */
-static inline uint64_t nc_lanes_free(nc_lanes *l)
+/* Bytes that are not given back.  seq_cst, as it is asked after the flag was raised (P3). */
+static inline uint64_t nc_lanes_in_use(nc_lanes *l)
 {
     nc_lane_writer *w = &l->writer;
     uint64_t head = atomic_load_explicit(&w->block->head, memory_order_seq_cst); /* P2 */
     if (head % 8 == 0 && head - w->head <= w->tail - w->head)
         w->head = head;
-    return l->claimed ? 0 : w->capacity - (w->tail - w->head);
+    return w->tail - w->head;
+}
+
+/* Room for the next claim. */
+static inline uint64_t nc_lanes_free(nc_lanes *l)
+{
+    uint64_t used = nc_lanes_in_use(l);
+    return l->claimed ? 0 : l->writer.capacity - used;
 }
 
 static inline void nc_lanes_set_flags(nc_lanes *l, uint64_t bytes)
@@ -308,14 +315,8 @@ NC_LANES_CALL uint64_t nc_lanes_have(nc_lanes *l)
 /* Bytes in use, of all lanes. */
 NC_LANES_CALL uint64_t nc_lanes_used(nc_lanes *l)
 {
-    uint64_t used = 0;
     nc_lanes_enter(l);
-    if (!l->reads) {
-        bool claimed = l->claimed;
-        l->claimed = false;
-        used = l->writer.capacity - nc_lanes_free(l);
-        l->claimed = claimed;
-    }
+    uint64_t used = l->reads ? 0 : nc_lanes_in_use(l);
     nc_lane_in *lane = l->turn;
     for (unsigned n = l->count; n > 0; n--, lane = lane->next) {
         /* relaxed: a number to show; what cannot be true is not shown */

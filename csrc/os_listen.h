@@ -86,14 +86,6 @@ static inline os_result os_listen_user(int socket, uid_t *user)
 
 /* ---- descriptors that another process named --------------------------------------------------------------- */
 
-static inline bool os_is_socket(int fd, int of_type)
-{
-    int domain = 0, type = 0;
-    socklen_t size = sizeof domain;
-    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
-           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && domain == AF_UNIX && type == of_type;
-}
-
 static inline bool os_is_memory(int fd) { return fcntl(fd, F_GET_SEALS) >= 0; }
 
 /* Whoever has a descriptor of it can make it wait, so that is asked once, before it is believed. */

@@ -279,15 +279,19 @@ static inline os_result os_lobby_hear(int lobby, os_visit *visit)
     return OS_OK;
 }
 
-/* A socket as os_lobby_make() makes it, by a process of this user. */
-static inline os_result os_lobby_check_socket(int socket)
+/* A unix socket of that type? */
+static inline bool os_is_socket(int fd, int of_type)
 {
     int domain = 0, type = 0;
     socklen_t size = sizeof domain;
-    if (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
-        getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || domain != AF_UNIX || type != SOCK_STREAM)
-        return OS_NO_HELLO;
-    return os_hello_check_user(socket, geteuid());
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
+           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && domain == AF_UNIX && type == of_type;
+}
+
+/* A socket as os_lobby_make() makes it, by a process of this user. */
+static inline os_result os_lobby_check_socket(int socket)
+{
+    return os_is_socket(socket, SOCK_STREAM) ? os_hello_check_user(socket, geteuid()) : OS_NO_HELLO;
 }
 
 /* Arrive at the lane that was heard, as its reader; `capacity` is what was agreed on.  The socket is the lane's if this

@@ -13,35 +13,43 @@
 
 static bool has_bytes(chan_kind kind) { return kind == SPSC_BYTES || kind == MPSC_BYTES; }
 
-/* Lay out [block][gates][ring][slots], or [block][gates][log], in one allocation.  It is aligned by hand, as the memory
- * of an object is not aligned to a cache line. */
-static bool chan_allocate(Chan *c, uint64_t capacity)
+/* Allocate [block][gates][body], all of it zeroed: where the body begins, or NULL.  It is aligned by hand, as the
+ * memory of an object is not aligned to a cache line. */
+static char *chan_lay_out(Chan *c, size_t body, bool guarded)
 {
     size_t top = nc_align_up(sizeof(chan_block), NC_CACHE_LINE);
-    size_t gates = nc_align_up(SIDES * sizeof(nc_gate), NC_CACHE_LINE);
-    size_t fixed = top + gates + sizeof(nc_ring) + NC_CACHE_LINE;
-    if (has_bytes(c->kind) && (capacity = nc_log_round(capacity)) == 0)
-        return false;
-    if (capacity > (PY_SSIZE_T_MAX - fixed) / sizeof(void *))
-        return false;
-    size_t body = has_bytes(c->kind) ? nc_log_block_size(capacity, c->kind == MPSC_BYTES)
-                                     : sizeof(nc_ring) + capacity * sizeof(void *);
-    void *memory = PyMem_RawCalloc(1, top + gates + body + NC_CACHE_LINE);
+    size_t gates = nc_align_up(SIDES * sizeof(nc_gate), NC_CACHE_LINE), fixed = top + gates + NC_CACHE_LINE;
+    void *memory = body <= PY_SSIZE_T_MAX - fixed ? PyMem_RawCalloc(1, fixed + body) : NULL;
     if (memory == NULL)
-        return false;
+        return NULL;
     char *base = (char *)nc_align_up((uintptr_t)memory, NC_CACHE_LINE);
     nc_chan *b = c->block = (nc_chan *)base;
     b->memory = memory;
     b->gate = c->gate = (nc_gate *)(base + top);
     block_settle(b, 1);
-    nc_chan_init(b, core_generation(), !NC_FREE_THREADED && !has_bytes(c->kind)); /* native code takes no GIL */
+    nc_chan_init(b, core_generation(), guarded);
+    return base + top + gates;
+}
+
+/* The body is [ring][slots], or [log]. */
+static bool chan_allocate(Chan *c, uint64_t capacity)
+{
+    if (has_bytes(c->kind) && (capacity = nc_log_round(capacity)) == 0)
+        return false;
+    if (capacity > (PY_SSIZE_T_MAX - sizeof(nc_ring)) / sizeof(void *))
+        return false;
+    size_t body = has_bytes(c->kind) ? nc_log_block_size(capacity, c->kind == MPSC_BYTES)
+                                     : sizeof(nc_ring) + capacity * sizeof(void *);
+    char *at = chan_lay_out(c, body, !NC_FREE_THREADED && !has_bytes(c->kind)); /* native code takes no GIL */
+    if (at == NULL)
+        return false;
     if (has_bytes(c->kind)) {
-        b->log = c->log = (nc_log *)(base + top + gates);
+        c->block->log = c->log = (nc_log *)at;
         nc_log_init(c->log, capacity, c->kind == MPSC_BYTES, 0);
-        block_list(b);
+        block_list(c->block);
     } else {
-        b->ring = c->ring = (nc_ring *)(base + top + gates);
-        nc_ring_init(c->ring, (void *_Atomic *)(base + top + gates + sizeof(nc_ring)), capacity, 0);
+        c->block->ring = c->ring = (nc_ring *)at;
+        nc_ring_init(c->ring, (void *_Atomic *)(at + sizeof(nc_ring)), capacity, 0);
     }
     return true;
 }
@@ -73,31 +81,24 @@ static Chan *chan_new(PyObject *module, chan_kind kind, uint64_t capacity)
     return c;
 }
 
-/* As chan_allocate() and chan_new(), for a side that reaches the other by lanes: [block][gates][log without
- * words][reach]. */
+/* As chan_allocate() and chan_new(), for a side that reaches the other by lanes.  The body is [log without
+ * words][reach].
+ */
 #if REACHES
 static bool chan_allocate_reach(Chan *c, bool reads, uint64_t capacity)
 {
-    size_t top = nc_align_up(sizeof(chan_block), NC_CACHE_LINE);
-    size_t gates = nc_align_up(SIDES * sizeof(nc_gate), NC_CACHE_LINE);
     size_t log = nc_align_up(sizeof(nc_log), NC_CACHE_LINE);
-    void *memory = PyMem_RawCalloc(1, top + gates + log + sizeof(reach) + NC_CACHE_LINE);
-    if (memory == NULL)
-        return false;
-    char *base = (char *)nc_align_up((uintptr_t)memory, NC_CACHE_LINE);
-    nc_chan *b = c->block = (nc_chan *)base;
-    reach *r = (reach *)(base + top + gates + log);
-    b->memory = memory;
-    b->gate = c->gate = (nc_gate *)(base + top);
-    block_settle(b, 1);
     /* a GIL of its own does not keep this interpreter from being forked by another one's thread */
     bool guarded = !NC_FREE_THREADED && PyInterpreterState_Get() == PyInterpreterState_Main();
-    nc_chan_init(b, core_generation(), guarded);
-    b->log = c->log = (nc_log *)(base + top + gates);
+    char *at = chan_lay_out(c, log + sizeof(reach), guarded);
+    if (at == NULL)
+        return false;
+    reach *r = (reach *)(at + log);
+    c->block->log = c->log = (nc_log *)at;
     nc_log_init(c->log, capacity, false, 0);
     c->log->many = NC_LOG_LANES;
-    reach_begin(r, b, reads, capacity);
-    nc_chan_use_lanes(b, &r->lanes);
+    reach_begin(r, c->block, reads, capacity);
+    nc_chan_use_lanes(c->block, &r->lanes);
     return true;
 }
 

@@ -21,13 +21,6 @@ typedef struct Listener {
     PyObject *path; /* as it was passed: str or bytes; strong */
 } Listener;
 
-static void drop_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 static const char *name_of(bool many) { return many ? "mpsc_bytes" : "spsc_bytes"; }
 
 /* ---- errors --------------------------------------------------------------------------------------------- */
@@ -126,7 +119,7 @@ static bool let_in(reach *r)
         result = reach_add_lobby(r, lobby);
     if (result == OS_SYSTEM) {
         nc_lanes_blame(&r->lanes, NC_LANES_SYSTEM, errno);
-        drop_fd(&lobby);
+        reach_close(&lobby);
         r->listening->deaf = true; /* until somebody is told, as of a lobby: else it would wake all the time */
         epoll_ctl(r->fd->fd, EPOLL_CTL_DEL, r->listening->os.fd, NULL);
         return false;
@@ -238,10 +231,8 @@ PyObject *listen_open(PyObject *module, PyObject *const *args, Py_ssize_t n)
     place at;
     if (!parse_place(&at, "listen_at()", args, n))
         return NULL;
-    uint64_t wish = chan_parse_capacity(args[2]), capacity = wish != 0 ? os_block_round(wish) : 0;
+    uint64_t capacity = shared_parse_capacity(args[2]);
     PyObject *listener = capacity != 0 ? open_there(module, &at, capacity) : NULL;
-    if (wish != 0 && capacity == 0)
-        PyErr_Format(PyExc_MemoryError, "no memory for lanes of %llu bytes", (unsigned long long)wish);
     place_clear(&at);
     return listener;
 }
@@ -543,7 +534,7 @@ static PyObject *connect_there(PyObject *module, const place *at, double timeout
     PyObject *tx = NULL;
     if (door >= 0 && greet_there(door, at, timeout, deadline, &greeting))
         tx = shared_open_sender(module, at->many ? MPSC_BYTES : SPSC_BYTES, greeting.capacity, greeting.name, &door);
-    drop_fd(&door);
+    reach_close(&door);
     return tx;
 }
 

@@ -58,7 +58,6 @@ static void lane_hang_up(reach *r, reach_lane *lane)
     if (r->fd != NULL)
         epoll_ctl(r->fd->fd, EPOLL_CTL_DEL, lane->os.socket, NULL);
     os_lane_hang_up(&lane->os);
-    lane->os.socket = -1;
 }
 
 static void lane_free(reach_lane *lane)
@@ -102,8 +101,7 @@ static void lane_place(reach *r, nc_lane_in *in, const os_visit *visit)
     }
 }
 
-/* Take a lane in, unless OS_OK is not what this returns. */
-static os_result lane_enter(reach *r, const os_visit *visit)
+os_result reach_add_lane(reach *r, const os_visit *visit)
 {
     reach_lane *lane = PyMem_RawCalloc(1, sizeof *lane);
     struct epoll_event heard = {.events = EPOLLIN, .data.ptr = lane};
@@ -163,19 +161,17 @@ static void lobby_free(reach *r, reach_lobby *lobby)
 /* A lobby that somebody sent: a socket as os_lobby_open() makes it, by a process of this user. */
 static bool is_lobby(int fd)
 {
-    int domain = 0, type = 0, listens = 1;
-    socklen_t size = sizeof domain;
-    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
-           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
-           getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && domain == AF_UNIX &&
-           type == SOCK_SEQPACKET && !listens && os_hello_check_user(fd, geteuid()) == OS_OK;
+    int listens = 1;
+    socklen_t size = sizeof listens;
+    return os_is_socket(fd, SOCK_SEQPACKET) && getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 &&
+           !listens && os_hello_check_user(fd, geteuid()) == OS_OK;
 }
 
 /* What came by a lobby: a lane, or a lobby.  The descriptors are taken over, or stay the caller's. */
 static os_result visit_enter(reach *r, const os_visit *visit)
 {
     if (visit->capacity != 0)
-        return lane_enter(r, visit);
+        return reach_add_lane(r, visit);
     os_result result = is_lobby(visit->socket) ? reach_add_lobby(r, visit->socket) : OS_NO_HELLO;
     if (result == OS_OK)
         close(visit->memory);
@@ -503,7 +499,6 @@ static void strike_off(reach *r)
 void reach_begin(reach *r, nc_chan *block, bool reads, uint64_t capacity)
 {
     nc_lanes_init(&r->lanes, &owner, reads, block->gate[TX].guarded);
-    r->chan = block;
     r->capacity = capacity;
     r->door = r->over = r->out.socket = -1;
     enlist(r);
@@ -636,8 +631,6 @@ int reach_let_go(reach *r, reach_lane *lane)
     lane->os.socket = lane->memory = -1;
     return socket;
 }
-
-os_result reach_readmit(reach *r, const os_visit *visit) { return lane_enter(r, visit); }
 
 static void reach_free(nc_lanes *l)
 {

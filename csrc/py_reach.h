@@ -54,7 +54,6 @@ typedef struct reach_lane {
 /* In the block of the channel.  All but the list in the lock of `lanes`. */
 struct reach {
     nc_lanes lanes;
-    nc_chan *chan;
     uint64_t capacity, name;  /* name: random, the same in all processes */
     reach_fd *fd;             /* NULL: the last end that was here has left */
     bool left, moved;         /* moved: to where the ticket is attached */
@@ -91,10 +90,10 @@ os_result reach_open_sender(reach *r, int door, bool of_ticket, uint64_t id, uin
 os_result reach_open_receiver(reach *r);
 /* A further door, for a ticket; it leads to where that of these senders leads. */
 os_result reach_further_door(reach *r, int *door);
-/* The receiver has, or moved here with, a lobby, and lanes.  Takes the descriptors over, unless this fails.  In the
- * lock.
- */
+/* The receiver has one lobby, or one lane, more: it is new, or moved here with the receiver.  Takes the descriptors
+ * over, unless this fails.  In the lock. */
 os_result reach_add_lobby(reach *r, int lobby);
+os_result reach_add_lane(reach *r, const os_visit *visit);
 /* For whoever listens.  Hear what came by that lobby, which is freed at its end; false: there is no more.  Hear whether
  * a lane has ended.  Note whether new lanes can come.  In the lock. */
 bool reach_hear_lobby(reach *r, reach_lobby *lobby);
@@ -103,7 +102,6 @@ void reach_note_shut(reach *r);
 /* The path is free again; whoever has knocked there, and was not greeted, is told so by the end of file.  In the lock.
  */
 void reach_stop_listening(reach *r);
-os_result reach_readmit(reach *r, const os_visit *visit);
 /* The receiver moves away: hand the lane's socket over, and its memory's descriptor; -1: its end was heard.  Within the
  * lock. */
 int reach_let_go(reach *r, reach_lane *lane);

@@ -79,11 +79,17 @@ static void empty_lobby(int lobby)
         }
 }
 
+/* Read the token: true for one of all who try, in whichever process. */
+static bool parcel_be_first(parcel *p)
+{
+    uint64_t one;
+    return p->side >= 0 && read(p->token, &one, sizeof one) == (ssize_t)sizeof one;
+}
+
 /* A socket that is shut down is so for all who have a copy of it. */
 void parcel_void(parcel *p)
 {
-    uint64_t one;
-    if (p->side < 0 || read(p->token, &one, sizeof one) != (ssize_t)sizeof one)
+    if (!parcel_be_first(p))
         return;
     for (Py_ssize_t i = 0; i < p->ends; i++) {
         shutdown(p->end[i], SHUT_RDWR);
@@ -101,8 +107,7 @@ chan_kind parcel_kind(const parcel *p) { return p->kind; }
 /* Be the one who unpacks it: false with ValueError set if somebody was first. */
 static bool parcel_claim(parcel *p)
 {
-    uint64_t one;
-    if (p->side >= 0 && read(p->token, &one, sizeof one) == (ssize_t)sizeof one)
+    if (parcel_be_first(p))
         return true;
     PyErr_SetString(PyExc_ValueError, "this ticket was attached before, in this process or in another one; each can be "
                                       "attached once");
@@ -235,7 +240,7 @@ static os_result unpack_lane(reach *r, uint64_t capacity, parcel_lane *from)
                       .after_pos = from->after_pos,
                       .socket = from->socket,
                       .memory = from->memory};
-    return reach_readmit(r, &visit);
+    return reach_add_lane(r, &visit);
 }
 
 static bool unpack_receiver(Chan *c, parcel *p)
@@ -363,6 +368,14 @@ static PyObject *open_both(PyObject *module, chan_kind kind, uint64_t capacity)
     return pair;
 }
 
+uint64_t shared_parse_capacity(PyObject *arg)
+{
+    uint64_t wish = chan_parse_capacity(arg), capacity = wish != 0 ? os_block_round(wish) : 0;
+    if (wish != 0 && capacity == 0)
+        PyErr_Format(PyExc_MemoryError, "no memory for lanes of %llu bytes", (unsigned long long)wish);
+    return capacity;
+}
+
 PyObject *shared_open(PyObject *module, PyObject *const *args, Py_ssize_t n)
 {
     long kind = n == 2 ? PyLong_AsLong(args[0]) : -1;
@@ -371,14 +384,8 @@ PyObject *shared_open(PyObject *module, PyObject *const *args, Py_ssize_t n)
             PyErr_SetString(PyExc_TypeError, "open_shared(kind, capacity)");
         return NULL;
     }
-    uint64_t wish = chan_parse_capacity(args[1]);
-    if (wish == 0)
-        return NULL;
-    uint64_t capacity = os_block_round(wish);
-    if (capacity != 0)
-        return open_both(module, (chan_kind)kind, capacity);
-    PyErr_Format(PyExc_MemoryError, "no memory for lanes of %llu bytes", (unsigned long long)wish);
-    return NULL;
+    uint64_t capacity = shared_parse_capacity(args[1]);
+    return capacity != 0 ? open_both(module, (chan_kind)kind, capacity) : NULL;
 }
 
 PyObject *shared_leave(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))

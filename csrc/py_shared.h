@@ -7,6 +7,8 @@
 /* An end of a channel on its way to another process. */
 typedef struct parcel parcel;
 
+/* The capacity of a lane for a wish, or 0 with an exception set. */
+uint64_t shared_parse_capacity(PyObject *arg);
 /* open_shared(kind, capacity) -> (sender, receiver) */
 PyObject *shared_open(PyObject *module, PyObject *const *args, Py_ssize_t n);
 /* A sender that has come by that door, which it takes over, unless this fails.  A receiver that nobody can come to yet.

@@ -234,9 +234,7 @@ static PyObject *attach_parcel(PyObject *module, Ticket *ticket, parcel *p)
     PyObject *ep = registered != NULL ? parcel_unpack(module, p) : NULL;
     Py_XDECREF(registered);
     if (ep == NULL && !PyErr_ExceptionMatches(PyExc_ValueError)) { /* it may be tried again */
-        Py_BEGIN_CRITICAL_SECTION(ticket);
-        ticket->parcel = p;
-        Py_END_CRITICAL_SECTION();
+        ticket_put_parcel(ticket, p);
     } else {
         parcel_free(p);
     }
