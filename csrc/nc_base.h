@@ -112,6 +112,9 @@ static inline void nc_lock_exit(nc_lock *lock) { pthread_mutex_unlock(lock); }
 /* The smallest power of two that is at least n; n in 1 .. 2^63. */
 static inline uint64_t nc_pow2_ceil(uint64_t n) { return n < 2 ? 1 : UINT64_C(1) << (64 - __builtin_clzll(n - 1)); }
 
+/* The structure of which that is a member. */
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
 static inline uint64_t nc_align_up(uint64_t n, uint64_t align) { return (n + align - 1) & ~(align - 1); }
 
 #endif

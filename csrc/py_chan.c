@@ -90,10 +90,10 @@ static bool chan_allocate_reach(Chan *c, bool reads, uint64_t capacity)
     size_t log = nc_align_up(sizeof(nc_log), NC_CACHE_LINE);
     /* a GIL of its own does not keep this interpreter from being forked by another one's thread */
     bool guarded = !NC_FREE_THREADED && PyInterpreterState_Get() == PyInterpreterState_Main();
-    char *at = chan_lay_out(c, log + sizeof(reach), guarded);
+    char *at = chan_lay_out(c, log + sizeof(os_reach), guarded);
     if (at == NULL)
         return false;
-    reach *r = (reach *)(at + log);
+    os_reach *r = (os_reach *)(at + log);
     c->block->log = c->log = (nc_log *)at;
     nc_log_init(c->log, capacity, false, 0);
     c->log->many = NC_LOG_LANES;

@@ -388,8 +388,6 @@ static inline uint32_t core_generation(void)
 
 /* ---- small things ----------------------------------------------------------------------------------- */
 
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
-
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
 #define END_OF_METHODS {NULL, NULL, 0, NULL}
 enum {

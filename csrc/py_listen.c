@@ -13,8 +13,6 @@
 
 #if REACHES
 
-#include <sys/epoll.h>
-
 typedef struct Listener {
     PyObject_HEAD
     Endpoint *receiver; /* strong */
@@ -89,78 +87,6 @@ static bool parse_place(place *at, const char *name, PyObject *const *args, Py_s
     return false;
 }
 
-/* ---- the receiver: who comes, within the lock -------------------------------------------------------------- */
-
-/* Is there a sender, or one that may still come with a lane?  Hears first who has left. */
-static bool has_sender(reach *r)
-{
-    for (reach_lobby *lobby = r->lobbies, *next; lobby != NULL; lobby = next) {
-        next = lobby->next;
-        while (reach_hear_lobby(r, lobby))
-            ;
-    }
-    bool has = r->lobbies != NULL;
-    for (reach_lane *lane = r->all; lane != NULL; lane = lane->next) {
-        reach_hear_lane(r, lane);
-        has |= nc_lane_peer(&lane->in.reader.block->writer, lane->in.eof) == NC_LANE_OPEN;
-    }
-    return has;
-}
-
-/* Greet the next one, and let him in or not.  False: there is nobody else, or the system refuses. */
-static bool let_in(reach *r)
-{
-    int lobby;
-    os_result result = os_listen_accept(&r->listening->os, &lobby);
-    if (result == OS_AGAIN)
-        return false;
-    os_verdict verdict = result == OS_STRANGER ? OS_FOREIGN : r->one && has_sender(r) ? OS_TAKEN : OS_WELCOME;
-    if (result == OS_OK && verdict == OS_WELCOME)
-        result = reach_add_lobby(r, lobby);
-    if (result == OS_SYSTEM) {
-        nc_lanes_blame(&r->lanes, NC_LANES_SYSTEM, errno);
-        reach_close(&lobby);
-        r->listening->deaf = true; /* until somebody is told, as of a lobby: else it would wake all the time */
-        epoll_ctl(r->fd->fd, EPOLL_CTL_DEL, r->listening->os.fd, NULL);
-        return false;
-    }
-    os_listen_greet(lobby, verdict, !r->one, r->capacity, r->name);
-    if (verdict != OS_WELCOME)
-        close(lobby);
-    return true;
-}
-
-static void let_all_in(reach *r)
-{
-    while (let_in(r))
-        ;
-}
-
-static os_result begin_listening(reach *r, const os_listening *os, bool one)
-{
-    reach_listening *listening = PyMem_RawMalloc(sizeof *listening);
-    struct epoll_event heard = {.events = EPOLLIN, .data.ptr = listening};
-    if (listening == NULL) {
-        errno = ENOMEM;
-        return OS_SYSTEM;
-    }
-    *listening = (reach_listening){.kind = REACH_LISTENING, .os = *os, .hear = let_all_in};
-    nc_lanes_enter(&r->lanes);
-    bool added = epoll_ctl(r->fd->fd, EPOLL_CTL_ADD, os->fd, &heard) == 0;
-    if (added) {
-        r->listening = listening;
-        r->one = one;
-        reach_note_shut(r);
-    }
-    nc_lanes_exit(&r->lanes);
-    if (added)
-        return OS_OK;
-    int why = errno;
-    PyMem_RawFree(listening);
-    errno = why;
-    return OS_SYSTEM;
-}
-
 /* ---- the receiver: opening --------------------------------------------------------------------------------- */
 
 static PyObject *raise_unbound(const place *at)
@@ -218,7 +144,7 @@ static PyObject *open_there(PyObject *module, const place *at, uint64_t capacity
         Py_DECREF(l);
         return NULL;
     }
-    if (begin_listening(reach_of(l->receiver->chan->block), &os, !at->many) == OS_OK)
+    if (os_reach_listen(reach_of(l->receiver->chan->block), &os, !at->many) == OS_OK)
         return (PyObject *)l;
     PyErr_SetFromErrno(PyExc_OSError);
     os_listen_close(&os);
@@ -239,11 +165,11 @@ PyObject *listen_open(PyObject *module, PyObject *const *args, Py_ssize_t n)
 
 /* ---- the receiver: Listener -------------------------------------------------------------------------------- */
 
-static reach *listener_reach(Listener *l) { return reach_of(l->receiver->chan->block); }
+static os_reach *listener_reach(Listener *l) { return reach_of(l->receiver->chan->block); }
 
 static bool is_listening(Listener *l)
 {
-    reach *r = listener_reach(l);
+    os_reach *r = listener_reach(l);
     nc_lanes_enter(&r->lanes);
     bool listens = r->listening != NULL && !r->forked;
     nc_lanes_exit(&r->lanes);
@@ -253,9 +179,9 @@ static bool is_listening(Listener *l)
 /* Whoever waits for the receiver sees the end now, if nobody is left.  Runs Python code. */
 static void stop_listening(Listener *l)
 {
-    reach *r = listener_reach(l);
+    os_reach *r = listener_reach(l);
     nc_lanes_enter(&r->lanes);
-    reach_stop_listening(r);
+    os_reach_stop_listening(r);
     nc_lanes_exit(&r->lanes);
     reach_hear(l->receiver->chan);
 }
@@ -534,7 +460,7 @@ static PyObject *connect_there(PyObject *module, const place *at, double timeout
     PyObject *tx = NULL;
     if (door >= 0 && greet_there(door, at, timeout, deadline, &greeting))
         tx = shared_open_sender(module, at->many ? MPSC_BYTES : SPSC_BYTES, greeting.capacity, greeting.name, &door);
-    reach_close(&door);
+    os_close(&door);
     return tx;
 }
 

@@ -85,7 +85,7 @@ typedef struct listening {
     Py_ssize_t n;
     struct heard {
         Chan *chan; /* borrowed: the call holds it */
-        reach_fd *fd; /* a reference */
+        os_reach_fd *fd; /* a reference */
     } *of; /* [n] */
     struct pollfd polls[]; /* [1 + n]: the thread's own bell, then those */
 } listening;
@@ -101,7 +101,7 @@ static void listener_drop(wake_box *b)
 {
     parker *p = (parker *)b;
     for (Py_ssize_t i = 0; i < p->lanes->n; i++)
-        reach_fd_unref(p->lanes->of[i].fd);
+        os_reach_fd_unref(p->lanes->of[i].fd);
     wake_fd_close(p->lanes->polls[0].fd);
     PyMem_RawFree(p->lanes);
     parker_drop(b);
@@ -147,7 +147,7 @@ bool parker_listen(parker *p)
         return false;
     for (Py_ssize_t i = 0; i < p->places; i++) {
         Chan *c = place_chan(p, i);
-        reach_fd *fd = c->block->lanes != NULL ? reach_wait_on(c) : NULL;
+        os_reach_fd *fd = c->block->lanes != NULL ? reach_wait_on(c) : NULL;
         if (fd == NULL) /* or closed meanwhile, as the next look finds */
             continue;
         l->of[l->n] = (struct heard){c, fd};

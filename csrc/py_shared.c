@@ -56,12 +56,12 @@ void parcel_free(parcel *p)
     if (p == NULL)
         return;
     for (Py_ssize_t i = 0; i < p->n; i++) {
-        reach_close(&p->lanes[i].socket);
-        reach_close(&p->lanes[i].memory);
+        os_close(&p->lanes[i].socket);
+        os_close(&p->lanes[i].memory);
     }
     for (Py_ssize_t i = 0; i < p->ends; i++)
-        reach_close(&p->end[i]);
-    reach_close(&p->token);
+        os_close(&p->end[i]);
+    os_close(&p->token);
     PyMem_RawFree(p->end);
     PyMem_RawFree(p->lanes);
     PyMem_RawFree(p);
@@ -135,7 +135,7 @@ static void raise_unopened(os_result result)
 
 /* ---- a sender that moves ------------------------------------------------------------------------------- */
 
-static bool pack_sender(parcel *p, reach *r)
+static bool pack_sender(parcel *p, os_reach *r)
 {
     nc_lane_writer *w = &r->lanes.writer;
     p->end = PyMem_RawMalloc(sizeof *p->end);
@@ -143,7 +143,7 @@ static bool pack_sender(parcel *p, reach *r)
         PyErr_NoMemory();
         return false;
     }
-    os_result result = reach_further_door(r, p->end);
+    os_result result = os_reach_further_door(r, p->end);
     if (result != OS_OK) {
         raise_unopened(result);
         return false;
@@ -173,7 +173,7 @@ static bool unpack_sender(Chan *c, parcel *p)
         PyErr_SetFromErrno(PyExc_OSError);
         return false;
     }
-    os_result result = reach_open_sender(reach_of(c->block), p->end[0], p->token >= 0, id, p->after, p->after_pos);
+    os_result result = os_reach_open_sender(reach_of(c->block), p->end[0], p->token >= 0, id, p->after, p->after_pos);
     if (result != OS_OK)
         raise_unopened(result);
     else
@@ -184,7 +184,7 @@ static bool unpack_sender(Chan *c, parcel *p)
 /* ---- a receiver that moves ----------------------------------------------------------------------------- */
 
 /* Holding the lock of the lanes. */
-static bool pack_lanes(parcel *p, reach *r)
+static bool pack_lanes(parcel *p, os_reach *r)
 {
     if (r->lanes.count > 0) {
         p->lanes = PyMem_RawCalloc(r->lanes.count, sizeof *p->lanes);
@@ -192,29 +192,29 @@ static bool pack_lanes(parcel *p, reach *r)
             return false;
     }
     Py_ssize_t ends = 0;
-    for (reach_lobby *lobby = r->lobbies; lobby != NULL; lobby = lobby->next)
+    for (os_reach_lobby *lobby = r->lobbies; lobby != NULL; lobby = lobby->next)
         ends++;
     p->end = PyMem_RawMalloc(ends > 0 ? (size_t)ends * sizeof *p->end : 1);
     if (p->end == NULL)
         return false;
     nc_lane_in *in = r->lanes.turn;
     for (unsigned i = 0; i < r->lanes.count; i++, in = in->next) {
-        reach_lane *lane = container_of(in, reach_lane, in);
+        os_reach_lane *lane = container_of(in, os_reach_lane, in);
         parcel_lane *to = &p->lanes[p->n++];
         to->id = in->id;
         to->after = in->after;
         to->after_pos = in->after_pos;
         to->memory = lane->memory;
-        to->socket = reach_let_go(r, lane);
+        to->socket = os_reach_let_go(r, lane);
     }
     r->moved = true;
-    for (reach_lobby *lobby = r->lobbies; lobby != NULL; lobby = lobby->next)
-        p->end[p->ends++] = reach_let_lobby_go(r, lobby);
+    for (os_reach_lobby *lobby = r->lobbies; lobby != NULL; lobby = lobby->next)
+        p->end[p->ends++] = os_reach_let_lobby_go(r, lobby);
     p->crashed = r->lanes.crashed;
     return true;
 }
 
-static bool pack_receiver(parcel *p, reach *r)
+static bool pack_receiver(parcel *p, os_reach *r)
 {
     nc_lanes_enter(&r->lanes);
     bool packed = pack_lanes(p, r);
@@ -225,7 +225,7 @@ static bool pack_receiver(parcel *p, reach *r)
 }
 
 /* A lane comes along; its end of file, if it was heard, is to be heard once more. */
-static os_result unpack_lane(reach *r, uint64_t capacity, parcel_lane *from)
+static os_result unpack_lane(os_reach *r, uint64_t capacity, parcel_lane *from)
 {
     int pair[2];
     if (from->socket < 0) {
@@ -240,26 +240,26 @@ static os_result unpack_lane(reach *r, uint64_t capacity, parcel_lane *from)
                       .after_pos = from->after_pos,
                       .socket = from->socket,
                       .memory = from->memory};
-    return reach_add_lane(r, &visit);
+    return os_reach_add_lane(r, &visit);
 }
 
 static bool unpack_receiver(Chan *c, parcel *p)
 {
-    reach *r = reach_of(c->block);
-    os_result result = reach_open_receiver(r);
+    os_reach *r = reach_of(c->block);
+    os_result result = os_reach_open_receiver(r);
     Py_ssize_t lobbies = 0, taken = 0;
     nc_lanes_enter(&r->lanes);
     r->lanes.crashed = p->crashed;
-    while (result == OS_OK && lobbies < p->ends && (result = reach_add_lobby(r, p->end[lobbies])) == OS_OK)
+    while (result == OS_OK && lobbies < p->ends && (result = os_reach_add_lobby(r, p->end[lobbies])) == OS_OK)
         lobbies++;
     while (result == OS_OK && taken < p->n && (result = unpack_lane(r, p->capacity, &p->lanes[taken])) == OS_OK)
         taken++;
     if (result != OS_OK) { /* they go back into the parcel */
         int why = errno;
-        for (reach_lane *lane = r->all; lane != NULL; lane = lane->next)
-            reach_let_go(r, lane);
-        for (reach_lobby *lobby = r->lobbies; lobby != NULL; lobby = lobby->next)
-            reach_let_lobby_go(r, lobby);
+        for (os_reach_lane *lane = r->all; lane != NULL; lane = lane->next)
+            os_reach_let_go(r, lane);
+        for (os_reach_lobby *lobby = r->lobbies; lobby != NULL; lobby = lobby->next)
+            os_reach_let_lobby_go(r, lobby);
         r->moved = true;
         errno = why;
     }
@@ -278,7 +278,7 @@ static bool unpack_receiver(Chan *c, parcel *p)
 
 bool parcel_pack(parcel *p, Endpoint *ep, nc_box **kicks)
 {
-    reach *r = reach_of(ep->chan->block);
+    os_reach *r = reach_of(ep->chan->block);
     if (r->forked) {
         core_raise(ep->chan->st, E_ENDPOINT_CLOSED, NULL, "this end stayed in the process that made it");
         return false;
@@ -361,8 +361,8 @@ static PyObject *open_both(PyObject *module, chan_kind kind, uint64_t capacity)
         lobby = rx != NULL ? -1 : lobby;
     }
     PyObject *pair = rx != NULL ? PyTuple_Pack(2, tx, rx) : NULL;
-    reach_close(&door);
-    reach_close(&lobby);
+    os_close(&door);
+    os_close(&lobby);
     Py_XDECREF(tx);
     Py_XDECREF(rx);
     return pair;

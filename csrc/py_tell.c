@@ -21,7 +21,7 @@ bool tell_fault(Chan *c)
     nc_lanes_fault fault = nc_lanes_take_fault(l, &why);
     nc_lanes_enter(l);
     if (fault != NC_LANES_SOUND)
-        reach_listen_again(reach_of(c->block));
+        os_reach_listen_again(reach_of(c->block));
     nc_lanes_exit(l);
     switch (fault) {
     case NC_LANES_SOUND:

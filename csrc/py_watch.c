@@ -16,7 +16,7 @@ typedef struct Watch {
     PyObject_HEAD
     Chan *chan;    /* strong */
     Mailbox *box;  /* strong: of the loop */
-    reach_fd *fd;  /* a reference */
+    os_reach_fd *fd;  /* a reference */
     struct Watch *next; /* in Chan.watches; strong */
 } Watch;
 
@@ -37,10 +37,10 @@ static bool watch_unlink(Chan *c, Watch *w)
 /* Has the loop nothing to hear any more?  Then it lets go of the descriptor. */
 static bool watch_is_over(Chan *c)
 {
-    reach_fd *fd = reach_wait_on(c);
+    os_reach_fd *fd = reach_wait_on(c);
     if (fd == NULL)
         return true;
-    reach_fd_unref(fd);
+    os_reach_fd_unref(fd);
     return !c->block->lanes->reads && nc_lanes_over(c->block->lanes); /* the end of file lasts */
 }
 
@@ -119,14 +119,14 @@ static bool watch_find(Chan *c, nc_box *box)
     return found;
 }
 
-static Watch *watch_new(Chan *c, Mailbox *m, reach_fd *fd)
+static Watch *watch_new(Chan *c, Mailbox *m, os_reach_fd *fd)
 {
     Watch *w = (Watch *)core_new(c->st->watch_type);
     if (w == NULL)
         return NULL;
     w->chan = (Chan *)Py_NewRef(c);
     w->box = (Mailbox *)Py_NewRef(m);
-    reach_fd_ref(fd);
+    os_reach_fd_ref(fd);
     w->fd = fd;
     return w;
 }
@@ -163,7 +163,7 @@ bool watch_begin(Chan *c, PyObject *loop, nc_box *box, const char *who)
 {
     if (c->block->lanes == NULL || watch_is_known(c, box) || watch_find(c, box))
         return true;
-    reach_fd *fd = reach_wait_on(c);
+    os_reach_fd *fd = reach_wait_on(c);
     if (fd == NULL)
         return true; /* closed meanwhile, as the next look finds */
     Mailbox *m = mailbox_of(NULL, c->st, loop);
@@ -178,7 +178,7 @@ bool watch_begin(Chan *c, PyObject *loop, nc_box *box, const char *who)
     }
     Py_XDECREF(w);
     Py_XDECREF(m);
-    reach_fd_unref(fd);
+    os_reach_fd_unref(fd);
     return begun;
 }
 
@@ -204,7 +204,7 @@ static void watch_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     if (w->fd != NULL)
-        reach_fd_unref(w->fd);
+        os_reach_fd_unref(w->fd);
     Py_XDECREF(w->next);
     Py_XDECREF(w->box);
     Py_XDECREF(w->chan);
