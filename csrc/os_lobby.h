@@ -14,8 +14,9 @@
  * comes to the door is told.
  *
  * A visit is looked at before it is taken out of the lobby: MSG_PEEK gives copies of its descriptors.  So a process
- * that has no numbers left for them leaves the visit where it is.  To ask first whether two numbers are free would not
- * do, as other threads take numbers at any time, and the kernel drops a descriptor for which it finds none.
+ * that has no numbers left for them, or no memory for the lane, leaves the visit where it is.  To ask first whether two
+ * numbers are free would not do, as other threads take numbers at any time, and the kernel drops a descriptor for which
+ * it finds none.
  *
  * The receiver believes a visit as little as a guest believes a host (os_block.h).  One thread at a time hears a lobby.
  */
@@ -246,11 +247,11 @@ static inline bool os_lobby_is_visit(const os_visitor *v)
            v->came == OS_VISIT_FDS && !v->cut;
 }
 
-/* Take the next visit out of the lobby, without waiting.  OS_OK: its descriptors are the caller's, and nothing else of
- * it has been checked.  OS_AGAIN: there is none.  OS_CRASHED: there is none, and every door is closed.  OS_SYSTEM with
- * EMFILE: two numbers for descriptors are wanted; the visit is still there.  OS_NO_HELLO: something else was there, and
- * is gone. */
-static inline os_result os_lobby_hear(int lobby, os_visit *visit)
+/* See the next visit, without waiting, and leave it in the lobby until os_lobby_drop().  OS_OK: the descriptors are
+ * copies, and the caller's; nothing else of it has been checked.  OS_AGAIN: there is none.  OS_CRASHED: there is none,
+ * and every door is closed.  OS_SYSTEM with EMFILE: two numbers for descriptors are wanted.  OS_NO_HELLO: something
+ * else was there, and is gone. */
+static inline os_result os_lobby_see(int lobby, os_visit *visit)
 {
     os_visitor v;
     for (int looks = 1;; looks++) {
@@ -263,10 +264,9 @@ static inline os_result os_lobby_hear(int lobby, os_visit *visit)
         if (!os_lobby_has_room(lobby))
             return OS_SYSTEM;
     }
-    NC_STEP("lobby_hear: seen, still there");
-    os_lobby_drop(lobby);
-    NC_STEP("lobby_hear: taken out, not looked at");
+    NC_STEP("lobby_see: seen, still there");
     if (!os_lobby_is_visit(&v)) {
+        os_lobby_drop(lobby);
         os_lobby_close_all(&v);
         return OS_NO_HELLO;
     }
@@ -277,6 +277,16 @@ static inline os_result os_lobby_hear(int lobby, os_visit *visit)
                         .socket = v.fds[0],
                         .memory = v.fds[1]};
     return OS_OK;
+}
+
+/* Take the next visit out of the lobby, as os_lobby_see(). */
+static inline os_result os_lobby_hear(int lobby, os_visit *visit)
+{
+    os_result result = os_lobby_see(lobby, visit);
+    if (result == OS_OK)
+        os_lobby_drop(lobby);
+    NC_STEP("lobby_hear: taken out, not looked at");
+    return result;
 }
 
 /* A unix socket of that type? */

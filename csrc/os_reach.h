@@ -277,16 +277,17 @@ static inline os_result os_reach_enter(os_reach *r, const os_visit *visit)
     return result;
 }
 
-/* Nothing could be heard, for that reason.  What is short may be there again later: until somebody is told, and looks
- * again, the lobby is left alone, else it would wake those who wait on the epoll all the time. */
+/* Is that what there may be more of later?  ENOSPC: of what one user's epolls may hear. */
+static inline bool os_reach_is_short(int why)
+{
+    return why == EMFILE || why == ENFILE || why == ENOMEM || why == ENOBUFS || why == ENOSPC;
+}
+
+/* Something is short.  Until somebody is told, and looks again, the lobby is left alone, else it would wake those who
+ * wait on the epoll all the time. */
 static inline void os_reach_lobby_fail(os_reach *r, os_reach_lobby *lobby, int why)
 {
-    bool is_short = why == EMFILE || why == ENFILE || why == ENOMEM || why == ENOBUFS;
-    nc_lanes_blame(&r->lanes, is_short ? NC_LANES_SYSTEM : NC_LANES_REFUSED, why);
-    if (!is_short) { /* it was no lobby */
-        os_reach_lobby_free(r, lobby);
-        return;
-    }
+    nc_lanes_blame(&r->lanes, NC_LANES_SYSTEM, why);
     lobby->deaf = true;
     epoll_ctl(r->fd->fd, EPOLL_CTL_DEL, lobby->fd, NULL);
 }
@@ -307,37 +308,47 @@ static inline void os_reach_listen_again(os_reach *r)
         l->deaf = false;
 }
 
+/* Take in what was seen.  It is out of the lobby only then, so it is not lost if something is short. */
+static inline os_result os_reach_arrive(os_reach *r, os_reach_lobby *lobby, os_visit *visit)
+{
+    os_result result = os_reach_enter(r, visit);
+    int why = errno;
+    if (result != OS_OK) {
+        close(visit->socket);
+        close(visit->memory);
+    }
+    if (result != OS_SYSTEM || !os_reach_is_short(why))
+        os_lobby_drop(lobby->fd);
+    errno = why;
+    return result;
+}
+
 /* Hear what came by that lobby, which is freed at its end; false: there is no more. */
 static inline bool os_reach_hear_lobby(os_reach *r, os_reach_lobby *lobby)
 {
     os_visit visit;
-    os_result result = os_lobby_hear(lobby->fd, &visit);
+    bool instead = false;
+    os_result result = os_lobby_see(lobby->fd, &visit);
     if (result == OS_AGAIN)
         return false;
-    if (result == OS_CRASHED) {
-        os_reach_lobby_free(r, lobby);
-        return false;
+    if (result == OS_OK) {
+        result = os_reach_arrive(r, lobby, &visit);
+        instead = result == OS_OK && visit.capacity == 0 && visit.id == OS_LOBBY_INSTEAD;
+        if (result == OS_SYSTEM && !os_reach_is_short(errno)) { /* that lane alone is lost */
+            nc_lanes_blame(&r->lanes, NC_LANES_SYSTEM, errno);
+            return true;
+        }
     }
-    if (result == OS_SYSTEM) {
+    if (result == OS_SYSTEM && os_reach_is_short(errno)) {
         os_reach_lobby_fail(r, lobby, errno);
         return false;
     }
-    if (result == OS_OK) {
-        result = os_reach_enter(r, &visit);
-        bool instead = result == OS_OK && visit.capacity == 0 && visit.id == OS_LOBBY_INSTEAD;
-        if (instead)
-            os_reach_lobby_free(r, lobby);
-        if (result == OS_OK)
-            return !instead;
-        int why = errno;
-        close(visit.socket);
-        close(visit.memory);
-        errno = why;
-    }
-    nc_lanes_blame(&r->lanes, result == OS_SYSTEM ? NC_LANES_SYSTEM : NC_LANES_REFUSED, errno);
-    if (result == OS_SYSTEM)
+    if (result == OS_OK && !instead)
         return true;
-    os_reach_lobby_free(r, lobby); /* whoever has that door is no sender, and would go on: it is told of once */
+    /* Whoever has a door and is no sender would go on: it is told of once. */
+    if (result != OS_OK && result != OS_CRASHED)
+        nc_lanes_blame(&r->lanes, NC_LANES_REFUSED, errno);
+    os_reach_lobby_free(r, lobby);
     return false;
 }
 

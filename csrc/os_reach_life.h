@@ -330,27 +330,125 @@ static inline os_result os_reach_listen(os_reach *r, const os_listening *os, boo
     return OS_SYSTEM;
 }
 
-/* The receiver moves away: hand the lane's socket over, and its memory's descriptor; -1: its end was heard.  Within the
- * lock. */
-static inline int os_reach_let_go(os_reach *r, os_reach_lane *lane)
+/* ---- a receiver that moves: within the lock ------------------------------------------------------------ */
+
+/* So many lie in a lobby, which holds more of them on every system; what is left, in one that comes last. */
+enum { OS_PACKED_MOST = 64 };
+
+typedef struct os_packing {
+    int lobby, door; /* the first lobby; the door of the last one */
+    int room;
+} os_packing;
+
+/* Go on in a lobby within this one. */
+static inline os_result os_reach_pack_further(os_packing *p)
 {
-    int socket = lane->os.socket;
-    r->moved = true;
-    if (socket >= 0)
-        epoll_ctl(r->fd->fd, EPOLL_CTL_DEL, socket, NULL);
-    nc_lane_lower(&lane->in.reader.block->reader);
-    nc_lane_go_away(&lane->in.reader.block->reader);
-    lane->os.socket = lane->memory = -1;
-    return socket;
+    int lobby, door;
+    os_result result = os_lobby_open(&lobby, &door);
+    if (result != OS_OK)
+        return result;
+    result = os_reach_send_lobby(p->door, OS_LOBBY_FURTHER, lobby);
+    int why = errno;
+    close(lobby);
+    if (result == OS_OK) {
+        close(p->door);
+        p->door = door;
+        p->room = OS_PACKED_MOST;
+    } else {
+        close(door);
+    }
+    errno = why;
+    return result;
 }
 
-/* Likewise a lobby's descriptor. */
-static inline int os_reach_let_lobby_go(os_reach *r, os_reach_lobby *lobby)
+static inline os_result os_reach_pack_visit(os_packing *p, const os_visit *visit)
 {
-    int fd = lobby->fd;
-    epoll_ctl(r->fd->fd, EPOLL_CTL_DEL, fd, NULL);
-    lobby->fd = -1;
-    return fd;
+    os_result result = p->room > 0 ? OS_OK : os_reach_pack_further(p);
+    p->room--;
+    return result == OS_OK ? os_lobby_send(p->door, visit) : result;
+}
+
+/* If its end was heard, whoever takes it over hears it once more: by a socket whose other end is closed. */
+static inline os_result os_reach_pack_lane(os_packing *p, os_reach *r, const os_reach_lane *lane)
+{
+    int pair[2] = {lane->os.socket, -1};
+    if (lane->os.socket < 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return OS_SYSTEM;
+    os_visit visit = {.capacity = r->capacity,
+                      .id = lane->in.id,
+                      .after = lane->in.after,
+                      .after_pos = lane->in.after_pos,
+                      .socket = pair[0],
+                      .memory = lane->memory};
+    os_result result = os_reach_pack_visit(p, &visit);
+    int why = errno;
+    if (lane->os.socket < 0) {
+        close(pair[0]);
+        close(pair[1]);
+    }
+    errno = why;
+    return result;
+}
+
+/* The oldest first, as a newer lane may have to wait for an older one, which is to be there by then. */
+static inline void os_reach_reverse(os_reach *r)
+{
+    os_reach_lane *rest = r->all;
+    r->all = NULL;
+    for (os_reach_lane *lane; (lane = rest) != NULL; r->all = lane) {
+        rest = lane->next;
+        lane->next = r->all;
+    }
+}
+
+static inline os_result os_reach_pack_all(os_packing *p, os_reach *r)
+{
+    os_result result = OS_OK;
+    os_reach_reverse(r);
+    for (os_reach_lane *lane = r->all; lane != NULL && result == OS_OK; lane = lane->next)
+        result = os_reach_pack_lane(p, r, lane);
+    os_reach_reverse(r);
+    for (os_reach_lobby *lobby = r->lobbies; lobby != NULL && result == OS_OK; lobby = lobby->next) {
+        os_visit visit = {.id = OS_LOBBY_FURTHER, .socket = lobby->fd, .memory = lobby->fd};
+        result = os_reach_pack_visit(p, &visit);
+    }
+    return result;
+}
+
+/* What was packed is on its way: here only copies are left. */
+static inline void os_reach_go_away(os_reach *r)
+{
+    r->moved = true;
+    for (os_reach_lane *lane = r->all; lane != NULL; lane = lane->next) {
+        if (lane->os.socket >= 0)
+            epoll_ctl(r->fd->fd, EPOLL_CTL_DEL, lane->os.socket, NULL);
+        nc_lane_lower(&lane->in.reader.block->reader);
+        nc_lane_go_away(&lane->in.reader.block->reader);
+        os_close(&lane->os.socket);
+        os_close(&lane->memory);
+    }
+    while (r->lobbies != NULL)
+        os_reach_lobby_free(r, r->lobbies);
+}
+
+/* All that the receiver has, in the lobby that comes of it, for whoever takes it over.  If this is not OS_OK, nothing
+ * has changed. */
+static inline os_result os_reach_pack(os_reach *r, int *lobby)
+{
+    os_packing p = {.room = OS_PACKED_MOST};
+    os_result result = os_lobby_open(&p.lobby, &p.door);
+    if (result != OS_OK)
+        return result;
+    result = os_reach_pack_all(&p, r);
+    int why = errno;
+    close(p.door);
+    if (result == OS_OK)
+        os_reach_go_away(r);
+    else
+        close(p.lobby);
+    *lobby = p.lobby;
+    errno = why;
+    return result;
 }
 
 #endif

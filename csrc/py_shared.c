@@ -1,9 +1,11 @@
 /* py_shared.c: channels between processes: opened, and their ends packed up to move.  Touches py_reach.h.
  *
- * A parcel holds descriptors.  Of a sender that is a door of its own: whoever unpacks it sends a lane through the door,
- * and a new door, as copies of the old one may be left in other processes.  Of the receiver it is the lobbies, and the
- * lanes that have been taken in already.  And in each there is a token, an eventfd that can be read once, by whichever
- * process is the first: under fork, each child has a copy of the parcel.
+ * A parcel holds two descriptors.  One is a door, of a sender; whoever unpacks it sends a lane through it, and a new
+ * door.  Of the receiver it is a lobby, in which all lie that it had: its lobbies, and the lanes that it had taken in.
+ * The other one is a token, an eventfd that can be read once, by whichever process is the first.
+ *
+ * Under fork each child has a copy of a parcel, and may keep it as long as it lives.  Nothing depends on these: through
+ * an old door nobody is waited for, and an old lobby is empty.
  *
  * A parcel that is dropped is an end that has left: its descriptors are closed, which is how the other side hears it.
  */
@@ -16,11 +18,6 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 
-typedef struct parcel_lane {
-    uint64_t id, after, after_pos;
-    int socket, memory; /* socket < 0: its end of file was heard */
-} parcel_lane;
-
 struct parcel {
     int side;             /* < 0: it is empty */
     chan_kind kind;
@@ -28,9 +25,7 @@ struct parcel {
     uint64_t capacity, name;
     uint64_t after, after_pos; /* a sender's next lane */
     int token;
-    Py_ssize_t ends, n;
-    int *end;             /* [ends]: the door, or the lobbies */
-    parcel_lane *lanes;   /* [n], of a receiver */
+    int end;              /* the door, or the lobby */
 };
 
 /* ---- parcels ------------------------------------------------------------------------------------------- */
@@ -42,7 +37,7 @@ parcel *parcel_new(void)
         PyErr_NoMemory();
         return NULL;
     }
-    p->side = -1;
+    p->side = p->end = -1;
     p->token = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
     if (p->token >= 0)
         return p;
@@ -55,15 +50,8 @@ void parcel_free(parcel *p)
 {
     if (p == NULL)
         return;
-    for (Py_ssize_t i = 0; i < p->n; i++) {
-        os_close(&p->lanes[i].socket);
-        os_close(&p->lanes[i].memory);
-    }
-    for (Py_ssize_t i = 0; i < p->ends; i++)
-        os_close(&p->end[i]);
+    os_close(&p->end);
     os_close(&p->token);
-    PyMem_RawFree(p->end);
-    PyMem_RawFree(p->lanes);
     PyMem_RawFree(p);
 }
 
@@ -91,14 +79,9 @@ void parcel_void(parcel *p)
 {
     if (!parcel_be_first(p))
         return;
-    for (Py_ssize_t i = 0; i < p->ends; i++) {
-        shutdown(p->end[i], SHUT_RDWR);
-        if (p->side == RX)
-            empty_lobby(p->end[i]);
-    }
-    for (Py_ssize_t i = 0; i < p->n; i++)
-        if (p->lanes[i].socket >= 0)
-            shutdown(p->lanes[i].socket, SHUT_RDWR);
+    shutdown(p->end, SHUT_RDWR);
+    if (p->side == RX)
+        empty_lobby(p->end);
 }
 
 int parcel_side(const parcel *p) { return p->side; }
@@ -138,17 +121,11 @@ static void raise_unopened(os_result result)
 static bool pack_sender(parcel *p, os_reach *r)
 {
     nc_lane_writer *w = &r->lanes.writer;
-    p->end = PyMem_RawMalloc(sizeof *p->end);
-    if (p->end == NULL) {
-        PyErr_NoMemory();
-        return false;
-    }
-    os_result result = os_reach_further_door(r, p->end);
+    os_result result = os_reach_further_door(r, &p->end);
     if (result != OS_OK) {
         raise_unopened(result);
         return false;
     }
-    p->ends = 1;
     nc_lanes_enter(&r->lanes); /* others may send by the lane meanwhile */
     /* by a lane that nothing was sent by, nothing can be waited for */
     p->after = w->tail > 0 ? r->id : r->after;
@@ -173,105 +150,43 @@ static bool unpack_sender(Chan *c, parcel *p)
         PyErr_SetFromErrno(PyExc_OSError);
         return false;
     }
-    os_result result = os_reach_open_sender(reach_of(c->block), p->end[0], p->token >= 0, id, p->after, p->after_pos);
+    os_result result = os_reach_open_sender(reach_of(c->block), p->end, p->token >= 0, id, p->after, p->after_pos);
     if (result != OS_OK)
         raise_unopened(result);
     else
-        p->ends = 0;
+        p->end = -1;
     return result == OS_OK;
 }
 
 /* ---- a receiver that moves ----------------------------------------------------------------------------- */
 
-/* Holding the lock of the lanes. */
-static bool pack_lanes(parcel *p, os_reach *r)
-{
-    if (r->lanes.count > 0) {
-        p->lanes = PyMem_RawCalloc(r->lanes.count, sizeof *p->lanes);
-        if (p->lanes == NULL)
-            return false;
-    }
-    Py_ssize_t ends = 0;
-    for (os_reach_lobby *lobby = r->lobbies; lobby != NULL; lobby = lobby->next)
-        ends++;
-    p->end = PyMem_RawMalloc(ends > 0 ? (size_t)ends * sizeof *p->end : 1);
-    if (p->end == NULL)
-        return false;
-    nc_lane_in *in = r->lanes.turn;
-    for (unsigned i = 0; i < r->lanes.count; i++, in = in->next) {
-        os_reach_lane *lane = container_of(in, os_reach_lane, in);
-        parcel_lane *to = &p->lanes[p->n++];
-        to->id = in->id;
-        to->after = in->after;
-        to->after_pos = in->after_pos;
-        to->memory = lane->memory;
-        to->socket = os_reach_let_go(r, lane);
-    }
-    r->moved = true;
-    for (os_reach_lobby *lobby = r->lobbies; lobby != NULL; lobby = lobby->next)
-        p->end[p->ends++] = os_reach_let_lobby_go(r, lobby);
-    p->crashed = r->lanes.crashed;
-    return true;
-}
-
 static bool pack_receiver(parcel *p, os_reach *r)
 {
     nc_lanes_enter(&r->lanes);
-    bool packed = pack_lanes(p, r);
+    os_result result = os_reach_pack(r, &p->end);
+    p->crashed = r->lanes.crashed;
     nc_lanes_exit(&r->lanes);
-    if (!packed)
-        PyErr_NoMemory();
-    return packed;
-}
-
-/* A lane comes along; its end of file, if it was heard, is to be heard once more. */
-static os_result unpack_lane(os_reach *r, uint64_t capacity, parcel_lane *from)
-{
-    int pair[2];
-    if (from->socket < 0) {
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-            return OS_SYSTEM;
-        close(pair[1]);
-        from->socket = pair[0];
+    if (result != OS_OK) {
+        p->end = -1;
+        raise_unopened(result);
     }
-    os_visit visit = {.capacity = capacity,
-                      .id = from->id,
-                      .after = from->after,
-                      .after_pos = from->after_pos,
-                      .socket = from->socket,
-                      .memory = from->memory};
-    return os_reach_add_lane(r, &visit);
+    return result == OS_OK;
 }
 
 static bool unpack_receiver(Chan *c, parcel *p)
 {
     os_reach *r = reach_of(c->block);
     os_result result = os_reach_open_receiver(r);
-    Py_ssize_t lobbies = 0, taken = 0;
     nc_lanes_enter(&r->lanes);
     r->lanes.crashed = p->crashed;
-    while (result == OS_OK && lobbies < p->ends && (result = os_reach_add_lobby(r, p->end[lobbies])) == OS_OK)
-        lobbies++;
-    while (result == OS_OK && taken < p->n && (result = unpack_lane(r, p->capacity, &p->lanes[taken])) == OS_OK)
-        taken++;
-    if (result != OS_OK) { /* they go back into the parcel */
-        int why = errno;
-        for (os_reach_lane *lane = r->all; lane != NULL; lane = lane->next)
-            os_reach_let_go(r, lane);
-        for (os_reach_lobby *lobby = r->lobbies; lobby != NULL; lobby = lobby->next)
-            os_reach_let_lobby_go(r, lobby);
-        r->moved = true;
-        errno = why;
-    }
+    if (result == OS_OK && p->end >= 0)
+        result = os_reach_add_lobby(r, p->end);
     nc_lanes_exit(&r->lanes);
-    if (result != OS_OK) {
+    if (result != OS_OK)
         raise_unopened(result);
-        return false;
-    }
-    for (Py_ssize_t i = 0; i < p->n; i++)
-        p->lanes[i].socket = p->lanes[i].memory = -1;
-    p->ends = 0;
-    return true;
+    else
+        p->end = -1;
+    return result == OS_OK;
 }
 
 /* ---- endpoints ----------------------------------------------------------------------------------------- */
@@ -328,15 +243,15 @@ PyObject *parcel_unpack(PyObject *module, parcel *p)
 
 PyObject *shared_open_sender(PyObject *module, chan_kind kind, uint64_t capacity, uint64_t name, int *door)
 {
-    parcel from = {.side = TX, .kind = kind, .capacity = capacity, .name = name, .token = -1, .ends = 1, .end = door};
+    parcel from = {.side = TX, .kind = kind, .capacity = capacity, .name = name, .token = -1, .end = *door};
     PyObject *tx = open_side(module, &from);
-    *door = tx != NULL ? -1 : *door;
+    *door = from.end;
     return tx;
 }
 
 PyObject *shared_open_receiver(PyObject *module, chan_kind kind, uint64_t capacity)
 {
-    parcel from = {.side = RX, .kind = kind, .capacity = capacity, .token = -1};
+    parcel from = {.side = RX, .kind = kind, .capacity = capacity, .token = -1, .end = -1};
     if (random_id(&from.name))
         return open_side(module, &from);
     return PyErr_SetFromErrno(PyExc_OSError);
@@ -348,21 +263,12 @@ static PyObject *open_both(PyObject *module, chan_kind kind, uint64_t capacity)
     uint64_t name;
     if (!random_id(&name) || os_lobby_open(&lobby, &door) != OS_OK)
         return PyErr_SetFromErrno(PyExc_OSError);
-    parcel from = {.kind = kind, .capacity = capacity, .name = name, .token = -1, .ends = 1};
-    PyObject *tx, *rx = NULL;
-    from.side = TX;
-    from.end = &door;
-    if ((tx = open_side(module, &from)) != NULL) {
-        door = -1; /* it is the sender's */
-        from.side = RX;
-        from.end = &lobby;
-        from.ends = 1;
-        rx = open_side(module, &from);
-        lobby = rx != NULL ? -1 : lobby;
-    }
+    parcel from = {.side = RX, .kind = kind, .capacity = capacity, .name = name, .token = -1, .end = lobby};
+    PyObject *tx = shared_open_sender(module, kind, capacity, name, &door);
+    PyObject *rx = tx != NULL ? open_side(module, &from) : NULL;
     PyObject *pair = rx != NULL ? PyTuple_Pack(2, tx, rx) : NULL;
     os_close(&door);
-    os_close(&lobby);
+    os_close(tx != NULL ? &from.end : &lobby);
     Py_XDECREF(tx);
     Py_XDECREF(rx);
     return pair;
@@ -396,9 +302,9 @@ PyObject *shared_leave(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)
 
 /* ---- as parts ------------------------------------------------------------------------------------------ */
 
-/* Numbers of 8 bytes: these, then three a lane.  Descriptors: the token, the ends, and two a lane. */
+/* Numbers of 8 bytes, and descriptors. */
 enum {
-    PARTS_VERSION = 1,
+    PARTS_VERSION = 2,
     AT_VERSION = 0,
     AT_SIDE,
     AT_KIND,
@@ -407,149 +313,70 @@ enum {
     AT_NAME,
     AT_AFTER,
     AT_AFTER_POS,
-    AT_ENDS,
-    AT_LANES,
-    AT_LANE,
-    PARTS_MOST = 1 << 20
+    NUMBERS,
+    AT_TOKEN = 0,
+    AT_END,
+    FDS
 };
-
-/* The descriptors in order: the place of the i-th; NULL behind the last. */
-static int *parcel_fd(parcel *p, Py_ssize_t i)
-{
-    if (i == 0)
-        return &p->token;
-    if (i <= p->ends)
-        return &p->end[i - 1];
-    parcel_lane *lane = &p->lanes[(i - p->ends - 1) / 2];
-    return (i - p->ends - 1) / 2 >= p->n ? NULL : (i - p->ends - 1) % 2 == 0 ? &lane->socket : &lane->memory;
-}
-
-static PyObject *parcel_numbers(const parcel *p)
-{
-    const uint64_t head[AT_LANE] = {PARTS_VERSION, (uint64_t)p->side, p->kind,      p->crashed,        p->capacity,
-                                    p->name,       p->after,          p->after_pos, (uint64_t)p->ends, (uint64_t)p->n};
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (AT_LANE + 3 * p->n) * (Py_ssize_t)sizeof(uint64_t));
-    if (bytes == NULL)
-        return NULL;
-    char *to = PyBytes_AS_STRING(bytes);
-    memcpy(to, head, sizeof head);
-    for (Py_ssize_t i = 0; i < p->n; i++) {
-        uint64_t lane[3] = {p->lanes[i].id, p->lanes[i].after, p->lanes[i].after_pos};
-        memcpy(to + sizeof head + (size_t)i * sizeof lane, lane, sizeof lane);
-    }
-    return bytes;
-}
 
 PyObject *parcel_parts(parcel *p)
 {
-    PyObject *numbers = parcel_numbers(p), *fds = numbers != NULL ? PyTuple_New(1 + p->ends + 2 * p->n) : NULL;
-    bool made = fds != NULL;
-    for (Py_ssize_t i = 0; made && i < PyTuple_GET_SIZE(fds); i++) {
-        PyObject *fd = PyLong_FromLong(*parcel_fd(p, i));
-        made = fd != NULL;
-        PyTuple_SET_ITEM(fds, i, fd);
-    }
-    PyObject *parts = made ? PyTuple_Pack(2, numbers, fds) : NULL;
-    Py_XDECREF(numbers);
-    Py_XDECREF(fds);
-    return parts;
+    const uint64_t numbers[NUMBERS] = {PARTS_VERSION, (uint64_t)p->side, p->kind,  p->crashed,
+                                       p->capacity,   p->name,           p->after, p->after_pos};
+    return Py_BuildValue("y#(ii)", (const char *)numbers, (Py_ssize_t)sizeof numbers, p->token, p->end);
 }
 
-/* Are these the numbers of a parcel, and so many descriptors?  Whatever they say is checked once more when it is
- * unpacked, against what the descriptors are. */
-static bool check_parts(const uint64_t *head, Py_ssize_t size, Py_ssize_t fds)
+/* Are these the numbers of a parcel?  Whatever they say is checked once more when it is unpacked, against what the
+ * descriptors are. */
+static bool check_numbers(const uint64_t *numbers)
 {
-    return size >= AT_LANE && head[AT_VERSION] == PARTS_VERSION && head[AT_SIDE] < SIDES &&
-           (head[AT_KIND] == SPSC_BYTES || head[AT_KIND] == MPSC_BYTES) && head[AT_CAPACITY] != 0 &&
-           head[AT_CAPACITY] == os_block_round(head[AT_CAPACITY]) && head[AT_LANES] < PARTS_MOST &&
-           head[AT_ENDS] < PARTS_MOST && (head[AT_SIDE] == RX || (head[AT_ENDS] == 1 && head[AT_LANES] == 0)) &&
-           size == AT_LANE + 3 * (Py_ssize_t)head[AT_LANES] &&
-           fds == 1 + (Py_ssize_t)head[AT_ENDS] + 2 * (Py_ssize_t)head[AT_LANES];
+    return numbers[AT_VERSION] == PARTS_VERSION && numbers[AT_SIDE] < SIDES &&
+           (numbers[AT_KIND] == SPSC_BYTES || numbers[AT_KIND] == MPSC_BYTES) && numbers[AT_CAPACITY] != 0 &&
+           numbers[AT_CAPACITY] == os_block_round(numbers[AT_CAPACITY]);
 }
 
-/* An empty parcel of that shape; NULL with an exception set. */
-static parcel *parcel_of_shape(const uint64_t *head)
+static parcel *parcel_of_numbers(const uint64_t *numbers, int token, int end)
 {
-    parcel *p = PyMem_RawCalloc(1, sizeof *p);
-    if (p != NULL) {
-        *p = (parcel){.side = (int)head[AT_SIDE],
-                      .kind = (chan_kind)head[AT_KIND],
-                      .crashed = head[AT_CRASHED] != 0,
-                      .capacity = head[AT_CAPACITY],
-                      .name = head[AT_NAME],
-                      .after = head[AT_AFTER],
-                      .after_pos = head[AT_AFTER_POS],
-                      .token = -1,
-                      .end = PyMem_RawCalloc(head[AT_ENDS] + 1, sizeof *p->end),
-                      .lanes = PyMem_RawCalloc(head[AT_LANES] + 1, sizeof *p->lanes)};
-        if (p->end != NULL && p->lanes != NULL) {
-            p->ends = (Py_ssize_t)head[AT_ENDS];
-            p->n = (Py_ssize_t)head[AT_LANES];
-            return p;
-        }
-        parcel_free(p);
+    parcel *p = PyMem_RawMalloc(sizeof *p);
+    if (p == NULL) {
+        PyErr_NoMemory();
+        return NULL;
     }
-    PyErr_NoMemory();
-    return NULL;
+    *p = (parcel){.side = (int)numbers[AT_SIDE],
+                  .kind = (chan_kind)numbers[AT_KIND],
+                  .crashed = numbers[AT_CRASHED] != 0,
+                  .capacity = numbers[AT_CAPACITY],
+                  .name = numbers[AT_NAME],
+                  .after = numbers[AT_AFTER],
+                  .after_pos = numbers[AT_AFTER_POS],
+                  .token = token,
+                  .end = end};
+    return p;
 }
 
-/* Fill the parcel's descriptors in; false with an exception set, and then it has none. */
-static bool parcel_take_fds(parcel *p, PyObject *fds)
+static int fd_of(PyObject *fds, Py_ssize_t i)
 {
-    Py_ssize_t i = 0;
-    while (i < PyTuple_GET_SIZE(fds)) {
-        long fd = PyLong_AsLong(PyTuple_GET_ITEM(fds, i));
-        if (fd == -1 && PyErr_Occurred())
-            break;
-        *parcel_fd(p, i++) = (int)fd;
-    }
-    bool all = i == PyTuple_GET_SIZE(fds);
-    for (i = 0; !all && i < PyTuple_GET_SIZE(fds); i++)
-        *parcel_fd(p, i) = -1;
-    return all;
-}
-
-/* Is each descriptor of its kind?  Which of them it is, is found out as it is used. */
-static bool check_fds(parcel *p)
-{
-    bool sound = os_is_counter(p->token);
-    for (Py_ssize_t i = 0; i < p->ends; i++)
-        sound = sound && os_is_socket(p->end[i], SOCK_SEQPACKET);
-    for (Py_ssize_t i = 0; i < p->n; i++)
-        sound = sound && (p->lanes[i].socket < 0 || os_is_socket(p->lanes[i].socket, SOCK_STREAM)) &&
-                os_is_memory(p->lanes[i].memory);
-    if (!sound) {
-        PyErr_SetString(PyExc_ValueError, "the descriptors that came with this ticket are not those of one");
-        for (Py_ssize_t i = 0; i < 1 + p->ends + 2 * p->n; i++)
-            *parcel_fd(p, i) = -1;
-    }
-    return sound;
+    long fd = PyLong_AsLong(PyTuple_GET_ITEM(fds, i));
+    return fd >= 0 && fd <= INT_MAX ? (int)fd : -1;
 }
 
 parcel *parcel_of_parts(PyObject *numbers, PyObject *fds)
 {
-    uint64_t head[AT_LANE];
-    Py_ssize_t size = PyBytes_GET_SIZE(numbers) / (Py_ssize_t)sizeof(uint64_t);
-    const char *from = PyBytes_AS_STRING(numbers);
-    if (size >= AT_LANE)
-        memcpy(head, from, sizeof head);
-    if (!check_parts(head, size, PyTuple_GET_SIZE(fds))) {
+    uint64_t n[NUMBERS];
+    bool whole = PyBytes_GET_SIZE(numbers) == (Py_ssize_t)sizeof n && PyTuple_GET_SIZE(fds) == FDS;
+    if (whole)
+        memcpy(n, PyBytes_AS_STRING(numbers), sizeof n);
+    if (!whole || !check_numbers(n)) {
         PyErr_SetString(PyExc_ValueError, "these are not the parts of a ticket of this version of nexus_channels");
         return NULL;
     }
-    parcel *p = parcel_of_shape(head);
-    if (p == NULL)
+    int token = fd_of(fds, AT_TOKEN), end = fd_of(fds, AT_END);
+    if (PyErr_Occurred())
         return NULL;
-    for (Py_ssize_t i = 0; i < p->n; i++) {
-        uint64_t lane[3];
-        memcpy(lane, from + sizeof head + (size_t)i * sizeof lane, sizeof lane);
-        p->lanes[i].id = lane[0];
-        p->lanes[i].after = lane[1];
-        p->lanes[i].after_pos = lane[2];
-    }
-    if (parcel_take_fds(p, fds) && check_fds(p))
-        return p;
-    parcel_free(p);
+    /* which of its kind each is, is found out as it is used */
+    if (os_is_counter(token) && os_is_socket(end, SOCK_SEQPACKET))
+        return parcel_of_numbers(n, token, end);
+    PyErr_SetString(PyExc_ValueError, "the descriptors that came with this ticket are not those of one");
     return NULL;
 }
 

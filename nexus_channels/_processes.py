@@ -60,7 +60,7 @@ def _reduce(ticket: Ticket[Any]) -> Any:
     if parts is None:
         return ticket.__reduce_ex__(2)
     numbers, descriptors = parts
-    return _rebuild, (numbers, tuple(DupFd(fd) if fd >= 0 else None for fd in descriptors))
+    return _rebuild, (numbers, tuple(map(DupFd, descriptors)))
 
 
 def _rebuild(numbers: bytes, descriptors: tuple[Any, ...]) -> Ticket[Any]:
@@ -68,10 +68,9 @@ def _rebuild(numbers: bytes, descriptors: tuple[Any, ...]) -> Ticket[Any]:
     register_tickets()
     came: list[int] = []
     try:
-        came.extend(descriptor.detach() if descriptor is not None else -1 for descriptor in descriptors)
+        came.extend(descriptor.detach() for descriptor in descriptors)
         return ticket_of_parts(numbers, tuple(came))
     except BaseException:
         for fd in came:
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
         raise

@@ -19,7 +19,6 @@ from ._types import Uncopied
 __all__ = ["SubprocessTicket", "attach_text", "for_subprocess"]
 
 _HEAD = "nxc1"
-_GONE = "x"  # the end of a lane was heard, so its socket is closed
 _SHOWN = 40  # characters of a text that is quoted in an error
 
 _taking = threading.Lock()
@@ -85,9 +84,9 @@ def for_subprocess(ticket: Ticket[Any]) -> SubprocessTicket:
     parts = ticket_parts(ticket)
     assert parts is not None
     numbers, descriptors = parts
-    named = (f"{fd}.{os.fstat(fd).st_ino}" if fd >= 0 else _GONE for fd in descriptors)
+    named = (f"{fd}.{os.fstat(fd).st_ino}" for fd in descriptors)
     text = "-".join((_HEAD, numbers.hex(), *named))
-    return SubprocessTicket(ticket, text, tuple(fd for fd in descriptors if fd >= 0))
+    return SubprocessTicket(ticket, text, tuple(descriptors))
 
 
 def attach_text(text: str) -> Any:
@@ -119,21 +118,17 @@ def _take(text: str) -> Ticket[Any]:
     except ValueError:
         raise ValueError("this text is not whole: it is no more what for_subprocess() gave") from None
     for fd, inode in named:
-        if fd >= 0:
-            _check(fd, inode)
+        _check(fd, inode)
     descriptors = tuple(fd for fd, _ in named)
-    if len(set(descriptors) - {-1}) < len([fd for fd in descriptors if fd >= 0]):
+    if len(set(descriptors)) < len(descriptors):
         raise ValueError("this text names a descriptor twice")
     ticket = ticket_of_parts(numbers, descriptors)
     for fd in descriptors:
-        if fd >= 0:
-            os.set_inheritable(fd, False)
+        os.set_inheritable(fd, False)
     return ticket
 
 
 def _parse(name: str) -> tuple[int, int]:
-    if name == _GONE:
-        return -1, 0
     fd, inode = name.split(".")
     if not (fd.isdecimal() and inode.isdecimal()):
         raise ValueError

@@ -995,6 +995,67 @@ def test_order_holds_across_a_move(bytes_variant):
 
 
 @needs_lanes
+def test_a_receiver_of_many_lanes_moves_with_all_that_is_in_them():
+    """More than one lobby takes along; a third of their senders have closed, and are heard to have."""
+    tx, rx = mpsc_bytes.channel(PAGE, shared=True)
+    senders = [attach(tx.clone().share()) for _ in range(150)]
+    for n, sender in enumerate(senders):
+        sender.try_send(b"%d 0" % n)
+    take(rx, len(senders))
+    before = descriptors()
+    for count in range(1, 4):
+        for n, sender in enumerate(senders):
+            sender.try_send(b"%d %d" % (n, count))
+        for sender in senders[count::3]:
+            sender.close()
+        assert rx.statistics().waiting_receivers == 0  # which hears them close
+        rx = attach(rx.share())
+        came = [tuple(map(int, message.split())) for message in take(rx, len(senders))]
+        assert sorted(came) == [(n, count) for n in sorted({n for n, _ in came})]
+        assert len(came) == len(senders)
+        senders = [attach(tx.clone().share()) if sender.is_closed else sender for sender in senders]
+        for n, sender in enumerate(senders):
+            sender.try_send(b"%d 0" % n)
+        take(rx, len(senders))
+    assert len(descriptors()) <= len(before)
+    tx.close()
+    for sender in senders:
+        sender.close()
+    with pytest.raises(RecvError):
+        rx.recv_blocking(timeout=5)
+
+
+@needs_lanes
+def test_a_lane_for_which_there_is_no_memory_waits_until_there_is():
+    run_script(
+        """
+import resource
+size = 64 << 20
+tx, rx = mpsc_bytes.channel(size, shared=True)
+tx.try_send(b"x")
+ticket = rx.share()
+used = int(open("/proc/self/statm").read().split()[0]) * PAGE
+limits = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + size, limits[1]))
+rx = attach(ticket)
+for _ in range(3):
+    try:
+        rx.recv_bytes_blocking(timeout=20)
+    except OSError as error:
+        assert error.errno == 12, error
+    else:
+        raise AssertionError
+resource.setrlimit(resource.RLIMIT_AS, limits)
+try:
+    message = rx.recv_bytes_blocking(timeout=20)
+except OSError:  # it was looked for once more before there was any
+    message = rx.recv_bytes_blocking(timeout=20)
+assert message == b"x"
+"""
+    )
+
+
+@needs_lanes
 @pytest.mark.parametrize("how", ["close", "drop"])
 def test_a_ticket_counts_as_an_open_end_until_it_is_given_up(bytes_variant, side, how):
     end, other = ends(bytes_variant.channel(PAGE, shared=True), side)

@@ -44,6 +44,20 @@ def visit(ticket, kind, *fds):
 FORGED = """
 senders = []
 
+VISIT = struct.Struct("=IIQQQQQ")  # magic, version, reserved, capacity, id, after, after_pos
+
+def unpacked(packed):
+    \"\"\"What lies in the lobby of a ticket: lanes, and the rest, each as (numbers, descriptors).\"\"\"
+    lanes, others = [], []
+    with socket.socket(fileno=os.dup(packed)) as lobby:
+        while True:
+            said, more, _, _ = lobby.recvmsg(VISIT.size, 1024, socket.MSG_DONTWAIT)
+            if not said:
+                return lanes, others
+            came = [list(struct.unpack("2i", data)) for _, kind, data in more if kind == socket.SCM_RIGHTS]
+            numbers = VISIT.unpack(said)
+            (lanes if numbers[3] else others).append((numbers, came[0]))
+
 def forged(n, forge):
     \"\"\"The receiver of n lanes, which comes by a ticket in which their (id, after, after_pos) are other ones.\"\"\"
     tx, rx = mpsc_bytes.channel(4096, shared=True)
@@ -57,13 +71,19 @@ def forged(n, forge):
         rx.try_recv_bytes()  # tx has gone, and its lane goes
     except Empty:
         pass
-    numbers, fds = ticket_parts(ticket := rx.share())
-    numbers = struct.unpack(f"={len(numbers) // 8}Q", numbers)
-    lanes = [numbers[i : i + 3] for i in range(10, len(numbers), 3)]
-    assert len(lanes) == n
-    numbers = numbers[:10] + sum(forge(lanes), ())
-    parts = struct.pack(f"={len(numbers)}Q", *numbers)
-    rx = attach(ticket_of_parts(parts, tuple(map(os.dup, fds))))
+    numbers, (token, packed) = ticket_parts(ticket := rx.share())
+    visits, others = unpacked(packed)
+    assert len(visits) == n
+    lobby, door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    lobby.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    for (said, came), lane in zip(visits, forge([said[4:] for said, _ in visits])):
+        others.append(((*said[:4], *lane), came))
+    for said, came in others:
+        socket.send_fds(door, [VISIT.pack(*said)], came)
+        for fd in came:
+            os.close(fd)
+    door.close()
+    rx = attach(ticket_of_parts(numbers, (os.dup(token), lobby.detach())))
     ticket.close()
     return rx
 """

@@ -631,6 +631,46 @@ join(process, code=-signal.SIGKILL)
     )
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("taken_in", [False, True])
+def test_copies_of_a_ticket_do_not_keep_a_receiver_alive_that_was_killed(method, taken_in):
+    """This process keeps the tickets, and under fork each child has those of the others."""
+    run_script(
+        f"""
+context = multiprocessing.get_context({method!r})
+channels = [mpsc_bytes.channel(4096, shared=True) for _ in range(2)]
+if {taken_in}:
+    for tx, rx in channels:
+        tx.send_blocking(b"so that the lane is taken in")
+        rx.recv_bytes_blocking()
+tickets = [rx.share() for _, rx in channels]
+ready = [context.Event() for _ in range(2)]
+processes = [start(hold, ticket, event, method={method!r}) for ticket, event in zip(tickets, ready)]
+for event in ready:
+    assert event.wait(20 * SLOWNESS)
+tx = channels[0].sender
+for _ in range(60):
+    tx.try_send(bytes(56))
+waits = Spawned(tx.send_blocking, bytes(4000))
+until_blocked(tx, senders=1)
+killed(processes[0])
+try:
+    waits.join()
+except SendError as error:
+    assert error.crashed
+else:
+    raise AssertionError
+try:
+    attach(tx.clone().share()).send_blocking(b"too late", timeout=20 * SLOWNESS)
+except SendError:
+    pass
+else:
+    raise AssertionError
+killed(processes[1])
+"""
+    )
+
+
 @takes_long(60, 1800)
 @pytest.mark.parametrize("method", ["fork", "forkserver"] if size(0, 1) else ["fork"])
 def test_a_sender_is_killed_at_any_moment_and_every_committed_message_is_received_once(method):

@@ -184,7 +184,6 @@ def test_texts_that_are_none_are_refused_with_the_reason(channel):
         (f"{head}-{numbers[:-1]}-{token}-{door}", "not whole"),
         (f"{head}-{numbers}-{token}-{door}-", "not whole"),
         (f"{head}-{numbers}-{token}", "not the parts"),
-        (f"{head}-{numbers}-{token}-x", "not those of one"),
         (f"{head}-{numbers}-{door}-{token}", "not those of one"),
         (f"{head}-{numbers}-{token}-{token}", "twice"),
         (f"{head}-{'00' * 8}{numbers[16:]}-{token}-{door}", "not the parts"),
