@@ -631,6 +631,46 @@ join(process, code=-signal.SIGKILL)
     )
 
 
+@pytest.mark.parametrize("waits", ["thread", "asyncio"])
+def test_a_death_is_told_within_50_ms_to_who_waits(waits, side):
+    """The quickest of several, as other programs may have the processors."""
+    run_script(
+        f"""
+context = multiprocessing.get_context("fork")
+def call(end):
+    return end.recv_blocking() if {side!r} == "tx" else end.send_blocking(bytes(4000))
+async def task(end):
+    return await (end.recv() if {side!r} == "tx" else end.send(bytes(4000)))
+def wait(end):
+    try:
+        call(end) if {waits!r} == "thread" else asyncio.run(task(end))
+    except (SendError, RecvError) as error:
+        return error.crashed, time.perf_counter()
+took = []
+for _ in range(5):
+    tx, rx = mpsc_bytes.channel(4096, shared=True)
+    tx.try_send(bytes(2000))
+    gone, stays = (tx, rx) if {side!r} == "tx" else (rx, tx)
+    if {side!r} == "tx":
+        rx.recv_blocking().release()
+    ready = context.Event()
+    process = start(hold, gone.share(), ready, method="fork")
+    assert ready.wait(20 * SLOWNESS)
+    waiting = Spawned(wait, stays)
+    until_blocked(stays, **{{"receivers" if {side!r} == "tx" else "senders": 1}})
+    os.sched_yield()
+    began = time.perf_counter()
+    os.kill(process.pid, signal.SIGKILL)
+    crashed, ended = waiting.join()
+    assert crashed
+    took.append(ended - began)
+    join(process, code=-signal.SIGKILL)
+assert min(took) < 0.05, took
+print(min(took), max(took))
+"""
+    )
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("taken_in", [False, True])
 def test_copies_of_a_ticket_do_not_keep_a_receiver_alive_that_was_killed(method, taken_in):
