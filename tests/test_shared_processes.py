@@ -719,7 +719,7 @@ def test_a_sender_is_killed_at_any_moment_and_every_committed_message_is_receive
 import random, tempfile
 rng = random.Random({seeded("senders that are killed").randrange(1 << 30)})
 counter = Counter(tempfile.mkstemp()[1])
-for _ in range({size(15, 500)}):
+for _ in range({size(15, 10_000 if method == "fork" else 500)}):
     counter.value = 0
     tx, rx = mpsc_bytes.channel(4096, shared=True)
     victim = start(send_counting, tx.clone().share(), 0, counter, method={method!r})
@@ -763,7 +763,7 @@ def feed(tx):
             n += 1
     except SendError as error:
         return error.crashed, error.value == message(n)
-for _ in range({size(15, 500)}):
+for _ in range({size(15, 10_000 if method == "fork" else 500)}):
     context = multiprocessing.get_context({method!r})
     tx, rx = mpsc_bytes.channel(4096, shared=True)
     ready = context.Event()
@@ -782,6 +782,7 @@ for _ in range({size(15, 500)}):
     )
 
 
+@takes_long(60, 600)
 def test_both_sides_are_killed_and_nothing_is_left():
     """run_script looks for files that stay; here are the descriptors and the memory of who started them."""
     run_script(
@@ -804,7 +805,8 @@ for n in range({size(6, 100)}):
     if n == 1:
         first = now
     assert n < 2 or now == first, (now, first)
-"""
+""",
+        seconds=size(60, 600),
     )
 
 

@@ -200,25 +200,26 @@ def descriptors():
 class Counter:
     """A number in a file that a process writes and others read, whatever becomes of the writer."""
 
-    NUMBER = struct.Struct("q")
+    SIZE = struct.calcsize("q")
 
     def __init__(self, path):
         self.path = path
         with open(path, "ab") as file:
-            file.truncate(self.NUMBER.size)
+            file.truncate(self.SIZE)
         with open(path, "r+b") as file:
-            self._map = mmap.mmap(file.fileno(), self.NUMBER.size)
+            self._numbers = memoryview(mmap.mmap(file.fileno(), self.SIZE)).cast("q")
 
     def __reduce__(self):
         return type(self), (self.path,)
 
     @property
     def value(self):
-        return self.NUMBER.unpack_from(self._map)[0]
+        return self._numbers[0]
 
     @value.setter
     def value(self, value):
-        self.NUMBER.pack_into(self._map, 0, value)
+        """By one store: a struct's pack_into() writes zeros first, and the writer may be killed between the two."""
+        self._numbers[0] = value
 
 
 # Both ends in each way there is
