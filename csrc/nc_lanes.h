@@ -16,8 +16,9 @@
  * What needs the system is done by its owner (nc_lanes_owner): rings, hearing them, new lanes, the end.  It is called
  * within the lock, and calls nothing here but what is said to be for it.
  *
- * The lock: of a build with a GIL that is the GIL (`guarded`); no native thread uses such a channel.  It is taken
- * within a gate's lock, and nothing is taken within it.
+ * The lock: `guarded` lanes do not take it, as whoever calls has one: with a GIL that is the GIL, as no native thread
+ * uses such a channel; a program in C takes this one around several calls.  It is taken within a gate's lock, and
+ * nothing is taken within it.
  */
 #ifndef NC_LANES_H
 #define NC_LANES_H

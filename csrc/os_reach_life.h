@@ -86,17 +86,19 @@ static inline void os_reach_leave(nc_lanes *l)
 
 /* ---- all of a process ----------------------------------------------------------------------------------- */
 
+/* The lock itself, also where lanes are guarded by another one: whoever relies on that does not take it, and who has a
+ * lock around each call of its own takes this one. */
 static inline void os_reach_hold_all(os_reach_list *list)
 {
     nc_lock_enter(&list->lock);
     for (os_reach *r = list->first; r != NULL; r = r->following)
-        nc_lanes_enter(&r->lanes);
+        nc_lock_enter(&r->lanes.lock);
 }
 
 static inline void os_reach_let_all_go(os_reach_list *list)
 {
     for (os_reach *r = list->first; r != NULL; r = r->following)
-        nc_lanes_exit(&r->lanes);
+        nc_lock_exit(&r->lanes.lock);
     nc_lock_exit(&list->lock);
 }
 
@@ -147,10 +149,10 @@ static inline void os_reach_leave_all(os_reach_list *list)
 {
     nc_lock_enter(&list->lock);
     for (os_reach *r = list->first; r != NULL; r = r->following) {
-        nc_lanes_enter(&r->lanes);
+        nc_lock_enter(&r->lanes.lock);
         os_reach_leave(&r->lanes);
         r->lanes.over = true; /* nothing that is sent from now on would arrive */
-        nc_lanes_exit(&r->lanes);
+        nc_lock_exit(&r->lanes.lock);
     }
     nc_lock_exit(&list->lock);
 }

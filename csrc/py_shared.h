@@ -5,7 +5,7 @@
 #include "py_types.h"
 
 /* An end of a channel on its way to another process. */
-typedef struct parcel parcel;
+typedef struct os_parcel parcel; /* os_parcel.h */
 
 /* The capacity of a lane for a wish, or 0 with an exception set. */
 uint64_t shared_parse_capacity(PyObject *arg);

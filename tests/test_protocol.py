@@ -61,7 +61,7 @@ def test_the_core_includes_nothing_but_itself_and_libc():
 
 
 SYSTEM = {"errno", "fcntl", "poll", "string", "sys/file", "sys/mman", "sys/socket", "sys/stat", "sys/types", "sys/un"}
-SYSTEM |= {"sys/epoll", "sys/eventfd", "unistd"}
+SYSTEM |= {"sys/epoll", "sys/eventfd", "sys/random", "unistd"}
 
 
 def test_system_calls_have_files_of_their_own_which_know_the_core_and_no_python():
