@@ -17,6 +17,7 @@ typedef enum nexus_result {
     NEXUS_BAD_HANDLE,
     NEXUS_BAD_VERSION,
     NEXUS_FORKED,
+    NEXUS_FAULT,
     ...
 } nexus_result;
 

@@ -103,6 +103,18 @@ static inline void nc_chan_use_lanes(nc_chan *ch, nc_lanes *lanes)
     atomic_store_explicit(&ch->gate[lanes->reads ? NC_TX : NC_RX].flag, NC_WATCHED, memory_order_relaxed);
 }
 
+/* Native threads are about to come to a channel by lanes.  Until now one lock, the GIL, may have been that of its gates
+ * and of its lanes; from now on they use their own, for good.  The caller holds that one, so nobody is inside; nor may
+ * the process be forked meanwhile, as a fork holds the locks of lanes. */
+static inline void nc_chan_unguard(nc_chan *ch, uint32_t now)
+{
+    if (!ch->lanes->guarded)
+        return;
+    for (int side = 0; side < NC_SIDES; side++)
+        nc_gate_unguard(&ch->gate[side], now);
+    ch->lanes->guarded = false;
+}
+
 static inline uint64_t nc_chan_capacity(const nc_chan *ch)
 {
     return nc_chan_of_bytes(ch) ? ch->log->capacity : ch->ring->capacity;
@@ -268,12 +280,12 @@ static inline void nc_chan_call_by_lanes(nc_chan *ch, nc_gate *g, nc_box **kicks
     uint64_t before, have = nc_chan_have(ch, side);
     do {
         nc_gate_call_ready(g, have, kicks);
-        nc_waiter *next = nc_gate_next(g);
-        if (next == NULL) {
+        uint64_t least = nc_gate_least(g);
+        if (least == 0) {
             nc_lanes_lower(ch->lanes);
             return;
         }
-        nc_lanes_raise(ch->lanes, next->least);
+        nc_lanes_raise(ch->lanes, least);
         before = have;
         have = nc_chan_have(ch, side);
     } while (have > before);
@@ -304,6 +316,14 @@ static __attribute__((noinline, unused)) void nc_chan_call_waiting(nc_chan *ch, 
     if (g->waiting > 0)
         nc_chan_call_ready(ch, side, kicks);
     nc_gate_exit(g);
+}
+
+/* Whoever waits on what other processes ring hears it for all: those who can go on now are called.  Any thread, also one
+ * that waits for nothing. */
+static inline void nc_chan_hear(nc_chan *ch, uint32_t now, nc_box **kicks)
+{
+    nc_lanes_attend(ch->lanes);
+    nc_chan_call_waiting(ch, ch->lanes->reads ? NC_RX : NC_TX, now, kicks);
 }
 
 /* After something was published, or nothing could be: if the flag says that anybody waits on `side`, call those who can
@@ -425,7 +445,7 @@ static inline bool nc_chan_uncall(nc_chan *ch, int side, nc_waiter *w, uint32_t 
     if (nc_waiter_state_of(w) == NC_CALLED && w->born == g->born) {
         nc_gate_rejoin(g, w);
         if (ch->lanes != NULL)
-            nc_lanes_raise(ch->lanes, w->least);
+            nc_lanes_raise(ch->lanes, nc_gate_least(g));
     }
     bool stands = nc_post_receive(w);
     nc_gate_exit(g);
@@ -587,9 +607,8 @@ static inline nc_outcome nc_chan_claim(nc_chan *ch, uint64_t n, bool called, uin
     return result == NC_OK ? NC_DONE : nc_chan_refused(result);
 }
 
-/* Commit n bytes; the caller then notifies NC_RX.  `publish`: release within a batch, which nc_log_publish_batch()
- * ends.
- */
+/* Commit n bytes; the caller then notifies NC_RX.  `publish`: release within a batch, which nc_chan_publish_batch()
+ * ends. */
 static inline void nc_chan_commit(nc_chan *ch, const nc_record *record, uint64_t n, memory_order publish)
 {
     if (!ch->log->many)
@@ -598,6 +617,15 @@ static inline void nc_chan_commit(nc_chan *ch, const nc_record *record, uint64_t
         nc_log_commit_mp(ch->log, record, n, publish);
     else
         nc_lanes_commit(ch->lanes, record, n, publish);
+}
+
+/* End a batch of them; the caller then notifies NC_RX. */
+static inline void nc_chan_publish_batch(nc_chan *ch)
+{
+    if (nc_chan_by_lanes(ch))
+        nc_lanes_publish(ch->lanes);
+    else
+        nc_log_publish_batch(ch->log);
 }
 
 /* Abort a claim; the caller then notifies the side that this returns.  With many producers, the consumer has a skip to
@@ -646,6 +674,8 @@ static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc
             if (r == NC_OK)
                 return NC_DONE;
         }
+        if (ch->lanes != NULL && first) /* the look has heard what observers in line would have heard */
+            nc_chan_notify(ch, NC_RX, memory_order_relaxed, now, kicks);
         if (ch->lanes != NULL) /* a fault is told as an end, too: whoever tells it asks for both */
             return nc_lanes_over(ch->lanes) || nc_lanes_faulty(ch->lanes) ? NC_DISCONNECTED : NC_BLOCKED;
         if (last == 0 && !nc_gate_over_seen(g)) { /* C1, before the last look */

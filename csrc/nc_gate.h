@@ -324,6 +324,16 @@ static inline void nc_gate_exit(nc_gate *g)
         nc_lock_exit(&g->lock);
 }
 
+/* Others are about to come, who do not hold the lock that guards the gate: from now on its own is taken, also by those
+ * who post to the boxes in its line.  The caller holds the lock that guards it, so nobody is inside. */
+static inline void nc_gate_unguard(nc_gate *g, uint32_t now)
+{
+    nc_gate_enter(g, now); /* takes nothing, but it may have to begin anew */
+    for (nc_waiter *w = g->first; w != NULL; w = w->next)
+        w->box->guarded = false;
+    g->guarded = false;
+}
+
 /* Everything below is called between nc_gate_enter and nc_gate_exit. */
 
 static inline bool nc_gate_over(nc_gate *g) { return nc_gate_crowd(g) & NC_OVER; }
@@ -435,6 +445,22 @@ static inline void nc_gate_call_ready(nc_gate *g, uint64_t have, nc_box **kicks)
         else if (w->share > 0)
             break;
     }
+}
+
+/* How much there has to be for anybody more to be called: what the next in line needs, or an observer ahead of it, which
+ * holds nobody up.  0: nobody waits to be called. */
+static inline uint64_t nc_gate_least(nc_gate *g)
+{
+    uint64_t least = 0;
+    for (nc_waiter *w = nc_gate_next(g); w != NULL; w = w->next) {
+        if (atomic_load_explicit(&w->state, memory_order_relaxed) != NC_WAITING) /* under the lock */
+            continue;
+        if (least == 0 || w->least < least)
+            least = w->least;
+        if (w->share > 0)
+            break;
+    }
+    return least;
 }
 
 /* After enrolling or rejoining, and after a second look that found `have`: is it w's turn?  Then w counts as

@@ -16,8 +16,8 @@
  * What needs the system is done by its owner (nc_lanes_owner): rings, hearing them, new lanes, the end.  It is called
  * within the lock, and calls nothing here but what is said to be for it.
  *
- * The lock: `guarded` lanes do not take it, as whoever calls has one: with a GIL that is the GIL, as no native thread
- * uses such a channel; a program in C takes this one around several calls.  It is taken within a gate's lock, and
+ * The lock: `guarded` lanes do not take it, as whoever calls has one: with a GIL that is the GIL, until native threads
+ * come, who do not hold it; a program in C takes this one around several calls.  It is taken within a gate's lock, and
  * nothing is taken within it.
  */
 #ifndef NC_LANES_H
@@ -71,7 +71,8 @@ typedef enum nc_lanes_fault {
 typedef struct nc_lanes {
     const nc_lanes_owner *owner;
     nc_lock lock;
-    bool guarded, reads; /* reads: the receiver is here; else the senders.  Never written; the rest: in the lock */
+    bool reads;          /* the receiver is here; else the senders.  Never written */
+    bool guarded;        /* as nc_gate.guarded: see nc_chan_unguard().  The rest: in the lock */
     nc_lanes_fault fault; /* to be told */
     int why;             /* its errno */
     bool over;           /* the other side is gone for good, and nothing is left to read */
@@ -378,6 +379,15 @@ static inline unsigned nc_lanes_open(nc_lanes *l)
     return open;
 }
 
+/* Has a process died that had not closed?  As far as it was heard. */
+static inline bool nc_lanes_crashed(nc_lanes *l)
+{
+    nc_lanes_enter(l);
+    bool crashed = l->crashed;
+    nc_lanes_exit(l);
+    return crashed;
+}
+
 /* What is to be told, once. */
 static inline nc_lanes_fault nc_lanes_take_fault(nc_lanes *l, int *why)
 {
@@ -407,6 +417,14 @@ NC_LANES_CALL void nc_lanes_leave(nc_lanes *l)
 }
 
 /* ---- calls: sleeping and waking ------------------------------------------------------------------------ */
+
+/* Hear what was rung; the caller then calls those whose turn it is. */
+NC_LANES_CALL void nc_lanes_attend(nc_lanes *l)
+{
+    nc_lanes_enter(l);
+    l->owner->attend(l);
+    nc_lanes_exit(l);
+}
 
 /* Somebody here is about to sleep; a sender for that many bytes.  Look again after that. */
 NC_LANES_CALL void nc_lanes_raise(nc_lanes *l, uint64_t bytes)
@@ -490,6 +508,14 @@ NC_LANES_CALL void nc_lanes_commit(nc_lanes *l, const nc_record *record, uint64_
     nc_lanes_enter(l);
     nc_lane_commit(&l->writer, record, n, publish);
     l->claimed = false;
+    nc_lanes_exit(l);
+}
+
+/* End a batch that was committed by release stores, whoever of this process has committed to it. */
+NC_LANES_CALL void nc_lanes_publish(nc_lanes *l)
+{
+    nc_lanes_enter(l);
+    nc_lane_publish(&l->writer);
     nc_lanes_exit(l);
 }
 

@@ -27,6 +27,8 @@
  *    not end a wait; closing the end or the channel does.
  *  - No call allocates.  Those that cannot wait take a lock only when somebody is waiting, for a few instructions,
  *    and wake a sleeping event loop by one write(2).
+ *  - Of a channel between processes each call takes a lock, for a few instructions, and one that receives allocates when
+ *    a further process has begun to send.
  *  - A thread must not be cancelled or killed inside a call.  One that dies between two calls does no harm, unless it
  *    left a claim open: see close(abandon=True) in Python.
  */
@@ -53,7 +55,8 @@ typedef enum nexus_result {
     NEXUS_NO_CLAIM,     /* no claim is open */
     NEXUS_BAD_HANDLE,   /* not the address of an end of this side */
     NEXUS_BAD_VERSION,  /* this header and the installed nexus_channels do not fit together: compile again */
-    NEXUS_FORKED        /* the end belongs to the process that this one was forked from */
+    NEXUS_FORKED,       /* the end belongs to the process that this one was forked from */
+    NEXUS_FAULT         /* something is wrong with a sender in another process; the others go on, so call again */
 } nexus_result;
 
 #define NEXUS_FOREVER INT64_C(-1)
@@ -141,6 +144,7 @@ static inline const char *nexus_strerror(int result)
         "not the address of an end of this side",
         "compiled for another version of nexus_channels",
         "the end belongs to the parent process",
+        "something is wrong with a sender in another process",
     };
     return result >= 0 && (size_t)result < sizeof text / sizeof text[0] ? text[result] : "unknown result";
 }
@@ -249,7 +253,8 @@ static inline int nexus_sender_is_disconnected(const nexus_sender *tx)
 
 /* Borrow the next message, waiting for one up to `timeout` ns: *data, aligned to 8, and its size *n are good until
  * nexus_release.  NEXUS_TIMEOUT (NEXUS_EMPTY where timeout is 0), NEXUS_DISCONNECTED (every sender is gone and all was
- * received), NEXUS_BUSY (a claim is open), NEXUS_FORKED. */
+ * received), NEXUS_BUSY (a claim is open), NEXUS_FORKED.  Between processes NEXUS_FAULT, once for each: errno is EPROTO
+ * if a process wrote what it should not, and its messages have ended; or it says why a new sender cannot come now. */
 static inline int nexus_peek(nexus_receiver *rx, const void **data, size_t *n, int64_t timeout)
 {
     return rx->end.calls->peek(&rx->end, data, n, timeout);

@@ -11,8 +11,8 @@
  * Whoever waits here waits on one descriptor: of senders the socket, of the receiver the epoll.  A ring lies there
  * until somebody hears it (nc_lanes_owner.attend), who then looks, or calls those whose turn it is.
  *
- * The memory is OS_MALLOC's and OS_CALLOC's, of whoever includes this: Python's (py_reach.h), or those
- * of a program without it.  How all this begins and ends is in os_reach_life.h.
+ * The memory is libc's, also where Python is: native threads come here, and to allocate from Python may take the GIL,
+ * as tracemalloc does, whose holder may be waiting for the lock.  How all this begins and ends is in os_reach_life.h.
  */
 #ifndef OS_REACH_H
 #define OS_REACH_H
@@ -22,6 +22,7 @@
 
 #if OS_HAS_LANES
 
+#include <stdlib.h>
 #include <sys/epoll.h>
 
 /* What threads and loops wait on, and who closes it: whoever has the last reference. */
@@ -106,13 +107,13 @@ static inline void os_reach_fd_unref(os_reach_fd *fd)
         return;
     if (fd->fd >= 0)
         close(fd->fd);
-    OS_FREE(fd);
+    free(fd);
 }
 
 /* Takes the descriptor over; NULL without memory, and then not. */
 static inline os_reach_fd *os_reach_fd_new(int fd)
 {
-    os_reach_fd *f = OS_MALLOC(sizeof *f);
+    os_reach_fd *f = malloc(sizeof *f);
     if (f == NULL)
         return NULL;
     atomic_store_explicit(&f->refs, 1, memory_order_relaxed); /* nobody else knows it yet */
@@ -138,7 +139,7 @@ static inline void os_reach_lane_free(os_reach_lane *lane)
 {
     os_close(&lane->memory);
     os_lane_unmap(&lane->os);
-    OS_FREE(lane);
+    free(lane);
 }
 
 static inline void os_reach_free_dropped(os_reach *r)
@@ -179,7 +180,7 @@ static inline void os_reach_place(os_reach *r, nc_lane_in *in, const os_visit *v
  * fails. */
 static inline os_result os_reach_add_lane(os_reach *r, const os_visit *visit)
 {
-    os_reach_lane *lane = OS_CALLOC(1, sizeof *lane);
+    os_reach_lane *lane = calloc(1, sizeof *lane);
     struct epoll_event heard = {.events = EPOLLIN, .data.ptr = lane};
     if (lane == NULL)
         return OS_SYSTEM; /* errno is ENOMEM */
@@ -194,7 +195,7 @@ static inline os_result os_reach_add_lane(os_reach *r, const os_visit *visit)
     }
     if (result != OS_OK) {
         int why = errno;
-        OS_FREE(lane);
+        free(lane);
         errno = why;
         return result;
     }
@@ -225,7 +226,7 @@ static inline void os_reach_note_shut(os_reach *r) { r->lanes.shut = r->lobbies 
 /* One lobby more, which is taken over, unless this fails. */
 static inline os_result os_reach_add_lobby(os_reach *r, int fd)
 {
-    os_reach_lobby *lobby = OS_MALLOC(sizeof *lobby);
+    os_reach_lobby *lobby = malloc(sizeof *lobby);
     struct epoll_event heard = {.events = EPOLLIN, .data.ptr = lobby};
     if (lobby == NULL) {
         errno = ENOMEM;
@@ -234,7 +235,7 @@ static inline os_result os_reach_add_lobby(os_reach *r, int fd)
     *lobby = (os_reach_lobby){.kind = OS_REACH_LOBBY, .fd = fd, .next = r->lobbies};
     if (epoll_ctl(r->fd->fd, EPOLL_CTL_ADD, fd, &heard) != 0) {
         int why = errno;
-        OS_FREE(lobby);
+        free(lobby);
         errno = why;
         return OS_SYSTEM;
     }
@@ -253,7 +254,7 @@ static inline void os_reach_lobby_free(os_reach *r, os_reach_lobby *lobby)
     if (r->fd != NULL)
         epoll_ctl(r->fd->fd, EPOLL_CTL_DEL, lobby->fd, NULL);
     os_close(&lobby->fd);
-    OS_FREE(lobby);
+    free(lobby);
     os_reach_note_shut(r);
 }
 

@@ -26,7 +26,7 @@ static inline void os_reach_stop_listening(os_reach *r)
     if (r->fd != NULL && r->listening->os.fd >= 0)
         epoll_ctl(r->fd->fd, EPOLL_CTL_DEL, r->listening->os.fd, NULL);
     os_listen_close(&r->listening->os);
-    OS_FREE(r->listening);
+    free(r->listening);
     r->listening = NULL;
     os_reach_note_shut(r);
 }
@@ -309,7 +309,7 @@ static inline os_result os_reach_open_receiver(os_reach *r)
 /* Be found by that socket as well; for one sender at a time, or for many.  Not OS_OK: it is still the caller's. */
 static inline os_result os_reach_listen(os_reach *r, const os_listening *os, bool one)
 {
-    os_reach_listening *listening = OS_MALLOC(sizeof *listening);
+    os_reach_listening *listening = malloc(sizeof *listening);
     struct epoll_event heard = {.events = EPOLLIN, .data.ptr = listening};
     if (listening == NULL) {
         errno = ENOMEM;
@@ -327,7 +327,7 @@ static inline os_result os_reach_listen(os_reach *r, const os_listening *os, boo
     if (added)
         return OS_OK;
     int why = errno;
-    OS_FREE(listening);
+    free(listening);
     errno = why;
     return OS_SYSTEM;
 }

@@ -19,7 +19,7 @@ static inline void bytes_commit(nc_chan *b, const nc_record *record, uint64_t n)
     nc_chan_commit(b, record, n, memory_order_seq_cst);
 }
 
-/* Nobody is notified before nc_log_publish_batch(). */
+/* Nobody is notified before nc_chan_publish_batch(). */
 static inline void bytes_commit_quiet(nc_chan *b, const nc_record *record, uint64_t n)
 {
     nc_chan_commit(b, record, n, memory_order_release);

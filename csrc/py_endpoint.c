@@ -83,15 +83,6 @@ PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
     return NULL;
 }
 
-bool endpoint_is_local(Endpoint *ep, const char *what)
-{
-    if (ep->chan->block->lanes == NULL)
-        return true;
-    PyErr_Format(PyExc_TypeError, "%s is for channels within a process, and this one is shared between processes",
-                 what);
-    return false;
-}
-
 PyObject *endpoint_clone(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Endpoint *ep = (Endpoint *)self;

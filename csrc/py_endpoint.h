@@ -59,9 +59,6 @@ int endpoint_traverse(PyObject *, visitproc, void *);
 int endpoint_clear(PyObject *);
 void endpoint_dealloc(PyObject *);
 
-/* The endpoint is of a channel within the process; else false with TypeError set.  `what` is wanted of it. */
-bool endpoint_is_local(Endpoint *ep, const char *what);
-
 /* py_batch.c */
 PyObject *endpoint_send_many(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 PyObject *endpoint_send_many_blocking(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
@@ -70,7 +67,7 @@ PyObject *endpoint_recv_many(PyObject *, PyObject *const *, Py_ssize_t, PyObject
 PyObject *endpoint_recv_many_blocking(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 PyObject *endpoint_try_recv_many(PyObject *, PyObject *);
 
-/* py_native.c */
+/* py_lend.c */
 PyObject *endpoint_native(PyObject *, PyObject *);
 
 /* py_notifier.c */

@@ -1,4 +1,5 @@
-/* py_native.c: the ends that native threads attach to, behind nexus_channels.h.
+/* py_native.c: the ends that native threads attach to, behind nexus_channels.h.  The Python objects that they belong to
+ * are in py_lend.c.
  *
  * A native end has three owners: the Python object that tx.native() returned, the thread that is attached, and the
  * endpoint that lent itself.  The end refers to the channel's block and to no Python object, so the thread may outlive
@@ -8,49 +9,27 @@
  * `closed` and waiting for a state other than BUSY, which takes a few instructions.  If no claim is open, Python then
  * takes the end out of the channel; else the thread does so when it ends the claim.
  */
+#include "py_native.h"
 #include "py_bytes.h"
-#include "py_chan.h"
-#include "py_claim.h"
-#include "py_doc.h"
-#include "py_endpoint.h"
-#include "py_ends.h"
-#include "py_line.h"
-#include "py_module.h"
-#include "py_park.h"
+#include "py_reach.h"
+#include "py_tell.h"
 
-#include "nexus_channels.h"
-
-typedef struct native_end {
-    nexus_end face;               /* the address points here; this paragraph is read-only */
-    nc_chan *block;               /* a reference */
-    parker *parker;               /* a reference; where the thread sleeps */
-    int side;
-    uint32_t born;                /* core_generation when made: a forked child does not touch it */
-
-    lease lease;                  /* its references: the object, the attachment, the endpoint, and each capsule */
-
-    nc_record record;             /* of the open claim; from here on fields of the thread that is in a call */
-    bool unnotified;              /* something was committed quietly: receivers were not notified */
-    unsigned spin;                /* pauses worth spending before a wait sleeps */
-} native_end;
-
-typedef struct Native {
-    PyObject_HEAD
-    PyObject *weakrefs;
-    Chan *chan;                   /* strong */
-    Endpoint *ep;                 /* strong, until closed; in its critical section */
-    native_end *end;              /* a reference */
-    birth *birth;                 /* where it was made, in debug mode; else NULL */
-} Native;
+#include <errno.h>
 
 /* ---- life and death: from any thread, with or without a GIL ------------------------------------------- */
+
+static void end_free(native_end *e)
+{
+    if (e != NULL && e->parker != NULL)
+        wake_box_unref(&e->parker->base.box);
+    PyMem_RawFree(e);
+}
 
 static void end_drop(lease *l)
 {
     native_end *e = container_of(l, native_end, lease);
-    wake_box_unref(&e->parker->base.box);
     block_unref(e->block);
-    PyMem_RawFree(e);
+    end_free(e);
 }
 
 static bool end_foreign(const native_end *e) { return e->born != core_generation(); }
@@ -67,7 +46,7 @@ static void notify_receivers(nc_chan *b, nc_box **kicks)
 static void publish_and_notify(native_end *e, nc_box **kicks)
 {
     if (e->unnotified)
-        nc_log_publish_batch(e->block->log);
+        nc_chan_publish_batch(e->block);
     e->unnotified = false;
     notify_receivers(e->block, kicks);
 }
@@ -86,6 +65,23 @@ static void end_depart(native_end *e, nc_box **kicks)
 static void end_leave_line(native_end *e, nc_box **kicks)
 {
     nc_chan_leave_line(e->block, e->side, e->parker->waiter, false, core_generation(), kicks);
+}
+
+/* Of a channel between processes: hear what was rung, for all who wait here. */
+static void end_hear(native_end *e)
+{
+    nc_box *kicks = NULL;
+    nc_chan_hear(e->block, core_generation(), &kicks);
+    wake_boxes(kicks);
+}
+
+bool native_end_disconnected(native_end *e)
+{
+    nc_chan *b = e->block;
+    if (b->lanes == NULL || end_foreign(e))
+        return nc_gate_over_seen(&b->gate[e->side]);
+    end_hear(e);
+    return nc_lanes_deserted(b->lanes);
 }
 
 /* Abort or release the open claim. */
@@ -142,6 +138,7 @@ typedef struct Want {
     void *buffer;
     size_t size;                  /* of the claim or the buffer; then of the message */
     int result;
+    int why;                      /* errno, of NEXUS_FAULT */
     uint32_t after;               /* the state of the end after success */
 } Want;
 
@@ -157,9 +154,12 @@ static void end_spin(native_end *e, const Want *want)
     unsigned spins = 0;
     bool ready = false;
     nc_end_sleep(&e->lease.life);
-    while (spins < e->spin && !nc_end_closed(&e->lease.life) &&
-           !(ready = nc_chan_seems_ready(e->block, e->side, want->least)))
-        nc_relax(&spins);
+    if (e->block->lanes != NULL)
+        ready = nc_gate_crowd(&e->block->gate[e->side]) < NC_WAITER && reach_spin_natively(e->block, e->spin);
+    else
+        while (spins < e->spin && !nc_end_closed(&e->lease.life) &&
+               !(ready = nc_chan_seems_ready(e->block, e->side, want->least)))
+            nc_relax(&spins);
     nc_end_awake(&e->lease.life);
     if (!ready)
         e->spin = e->spin / 2 > SPIN_LEAST ? e->spin / 2 : SPIN_LEAST;
@@ -172,14 +172,17 @@ static bool end_sleep(native_end *e, int64_t deadline)
 {
     parker *p = e->parker;
     PY_TIMEOUT_T us = -1;
+    bool rung = false;
     nc_end_sleep(&e->lease.life);
     if (deadline >= 0) {
         int64_t left = deadline - now_ns(), hour = INT64_C(3600000000);
         us = left <= 0 ? 0 : left / 1000 >= hour ? hour : left / 1000 + 1; /* the caller sleeps again */
     }
     if (!nc_post_waits(p->waiter))
-        PyThread_acquire_lock_timed(p->lock, us, 0);
+        rung = parker_sleep_natively(p, us);
     nc_end_awake(&e->lease.life);
+    if (rung)
+        end_hear(e);
     return nc_post_waits(p->waiter) || deadline < 0 || now_ns() < deadline;
 }
 
@@ -227,6 +230,8 @@ static int run(native_end *e, Want *want, int64_t timeout)
     if (s == STEP_BLOCKED || s == STEP_PARTIAL) {
         if (e->unnotified) /* a receiver that sleeps beside a full ring would never make room */
             publish_and_notify(e, &kicks);
+        else if (e->side == TX && e->block->lanes != NULL) /* the look has heard what was rung for those in line */
+            bytes_notify(e->block, RX, &kicks);
         if (timeout != 0)
             s = end_park(e, want, timeout, &kicks);
         result = timeout != 0 ? NEXUS_TIMEOUT : e->side == TX ? NEXUS_FULL : NEXUS_EMPTY;
@@ -237,6 +242,8 @@ static int run(native_end *e, Want *want, int64_t timeout)
         result = NEXUS_DISCONNECTED;
     nc_end_leave(&e->lease.life, result == NEXUS_OK ? want->after : NC_END_IDLE);
     wake_boxes(kicks);
+    if (result == NEXUS_FAULT)
+        errno = want->why;
     return result;
 }
 
@@ -307,7 +314,7 @@ static int call_commit(nexus_end *face, size_t n, int quiet)
         nc_end_leave(&e->lease.life, NC_END_CLAIMED);
         return n == 0 ? NEXUS_ZERO_LENGTH : NEXUS_TOO_LARGE;
     }
-    if (nc_gate_over_seen(&e->block->gate[TX])) {
+    if (nc_chan_over(e->block, TX)) {
         claim_drop(e, &kicks);
         result = NEXUS_DISCONNECTED;
     } else {
@@ -316,6 +323,8 @@ static int call_commit(nexus_end *face, size_t n, int quiet)
     }
     if (!quiet || nc_end_closed(&e->lease.life)) /* there may be no next call */
         publish_and_notify(e, &kicks);
+    else if (e->block->lanes != NULL) /* the lane is free for the next claim, and somebody may stand in line for that */
+        bytes_notify(e->block, TX, &kicks);
     leave_claim(e, kicks);
     return result;
 }
@@ -403,9 +412,25 @@ static int call_flush(nexus_end *face)
 
 /* ---- receiving --------------------------------------------------------------------------------------- */
 
-static step end_peek_look(native_end *e, Want *Py_UNUSED(want), bool called, nc_box **kicks)
+/* Look for the first record.  By lanes a fault is told, once, as in Python: STEP_READY, and then the result is not OK. */
+static step end_show(native_end *e, Want *want, bool called, nc_record *record, nc_box **kicks)
 {
-    return bytes_show(e->block, called, &e->record, kicks);
+    nc_chan *b = e->block;
+    step s = bytes_show(b, called, record, kicks);
+    if (s != STEP_ERROR || b->lanes == NULL)
+        return s;
+    nc_lanes_fault fault = tell_take_fault(b, &want->why);
+    if (fault == NC_LANES_SOUND)
+        return nc_lanes_over(b->lanes) ? STEP_ERROR : STEP_BLOCKED;
+    if (fault != NC_LANES_SYSTEM)
+        want->why = EPROTO;
+    want->result = NEXUS_FAULT;
+    return STEP_READY;
+}
+
+static step end_peek_look(native_end *e, Want *want, bool called, nc_box **kicks)
+{
+    return end_show(e, want, called, &e->record, kicks);
 }
 
 static int call_peek(nexus_end *face, const void **data, size_t *n, int64_t timeout)
@@ -423,8 +448,8 @@ static int call_release(nexus_end *face) { return call_abort(face); /* both end 
 static step end_recv_look(native_end *e, Want *want, bool called, nc_box **kicks)
 {
     nc_record record;
-    step s = bytes_show(e->block, called, &record, kicks);
-    if (s != STEP_READY)
+    step s = end_show(e, want, called, &record, kicks);
+    if (s != STEP_READY || want->result == NEXUS_FAULT)
         return s;
     want->result = record.size > want->size ? NEXUS_TOO_LARGE : NEXUS_OK;
     want->size = record.size;
@@ -448,8 +473,8 @@ static int call_recv(nexus_end *face, void *buffer, size_t size, size_t *n, int6
 
 static int call_is_disconnected(const nexus_end *face)
 {
-    const native_end *e = container_of(face, const native_end, face);
-    return nc_end_closed(&e->lease.life) || nc_gate_over_seen(&e->block->gate[e->side]);
+    native_end *e = container_of((nexus_end *)(uintptr_t)face, native_end, face); /* only the face is not to be written */
+    return nc_end_closed(&e->lease.life) || native_end_disconnected(e);
 }
 
 static size_t call_capacity(const nexus_end *face)
@@ -459,7 +484,7 @@ static size_t call_capacity(const nexus_end *face)
 
 static size_t call_used(const nexus_end *face)
 {
-    return nc_log_used(container_of(face, const native_end, face)->block->log);
+    return nc_chan_used(container_of(face, const native_end, face)->block);
 }
 
 static const nexus_calls calls = {
@@ -479,16 +504,19 @@ static const nexus_calls calls = {
     .used = call_used,
 };
 
-/* ---- from Python: opening ----------------------------------------------------------------------------- */
+/* ---- opening and closing: from Python, which runs no code ------------------------------------------------- */
 
-static native_end *end_new(Chan *c, int side)
+native_end *native_end_new(Chan *c, int side)
 {
     native_end *e = PyMem_RawCalloc(1, sizeof *e);
-    if (e == NULL || (e->parker = parker_new(1)) == NULL) {
-        PyMem_RawFree(e);
+    if (e == NULL || (e->parker = parker_new(1)) == NULL)
         PyErr_NoMemory();
+    if (e == NULL || e->parker == NULL || !parker_listen_natively(e->parker, c)) {
+        end_free(e);
         return NULL;
     }
+    if (c->block->lanes != NULL)
+        reach_unguard(c);
     parker_place(e->parker, 0, e);
     e->face.magic = side == TX ? NEXUS_SENDER_MAGIC : NEXUS_RECEIVER_MAGIC;
     e->face.layout = NEXUS_LAYOUT;
@@ -506,65 +534,6 @@ static native_end *end_new(Chan *c, int side)
     return e;
 }
 
-/* Can the endpoint be lent?  Not while it is lent, nor while Python calls wait on it: native code takes no turns with
- * them. */
-static bool lendable(Endpoint *ep)
-{
-    Chan *c = ep->chan;
-    if (claim_lent(ep))
-        claim_busy(ep, false);
-    else if (nc_gate_crowd(&c->gate[ep->side]) >= NC_WAITER)
-        core_raise(c->st, E_BUSY, NULL, "others wait on this %s", ep->side == TX ? "sender" : "receiver");
-    else
-        return true;
-    return false;
-}
-
-/* A new native end: a further sender, or one that borrows the endpoint.  Holding the endpoint. */
-static native_end *lend_held(Endpoint *ep)
-{
-    Chan *c = ep->chan;
-    bool further = ep->side == TX && c->kind == MPSC_BYTES;
-    if (endpoint_check(ep) != STEP_READY || (!further && !lendable(ep)))
-        return NULL;
-    native_end *e = end_new(c, ep->side);
-    if (e != NULL && !further) {
-        lease_ref(&e->lease);
-        ep->lent = &e->lease;
-    }
-    return e;
-}
-
-static void native_close_now(Native *native, bool abandon);
-
-PyObject *endpoint_native(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    Endpoint *ep = (Endpoint *)self;
-    core_state *st = ep->chan->st;
-    nc_box *kicks = NULL;
-    if (!endpoint_is_local(ep, "native()"))
-        return NULL;
-    line_reap(ep->chan, ep->side, &kicks); /* waiters that will never run do not count */
-    line_deliver(ep->chan, kicks);
-    Native *native = (Native *)core_new(st->native_type[ep->side]);
-    if (native == NULL)
-        return NULL;
-    native->chan = (Chan *)Py_NewRef(ep->chan);
-    native->ep = (Endpoint *)Py_NewRef(self);
-    Py_BEGIN_CRITICAL_SECTION(self);
-    native->end = lend_held(ep);
-    Py_END_CRITICAL_SECTION();
-    bool made = native->end != NULL;
-    if (made && ends_are_noted(st))
-        made = (native->birth = birth_note(ep->chan, ep->side, &native->end->lease)) != NULL;
-    if (made && line_reach_all(ep->chan))
-        return (PyObject *)native;
-    Py_DECREF(native);
-    return NULL;
-}
-
-/* ---- from Python: closing ----------------------------------------------------------------------------- */
-
 /* The thread of a closed end is said to be gone for good: end the claim that it left open; true if there was one.  If
  * the thread is in a call after all, it ends the claim itself. */
 static bool end_bury(native_end *e, nc_box **kicks)
@@ -580,7 +549,7 @@ static bool end_bury(native_end *e, nc_box **kicks)
     return claimed;
 }
 
-static void end_close(native_end *e, bool abandon, nc_box **kicks)
+void native_end_close(native_end *e, bool abandon, nc_box **kicks)
 {
     nc_chan *b = e->block;
     nc_end_close(&e->lease.life);
@@ -591,192 +560,11 @@ static void end_close(native_end *e, bool abandon, nc_box **kicks)
     }
     uint32_t state = nc_end_await(&e->lease.life);
     if (e->side == TX) { /* the quiet commits */
-        nc_log_publish_batch(b->log);
+        nc_chan_publish_batch(b);
         notify_receivers(b, kicks);
     }
     if (abandon && end_bury(e, kicks))
         state = NC_END_IDLE;
     if (state != NC_END_CLAIMED) /* else its thread departs when it ends the claim */
         end_depart(e, kicks);
-}
-
-static void native_close_now(Native *native, bool abandon)
-{
-    Chan *c = native->chan;
-    nc_box *kicks = NULL;
-    Endpoint *ep;
-    if (native->end != NULL) {
-        end_close(native->end, abandon, &kicks);
-        line_reap(c, 1 - native->end->side, &kicks);
-        line_deliver(c, kicks);
-    }
-    Py_BEGIN_CRITICAL_SECTION(native);
-    ep = native->ep;
-    native->ep = NULL;
-    Py_END_CRITICAL_SECTION();
-    if (ep == NULL)
-        return;
-    Py_BEGIN_CRITICAL_SECTION(ep);
-    if (ep->lent != NULL)
-        endpoint_leased(ep); /* takes the endpoint back, if its end has left */
-    Py_END_CRITICAL_SECTION();
-    Py_DECREF(ep);
-}
-
-static PyObject *native_close(PyObject *self, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"abandon", NULL};
-    int abandon = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$p:close", names, &abandon))
-        return NULL;
-    native_close_now((Native *)self, abandon);
-    Py_RETURN_NONE;
-}
-
-static PyObject *native_enter(PyObject *self, PyObject *Py_UNUSED(ignored)) { return Py_NewRef(self); }
-
-static PyObject *native_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(n))
-{
-    native_close_now((Native *)self, false);
-    Py_RETURN_NONE;
-}
-
-/* ---- from Python: inspecting --------------------------------------------------------------------------- */
-
-static const char *capsule_name(int side) { return side == TX ? NEXUS_SENDER_CAPSULE : NEXUS_RECEIVER_CAPSULE; }
-
-static void capsule_drop(PyObject *capsule)
-{
-    native_end *e = PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule));
-    if (e != NULL)
-        lease_unref(&e->lease);
-}
-
-static PyObject *get_address(PyObject *self, void *Py_UNUSED(ignored))
-{
-    return PyLong_FromVoidPtr(&((Native *)self)->end->face);
-}
-
-static PyObject *get_capsule(PyObject *self, void *Py_UNUSED(ignored))
-{
-    native_end *e = ((Native *)self)->end;
-    PyObject *capsule = PyCapsule_New(&e->face, capsule_name(e->side), capsule_drop);
-    if (capsule != NULL)
-        lease_ref(&e->lease);
-    return capsule;
-}
-
-static PyObject *get_is_closed(PyObject *self, void *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(nc_end_closed(&((Native *)self)->end->lease.life));
-}
-
-static PyObject *get_is_disconnected(PyObject *self, void *Py_UNUSED(ignored))
-{
-    native_end *e = ((Native *)self)->end;
-    return PyBool_FromLong(nc_gate_over_seen(&e->block->gate[e->side]));
-}
-
-static PyObject *get_is_attached(PyObject *self, void *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(nc_end_attached(&((Native *)self)->end->lease.life));
-}
-
-static PyObject *native_repr(PyObject *self)
-{
-    native_end *e = ((Native *)self)->end;
-    bool attached = nc_end_attached(&e->lease.life);
-    return PyUnicode_FromFormat("<%s %s, %s, at %p>", Py_TYPE(self)->tp_name,
-                                nc_end_closed(&e->lease.life) ? "closed" : "open",
-                                attached ? "attached" : "nobody attached", (void *)&e->face);
-}
-
-static PyObject *native_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
-{
-    PyErr_Format(PyExc_TypeError, "cannot copy or pickle '%.200s': its address means something here only",
-                 Py_TYPE(self)->tp_name);
-    return NULL;
-}
-
-static int native_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((Native *)self)->chan);
-    Py_VISIT(((Native *)self)->ep);
-    return 0;
-}
-
-static int native_clear(PyObject *self)
-{
-    if (((Native *)self)->chan != NULL)
-        native_close_now((Native *)self, false);
-    return 0;
-}
-
-static void native_dealloc(PyObject *self)
-{
-    Native *native = (Native *)self;
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    if (native->weakrefs != NULL)
-        PyObject_ClearWeakRefs(self);
-    if (native->chan != NULL)
-        native_close_now(native, false);
-    if (native->birth != NULL)
-        birth_forget(native->chan, native->birth);
-    if (native->end != NULL)
-        lease_unref(&native->end->lease);
-    Py_XDECREF(native->chan);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-/* ---- types -------------------------------------------------------------------------------------------- */
-
-static PyMethodDef native_methods[] = {
-    {"close", (PyCFunction)(void (*)(void))native_close, METH_VARARGS | METH_KEYWORDS, native_close_doc},
-    {"__enter__", native_enter, METH_NOARGS, enter_doc},
-    {"__exit__", FAST(native_exit), METH_FASTCALL, exit_doc},
-    {"__reduce_ex__", native_reduce, METH_O, reduce_doc},
-    END_OF_METHODS};
-
-static PyGetSetDef native_getset[] = {
-    {"address", get_address, NULL, DOC_ADDRESS, NULL},
-    {"capsule", get_capsule, NULL, DOC_CAPSULE, NULL},
-    {"is_closed", get_is_closed, NULL, DOC_NATIVE_IS_CLOSED, NULL},
-    {"is_disconnected", get_is_disconnected, NULL, DOC_NATIVE_IS_DISCONNECTED, NULL},
-    {"is_attached", get_is_attached, NULL, DOC_IS_ATTACHED, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyMemberDef native_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Native, weakrefs), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-#define SLOTS(doc)                                                                                       \
-    {                                                                                                    \
-        {Py_tp_dealloc, native_dealloc}, {Py_tp_traverse, native_traverse}, {Py_tp_clear, native_clear}, \
-            {Py_tp_repr, native_repr}, {Py_tp_methods, native_methods}, {Py_tp_getset, native_getset},   \
-            {Py_tp_members, native_members}, {Py_tp_doc, (void *)doc},                                   \
-        {                                                                                                \
-            0, NULL                                                                                      \
-        }                                                                                                \
-    }
-static PyType_Slot sender_slots[] = SLOTS(native_sender_doc), receiver_slots[] = SLOTS(native_receiver_doc);
-
-#define SPEC(cls, its_slots) \
-    {.name = "nexus_channels._core." cls, .basicsize = sizeof(Native), .flags = CORE_TYPE_FLAGS, .slots = its_slots}
-static PyType_Spec native_specs[SIDES] = {SPEC("NativeSender", sender_slots), SPEC("NativeReceiver", receiver_slots)};
-
-int native_add_types(PyObject *module, core_state *st)
-{
-    static const char *const names[SIDES] = {"NativeSender", "NativeReceiver"};
-    for (int side = 0; side < SIDES; side++) {
-        PyObject *type = PyType_FromModuleAndSpec(module, &native_specs[side], NULL);
-        if ((st->native_type[side] = (PyTypeObject *)type) == NULL ||
-            PyModule_AddObjectRef(module, names[side], type) < 0)
-            return -1;
-    }
-    return 0;
 }

@@ -9,6 +9,9 @@
  * A notifier is an observer in its endpoint's line: nothing is kept for it, so a program that does not come holds
  * nobody up.  The kick is one write, from any thread, with or without a GIL.  What was posted is taken off by clear()
  * and arm(), so that there is one write for each time it was armed.
+ *
+ * Of a channel between processes, somebody has to hear what these ring.  So the descriptor is an epoll, of the one that
+ * is written to and, while the notifier is armed, of the one that rings come by.  Whoever clears it, and looks, hears.
  */
 #include "py_notifier.h"
 #include "py_chan.h"
@@ -17,12 +20,64 @@
 #include "py_endpoint.h"
 #include "py_line.h"
 #include "py_module.h"
+#include "py_reach.h"
 #include "py_wake_fd.h"
 
 #include <errno.h>
+#if REACHES
+#include <sys/epoll.h>
+#endif
+
+/* ---- for lanes: the descriptor is an epoll -------------------------------------------------------------- */
+
+#if REACHES
+
+/* False with errno set. */
+static bool notifier_open_lanes(notifier_box *b, Chan *c)
+{
+    struct epoll_event written = {.events = EPOLLIN};
+    if (c->block->lanes == NULL)
+        return true;
+    b->lanes = reach_wait_on(c); /* or NULL: it was closed meanwhile, and arm() then writes */
+    b->epoll = epoll_create1(EPOLL_CLOEXEC);
+    return b->epoll >= 0 && epoll_ctl(b->epoll, EPOLL_CTL_ADD, b->fds[0], &written) == 0;
+}
+
+/* Be readable, or no more, when other processes have rung.  False with errno set.  Not by an event mask of 0, as a
+ * socket that has ended is told of all the same. */
+static bool notifier_hear_lanes(notifier_box *b, bool hears)
+{
+    struct epoll_event rung = {.events = EPOLLIN};
+    if (b->lanes == NULL || b->epoll_lost || b->hears == hears)
+        return true;
+    if (epoll_ctl(b->epoll, hears ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, b->lanes->fd, &rung) == 0)
+        b->hears = hears;
+    else if (hears && (errno == ENOMEM || errno == ENOSPC))
+        return false;
+    else
+        b->epoll_lost = true; /* it is not that epoll any more */
+    return true;
+}
+
+static void notifier_drop_lanes(notifier_box *b)
+{
+    if (b->epoll >= 0 && !b->epoll_lost)
+        wake_fd_close(b->epoll);
+    if (b->lanes != NULL)
+        os_reach_fd_unref(b->lanes);
+}
+
+#else
+
+static bool notifier_open_lanes(notifier_box *Py_UNUSED(b), Chan *Py_UNUSED(c)) { return true; }
+static bool notifier_hear_lanes(notifier_box *Py_UNUSED(b), bool Py_UNUSED(hears)) { return true; }
+static void notifier_drop_lanes(notifier_box *Py_UNUSED(b)) {}
+
+#endif
 
 /* ---- its box: from any thread, with or without a GIL -------------------------------------------------- */
 
+/* Of the descriptor that is written to. */
 static bool notifier_lost(notifier_box *b) { return atomic_load_explicit(&b->lost, memory_order_relaxed); /* a hint */ }
 
 /* Become readable. */
@@ -42,6 +97,7 @@ static bool notifier_dead(core_state *Py_UNUSED(st), wake_box *Py_UNUSED(b)) { r
 static void notifier_drop(wake_box *base)
 {
     notifier_box *b = (notifier_box *)base;
+    notifier_drop_lanes(b);
     if (notifier_lost(b)) /* its number may be another file's by now */
         return;
     wake_fd_close(b->fds[0]);
@@ -76,7 +132,12 @@ static notifier_box *notifier_box_new(Endpoint *ep)
     b->base.born = core_generation();
     b->waiter.box = &b->base.box;
     b->waiter.owner = ep; /* compared, never followed */
-    return b;
+    b->epoll = -1;
+    if (notifier_open_lanes(b, ep->chan))
+        return b;
+    PyErr_SetFromErrno(PyExc_OSError);
+    wake_box_unref(&b->base.box);
+    return NULL;
 }
 
 /* ---- holding the notifier: no Python code runs ----------------------------------------------------------- */
@@ -120,6 +181,7 @@ static void notifier_disarm(Notifier *n, nc_box **kicks)
 {
     notifier_box *b = n->box;
     nc_chan_leave_line(n->chan->block, n->side, &b->waiter, false, core_generation(), kicks);
+    notifier_hear_lanes(b, false);
     if (!wake_fd_clear(b->fds[0]))
         atomic_store_explicit(&b->lost, true, memory_order_relaxed); /* a hint */
     notifier_receive(b);
@@ -145,7 +207,7 @@ static bool notifier_check(Notifier *n)
 /* Has somebody else closed its descriptor?  Then OSError is set. */
 static bool notifier_raise_lost(Notifier *n)
 {
-    if (!notifier_lost(n->box))
+    if (!notifier_lost(n->box) && !n->box->epoll_lost)
         return false;
     PyObject *args = Py_BuildValue("(is)", EBADF, "the descriptor of this notifier was closed by somebody else");
     if (args != NULL)
@@ -165,6 +227,9 @@ static bool notifier_arm_held(Notifier *n, Endpoint *ep, bool *waits, nc_box **k
     } else if (claim_lent(ep)) {
         claim_busy(ep, false);
         return false;
+    } else if (!notifier_hear_lanes(n->box, true)) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return false;
     } else {
         *waits = notifier_line_up(n, ep, kicks);
     }
@@ -177,6 +242,7 @@ static PyObject *notifier_arm(PyObject *self, PyObject *Py_UNUSED(ignored))
     Endpoint *ep = (Endpoint *)core_weak_target(n->endpoint);
     nc_box *kicks = NULL;
     bool armed, waits;
+    reach_hear(n->chan); /* what lies there already, and may be for others, is no reason to be readable */
     Py_BEGIN_CRITICAL_SECTION2(self, ep != NULL ? (PyObject *)ep : self);
     armed = notifier_arm_held(n, ep, &waits, &kicks);
     Py_END_CRITICAL_SECTION2();
@@ -209,7 +275,7 @@ static PyObject *notifier_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
     int fd = -1;
     Py_BEGIN_CRITICAL_SECTION(self);
     if (notifier_check(n) && !notifier_raise_lost(n))
-        fd = n->box->fds[0];
+        fd = n->box->epoll >= 0 ? n->box->epoll : n->box->fds[0];
     Py_END_CRITICAL_SECTION();
     return fd >= 0 ? PyLong_FromLong(fd) : NULL;
 }
@@ -295,8 +361,6 @@ PyObject *endpoint_notifier(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Endpoint *ep = (Endpoint *)self;
     step s;
-    if (!endpoint_is_local(ep, "notifier()"))
-        return NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
     s = endpoint_check(ep);
     Py_END_CRITICAL_SECTION();

@@ -10,6 +10,10 @@ typedef struct notifier_box {
     nc_waiter waiter;
     int fds[2];        /* to read from, to write to; an eventfd is both */
     _Atomic bool lost; /* the descriptor is not ours any more; relaxed: set once, a hint for the next call */
+    struct os_reach_fd *lanes; /* what other processes ring by, a reference; or NULL, as between threads */
+    int epoll;         /* then this is what loops wait on: of fds[0] and of `lanes`; else -1 */
+    bool hears;        /* `lanes` is in it: while armed; this and the next in the notifier's critical section */
+    bool epoll_lost;   /* it is not ours any more */
 } notifier_box;
 
 typedef struct Notifier {

@@ -84,7 +84,7 @@ static inline bool parker_called(parker *p)
 typedef struct listening {
     Py_ssize_t n;
     struct heard {
-        Chan *chan; /* borrowed: the call holds it */
+        Chan *chan; /* borrowed: the call holds it; of a native end it is not looked at */
         os_reach_fd *fd; /* a reference */
     } *of; /* [n] */
     struct pollfd polls[]; /* [1 + n]: the thread's own bell, then those */
@@ -133,6 +133,18 @@ static listening *listening_new(Py_ssize_t n)
     return l;
 }
 
+static void listening_add(listening *l, Chan *c, os_reach_fd *fd)
+{
+    l->of[l->n] = (struct heard){c, fd};
+    l->polls[++l->n] = (struct pollfd){.fd = fd->fd, .events = POLLIN};
+}
+
+static void listening_start(parker *p, listening *l)
+{
+    p->lanes = l;
+    p->base.kind = &listener_kind;
+}
+
 static Chan *place_chan(parker *p, Py_ssize_t i) { return ((Endpoint *)p->waiter[i].owner)->chan; }
 
 bool parker_listen(parker *p)
@@ -148,13 +160,24 @@ bool parker_listen(parker *p)
     for (Py_ssize_t i = 0; i < p->places; i++) {
         Chan *c = place_chan(p, i);
         os_reach_fd *fd = c->block->lanes != NULL ? reach_wait_on(c) : NULL;
-        if (fd == NULL) /* or closed meanwhile, as the next look finds */
-            continue;
-        l->of[l->n] = (struct heard){c, fd};
-        l->polls[++l->n] = (struct pollfd){.fd = fd->fd, .events = POLLIN};
+        if (fd != NULL) /* else it was closed meanwhile, as the next look finds */
+            listening_add(l, c, fd);
     }
-    p->lanes = l;
-    p->base.kind = &listener_kind;
+    listening_start(p, l);
+    return true;
+}
+
+bool parker_listen_natively(parker *p, Chan *c)
+{
+    if (c->block->lanes == NULL)
+        return true;
+    listening *l = listening_new(1);
+    if (l == NULL)
+        return false;
+    os_reach_fd *fd = reach_wait_on(c);
+    if (fd != NULL)
+        listening_add(l, c, fd);
+    listening_start(p, l);
     return true;
 }
 
@@ -164,6 +187,16 @@ static PyLockStatus parker_poll(parker *p, PY_TIMEOUT_T us)
     struct timespec time = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
     int n = ppoll(p->lanes->polls, (nfds_t)p->lanes->n + 1, us < 0 ? NULL : &time, NULL);
     return n > 0 ? PY_LOCK_ACQUIRED : n == 0 ? PY_LOCK_FAILURE : PY_LOCK_INTR;
+}
+
+static bool parker_poll_natively(parker *p, PY_TIMEOUT_T us)
+{
+    struct pollfd *polls = p->lanes->polls;
+    if (parker_poll(p, us) != PY_LOCK_ACQUIRED)
+        return false;
+    if (polls[0].revents != 0)
+        wake_fd_clear(polls[0].fd);
+    return p->lanes->n > 0 && polls[1].revents != 0;
 }
 
 /* Hear what was rung meanwhile.  Runs Python code; keeps the current exception. */
@@ -182,10 +215,20 @@ static void parker_hear(parker *p)
 #else
 
 bool parker_listen(parker *Py_UNUSED(p)) { return true; }
+bool parker_listen_natively(parker *Py_UNUSED(p), Chan *Py_UNUSED(c)) { return true; }
+static bool parker_poll_natively(parker *Py_UNUSED(p), PY_TIMEOUT_T Py_UNUSED(us)) { return false; }
 static PyLockStatus parker_poll(parker *Py_UNUSED(p), PY_TIMEOUT_T Py_UNUSED(us)) { return PY_LOCK_FAILURE; }
 static void parker_hear(parker *Py_UNUSED(p)) {}
 
 #endif
+
+bool parker_sleep_natively(parker *p, PY_TIMEOUT_T us)
+{
+    if (p->lanes != NULL)
+        return parker_poll_natively(p, us);
+    PyThread_acquire_lock_timed(p->lock, us, 0);
+    return false;
+}
 
 /* ---- its sleep -------------------------------------------------------------------------------------- */
 

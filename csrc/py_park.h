@@ -28,6 +28,11 @@ nc_waiter *parker_place(parker *p, Py_ssize_t i, void *owner);
 /* All places are taken, by endpoints: see to it that the thread hears their lanes, if they have any.  False with an
  * exception set. */
 bool parker_listen(parker *p);
+/* The same for a native end of that channel. */
+bool parker_listen_natively(parker *p, Chan *c);
+/* A native thread sleeps until it is kicked, or for so many microseconds (< 0: without limit).  True if other processes
+ * have rung, which it then has to hear.  A signal may end it. */
+bool parker_sleep_natively(parker *p, PY_TIMEOUT_T us);
 /* Empty the box, so that the next post kicks it. */
 void parker_receive(parker *p);
 /* Before each look: receive, as a post may arrive after the thread has seen the waiter's new state, and acted on it;

@@ -35,18 +35,42 @@ void reach_begin(os_reach *r, nc_chan *block, bool reads, uint64_t capacity)
     os_reach_begin(r, &list, reads, block->gate[TX].guarded, capacity);
 }
 
-/* ---- for those who wait: with the GIL, runs Python code ----------------------------------------------------- */
+/* ---- for those who wait: any thread, with or without the GIL -------------------------------------------------- */
+
+bool reach_spin_natively(nc_chan *block, unsigned most)
+{
+    os_reach *r = reach_of(block);
+    uint64_t seen;
+    _Atomic uint64_t *word = os_reach_spin_begin(r, &seen);
+    bool moved = word != NULL && os_reach_spin(word, seen, most);
+    if (word != NULL)
+        os_reach_spin_end(r);
+    return moved;
+}
+
+/* ---- the same: with the GIL, runs Python code ----------------------------------------------------------------- */
+
+bool reach_spin(Chan *c, unsigned most)
+{
+    os_reach *r = reach_of(c->block);
+    uint64_t seen;
+    _Atomic uint64_t *word = os_reach_spin_begin(r, &seen);
+    bool moved;
+    if (word == NULL)
+        return false;
+    Py_BEGIN_ALLOW_THREADS;
+    moved = os_reach_spin(word, seen, most);
+    Py_END_ALLOW_THREADS;
+    os_reach_spin_end(r);
+    return moved;
+}
 
 void reach_hear(Chan *c)
 {
-    nc_lanes *l = c->block->lanes;
     nc_box *kicks = NULL;
-    if (l == NULL)
+    if (c->block->lanes == NULL)
         return;
-    nc_lanes_enter(l);
-    l->owner->attend(l);
-    nc_lanes_exit(l);
-    nc_chan_call_waiting(c->block, l->reads ? RX : TX, core_generation(), &kicks);
+    nc_chan_hear(c->block, core_generation(), &kicks);
     line_deliver(c, kicks);
 }
 
@@ -67,19 +91,11 @@ os_reach_fd *reach_wait_on(Chan *c)
     return fd;
 }
 
-bool reach_spin(Chan *c, unsigned most)
+void reach_unguard(Chan *c)
 {
-    os_reach *r = reach_of(c->block);
-    uint64_t seen;
-    _Atomic uint64_t *word = os_reach_spin_begin(r, &seen);
-    bool moved = false;
-    if (word == NULL)
-        return false;
-    Py_BEGIN_ALLOW_THREADS;
-    moved = os_reach_spin(word, seen, most);
-    Py_END_ALLOW_THREADS;
-    os_reach_spin_end(r);
-    return moved;
+    nc_lock_enter(&list.lock); /* not while the process is being forked: that holds the locks as they are now */
+    nc_chan_unguard(c->block, core_generation());
+    nc_lock_exit(&list.lock);
 }
 
 void reach_unwatched(Chan *c)
@@ -98,6 +114,8 @@ bool reach_same(Chan *a, Chan *b)
 
 #else
 
+bool reach_spin_natively(nc_chan *Py_UNUSED(block), unsigned Py_UNUSED(most)) { return false; }
+void reach_unguard(Chan *Py_UNUSED(c)) {}
 void reach_hear(Chan *Py_UNUSED(c)) {}
 bool reach_deserted(Chan *Py_UNUSED(c)) { return false; }
 bool reach_spin(Chan *Py_UNUSED(c), unsigned Py_UNUSED(most)) { return false; }

@@ -4,9 +4,6 @@
 
 #include "py_types.h"
 
-#define OS_MALLOC PyMem_RawMalloc
-#define OS_CALLOC PyMem_RawCalloc
-#define OS_FREE PyMem_RawFree
 #include "os_reach_life.h"
 
 /* Lanes are for systems that have them, and for builds that use all that a system has. */
@@ -33,12 +30,16 @@ void reach_unwatched(Chan *c);
 
 #endif
 
+/* Native threads are about to come to this channel, which has lanes. */
+void reach_unguard(Chan *c);
 /* Hear what was rung, and call those whose turn it is; nothing, if the channel has no lanes.  Runs Python code. */
 void reach_hear(Chan *c);
 /* Has everybody left at the other side?  Hears first; runs Python code. */
 bool reach_deserted(Chan *c);
 /* Spin until a lane moves, without the GIL, for that many pauses at most; true if one has. */
 bool reach_spin(Chan *c, unsigned most);
+/* The same for any thread, which has not the GIL; of a channel by lanes. */
+bool reach_spin_natively(nc_chan *block, unsigned most);
 /* Are these ends of one channel between processes? */
 bool reach_same(Chan *a, Chan *b);
 

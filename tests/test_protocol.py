@@ -184,6 +184,7 @@ LADDER = """
     py_endpoint
     py_batch
     py_native py_notifier py_ticket py_listen
+    py_lend
     py_log_recv
     py_ring py_log
     py_claim_await

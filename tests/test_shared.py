@@ -932,15 +932,6 @@ def test_whether_two_ends_are_of_one_channel(bytes_variant):
 
 
 @needs_lanes
-def test_native_ends_and_notifiers_are_refused_for_now(channel, side):
-    end, _other = ends(channel, side)
-    for call in (end.native, end.notifier):
-        with pytest.raises(TypeError, match="process"):
-            call()
-    assert not end.is_closed
-
-
-@needs_lanes
 def test_endpoints_themselves_cannot_be_copied_or_pickled(channel, side):
     end, _other = ends(channel, side)
     for call in (copy.copy, copy.deepcopy, pickle.dumps):
