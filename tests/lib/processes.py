@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 
+import native_driver
 import pytest
 from harness import LIB, SLOWNESS, WAKE, child_command
 from support import Spawned
@@ -39,6 +40,12 @@ from nexus_channels import *
 from nexus_channels import mpsc_bytes, spsc_bytes
 from processes import *
 from support import Spawned, until, until_blocked, until_parked
+"""
+NATIVE = """
+import native_driver
+from native_driver import *
+path, = sys.argv[1:]
+driver = native_driver.Driver(path)
 """
 
 # What multiprocessing itself leaves in shared memory and temporary folders while other tests run beside this one.
@@ -120,10 +127,16 @@ __all__ = [
     "send_all",
     "send_all_from",
     "send_counting",
+    "send_natively_for_ever",
     "send_numbered",
+    "send_stamped",
+    "send_stamped_by_many",
     "start",
+    "stamped_from",
+    "stamped_to",
     "stop",
     "take_and_end_by",
+    "take_stamped",
     "tamper",
     "two_threads",
     "with_kept",
@@ -468,6 +481,85 @@ def have_a_child_and_be_killed(ticket, heir):
         pid = subprocess.Popen([sys.executable, "-c", sleeps], close_fds=False).pid
     tx.send_blocking(b"%d" % pid)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+# Native threads, tasks and threads of Python: who sends is stamped on each message, and checked. `path` is the driver's.
+
+
+def stamped_from(driver, tx, who, count, how):
+    if how == "native":
+        with tx.native() as end:
+            assert driver.producer(end, count, how=native_driver.SEND + who % 5, who=who, most=200).join() == 0
+    elif how == "thread":
+        for n in range(count):
+            tx.send_blocking(driver.stamped(who, 16 + n % 185, n))
+    else:
+
+        async def main():
+            for n in range(count):
+                await tx.send(driver.stamped(who, 16 + n % 185, n))
+
+        on_loop(main, how)
+
+
+def send_stamped(path, ticket, who, count, how):
+    with attach(ticket) as tx:
+        stamped_from(native_driver.Driver(path), tx, who, count, how)
+
+
+def send_stamped_by_many(path, ticket, first, count, hows):
+    """A thread for each of them, by one lane."""
+    driver = native_driver.Driver(path)
+    with attach(ticket) as tx:
+        ends = [tx.clone() for _ in hows]
+        threads = [Spawned(stamped_from, driver, end, first + i, count, hows[i]) for i, end in enumerate(ends)]
+        for thread, end in zip(threads, ends):
+            thread.join()
+            end.close()
+
+
+def stamped_to(driver, rx, counts, how, crashed=False):
+    """All of them to the end: so many by each sender, if `counts` says how many that are."""
+    if how == "native":
+        with rx.native() as end:
+            consumer = driver.consumer(end, how=native_driver.PEEK)
+            assert consumer.join() == native_driver.DISCONNECTED
+            assert consumer.complaint == 0, consumer.complaint
+            got = [consumer.due(who) for who in range(len(counts))]
+    else:
+        check = driver.checker()
+
+        async def main():
+            async for claim in rx:
+                check(bytes(claim))
+
+        if how == "thread":
+            for claim in rx:
+                check(bytes(claim))
+        else:
+            on_loop(main, how)
+        got = list(check.due)[: len(counts)]
+    assert got == counts, (got, counts)
+    try:
+        rx.try_recv()
+    except RecvError as error:
+        assert error.crashed == crashed
+
+
+def take_stamped(path, ticket, counts, how):
+    with attach(ticket) as rx:
+        stamped_to(native_driver.Driver(path), rx, counts, how)
+
+
+def send_natively_for_ever(path, ticket, counter, stays):
+    """`counter` says how many thousands were sent. The process ends without asking its thread, or is killed."""
+    global kept
+    end = attach(ticket).native()
+    kept = end, native_driver.Driver(path).producer(end, 2**62, stay=True)
+    while counter.value == 0:
+        counter.value = kept[1].done // 1000
+    while stays:
+        signal.pause()
 
 
 # What carries a ticket
