@@ -318,8 +318,8 @@ static __attribute__((noinline, unused)) void nc_chan_call_waiting(nc_chan *ch, 
     nc_gate_exit(g);
 }
 
-/* Whoever waits on what other processes ring hears it for all: those who can go on now are called.  Any thread, also one
- * that waits for nothing. */
+/* Whoever waits on what other processes ring hears it for all: those who can go on now are called.  Any thread, also
+ * one that waits for nothing. */
 static inline void nc_chan_hear(nc_chan *ch, uint32_t now, nc_box **kicks)
 {
     nc_lanes_attend(ch->lanes);

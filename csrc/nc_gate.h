@@ -447,8 +447,8 @@ static inline void nc_gate_call_ready(nc_gate *g, uint64_t have, nc_box **kicks)
     }
 }
 
-/* How much there has to be for anybody more to be called: what the next in line needs, or an observer ahead of it, which
- * holds nobody up.  0: nobody waits to be called. */
+/* How much there has to be for anybody more to be called: what the next in line needs, or an observer ahead of it,
+ * which holds nobody up.  0: nobody waits to be called. */
 static inline uint64_t nc_gate_least(nc_gate *g)
 {
     uint64_t least = 0;

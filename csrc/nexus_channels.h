@@ -27,8 +27,8 @@
  *    not end a wait; closing the end or the channel does.
  *  - No call allocates.  Those that cannot wait take a lock only when somebody is waiting, for a few instructions,
  *    and wake a sleeping event loop by one write(2).
- *  - Of a channel between processes each call takes a lock, for a few instructions, and one that receives allocates when
- *    a further process has begun to send.
+ *  - Of a channel between processes each call takes a lock, for a few instructions, and one that receives allocates
+ * when a further process has begun to send.
  *  - A thread must not be cancelled or killed inside a call.  One that dies between two calls does no harm, unless it
  *    left a claim open: see close(abandon=True) in Python.
  */

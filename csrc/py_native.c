@@ -132,18 +132,18 @@ static void leave_claim(native_end *e, nc_box *kicks)
 typedef struct Want {
     /* Try once; `called`: it is the caller's turn.  STEP_READY: done, see `result`.  STEP_ERROR: disconnected. */
     step (*look)(native_end *, struct Want *, bool called, nc_box **kicks);
-    uint64_t least;               /* what it needs, in bytes of the ring */
+    uint64_t least; /* what it needs, in bytes of the ring */
     const nexus_message *messages;
     size_t count, sent;
     void *buffer;
-    size_t size;                  /* of the claim or the buffer; then of the message */
+    size_t size; /* of the claim or the buffer; then of the message */
     int result;
-    int why;                      /* errno, of NEXUS_FAULT */
-    uint32_t after;               /* the state of the end after success */
+    int why; /* errno, of NEXUS_FAULT */
+    uint32_t after; /* the state of the end after success */
 } Want;
 
 enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses */
-enum { SPIN_WORTH = 100000 };               /* ns: the shortest time limit of which a part may be spun away */
+enum { SPIN_WORTH = 100000 }; /* ns: the shortest time limit of which a part may be spun away */
 
 /* Before a thread stands in line, where every message for it costs its sender a lock and a call: spin a little, as long
  * as that was worth it lately.  Meanwhile the end counts as asleep, so that its closer does not wait.  A policy of its
@@ -412,7 +412,8 @@ static int call_flush(nexus_end *face)
 
 /* ---- receiving --------------------------------------------------------------------------------------- */
 
-/* Look for the first record.  By lanes a fault is told, once, as in Python: STEP_READY, and then the result is not OK. */
+/* Look for the first record.  By lanes a fault is told, once, as in Python: STEP_READY, and then the result is not OK.
+ */
 static step end_show(native_end *e, Want *want, bool called, nc_record *record, nc_box **kicks)
 {
     nc_chan *b = e->block;
@@ -473,7 +474,8 @@ static int call_recv(nexus_end *face, void *buffer, size_t size, size_t *n, int6
 
 static int call_is_disconnected(const nexus_end *face)
 {
-    native_end *e = container_of((nexus_end *)(uintptr_t)face, native_end, face); /* only the face is not to be written */
+    native_end *e =
+        container_of((nexus_end *)(uintptr_t)face, native_end, face); /* only the face is not to be written */
     return nc_end_closed(&e->lease.life) || native_end_disconnected(e);
 }
 

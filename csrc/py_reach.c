@@ -93,7 +93,7 @@ os_reach_fd *reach_wait_on(Chan *c)
 
 void reach_unguard(Chan *c)
 {
-    nc_lock_enter(&list.lock); /* not while the process is being forked: that holds the locks as they are now */
+    nc_lock_enter(&list.lock); /* not while the process is being forked */
     nc_chan_unguard(c->block, core_generation());
     nc_lock_exit(&list.lock);
 }

@@ -1,5 +1,5 @@
-"""Native ends of channels between processes: native threads without the GIL send and receive by the lane of their process,
-beside its tasks and threads. One behaviour a test; both ends are in one process where that is enough.
+"""Native ends of channels between processes: native threads send and receive by the lane of their process without the
+GIL, beside its tasks and threads. One behaviour a test; both ends are in one process where that is enough.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ from native_driver import (
     CLAIM,
     DISCONNECTED,
     EMPTY,
-    FAULT,
     FULL,
     MANY,
     MILLISECOND,
@@ -23,7 +22,7 @@ from native_driver import (
     TIMEOUT,
 )
 from processes import NATIVE, descriptors, needs_lanes, run_script
-from support import Spawned, until, until_blocked, until_parked
+from support import Spawned, collect, until, until_blocked, until_parked
 
 from nexus_channels import BusyError, EndpointClosed, Full, RecvError, SendError, attach, mpsc_bytes, spsc_bytes
 
@@ -62,7 +61,7 @@ def script(text, driver, **more):
 
 
 @takes_long()
-@pytest.mark.parametrize("sends, takes", PAIRS)
+@pytest.mark.parametrize(("sends", "takes"), PAIRS)
 def test_native_threads_and_others_of_another_process_lose_nothing(module, driver, sends, takes):
     count = size(5000, 500_000)
     script(
@@ -164,7 +163,7 @@ def test_a_native_thread_that_sleeps_is_woken_by_the_other_side(bytes_variant, d
     with rx.native() as other:
         consumer = driver.consumer(other)
         for number in range(size(200, 20_000)):
-            until(lambda: consumer.done == number)
+            until(lambda number=number: consumer.done == number)
             until_blocked(rx, receivers=1)
             tx.try_send(driver.stamped(0, 16, number))
         tx.close()
@@ -177,7 +176,7 @@ def test_a_native_thread_that_sleeps_is_woken_by_the_other_side(bytes_variant, d
             until_blocked(tx, senders=1)
             assert producer.done == number
             rx.try_recv().release()
-            until(lambda: producer.done > number)
+            until(lambda number=number: producer.done > number)
         assert producer.join() == OK
 
 
@@ -523,17 +522,42 @@ with rx.native() as end:
 
 
 def test_native_ends_leave_no_descriptor(bytes_variant, driver):
-    for _ in range(2):
-        tx, rx = shared(bytes_variant)
-        tx.try_send(b"so that the lane is taken in")
-        rx.try_recv().release()
-        before = descriptors()
-        for endpoint in (tx, rx):
-            with endpoint.native() as end:
-                job = (driver.producer if endpoint is tx else driver.consumer)(end, 1)
-                assert job.join() == OK
-        del end, job
-        assert descriptors() == before
+    tx, rx = shared(bytes_variant)
+    tx.try_send(b"so that the lane is taken in")
+    rx.try_recv().release()
+    before = descriptors()
+    for endpoint in (tx, rx):
+        with endpoint.native() as end:
+            assert len(descriptors()) == len(before) + 1
+            job = (driver.producer if endpoint is tx else driver.consumer)(end, 1)
+            assert job.join() == OK
+        del end
+    collect()
+    assert descriptors() == before
+
+
+def test_a_native_receiver_that_takes_new_senders_in_needs_no_gil(driver):
+    """tracemalloc takes the GIL for each allocation, and who holds the GIL may wait for the lock of the lanes."""
+    script(
+        f"""
+import tracemalloc
+tracemalloc.start()
+tx, rx = mpsc_bytes.channel(4096, shared=True)
+with rx.native() as end:
+    consumer = driver.consumer(end)
+    for n in range({size(300, 10_000)}):
+        other = attach(tx.clone().share())
+        for _ in range(5):
+            other.statistics()
+            rx.statistics()
+        other.try_send(driver.stamped(0, 16, n))
+        until(lambda: consumer.done == n + 1)
+        other.close()
+    tx.close()
+    assert (consumer.join(), consumer.complaint) == (DISCONNECTED, 0)
+""",
+        driver,
+    )
 
 
 def count_all(rx):
@@ -555,7 +579,7 @@ def test_native_ends_that_come_and_go_at_any_moment(driver):
         ends = [tx.native() for _ in range(rng.randrange(1, 4))]
         now = [driver.producer(end, 2**62, how=SEND + rng.randrange(5), most=100) for end in ends]
         wanted = rng.randrange(200)
-        until(lambda: now[0].done >= wanted)
+        until(lambda job=now[0], wanted=wanted: job.done >= wanted)
         for end in ends:
             end.close()
         jobs += now

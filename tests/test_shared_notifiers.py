@@ -1,5 +1,5 @@
-"""Notifiers of the ends of channels between processes: a descriptor that any loop can wait on, though what other processes
-ring comes by descriptors of the channel. One behaviour a test; both ends are in one process where that is enough.
+"""Notifiers of the ends of channels between processes: a descriptor that any loop can wait on, though what others ring
+comes by descriptors of the channel. One behaviour a test; both ends are in one process where that is enough.
 """
 
 import contextlib
@@ -258,7 +258,7 @@ def test_an_observer_that_needs_much_does_not_keep_a_waiter_behind_it_asleep(byt
 
 
 def test_arm_refuses_while_a_claim_is_open(bytes_variant):
-    tx, rx = shared(bytes_variant)
+    tx, _rx = shared(bytes_variant)
     notifier = tx.notifier()
     claim = tx.try_claim(8)
     with pytest.raises(BusyError):

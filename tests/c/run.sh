@@ -143,6 +143,8 @@ for cc in $compilers; do
                 run "$cc, $mode: stress_gate of bytes, $gate a scenario" env STRESS_ITEMS=$gate "$out/stress_bytes"
             build "$cc" "$flags" stress_lane.c "$out/stress_lane" &&
                 run "$cc, $mode: stress_lane, $log records a scenario" env STRESS_ITEMS=$log "$out/stress_lane"
+            build "$cc" "$flags" stress_lanes.c "$out/stress_lanes" &&
+                run "$cc, $mode: stress_lanes, $log messages a thread" env STRESS_ITEMS=$log "$out/stress_lanes"
         fi
         if wants process; then
             build "$cc" "$flags" procs_attach.c "$out/procs_attach" &&

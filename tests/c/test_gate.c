@@ -606,6 +606,70 @@ static void a_box_is_guarded_until_it_stands_at_a_gate_that_is_not(void)
     CHECK(!box[0].guarded);
 }
 
+/* Native threads are about to come. */
+static void a_gate_that_is_unguarded_frees_the_boxes_in_its_line(void)
+{
+    setup();
+    box[0].guarded = box[1].guarded = box[2].guarded = gate.guarded = true;
+    enrol(0);
+    enrol(1);
+    leave(1);
+    nc_gate_unguard(&gate, now);
+    CHECK(!gate.guarded && !box[0].guarded && box[1].guarded);
+    enrol(1);
+    CHECK(!box[1].guarded);
+    call_all(2); /* by the lock, which would be held for ever if it were not free */
+    CHECK(states_are("CC"));
+    leave(0);
+    leave(1);
+    check_line();
+    gate.guarded = true;
+    enrol(2);
+    now++; /* in a forked child: that line stays in the parent process */
+    box[2].guarded = true;
+    nc_gate_unguard(&gate, now);
+    CHECK(!gate.guarded && box[2].guarded);
+    CHECK_EQ(gate.born, now);
+    enrol(3);
+    check_line();
+    leave(3);
+    leave(2);
+}
+
+static uint64_t least(void)
+{
+    uint64_t n;
+    LOCKED(n = nc_gate_least(&gate));
+    return n;
+}
+
+static void the_next_call_takes_what_the_next_in_line_needs_or_an_observer_ahead_of_it(void)
+{
+    static const uint64_t needs[] = {5, 9, 7, 2, 3}, shares[] = {1, 0, 7, 2, 0};
+    setup();
+    CHECK_EQ(least(), 0);
+    for (int i = 0; i < 5; i++) {
+        waiter[i].least = needs[i];
+        waiter[i].share = shares[i];
+        enrol(i);
+    }
+    CHECK_EQ(least(), 5);
+    call_all(5);
+    CHECK(states_are("Cwwww"));
+    CHECK_EQ(least(), 7); /* the observer ahead of it needs more */
+    waiter[1].least = 6;
+    CHECK_EQ(least(), 6);
+    leave(1);
+    leave(2);
+    CHECK_EQ(least(), 2); /* and not what those behind it need */
+    leave(3);
+    CHECK_EQ(least(), 3); /* observers alone */
+    leave(4);
+    CHECK_EQ(least(), 0);
+    leave(0);
+    check_line();
+}
+
 /* ---- boxes ----------------------------------------------------------------------------------------------- */
 
 static void post(int i) { nc_box_post(&waiter[i], &kicks); }
@@ -932,6 +996,8 @@ static void run_all(void)
     RUN(a_lock_held_by_another_thread_at_the_fork_holds_nobody_up);
     RUN(a_guarded_gate_leaves_its_lock_alone);
     RUN(a_box_is_guarded_until_it_stands_at_a_gate_that_is_not);
+    RUN(a_gate_that_is_unguarded_frees_the_boxes_in_its_line);
+    RUN(the_next_call_takes_what_the_next_in_line_needs_or_an_observer_ahead_of_it);
     RUN(the_first_post_owes_a_kick);
     RUN(a_post_that_was_taken_before_its_kick_needs_no_second);
     RUN(a_waiter_is_in_the_mail_once);

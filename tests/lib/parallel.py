@@ -114,6 +114,8 @@ ALONE = {
         "test_what_waited_leaves_no_descriptor": PROCESS,
         "test_without_descriptors_it_is_an_os_error_and_nothing_is_lost": CHILDREN,
     },
+    "test_shared_native": CHILDREN,
+    "test_shared_notifiers": CHILDREN,
     "test_shared_processes": CHILDREN,
     "test_signals": MAIN_THREAD,
     "test_soak": CHILDREN,

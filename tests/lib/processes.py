@@ -131,9 +131,9 @@ __all__ = [
     "send_numbered",
     "send_stamped",
     "send_stamped_by_many",
-    "start",
     "stamped_from",
     "stamped_to",
+    "start",
     "stop",
     "take_and_end_by",
     "take_stamped",
@@ -483,7 +483,7 @@ def have_a_child_and_be_killed(ticket, heir):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-# Native threads, tasks and threads of Python: who sends is stamped on each message, and checked. `path` is the driver's.
+# Native threads, tasks and threads of Python: who sends is stamped on each message. `path` is the driver's.
 
 
 def stamped_from(driver, tx, who, count, how):
@@ -513,7 +513,7 @@ def send_stamped_by_many(path, ticket, first, count, hows):
     with attach(ticket) as tx:
         ends = [tx.clone() for _ in hows]
         threads = [Spawned(stamped_from, driver, end, first + i, count, hows[i]) for i, end in enumerate(ends)]
-        for thread, end in zip(threads, ends):
+        for thread, end in zip(threads, ends, strict=True):
             thread.join()
             end.close()
 

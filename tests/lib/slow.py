@@ -140,6 +140,19 @@ SLOW = {
         "test_the_interpreter_exits_with_everything_open": CHILDREN,
         "test_without_descriptors_it_is_an_os_error_and_nothing_is_lost": CHILDREN,
     },
+    "test_shared_native": {
+        "test_a_native_sender_that_waits_is_told_when_the_receiver_is_killed": CHILDREN,
+        "test_a_process_that_ends_under_its_native_threads_ends_in_good_order": CHILDREN,
+        "test_all_that_a_killed_native_sender_had_sent_is_received_and_then_the_end": CHILDREN,
+        "test_forks_in_the_middle_of_native_traffic_disturb_nobody": CHILDREN,
+        "test_native_threads_and_others_of_another_process_lose_nothing": CHILDREN,
+        "test_native_threads_tasks_and_threads_share_the_end_of_each_of_several_processes": CHILDREN,
+    },
+    "test_shared_notifiers": {
+        "test_a_selector_receives_all_that_processes_send": CHILDREN,
+        "test_a_selector_sends_all_that_a_process_receives": CHILDREN,
+        "test_the_death_of_the_other_process_signals": CHILDREN,
+    },
     "test_shared_processes": CHILDREN,
     "test_signals": {
         "test_a_storm_of_signals_neither_shortens_nor_lengthens_a_timeout": MANY,
