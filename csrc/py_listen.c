@@ -11,8 +11,6 @@
 #include "py_reach.h"
 #include "py_shared.h"
 
-#if REACHES
-
 typedef struct Listener {
     PyObject_HEAD
     Endpoint *receiver; /* strong */
@@ -20,6 +18,8 @@ typedef struct Listener {
 } Listener;
 
 static const char *name_of(bool many) { return many ? "mpsc_bytes" : "spsc_bytes"; }
+
+#if REACHES
 
 /* ---- errors --------------------------------------------------------------------------------------------- */
 
@@ -163,8 +163,6 @@ PyObject *listen_open(PyObject *module, PyObject *const *args, Py_ssize_t n)
     return listener;
 }
 
-/* ---- the receiver: Listener -------------------------------------------------------------------------------- */
-
 static os_reach *listener_reach(Listener *l) { return reach_of(l->receiver->chan->block); }
 
 static bool is_listening(Listener *l)
@@ -185,6 +183,16 @@ static void stop_listening(Listener *l)
     nc_lanes_exit(&r->lanes);
     reach_hear(l->receiver->chan);
 }
+
+#else
+
+/* There is the type, and never an object of it. */
+static bool is_listening(Listener *Py_UNUSED(l)) { return false; }
+static void stop_listening(Listener *Py_UNUSED(l)) {}
+
+#endif
+
+/* ---- the receiver: Listener -------------------------------------------------------------------------------- */
 
 static PyObject *listener_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -289,6 +297,8 @@ int listen_add_types(PyObject *module, core_state *st)
 }
 
 /* ---- the sender -------------------------------------------------------------------------------------------- */
+
+#if REACHES
 
 enum { NO_END = -1 };
 
@@ -485,42 +495,6 @@ PyObject *listen_open(PyObject *module, PyObject *const *Py_UNUSED(args), Py_ssi
 PyObject *listen_connect(PyObject *module, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(n))
 {
     return shared_open(module, NULL, 0);
-}
-
-/* There is the type, and never an object of it. */
-static PyObject *nobody_calls(PyObject *self, PyObject *Py_UNUSED(arg)) { return Py_NewRef(self); }
-static PyObject *nobody_gets(PyObject *self, void *Py_UNUSED(ignored)) { return Py_NewRef(self); }
-
-static PyMethodDef no_methods[] = {
-    {"close", nobody_calls, METH_NOARGS, listener_close_doc},
-    {"__enter__", nobody_calls, METH_NOARGS, enter_doc},
-    {"__exit__", nobody_calls, METH_VARARGS, exit_doc},
-    {"__reduce_ex__", nobody_calls, METH_O, reduce_doc},
-    ENDPOINT_GENERIC,
-    END_OF_METHODS,
-};
-
-static PyGetSetDef no_getset[] = {
-    {"receiver", nobody_gets, NULL, DOC_LISTENER_RECEIVER, NULL},
-    {"path", nobody_gets, NULL, DOC_LISTENER_PATH, NULL},
-    {"is_closed", nobody_gets, NULL, DOC_LISTENER_IS_CLOSED, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyType_Slot no_slots[] = {
-    {Py_tp_doc, (void *)listener_doc}, {Py_tp_methods, no_methods}, {Py_tp_getset, no_getset}, {0, NULL}};
-
-static PyType_Spec no_spec = {
-    .name = "nexus_channels.Listener",
-    .basicsize = sizeof(PyObject),
-    .flags = (CORE_TYPE_FLAGS) & ~Py_TPFLAGS_HAVE_GC,
-    .slots = no_slots,
-};
-
-int listen_add_types(PyObject *module, core_state *st)
-{
-    st->listener_type = core_add_type(module, &no_spec, "Listener");
-    return st->listener_type != NULL ? 0 : -1;
 }
 
 #endif
