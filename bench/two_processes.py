@@ -299,31 +299,27 @@ def receive_again(ends: Across, count: int) -> None:
         ends.recv_blocking()
 
 
-def stream(new: New, items: Items, _: LoopFactory) -> int:
-    ends: Any = new()
-    with beside(ends, "stream", len(items)) as peer:
-        send = ends.send_blocking
+def send_all(run: str, ends: Any, send: Callable[[Any], Any], messages: list[Any], count: int) -> int:
+    """Until `count` have arrived: how long it took."""
+    with beside(ends, run, count) as peer:
         began = wall_ns()
-        for item in items:
-            send(item)
+        for each in messages:
+            send(each)
         peer.hear("done")
         elapsed = wall_ns() - began
-        receive_again(ends, len(items))
+        receive_again(ends, count)
     return elapsed
+
+
+def stream(new: New, items: Items, _: LoopFactory) -> int:
+    ends: Any = new()
+    return send_all("stream", ends, ends.send_blocking, items, len(items))
 
 
 def batches(new: New, items: Items, _: LoopFactory) -> int:
     ends: Any = new()
     all_at_once = [items[i : i + AT_ONCE] for i in range(0, len(items), AT_ONCE)]
-    with beside(ends, "batches", len(items)) as peer:
-        send_many = ends.send_many_blocking
-        began = wall_ns()
-        for some in all_at_once:
-            send_many(some)
-        peer.hear("done")
-        elapsed = wall_ns() - began
-        receive_again(ends, len(items))
-    return elapsed
+    return send_all("batches", ends, ends.send_many_blocking, all_at_once, len(items))
 
 
 def claims(new: New, items: Items, _: LoopFactory) -> int:
