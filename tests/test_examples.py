@@ -1,16 +1,20 @@
 """The programs in `examples/`, run as programs, and their parts on what a run does not show."""
 
 import asyncio
+import contextlib
 import gc
 import importlib.util
+import json
 import os
 import pathlib
 import pickle
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import zlib
 
 import pytest
 from harness import WAKE, seeded, size, takes_long
@@ -20,7 +24,8 @@ from support import DEADLINE, until
 from nexus_channels import ClaimDisconnected, ClaimTooLarge, spsc_bytes
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
-SESSION = EXAMPLES / "data" / "session.fix"
+LOGS = EXAMPLES / "data"
+SESSION = LOGS / "session.fix"
 
 
 def command(name, *arguments):
@@ -48,6 +53,21 @@ def load(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def altered(folder, name, old, new):
+    """The example with a fault in it, beside nothing else."""
+    source = (EXAMPLES / f"{name}.py").read_text()
+    assert old in source
+    (folder / f"{name}.py").write_text(source.replace(old, new))
+    return [sys.executable, str(folder / f"{name}.py")]
+
+
+def run_altered(*words):
+    return subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=DEADLINE, check=False)
+
+
+FAULTS = {"an error": "1 / 0", "a kill": "os.kill(os.getpid(), 9)", "os._exit": "os._exit(7)"}
 
 
 # ---- WebSocket frames ----------------------------------------------------------------------------------------------
@@ -117,6 +137,199 @@ def test_a_consumer_that_fails_ends_the_client_too(websocket):
         assert [str(error) for error in others] == ["the consumer's own"]
     del failed, others
     gc.collect()  # a connection that was left open would be told now
+
+
+# ---- WebSocket messages, decoded in another process ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    pytest.importorskip("websockets", reason="the test extra has it: pip install '.[test]'")
+    return load("websocket_processes")
+
+
+ACCESS = LOGS / "nginx-access.log"
+SUMMARY = re.compile(
+    r"(?P<messages>[\d,]+) messages of (?P<connections>\d+) connections, (?P<bytes>[\d,]+) bytes, in [\d.]+ s\n"
+    r"decoded in another process: all there, in order, checksums (?P<crcs>[\da-f, ]+)\n"
+    r"the server waited for the decoder (?P<held>[\d,]+) times\n"
+)
+
+
+def summary_of(paths, connections):
+    lines = [line.encode() for path in paths for line in path.read_text("utf-8", "replace").splitlines()]
+    crcs = [zlib.crc32(b"".join(lines[first::connections])) for first in range(connections)]
+    return len(lines), sum(map(len, lines)), ", ".join(f"{crc:08x}" for crc in crcs)
+
+
+@needs_lanes
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize(("connections", "capacity"), [(1, 1 << 20), (4, 1 << 15), (30, 1 << 16)])
+def test_the_messages_of_many_connections_are_decoded_in_another_process(connections, capacity):
+    logs = [ACCESS] if connections == 30 else sorted(LOGS.glob("*.log"))
+    done = run("websocket_processes", *logs, "--connections", connections, "--capacity", capacity)
+    found = SUMMARY.fullmatch(done.stdout)
+    messages, size, crcs = summary_of(logs, connections)
+    assert (found["messages"], found["bytes"]) == (f"{messages:,}", f"{size:,}")
+    assert (found["connections"], found["crcs"]) == (str(connections), crcs)
+    if connections > 1:
+        assert found["held"] != "0", "there was room for one or three reads, and the decoder needs longer than those"
+    assert done.stderr == ""
+
+
+@needs_lanes
+@pytest.mark.usefixtures("decoder")
+def test_clients_that_have_nothing_to_send_are_answered_too(tmp_path):
+    (tmp_path / "empty").touch()
+    done = run("websocket_processes", tmp_path / "empty", "--connections", 3)
+    assert SUMMARY.fullmatch(done.stdout)["messages"] == "0"
+    assert done.stderr == ""
+
+
+DECODING = "                for answer in connections[number].take(data):\n"
+
+
+@needs_lanes
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("when", ["at first", "in the middle"])
+@pytest.mark.parametrize("fault", ["an error", "a kill", "os._exit"])
+def test_a_decoder_that_dies_is_told_from_one_that_ends_and_cuts_all_connections(tmp_path, fault, when):
+    done_so_far = "connections[number]._totals.messages >= 1000"
+    before = f"                if {when == 'at first'} or {done_so_far}:\n                    {FAULTS[fault]}\n"
+    before = "                import os\n" + before
+    command = altered(tmp_path, "websocket_processes", DECODING, before + DECODING)
+    done = run_altered(*command, *[ACCESS] * 3)
+    assert (done.returncode, done.stdout) == (1, "")
+    ends = {
+        "an error": "closed its ends early, and its exit code is 1",
+        "a kill": "did not close its ends, and its exit code is -9",
+        "os._exit": "did not close its ends, and its exit code is 7",
+    }
+    assert f"the decoder {ends[fault]}; all connections were cut\n" in done.stderr
+    assert ("ZeroDivisionError" in done.stderr) == (fault == "an error")
+
+
+@needs_lanes
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("wrong", ["line.upper()", "'' if number == 7 else line"])
+def test_lines_that_do_not_arrive_as_they_were_sent_are_an_error(tmp_path, wrong):
+    command = altered(tmp_path, "websocket_processes", "self._totals.count(line)", f"self._totals.count({wrong})")
+    done = run_altered(*command, ACCESS)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(r"ValueError: Totals\(.*\) were sent, and Totals\(.*\) arrived", done.stderr)
+
+
+@needs_lanes
+@pytest.mark.usefixtures("decoder")
+def test_ctrl_c_ends_the_server_and_with_it_the_decoder(tmp_path):
+    note = f"                pathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(os.getpid()))\n"
+    note = "                import os, pathlib\n" + note
+    command = altered(tmp_path, "websocket_processes", DECODING, note + DECODING)
+    # In a session of its own, so that the signal is that of a terminal: for both processes.
+    words = [*command, *[str(ACCESS)] * 100]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        pid = tmp_path / "pid"
+        until(lambda: pid.exists() and pid.read_text(), "the decoder at work")
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert err == "stopped: not everything was sent\n"
+    assert not pathlib.Path("/proc", pid.read_text()).exists()
+
+
+class Peer:
+    """A client, as the decoder sees it."""
+
+    def __init__(self, decoder):
+        from websockets.client import ClientProtocol
+        from websockets.uri import parse_uri
+
+        self.connection = decoder.Connection()
+        self.protocol = ClientProtocol(parse_uri("ws://localhost/"))
+        self.protocol.send_request(self.protocol.connect())
+        self.exchange()
+        assert self.protocol.state.name == "OPEN"
+
+    def exchange(self):
+        """Until nobody has anything to say."""
+        while data := b"".join(self.protocol.data_to_send()):
+            for answer in self.connection.take(memoryview(data)):
+                if answer:
+                    self.protocol.receive_data(answer)
+                else:
+                    self.protocol.receive_eof()
+        return [event for event in self.protocol.events_received() if hasattr(event, "opcode")]
+
+    def send(self, text, fin=True):
+        self.protocol.send_text(text, fin)
+        return [bytes(event.data) for event in self.exchange()]
+
+
+def test_a_message_in_parts_with_a_ping_between_them_is_one_message(decoder):
+    peer = Peer(decoder)
+    assert peer.send(b'{"number": 0, "li', fin=False) == []
+    peer.protocol.send_ping(b"still there?")
+    (pong,) = peer.exchange()
+    assert (pong.opcode.name, bytes(pong.data)) == ("PONG", b"still there?")
+    peer.protocol.send_continuation(b'ne": "\xc3\xa9"}', True)
+    assert peer.exchange() == []
+    (totals,) = peer.send(b"null")
+    assert json.loads(totals) == {"messages": 1, "bytes": 2, "crc": zlib.crc32(b"\xc3\xa9")}
+    peer.protocol.send_close(1000)
+    peer.exchange()
+    assert peer.protocol.close_code == 1000
+    assert peer.connection.take(b"") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"no JSON",
+        b"{}",
+        b"[" * 100_000,
+        b'{"number": 1, "line": "the second one first"}',
+        b'{"number": 0, "line": "\\ud800"}',
+        b'{"number": 0, "line": 5}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_client_that_sends_something_else_is_told_so_and_cut_off(decoder, text):
+    peer = Peer(decoder)
+    peer.send(text[:7], fin=False)
+    peer.protocol.send_continuation(text[7:], True)
+    peer.protocol.send_text(b"null")  # on its way already, and not answered
+    (end,) = peer.exchange()
+    assert end.opcode.name == "CLOSE"
+    assert peer.protocol.close_code == 1007
+    assert peer.protocol.close_reason.startswith("message 0: ")
+
+
+def test_whoever_speaks_no_websocket_or_sends_too_much_is_cut_off(decoder):
+    assert decoder.Connection().take(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")[-1] == b""
+    assert decoder.Connection().take(b"\x16\x03\x01 this is TLS\r\n") == [b""]
+    assert decoder.Connection().take(b"") == [b""]
+    peer = Peer(decoder)
+    peer.send(bytes(decoder.LARGEST + 1))
+    assert peer.protocol.close_code == 1009
+
+
+def test_a_client_that_does_not_read_its_answers_is_cut_off_and_nobody_waits(decoder):
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+        sent = 0
+        with contextlib.suppress(OSError):
+            while True:
+                sent += here.send(bytes(1000))
+        decoder.give(here, memoryview(b"answer"))
+        there.settimeout(DEADLINE)
+        while data := there.recv(1 << 16):
+            sent -= len(data)
+        assert sent == 0
+        assert here.recv(10) == b"", "the server's own reader sees the end"
 
 
 # ---- FIX messages --------------------------------------------------------------------------------------------------
@@ -426,23 +639,6 @@ def test_without_interpreters_that_have_a_gil_each_the_program_says_so():
 
 
 # ---- pools of processes ----------------------------------------------------------------------------------------------
-
-LOGS = EXAMPLES / "data"
-
-
-def altered(folder, name, old, new):
-    """The example with a fault in it, beside nothing else."""
-    source = (EXAMPLES / f"{name}.py").read_text()
-    assert old in source
-    (folder / f"{name}.py").write_text(source.replace(old, new))
-    return [sys.executable, str(folder / f"{name}.py")]
-
-
-def run_altered(*words):
-    return subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=DEADLINE, check=False)
-
-
-FAULTS = {"an error": "1 / 0", "a kill": "os.kill(os.getpid(), 9)", "os._exit": "os._exit(7)"}
 
 
 @needs_lanes
