@@ -676,6 +676,24 @@ def test_a_worker_process_that_fails_ends_the_pool_with_an_error(tmp_path, fault
 
 
 @needs_lanes
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_ported_program_ends_with_an_error_when_a_worker_dies(tmp_path, fault):
+    """What docs/howto/processes.md says of it. The other worker must not wait for jobs, nor the program for results."""
+    before = f"            if block[0] == 9:\n                import os\n                {FAULTS[fault]}\n"
+    sending = "            tx.send_blocking("
+    (tmp_path / "howto").mkdir()
+    command = altered(tmp_path, "howto/digests_by_channel", sending, before + sending)
+    program = tmp_path / "howto" / "digests_by_channel.py"
+    few, many = "[bytes([n]) * 1000 for n in range(4)]", "[bytes([n % 256]) * 1000 for n in range(2000)]"
+    assert few in program.read_text()
+    program.write_text(program.read_text().replace(few, many))
+    done = run_altered(*command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "RuntimeError: a worker failed" in done.stderr
+    assert "SendError: the receiver is gone" in done.stderr, "the thread that feeds"
+
+
+@needs_lanes
 @pytest.mark.parametrize("workers", [1, 3])
 def test_arrays_go_to_other_processes_and_come_back(workers):
     pytest.importorskip("numpy", reason="the arrays are numpy's")

@@ -12,10 +12,12 @@ def work(jobs, results):
 
 
 def feed(senders, blocks):  # runs in a thread
-    for block in blocks:
-        select_blocking(*(tx.sending(block) for tx in senders))  # to the first worker that has room
-    for tx in senders:
-        tx.close()
+    try:
+        for block in blocks:
+            select_blocking(*(tx.sending(block) for tx in senders))  # to the first worker that has room
+    finally:  # also if a worker has died, as the others would wait for ever
+        for tx in senders:
+            tx.close()
 
 
 def digests(blocks, workers):
@@ -30,6 +32,8 @@ def digests(blocks, workers):
     found = [bytes(digest).decode() for digest in results]  # ends when the last worker has ended
     for process in processes:
         process.join()
+    if any(process.exitcode for process in processes):
+        raise RuntimeError("a worker failed")
     return found
 
 
