@@ -74,12 +74,16 @@ PyObject *endpoint_same_channel(PyObject *self, PyObject *other)
 
 PyObject *endpoint_reduce(PyObject *self, PyObject *Py_UNUSED(protocol))
 {
-    bool bytes = nc_chan_of_bytes(((Endpoint *)self)->chan->block);
+    nc_chan *b = ((Endpoint *)self)->chan->block;
     PyErr_Format(PyExc_TypeError,
                  "cannot copy or pickle '%.200s': a copy would not be connected.  Pass the endpoint itself to the "
-                 "other task or thread%s%s; between processes use multiprocessing",
+                 "other task or thread%s; %s",
                  Py_TYPE(self)->tp_name, PyObject_HasAttrString(self, "clone") ? ", or a clone()" : "",
-                 bytes ? "; pass what share() returns to another interpreter" : "");
+                 b->lanes != NULL      ? "pass what share() returns to another process"
+                 : nc_chan_of_bytes(b) ? "pass what share() returns to another interpreter; for another process, open "
+                                         "the channel with shared=True and pass what share() returns"
+                                       : "to another process, send bytes: open a channel of spsc_bytes or mpsc_bytes "
+                                         "with shared=True");
     return NULL;
 }
 

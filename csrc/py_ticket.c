@@ -505,10 +505,11 @@ static bool ticket_is_good(const unsigned char *token, nc_ticket_seen *seen)
     if (seen->ours)
         return true;
     PyErr_SetString(PyExc_ValueError,
-                    seen->issued ? "this ticket is the parent process's: a ticket is good in the process that issued it"
+                    seen->issued ? "this ticket is the parent process's: a ticket is good in the process that issued "
+                                   "it; for another process, open the channel with shared=True"
                                  : "this ticket is not good any more, or never was: each one can be attached once, in "
                                    "the process that issued it, while it is held by a Ticket object, or by a pickle "
-                                   "that was not loaded yet");
+                                   "that was not loaded yet; for another process, open the channel with shared=True");
     return false;
 }
 

@@ -1171,6 +1171,23 @@ def test_a_ticket_of_another_process_is_told_from_one_between_interpreters():
 
 
 @needs_lanes
+def test_what_cannot_go_to_another_process_says_what_can(bytes_variant):
+    shared, plain = bytes_variant.channel(PAGE, shared=True), bytes_variant.channel(PAGE)
+    for end in shared:
+        with pytest.raises(TypeError, match=r"; pass what share\(\) returns to another process$"):
+            pickle.dumps(end)
+    for end in plain:
+        with pytest.raises(TypeError, match="; for another process, open the channel with shared=True and pass what"):
+            pickle.dumps(end)
+    for end in mpsc.channel(1):
+        with pytest.raises(TypeError, match="; to another process, send bytes: open a channel of spsc_bytes or mpsc_b"):
+            pickle.dumps(end)
+    ticket = bytes(plain.receiver.share())  # given up, as nobody holds it: what another process sees
+    with pytest.raises(ValueError, match="; for another process, open the channel with shared=True$"):
+        attach(ticket)
+
+
+@needs_lanes
 def test_of_many_threads_with_one_ticket_exactly_one_has_the_end(bytes_variant):
     for _ in range(size(30, 1000)):
         tx, rx = bytes_variant.channel(PAGE, shared=True)
