@@ -4,9 +4,10 @@
  *     mapped   | page: the block | ring: capacity bytes | the ring once more |     a record may run on past the end
  *
  * Linux: a file without a name (memfd), so it goes with its last user, and the size of /dev/shm does not matter.  Its
- * pages are taken when it is made, so a lack of memory is an error then, and no signal later.  It is sealed against
- * shrinking, else whoever holds it could cut it off under the other, who would die of SIGBUS.  All this is checked by
- * the guest, who was given the file by somebody it does not trust.
+ * pages are taken when it is made, so a lack of memory shows then, and is no signal later.  More than the machine has
+ * is refused before: Linux would try, and kill processes to get it.  It is sealed against shrinking, else whoever
+ * holds it could cut it off under the other, who would die of SIGBUS.  All this is checked by the guest, who was given
+ * the file by somebody it does not trust.
  *
  * Elsewhere, behind the same three calls: macOS has shm_open() with shm_unlink() at once, and no seals, so there a
  * guest has to trust the host with its life; Windows has CreateFileMapping() without a name, which cannot shrink. Where
@@ -23,6 +24,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 /* Of Linux 6.3; older ones refuse it. */
@@ -79,9 +81,20 @@ static inline void os_block_unmap(os_block *b) { munmap(b->block, (size_t)b->len
 
 /* ---- whoever makes it --------------------------------------------------------------------------------- */
 
+/* Could the machine ever have so much memory? */
+static inline bool os_block_fits(uint64_t size)
+{
+    struct sysinfo has;
+    return sysinfo(&has) != 0 || size / has.mem_unit <= (uint64_t)has.totalram + has.totalswap;
+}
+
 /* A file of that size, with all its pages, closed on exec. */
 static inline os_result os_block_file(uint64_t size, int *fd)
 {
+    if (!os_block_fits(size)) {
+        errno = ENOMEM;
+        return OS_SYSTEM;
+    }
     *fd = memfd_create("nexus-lane", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
     if (*fd < 0 && errno == EINVAL)
         *fd = memfd_create("nexus-lane", MFD_CLOEXEC | MFD_ALLOW_SEALING);

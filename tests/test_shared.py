@@ -197,6 +197,26 @@ for module in (spsc_bytes, mpsc_bytes):
     )
 
 
+@needs_lanes
+def test_more_memory_than_the_machine_has_is_refused_before_any_is_taken():
+    """Linux would kill processes to get it. The limit is there for whoever takes the refusal out: then it is EFBIG."""
+    run_script(
+        """
+import errno, resource
+before = descriptors()
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+for module in (spsc_bytes, mpsc_bytes):
+    try:
+        module.channel(1 << 45, shared=True)
+    except OSError as error:
+        assert error.errno == errno.ENOMEM, error
+    else:
+        raise SystemExit("no error")
+assert descriptors() == before, (descriptors(), before)
+"""
+    )
+
+
 # ---- every call ----------------------------------------------------------------------------------------------------
 
 
