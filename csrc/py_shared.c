@@ -195,8 +195,13 @@ static PyObject *open_both(PyObject *module, chan_kind kind, uint64_t capacity)
 uint64_t shared_parse_capacity(PyObject *arg)
 {
     uint64_t wish = chan_parse_capacity(arg), capacity = wish != 0 ? os_block_round(wish) : 0;
-    if (wish != 0 && capacity == 0)
+    if (wish != 0 && capacity == 0) {
         PyErr_Format(PyExc_MemoryError, "no memory for lanes of %llu bytes", (unsigned long long)wish);
+    } else if (capacity != 0 && !os_block_fits(capacity)) { /* a listener makes none itself: those who come would */
+        errno = ENOMEM;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return 0;
+    }
     return capacity;
 }
 

@@ -56,7 +56,8 @@ class BytesChannelFactory(Generic[C]):
     is padded to 8.  No event loop is needed.
 
     If `shared`, each end can move to another process of this user and machine: `share()` it, and `attach()` the ticket
-    there.  Each process that sends has a ring of that capacity then, of whole pages.
+    there.  Each process that sends has a ring of that capacity then, of whole pages, whose memory is all taken when
+    the ring is made.
 
     >>> from nexus_channels import spsc_bytes
     >>> tx, rx = spsc_bytes.channel(1000)
@@ -64,7 +65,8 @@ class BytesChannelFactory(Generic[C]):
     (1024, 1016)
 
     Raises TypeError unless `capacity` is an int, ValueError below 1, MemoryError if there is not that much; if
-    `shared`, OSError where processes share no memory that way, or no descriptor is left.  Safe from any thread.
+    `shared`, OSError on other systems than Linux (ENOTSUP), if the machine has not that much memory (ENOMEM), or if no
+    descriptor is left.  Safe from any thread.
     """
 
     __slots__ = ("_kind", "_name")

@@ -15,7 +15,8 @@ PROGRAMS = DOCS.parent / "examples" / "howto"
 WITH_TESTS_OF_THEIR_OWN = {"traps.md"}
 BY_DESCRIPTOR = {"selectors_loop.py"}
 OF_3_14 = {"two_interpreters.py"}
-BETWEEN_PROCESSES = {"by_path.py", "digests_by_channel.py", "two_processes.py"}
+BETWEEN_PROCESSES = {"by_path.py", "digests_by_channel.py", "logging_processes.py"}
+BETWEEN_PROCESSES |= {"pool_of_processes.py", "two_processes.py"}
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="the docs are not here")
 
