@@ -253,13 +253,14 @@ def run(lines: list[str], connections: int, capacity: int) -> tuple[list[Totals]
     )
     decoder.start()
     failed: ExceptionGroup[Exception] | None = None
-    with tx, rx:
-        server = Server(tx, rx)
-        try:
+    server = Server(tx, rx)
+    try:
+        with tx, rx:
             totals = asyncio.run(serve(server, [lines[first::connections] for first in range(connections)]))
-        except ExceptionGroup as errors:
-            failed = errors
-    decoder.join()
+    except ExceptionGroup as errors:
+        failed = errors
+    finally:
+        decoder.join()  # both channels are closed, so it ends
     if decoder.exitcode or (failed and failed.subgroup(Disconnected)):
         raise SystemExit(f"the decoder {how_it_ended(decoder.exitcode, failed)}; all connections were cut")
     if failed:

@@ -222,22 +222,22 @@ def test_lines_that_do_not_arrive_as_they_were_sent_are_an_error(tmp_path, wrong
 @needs_lanes
 @pytest.mark.usefixtures("decoder")
 def test_ctrl_c_ends_the_server_and_with_it_the_decoder(tmp_path):
-    note = f"                pathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(os.getpid()))\n"
-    note = "                import os, pathlib\n" + note
+    at_work = tmp_path / "at work"  # a link to the decoder's number, which is there at once or not at all
+    note = "                import os\n                with contextlib.suppress(FileExistsError):\n"
+    note += f"                    os.symlink(str(os.getpid()), {str(at_work)!r})\n"
     command = altered(tmp_path, "websocket_processes", DECODING, note + DECODING)
     # In a session of its own, so that the signal is that of a terminal: for both processes.
     words = [*command, *[str(ACCESS)] * 100]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        pid = tmp_path / "pid"
-        until(lambda: pid.exists() and pid.read_text(), "the decoder at work")
+        until(at_work.is_symlink, "the decoder at work")
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE)
     finally:
         process.kill()
     assert (process.returncode, out) == (130, "")
     assert err == "stopped: not everything was sent\n"
-    assert not pathlib.Path("/proc", pid.read_text()).exists()
+    assert not pathlib.Path("/proc", at_work.readlink()).exists()
 
 
 class Peer:
