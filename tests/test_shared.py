@@ -205,13 +205,15 @@ def test_more_memory_than_the_machine_has_is_refused_before_any_is_taken():
 import errno, resource
 before = descriptors()
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+path = os.path.join(os.environ["TMPDIR"], "socket")
 for module in (spsc_bytes, mpsc_bytes):
-    try:
-        module.channel(1 << 45, shared=True)
-    except OSError as error:
-        assert error.errno == errno.ENOMEM, error
-    else:
-        raise SystemExit("no error")
+    for open_it in (lambda: module.channel(1 << 45, shared=True), lambda: module.listen(path, 1 << 45)):
+        try:
+            open_it()
+        except OSError as error:
+            assert error.errno == errno.ENOMEM, error
+        else:
+            raise SystemExit("no error")
 assert descriptors() == before, (descriptors(), before)
 """
     )
