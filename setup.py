@@ -172,7 +172,7 @@ class build_ext_c11(build_ext):  # noqa: N801 - commands are named like this
 
 
 class build_py_with_headers(build_py):  # noqa: N801
-    """The wheel carries the C headers, in `nexus_channels/include`; they are not checked in twice."""
+    """The wheel carries the C headers, and a C file for programs, in `nexus_channels/include`; not checked in twice."""
 
     def _headers(self) -> list[tuple[str, str]]:
         if getattr(self, "editable_mode", False):
@@ -191,7 +191,8 @@ class build_py_with_headers(build_py):  # noqa: N801
 
 
 def public_headers() -> list[str]:
-    return sorted([*glob("csrc/nc_*.h"), "csrc/nexus_channels.h", "csrc/ffi_cdef.h"])
+    files = ["nc_*.h", "os_*.h", "nexus_*.h", "nexus_processes.c", "ffi_cdef.h"]
+    return sorted(path for file in files for path in glob(f"csrc/{file}"))
 
 
 core = Extension("nexus_channels._core", sorted(glob("csrc/py_*.c")), depends=sorted(glob("csrc/*.h")))

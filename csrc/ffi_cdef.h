@@ -17,7 +17,12 @@ typedef enum nexus_result {
     NEXUS_BAD_HANDLE,
     NEXUS_BAD_VERSION,
     NEXUS_FORKED,
-    NEXUS_FAULT,
+    NEXUS_NO_RECEIVER,
+    NEXUS_TAKEN,
+    NEXUS_FOREIGN,
+    NEXUS_BAD_PEER,
+    NEXUS_BAD_TICKET,
+    NEXUS_SYSTEM,
     ...
 } nexus_result;
 

@@ -25,10 +25,9 @@
  *  - Every call answers a nexus_result; NEXUS_OK is 0.  When it is anything else, nothing was sent or taken.
  *  - Timeouts are nanoseconds of CLOCK_MONOTONIC: 0 tries, less than 0 (NEXUS_FOREVER) waits for ever.  A signal does
  *    not end a wait; closing the end or the channel does.
- *  - No call allocates.  Those that cannot wait take a lock only when somebody is waiting, for a few instructions,
- *    and wake a sleeping event loop by one write(2).
- *  - Of a channel between processes each call takes a lock, for a few instructions, and one that receives allocates
- * when a further process has begun to send.
+ *  - No call allocates; but one that receives from other processes does when a further one has begun to send.  Those
+ *    that cannot wait take a lock only when somebody is waiting, for a few instructions, and wake a sleeping event loop
+ *    by one write(2).  Of a channel between processes each call takes a lock, for a few instructions.
  *  - A thread must not be cancelled or killed inside a call.  One that dies between two calls does no harm, unless it
  *    left a claim open: see close(abandon=True) in Python.
  */
@@ -56,7 +55,13 @@ typedef enum nexus_result {
     NEXUS_BAD_HANDLE,   /* not the address of an end of this side */
     NEXUS_BAD_VERSION,  /* this header and the installed nexus_channels do not fit together: compile again */
     NEXUS_FORKED,       /* the end belongs to the process that this one was forked from */
-    NEXUS_FAULT         /* something is wrong with a sender in another process; the others go on, so call again */
+    /* of channels between processes alone; those up to NEXUS_FOREIGN, and NEXUS_BAD_TICKET, of nexus_processes.h */
+    NEXUS_NO_RECEIVER, /* nobody listens at the path */
+    NEXUS_TAKEN, /* the channel has its one sender already, or somebody listens at the path already */
+    NEXUS_FOREIGN, /* the other process is another user's */
+    NEXUS_BAD_PEER, /* another process wrote what no nexus_channels writes; what it had opened has ended; told once */
+    NEXUS_BAD_TICKET, /* not a text of for_subprocess(), attached before, or its descriptors were not passed on */
+    NEXUS_SYSTEM /* the system refused: errno tells why */
 } nexus_result;
 
 #define NEXUS_FOREVER INT64_C(-1)
@@ -73,9 +78,9 @@ typedef struct nexus_message {
 
 /* ---- what an address points to: for this header only -------------------------------------------------- */
 
-#define NEXUS_SENDER_MAGIC UINT64_C(0x315854737578656e)   /* "nexusTX1" */
+#define NEXUS_SENDER_MAGIC UINT64_C(0x315854737578656e) /* "nexusTX1" */
 #define NEXUS_RECEIVER_MAGIC UINT64_C(0x315852737578656e) /* "nexusRX1" */
-#define NEXUS_LAYOUT 1                                    /* of the two structures below */
+#define NEXUS_LAYOUT 1 /* of the two structures below */
 
 typedef struct nexus_end nexus_end;
 
@@ -144,7 +149,12 @@ static inline const char *nexus_strerror(int result)
         "not the address of an end of this side",
         "compiled for another version of nexus_channels",
         "the end belongs to the parent process",
-        "something is wrong with a sender in another process",
+        "nobody listens at this path",
+        "the channel has its one sender already, or somebody listens at this path already",
+        "the other process is another user's",
+        "another process wrote what no nexus_channels writes",
+        "no ticket that can be attached here, or it was attached before",
+        "the system refused, see errno",
     };
     return result >= 0 && (size_t)result < sizeof text / sizeof text[0] ? text[result] : "unknown result";
 }
@@ -253,8 +263,9 @@ static inline int nexus_sender_is_disconnected(const nexus_sender *tx)
 
 /* Borrow the next message, waiting for one up to `timeout` ns: *data, aligned to 8, and its size *n are good until
  * nexus_release.  NEXUS_TIMEOUT (NEXUS_EMPTY where timeout is 0), NEXUS_DISCONNECTED (every sender is gone and all was
- * received), NEXUS_BUSY (a claim is open), NEXUS_FORKED.  Between processes NEXUS_FAULT, once for each: errno is EPROTO
- * if a process wrote what it should not, and its messages have ended; or it says why a new sender cannot come now. */
+ * received), NEXUS_BUSY (a claim is open), NEXUS_FORKED.  Between processes NEXUS_BAD_PEER, once, if a
+ * process wrote what it should not, and its messages have ended; or NEXUS_SYSTEM, once, if a new sender cannot come:
+ * errno tells why. */
 static inline int nexus_peek(nexus_receiver *rx, const void **data, size_t *n, int64_t timeout)
 {
     return rx->end.calls->peek(&rx->end, data, n, timeout);

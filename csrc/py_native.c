@@ -138,9 +138,12 @@ typedef struct Want {
     void *buffer;
     size_t size; /* of the claim or the buffer; then of the message */
     int result;
-    int why; /* errno, of NEXUS_FAULT */
+    int why; /* errno, of a fault */
     uint32_t after; /* the state of the end after success */
 } Want;
+
+/* Is that about a sender in another process?  The end itself goes on. */
+static bool is_fault(int result) { return result == NEXUS_BAD_PEER || result == NEXUS_SYSTEM; }
 
 enum { SPIN_LEAST = 16, SPIN_MOST = 1024 }; /* pauses */
 enum { SPIN_WORTH = 100000 }; /* ns: the shortest time limit of which a part may be spun away */
@@ -242,7 +245,7 @@ static int run(native_end *e, Want *want, int64_t timeout)
         result = NEXUS_DISCONNECTED;
     nc_end_leave(&e->lease.life, result == NEXUS_OK ? want->after : NC_END_IDLE);
     wake_boxes(kicks);
-    if (result == NEXUS_FAULT)
+    if (is_fault(result))
         errno = want->why;
     return result;
 }
@@ -425,7 +428,7 @@ static step end_show(native_end *e, Want *want, bool called, nc_record *record, 
         return nc_lanes_over(b->lanes) ? STEP_ERROR : STEP_BLOCKED;
     if (fault != NC_LANES_SYSTEM)
         want->why = EPROTO;
-    want->result = NEXUS_FAULT;
+    want->result = fault == NC_LANES_SYSTEM ? NEXUS_SYSTEM : NEXUS_BAD_PEER;
     return STEP_READY;
 }
 
@@ -450,7 +453,7 @@ static step end_recv_look(native_end *e, Want *want, bool called, nc_box **kicks
 {
     nc_record record;
     step s = end_show(e, want, called, &record, kicks);
-    if (s != STEP_READY || want->result == NEXUS_FAULT)
+    if (s != STEP_READY || is_fault(want->result))
         return s;
     want->result = record.size > want->size ? NEXUS_TOO_LARGE : NEXUS_OK;
     want->size = record.size;

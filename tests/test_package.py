@@ -102,7 +102,7 @@ def python_sources():
 
 
 def public_headers():
-    return {path.name for path in (TREE / "csrc").glob("nc_*.h")} | {"nexus_channels.h"}
+    return {path.name for kind in ("nc", "os", "nexus") for path in (TREE / "csrc").glob(f"{kind}_*.h")}
 
 
 def test_the_sdist_holds_the_whole_tree(tree, sdist):
@@ -149,7 +149,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert {name.split(".")[0] for name in native} == {"nexus_channels/_core"} | (
         set() if EXPERIMENT else {"nexus_channels/_ffi"}
     )
-    headers = {f"nexus_channels/include/{name}" for name in public_headers() | {"ffi_cdef.h"}}
+    headers = {f"nexus_channels/include/{name}" for name in public_headers() | {"ffi_cdef.h", "nexus_processes.c"}}
     assert package - native == python_sources() | headers | {
         f"nexus_channels/{name}" for name in ("py.typed", "_core.pyi", "_ffi.pyi")
     }
@@ -199,8 +199,20 @@ def test_each_header_of_the_wheel_stands_alone(installed, tmp_path):
     for header in public_headers():
         source = tmp_path / "one.c"
         source.write_text(f'#include "{header}"\n')
-        command = ["cc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", folder, source]
-        subprocess.run(command, check=True)
+        command = ["cc", "-std=gnu11", *OF_A_PROGRAM, "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+        subprocess.run([*command, "-I", folder, source], check=True)
+
+
+# What whoever includes the headers of system calls defines before.
+OF_A_PROGRAM = ["-D_GNU_SOURCE", "-include", "stdlib.h"]
+OF_A_PROGRAM += [f"-DOS_{name.upper()}={name}" for name in ("malloc", "calloc", "free")]
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no command named cc to compile with")
+def test_the_file_for_programs_compiles_from_the_wheel(installed, tmp_path):
+    source = installed / "nexus_channels" / "include" / "nexus_processes.c"
+    command = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-c", source, "-o", tmp_path / "processes.o"]
+    subprocess.run(command, check=True)
 
 
 @pytest.mark.skipif(not shutil.which("nm"), reason="no nm to look at symbols with")

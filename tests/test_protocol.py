@@ -69,7 +69,7 @@ def test_system_calls_have_files_of_their_own_which_know_the_core_and_no_python(
         for header in re.findall(r"#include +([<\"][^>\"]+[>\"])", code(path)):
             assert header.startswith(('"nc_', '"os_')) or header[1:-3] in SYSTEM, (path.name, header)
         assert not re.search(r"\b(Py\w+|printf|nanosleep|clock_gettime)\b", code(path)), path.name
-        has_memory = path.name.startswith(("os_reach", "os_parcel", "os_text"))  # libc's
+        has_memory = path.name.startswith("os_reach")  # libc's
         assert has_memory or not re.search(r"\b(malloc|calloc|free)\b", code(path)), path.name
 
 
