@@ -8,13 +8,15 @@ import sys
 
 import pytest
 from harness import size, takes_long
+from processes import needs_lanes
 from support import DEADLINE
 
-TICKS = pathlib.Path(__file__).parent.parent / "examples" / "native" / "ticks.py"
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+TICKS, LINES = EXAMPLES / "native" / "ticks.py", EXAMPLES / "native" / "lines.py"
 
 
-def run(*arguments):
-    command = [sys.executable, "-P", str(TICKS), *map(str, arguments)]
+def run(*arguments, program=TICKS):
+    command = [sys.executable, "-P", str(program), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=5 * DEADLINE, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -42,3 +44,19 @@ def test_native_and_python_producers_share_a_channel(language):
     ticks = size(10_000, 1_000_000)
     said = run(language, "--ticks", ticks, "--native", 2, "--python", 2)
     assert said.startswith(f"{4 * ticks:,} ticks from 4 producers, in order")
+
+
+@needs_lanes
+def test_programs_in_c_send_lines_and_archive_them():
+    needs("c")
+    assert run(program=LINES) == "25,894 lines from 2 programs in C\na program in C: received 18001 lines\n"
+
+
+@needs_lanes
+def test_a_log_that_is_not_there_is_told(tmp_path):
+    needs("c")
+    command = [sys.executable, "-P", str(LINES), str(tmp_path / "no.log")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=5 * DEADLINE, check=False)
+    assert done.returncode == 1
+    assert "no.log: No such file or directory" in done.stderr
+    assert "1 of 1 programs failed" in done.stderr
