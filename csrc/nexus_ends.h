@@ -202,8 +202,10 @@ static inline void process_wait_asleep(process_end *e, uint64_t least, process_w
 {
     nc_lanes *l = &e->reach.lanes;
     nc_lanes_raise(l, least);
-    if (process_has(e, least))
+    if (process_has(e, least)) { /* the other process might say so again and again, and there be nothing */
+        at->slept = at->deadline < 0 || process_now() < at->deadline;
         return;
+    }
     os_reach_fd *fd = e->reach.fd;
     os_reach_fd_ref(fd); /* the process may exit meanwhile, in another thread */
     nc_lock_exit(&l->lock);

@@ -107,7 +107,7 @@ __all__ = [
 
 
 def get_include() -> str:
-    """The folder of `nexus_channels.h`, for a compiler's `-I`: native threads send and receive through it.
+    """The folder of `nexus_channels.h` and `nexus_processes.h`, for the `-I` of a C compiler.
 
     Safe from any thread.
     """

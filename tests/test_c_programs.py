@@ -525,6 +525,25 @@ def test_a_child_forked_while_its_parent_connects_keeps_nothing_of_that(program,
     assert ended(child) == [f"connected {OK}", f"send {OK}"]
 
 
+def works(flags, folder):
+    """Does a program that is compiled with these flags run here?"""
+    (folder / "nothing.c").write_text("int main(void) { return 0; }")
+    command = [*compiler(), *flags, folder / "nothing.c", "-o", folder / "nothing"]
+    return not any(subprocess.run(c, capture_output=True, check=False).returncode for c in (command, [command[-1]]))
+
+
+@takes_long()
+@pytest.mark.parametrize("flags", [(), ("-fsanitize=thread",)], ids=["plain", "thread-sanitizer"])
+def test_threads_have_an_end_each_while_another_one_forks(tmp_path, path, flags):
+    if not works(flags, tmp_path):
+        pytest.skip(f"no {' '.join(flags)} here")
+    built = build(tmp_path / "threads", NATIVE / "threads.c", SOURCE, flags=(*STRICT, *flags))
+    command = [built, path, str(size(20_000, 2_000_000)), str(size(20, 500))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "wrong 0 crashed 0\n", "")
+    assert not os.path.exists(path)
+
+
 # ---- being refused -----------------------------------------------------------------------------------------------
 
 
