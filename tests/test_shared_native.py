@@ -215,7 +215,6 @@ def test_quiet_commits_wake_with_the_flush_and_are_there_for_who_looks(bytes_var
         for _ in range(3):
             assert sender.try_claim(8)[0] == OK
             assert sender.commit_quiet(8) == OK
-        until_blocked(rx, receivers=1)
         assert sender.flush() == OK
         assert len(waits.join()) == 3
         assert sender.try_claim(8)[0] == OK

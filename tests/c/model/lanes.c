@@ -13,6 +13,7 @@ enum { LARGEST = 64, MOST = 3 };
 struct parker_bed {
     uint32_t semaphore;
     bool polls; /* it hears lanes */
+    bool observes; /* likewise, and then tries; it sleeps as long as there is nothing to be heard */
 };
 
 static chan ch;
@@ -40,7 +41,7 @@ static void ring_here(void)
 {
     atomic_store_explicit(&socket_here, 1, memory_order_release); /* P5 */
     for (int i = WAITER; i <= THREADS; i++)
-        if (beds[i].polls)
+        if (beds[i].polls || beds[i].observes)
             model_wake(&beds[i].semaphore);
 }
 
@@ -96,6 +97,11 @@ static bool parker_sleep(parker *p, double patience)
     bool woken = true;
     if (nc_post_waits(&p->waiter))
         return true;
+    if (p->bed->observes) {
+        while (!nc_post_waits(&p->waiter) && !atomic_load_explicit(&socket_here, memory_order_acquire)) /* P5 */
+            model_sleep(&p->bed->semaphore);
+        return true;
+    }
     if (patience > 0)
         woken = model_sleep_timed(&p->bed->semaphore);
     else
@@ -186,6 +192,12 @@ static void setup_two_waiters(void)
     beds[OTHER].polls = true;
 }
 
+static void setup_observed(void)
+{
+    start(true, 1);
+    beds[WAITER].observes = true;
+}
+
 static void setup_room(void) { start(false, 2); }
 
 static void setup_room_by_either(void)
@@ -210,6 +222,14 @@ static void peer_writes(void)
         if (nc_lane_wakes_reader(&w))
             ring_here();
     }
+}
+
+static void peer_writes_and_closes(void)
+{
+    peer_writes();
+    nc_lane_close(&block.writer, &block.reader);
+    atomic_store_explicit(&ended, 1, memory_order_release);
+    ring_here(); /* the end of file */
 }
 
 static void peer_reads(void)
@@ -314,6 +334,25 @@ static void thread_gives_up(int id)
             ;
 }
 
+/* Thread 2 is a notifier, which goes on to the end; thread 3 tries once, and may be the one who hears. */
+static void thread_observed(int id)
+{
+    chan_value value = {.number = 0};
+    if (id == PEER) {
+        peer_writes_and_closes();
+    } else if (id == OTHER) {
+        if (chan_try(&ch, RX, &value) == CHAN_DONE)
+            atomic_fetch_add_explicit(&came, 1, memory_order_relaxed);
+    } else {
+        parker *p = &parkers[0];
+        parker_init(p, &ch);
+        p->bed = &beds[id];
+        p->waiter.share = 0;
+        while (chan_observe(&ch, RX, &value, p) == CHAN_DONE)
+            atomic_fetch_add_explicit(&came, 1, memory_order_relaxed);
+    }
+}
+
 static void thread_of_senders(int id)
 {
     if (id == PEER)
@@ -351,6 +390,7 @@ static const model models[] = {
     {"a lane that comes", setup_visit, thread_and_loop, finish, 3, 2, 2, 64, NULL},
     {"two waiters", setup_two_waiters, thread_of_receivers, finish, 3, 2, 2, 64, NULL},
     {"a waiter gives up", setup_gives_up, thread_gives_up, NULL, 3, 2, 2, 64, NULL},
+    {"observed to the end", setup_observed, thread_observed, finish, 3, 2, 2, 64, NULL},
     {"room", setup_room, thread_of_senders, finish, 2, 3, 3, 16, NULL},
     {"room, heard by either", setup_room_by_either, thread_of_senders_and_loop, finish, 3, 2, 2, 16, NULL},
 };
