@@ -7,15 +7,18 @@ import asyncio
 import os
 import struct
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter_ns, sleep
 from typing import Any
 
-__all__ = ["AT_ONCE", "MESSAGE", "ByHand", "content", "decode", "open_ends", "serve"]
+__all__ = ["ASLEEP", "AT_ONCE", "MESSAGE", "ByHand", "content", "decode", "on_one_processor", "open_ends", "serve"]
 
 MESSAGE = 64
 AT_ONCE = 256  # messages in a batch
+ASLEEP = 0.002  # seconds after which whoever waits is asleep
 STAMP = struct.Struct("q")
 
 
@@ -28,6 +31,20 @@ def content(number: int | None, size: int) -> bytes:
 def decode(message: Any) -> int:
     (number,) = STAMP.unpack_from(message)
     return int(number)
+
+
+@contextmanager
+def on_one_processor() -> Iterator[None]:
+    """Keep this process to the first processor that it may use, which is the same for both."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @dataclass
@@ -165,7 +182,22 @@ def echo(its: Its, count: int, done: Callable[[], None]) -> None:
         send(recv())
 
 
-RUNS = {"stream": stream, "batches": batches, "look": look, "pour": pour, "echo": echo}
+def echo_late(its: Its, count: int, done: Callable[..., None]) -> None:
+    """Keep each message until the other process is asleep; tell how long each was kept, in nanoseconds."""
+    send, recv = its.send, its.recv
+    held: list[int] = []
+    with on_one_processor():
+        done()
+        for _ in range(count):
+            item = recv()
+            began = perf_counter_ns()
+            sleep(ASLEEP)
+            held.append(perf_counter_ns() - began)
+            send(item)
+    done(held)
+
+
+RUNS = {"stream": stream, "batches": batches, "look": look, "pour": pour, "echo": echo, "echo_late": echo_late}
 
 
 def serve(asked: Any, own: dict[str, tuple[Any, Any]]) -> None:
@@ -178,7 +210,7 @@ def serve(asked: Any, own: dict[str, tuple[Any, Any]]) -> None:
         try:
             its = open_ends(kind, *(own[there] if isinstance(there, str) and there in own else (there, back)))
             asked.send("ready")
-            RUNS[run](its, count, partial(asked.send, "done"))
+            RUNS[run](its, count, lambda word="done": asked.send(word))
             its.close()
             asked.send("over")
         except BaseException:

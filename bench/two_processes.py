@@ -5,6 +5,8 @@
 - `processes_claims`: messages of 64 KiB, filled and looked at where they lie, by those who can
 - `processes_to_task`: messages of 64 bytes into a task
 - `processes_pingpong`: there and back, both sides blocking; `processes_pingpong_task`: asked by a task
+- `processes_asleep`: there and back, both sides blocking, on one processor; each message is kept for two milliseconds,
+  so that each finds the other process asleep; that time is not counted
 
 Beside ours are the queues and pipes of multiprocessing, a pipe by hand, faster-fifo and pyzmq, where they are
 installed. When all messages have arrived, the other process says so through a pipe of its own, whoever takes part; then
@@ -20,6 +22,8 @@ import functools
 import multiprocessing
 import os
 import shutil
+import socket
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,11 +33,12 @@ from functools import partial
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from time import perf_counter_ns as wall_ns
+from time import sleep
 from typing import Any
 
 from bars import Bar
 from contenders import faster_fifo, zmq
-from process_peer import AT_ONCE, MESSAGE, ByHand, content, decode, serve
+from process_peer import ASLEEP, AT_ONCE, MESSAGE, ByHand, content, decode, on_one_processor, serve
 
 from nexus_channels import mpsc_bytes, spsc_bytes
 from nexus_channels._programs.bench.contenders import Contender, Ends, contender
@@ -380,6 +385,27 @@ def pingpong(new: New, items: Items, _: LoopFactory) -> int:
         return wall_ns() - began
 
 
+def asleep(new: New, items: Items, _: LoopFactory) -> int:
+    ends: Any = new()
+    with beside(ends, "echo_late", len(items)) as peer:
+        return wake_in_turn(peer, items, ends.send_blocking, ends.recv_blocking)
+
+
+def wake_in_turn(peer: Other, items: Items, send: Callable[[Any], Any], recv: Callable[[], Any]) -> int:
+    """The median round trip, for each: few are timed, and what else runs on that processor may hold one up for long."""
+    peer.hear("done")
+    took = []
+    with on_one_processor():
+        for item in items:
+            sleep(ASLEEP)
+            began = wall_ns()
+            send(item)
+            recv()
+            took.append(wall_ns() - began)
+    held = peer.asks.recv()
+    return len(items) * round(statistics.median(all_of - some for all_of, some in zip(took, held, strict=True)))
+
+
 def pingpong_task(new: New, items: Items, loops: LoopFactory) -> int:
     async def main(_: Start) -> int:
         ends: Any = new()
@@ -420,6 +446,26 @@ def two_eventfds(items: Items, _: LoopFactory) -> int:
     return with_eventfds(run, items)
 
 
+def asleep_eventfds(items: Items, _: LoopFactory) -> int:
+    there, back = os.eventfd(0), os.eventfd(0)
+    one = (1).to_bytes(8, sys.byteorder)
+    try:
+        with beside(Across(kind="eventfds", there=DupFd(there), back=DupFd(back)), "echo_late", len(items)) as peer:
+            return wake_in_turn(peer, [one] * len(items), partial(os.write, there), partial(os.read, back, 8))
+    finally:
+        os.close(there)
+        os.close(back)
+
+
+def asleep_sockets(items: Items, _: LoopFactory) -> int:
+    tx, there = socket.socketpair()
+    back, rx = socket.socketpair()
+    with tx, there, back, rx:
+        ends = Across(kind="pipes", there=DupFd(there.fileno()), back=DupFd(back.fileno()))
+        with beside(ends, "echo_late", len(items)) as peer:
+            return wake_in_turn(peer, [content(0, MESSAGE)] * len(items), tx.send, partial(rx.recv, MESSAGE))
+
+
 def eventfd_in_a_loop(items: Items, loops: LoopFactory) -> int:
     def run(items: Items, there: int, back: int) -> int:
         async def main(_: Start) -> int:
@@ -458,6 +504,7 @@ class ProcessScenario(Scenario):
 
 
 EVENTFDS, BY_HAND, COPY = "two eventfds", "an eventfd with add_reader", "one copy of 64 KiB"
+SOCKETS = "two pairs of sockets"
 for kind in (
     ProcessScenario("processes_stream", ITEM, stream, ("send_blocking", "recv_blocking")),
     ProcessScenario("processes_batches", ITEM, batches, ("send_many_blocking", "recv_blocking")),
@@ -471,6 +518,15 @@ for kind in (
         capacity=1,
         one_by_one=True,
         floors={EVENTFDS: two_eventfds} if hasattr(os, "eventfd") else {},
+    ),
+    ProcessScenario(
+        "processes_asleep",
+        ROUND_TRIP,
+        asleep,
+        ("send_blocking", "recv_blocking"),
+        capacity=1,
+        fixed=64,
+        floors={EVENTFDS: asleep_eventfds, SOCKETS: asleep_sockets} if hasattr(os, "eventfd") else {},
     ),
     ProcessScenario(
         "processes_pingpong_task",

@@ -650,8 +650,15 @@ static inline nc_result nc_chan_peek(nc_chan *ch, nc_record *record, bool *freed
     return ch->log->many ? nc_log_peek_mpsc(ch->log, record, freed, publish) : nc_log_peek_spsc(ch->log, record);
 }
 
-/* The same, but waits for one of which the tail tells, if it is not quite there: whoever was called, or saw a number of
- * bytes in use, does not look in vain. */
+/* The same by lanes that are known already: whoever finds nothing peeks, or sleeps on what is to be heard. */
+static inline nc_result nc_chan_glance(nc_chan *ch, nc_record *record, bool *freed, memory_order publish)
+{
+    *freed = false;
+    return nc_chan_by_lanes(ch) ? nc_lanes_glance(ch->lanes, record) : nc_chan_peek(ch, record, freed, publish);
+}
+
+/* As nc_chan_peek(), but waits for one of which the tail tells, if it is not quite there: whoever was called, or saw a
+ * number of bytes in use, does not look in vain. */
 static inline nc_result nc_chan_find(nc_chan *ch, nc_record *record, bool *freed)
 {
     if (ch->log->many)
@@ -661,14 +668,18 @@ static inline nc_result nc_chan_find(nc_chan *ch, nc_record *record, bool *freed
 }
 
 /* Look at the first record, which stays.  With waiters in line it is owed to the first of them; only the end is for
- * all.  If skips were stepped over, they are given back; if nothing is there, NC_TX is notified. */
-static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, uint32_t now, nc_record *record, nc_box **kicks)
+ * all.  If skips were stepped over, they are given back; if nothing is there, NC_TX is notified.  `hear`: by lanes,
+ * look also at what is to be heard; else the caller sleeps on that, if this was in vain. */
+static inline nc_outcome nc_chan_show(nc_chan *ch, bool called, bool hear, uint32_t now, nc_record *record,
+                                      nc_box **kicks)
 {
     nc_gate *g = &ch->gate[NC_RX];
     bool freed, first = called || nc_gate_crowd(g) < NC_WAITER;
     for (int last = 0; last < 2; last++) {
         if (first) {
-            nc_result r = nc_chan_find(ch, record, &freed);
+            bool known = !hear && nc_chan_by_lanes(ch);
+            nc_result r =
+                known ? nc_chan_glance(ch, record, &freed, memory_order_seq_cst) : nc_chan_find(ch, record, &freed);
             if (freed)
                 nc_chan_given_back(ch, now, kicks);
             if (r == NC_OK)

@@ -529,6 +529,16 @@ NC_LANES_CALL void nc_lanes_abort(nc_lanes *l)
 
 /* ---- calls: the reader ---------------------------------------------------------------------------------- */
 
+/* The first record of the lanes that are known, without taking it, or NC_EMPTY.  Hears nothing: for whoever then peeks,
+ * or sleeps on what is to be heard. */
+NC_LANES_CALL nc_result nc_lanes_glance(nc_lanes *l, nc_record *record)
+{
+    nc_lanes_enter(l);
+    nc_result result = nc_lanes_find(l, record);
+    nc_lanes_exit(l);
+    return result;
+}
+
 /* The first record, without taking it, or NC_EMPTY; then nc_lanes_over() and the fault tell more. */
 NC_LANES_CALL nc_result nc_lanes_peek(nc_lanes *l, nc_record *record)
 {

@@ -74,6 +74,7 @@ struct os_reach {
     bool left, moved;           /* moved: to where the ticket is attached */
     bool forked;                /* the ends stayed in the parent process */
     unsigned spinners;          /* threads that look at a word of a lane */
+    unsigned unheard;           /* messages that came without a look at what else there is to hear */
     /* senders */
     os_lane out;
     uint64_t id, after, after_pos; /* as of nc_lane_in: of the lane that is written here */
@@ -353,8 +354,8 @@ static inline bool os_reach_hear_lobby(os_reach *r, os_reach_lobby *lobby)
     return false;
 }
 
-/* Hear whether a lane has ended. */
-static inline void os_reach_hear_lane(os_reach *r, os_reach_lane *lane)
+/* Take what a lane has rung, and hear whether it has ended.  OS_AGAIN: neither. */
+static inline os_result os_reach_hear_lane(os_reach *r, os_reach_lane *lane)
 {
     os_result result = lane->os.socket >= 0 ? os_bell_hear(lane->os.socket) : OS_AGAIN;
     if (result == OS_CRASHED) {
@@ -365,6 +366,7 @@ static inline void os_reach_hear_lane(os_reach *r, os_reach_lane *lane)
         lane->in.eof = true;
         os_reach_hang_up(r, lane);
     }
+    return result;
 }
 
 /* ---- who comes by a path: within the lock --------------------------------------------------------------- */
@@ -471,6 +473,32 @@ static inline void os_reach_attend(nc_lanes *l)
         os_reach_attend_receiver(r);
     else
         os_reach_attend_senders(r);
+}
+
+/* Whoever goes on by what has moved in a lane hears nothing else.  Is it time to?  Else a new sender would wait until
+ * the others pause. */
+static inline bool os_reach_hears_all(os_reach *r)
+{
+    bool due = ++r->unheard >= NC_LANES_TURN;
+    if (due)
+        r->unheard = 0;
+    return due;
+}
+
+/* There is one lane, and it has rung, which is what wakes a receiver nearly always.  What else there is to hear keeps
+ * the epoll readable. */
+static inline bool os_reach_attend_lone_lane(os_reach *r)
+{
+    nc_lanes *l = &r->lanes;
+    bool lone = l->reads && l->count == 1 && !r->left && !r->forked && !os_reach_hears_all(r);
+    return lone && os_reach_hear_lane(r, os_reach_lane_of(l->turn)) == OS_OK;
+}
+
+/* As os_reach_attend(), for whoever was woken by the descriptor that is waited on. */
+static inline void os_reach_answer(os_reach *r)
+{
+    if (!os_reach_attend_lone_lane(r))
+        os_reach_attend(&r->lanes);
 }
 
 static inline void os_reach_ring(nc_lanes *l, nc_lane_in *in)

@@ -84,6 +84,7 @@ static nc_place awaitable_line_up(Awaitable *aw, bool busy, nc_box **kicks)
 static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box **kicks)
 {
     Call *call = &aw->call;
+    call->sleeps = aw->timeout != 0;
     for (;; looked = false) {
         uint32_t place = awaitable_place(aw);
         step s = STEP_BLOCKED;

@@ -33,7 +33,7 @@ static inline step bytes_claim(nc_chan *b, uint64_t n, bool called, nc_record *r
 /* Look for the first record: STEP_READY, STEP_BLOCKED, or STEP_ERROR at the end of the stream. */
 static inline step bytes_show(nc_chan *b, bool called, nc_record *record, nc_box **kicks)
 {
-    return (step)nc_chan_show(b, called, core_generation(), record, kicks);
+    return (step)nc_chan_show(b, called, true, core_generation(), record, kicks);
 }
 
 /* The record was copied out: give it back.  Then call bytes_given_back(). */

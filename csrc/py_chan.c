@@ -318,6 +318,9 @@ void endpoint_close_held(Endpoint *ep, nc_box **kicks)
     if (ep->closed)
         return;
     ep->closed = true;
+    if (ep->rested != NULL)
+        wake_box_unref(ep->rested);
+    ep->rested = NULL;
     nc_chan_call_owner(c->block, ep->side, ep, core_generation(), kicks);
     if (ep->side == RX || ep->claim == NULL) /* else the endpoint leaves when its open write claim ends */
         endpoint_leave(ep, kicks);

@@ -21,7 +21,7 @@ static inline PyObject *log_take_plainly(Endpoint *ep, bool *freed)
     PyObject *bytes = NULL;
     *freed = false;
     Py_BEGIN_CRITICAL_SECTION(ep);
-    if (log_is_plain(ep, NC_WAITER) && nc_chan_peek(b, &record, freed, memory_order_seq_cst) == NC_OK) {
+    if (log_is_plain(ep, NC_WAITER) && nc_chan_glance(b, &record, freed, memory_order_seq_cst) == NC_OK) {
         bytes = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
         if (bytes != NULL)
             bytes_take(b, &record);
@@ -68,7 +68,8 @@ step log_look_first(Call *call, bool called, nc_record *record, nc_box **kicks)
         return endpoint_check(ep);
     if (claim_lent(ep))
         return claim_busy(ep, called || call->waiting);
-    step s = bytes_show(ep->chan->block, called, record, kicks);
+    bool hear = !call->waiting && !call->sleeps;
+    step s = (step)nc_chan_show(ep->chan->block, called, hear, core_generation(), record, kicks);
     if (s == STEP_ERROR && ep->chan->block->lanes != NULL)
         tell_fault(ep->chan); /* the end is no exception here, a fault is */
     return s;
@@ -108,7 +109,7 @@ static PyObject *log_recv_at_once(Call *call)
     Claim *claim = nobody_asks(ep, TX) && log_is_plain(ep, NC_WAITER) ? claim_spare(ep) : NULL;
     if (claim == NULL)
         return NULL;
-    if (nc_chan_peek(b, &record, &freed, memory_order_seq_cst) == NC_OK) {
+    if (nc_chan_glance(b, &record, &freed, memory_order_seq_cst) == NC_OK) {
         b->reading = true;
         return claim_start(claim, &record);
     }

@@ -435,7 +435,8 @@ Mailbox *mailbox_of(const loop_kind *kind, core_state *st, PyObject *loop)
 
 enum { ELSEWHERE, ON_LOOP, DELIVERED };
 
-/* Does this thread run the box's loop?  If it runs a task of that loop, deliver the mail at once. */
+/* Does this thread run the box's loop?  If it runs a task of that loop, or the loop has called what hears lanes,
+ * deliver the mail at once: then the loop is not in its select. */
 static int deliver_here(core_state *st, loop_box *box, nc_box **kicks)
 {
     const loop_kind *kind = container_of(box->base.kind, const loop_kind, box);
@@ -445,7 +446,7 @@ static int deliver_here(core_state *st, loop_box *box, nc_box **kicks)
     if (m == NULL)
         core_drop_error();
     else if (m->box == box) {
-        where = kind->in_task(st, loop) ? DELIVERED : ON_LOOP;
+        where = m->called || kind->in_task(st, loop) ? DELIVERED : ON_LOOP;
         if (where == DELIVERED)
             mailbox_drain(m, kicks);
     }

@@ -27,6 +27,7 @@ typedef struct Mailbox {
     PyObject *reader; /* weak reference to what the loop calls when its wake fd was written to; or NULL */
     PyObject *summons; /* the same of what it is to call to be reached; in the critical section of the mailbox */
     PyObject *get_loop; /* asyncio: the method of that name, of our own futures */
+    bool called; /* the loop has called a Watch, which has not returned yet; for the loop's thread alone */
     bool makes_futures; /* asyncio: the loop's class has a create_future() of its own, which must be used */
     _Atomic unsigned failures; /* wake-ups that failed since the last that did not; relaxed, a hint */
 } Mailbox;

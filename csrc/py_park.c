@@ -42,6 +42,7 @@ parker *parker_new(Py_ssize_t places)
     p->base.kind = &parker_kind;
     p->base.born = core_generation();
     p->places = places;
+    p->thread = PyThread_get_thread_ident();
     p->lock = PyThread_allocate_lock();
     if (p->lock == NULL) {
         PyMem_RawFree(p);
@@ -90,7 +91,14 @@ typedef struct listening {
     struct pollfd polls[]; /* [1 + n]: the thread's own bell, then those */
 } listening;
 
-static void listener_kick_without_gil(wake_box *b) { wake_fd_write(((parker *)b)->lanes->polls[0].fd); }
+/* A thread that kicks itself is awake: it has heard what was rung, and its own turn was among those that it called.  It
+ * looks at its mail before it sleeps (parker_sleep), so it needs no write. */
+static void listener_kick_without_gil(wake_box *b)
+{
+    parker *p = (parker *)b;
+    if (p->thread != PyThread_get_thread_ident())
+        wake_fd_write(p->lanes->polls[0].fd);
+}
 
 static void listener_kick(core_state *Py_UNUSED(st), wake_box *b, nc_box **Py_UNUSED(kicks))
 {
@@ -177,6 +185,7 @@ bool parker_listen_natively(parker *p, Chan *c)
     os_reach_fd *fd = reach_wait_on(c);
     if (fd != NULL)
         listening_add(l, c, fd);
+    p->thread = PYTHREAD_INVALID_THREAD_ID; /* it is nobody's yet, and one thread's after the other's: always written */
     listening_start(p, l);
     return true;
 }
@@ -207,7 +216,7 @@ static void parker_hear(parker *p)
     for (Py_ssize_t i = 0; i < p->lanes->n; i++)
         if (p->lanes->polls[i + 1].revents != 0) {
             p->lanes->polls[i + 1].revents = 0;
-            reach_hear(p->lanes->of[i].chan);
+            reach_answer(p->lanes->of[i].chan);
         }
     p->lanes->polls[0].revents = 0;
 }
@@ -239,6 +248,10 @@ static double monotonic(void) { return (double)now_ns() * 1e-9; }
 #define SPIN_WORTH 100e-6 /* seconds */
 enum { SPIN_LEAST = 16, SPIN_MAIN = 32, SPIN_MOST = 4096 }; /* pauses; SPIN_MOST take about SPIN_WORTH */
 enum { BRIEF = 1000 }; /* microseconds of the main thread's first sleep */
+/* The same in poll(2), in which every short wait for another process goes to sleep.  A timer that is due before the
+ * next tick of the clock has to be set in the hardware, which costs a virtual machine as much as the whole round trip.
+ */
+enum { BRIEF_POLL = 20000 };
 enum { LOOKS_EVERY = 24 }; /* pauses; a busy other side sends or takes at least once in so many */
 enum { ENOUGH = 64, ENOUGH_BYTES = 4096 }; /* items, or bytes: without a GIL, waiting for more gains nothing */
 
@@ -260,16 +273,21 @@ static void parker_linger(nc_chan *b, int side, unsigned most)
     }
 }
 
-/* Wait for a kick, a signal or the deadline, without the GIL: first spin, then sleep.  `brief`: sleep at most BRIEF,
- * and return as if a signal had come. */
+/* Wait for a kick, a signal or the deadline, without the GIL: first spin, then sleep.  `brief`: sleep for a moment
+ * only, and return as if a signal had come. */
 static PyLockStatus parker_sleep(parking *at, parker *p, Call *call, unsigned spin, bool brief)
 {
     PyLockStatus slept = PY_LOCK_ACQUIRED;
     PY_TIMEOUT_T us = -1, brief_us = spin > SPIN_MAIN ? 0 : BRIEF; /* after a long spin no brief sleep is needed */
+    if (p->lanes != NULL)
+        brief_us = BRIEF_POLL;
     if (at->deadline >= 0) {
         double left = at->deadline - monotonic();
-        if (left <= 0)
+        if (left <= 0) {
+            if (p->lanes != NULL)
+                parker_poll(p, 0); /* the last look left out what is to be heard */
             return PY_LOCK_FAILURE;
+        }
         us = left > 3600 ? (PY_TIMEOUT_T)3600000000 : (PY_TIMEOUT_T)ceil(left * 1e6); /* the caller sleeps again */
     }
     unsigned spins = 0;
@@ -356,6 +374,49 @@ step park_sleep(parking *at, Call *call, parker *p)
     return STEP_BLOCKED;
 }
 
+/* A parker with one place, which hears lanes if there are any: the one that has rested, if it is of this process.  NULL
+ * with an exception set. */
+static parker *park_take(Endpoint *ep)
+{
+    nc_box *rested;
+    Py_BEGIN_CRITICAL_SECTION(ep);
+    rested = ep->rested;
+    ep->rested = NULL;
+    Py_END_CRITICAL_SECTION();
+    parker *p = rested != NULL ? (parker *)container_of(rested, wake_box, box) : NULL;
+    if (p != NULL && p->base.born == core_generation()) {
+        p->thread = PyThread_get_thread_ident();
+        return p;
+    }
+    if (p != NULL)
+        wake_box_unref(rested);
+    p = parker_new(1);
+    if (p == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    parker_place(p, 0, ep);
+    if (!parker_listen(p)) {
+        wake_box_unref(&p->base.box);
+        return NULL;
+    }
+    return p;
+}
+
+/* The wait is over, and its place in line given up: keep the parker and its descriptor for the next one, if nobody is
+ * about to kick it.  Nobody can get at it from then on, as only those in line are called.  `born`: when the wait began;
+ * if the process was forked meanwhile, the parent has the same descriptor.  True if it was kept.  Holding the endpoint.
+ */
+static bool park_rest(Endpoint *ep, parker *p, uint32_t born)
+{
+    bool alone = atomic_load_explicit(&p->base.box.refs, memory_order_acquire) == 1; /* B1 */
+    if (p->lanes == NULL || p->lanes->n == 0 || !alone || born != core_generation() || ep->closed || ep->rested != NULL)
+        return false;
+    parker_receive(p);
+    ep->rested = &p->base.box;
+    return true;
+}
+
 /* After a look in vain: line up and sleep until the call is done.  Returns what the last look returned, or STEP_ERROR.
  */
 static step park(Call *call, double timeout, PyObject **out)
@@ -364,18 +425,12 @@ static step park(Call *call, double timeout, PyObject **out)
     Chan *c = ep->chan;
     nc_box *kicks = NULL;
     parking at;
-    bool turn;
+    bool turn, rests;
     step s;
-    parker *p = parker_new(1);
-    if (p == NULL) {
-        PyErr_NoMemory();
+    parker *p = park_take(ep);
+    if (p == NULL)
         return STEP_ERROR;
-    }
-    parker_place(p, 0, ep);
-    if (!parker_listen(p)) {
-        wake_box_unref(&p->base.box);
-        return STEP_ERROR;
-    }
+    uint32_t born = p->base.born;
     park_begin(&at, call, timeout);
     call->waiting = true;
     do {
@@ -394,8 +449,10 @@ static step park(Call *call, double timeout, PyObject **out)
     park_end(&at, call);
     Py_BEGIN_CRITICAL_SECTION(ep);
     line_leave(c, ep->side, p->waiter, &kicks);
+    rests = park_rest(ep, p, born);
     Py_END_CRITICAL_SECTION();
-    wake_box_unref(&p->base.box);
+    if (!rests)
+        wake_box_unref(&p->base.box);
     line_deliver(c, kicks);
     return s;
 }
@@ -418,15 +475,47 @@ step try_call(Call *call, PyObject **out)
  * for signals and at the time. */
 enum { SPINS_IN_VAIN = 16 };
 
+/* A thread that yields to a process that computes gets the processor back after milliseconds, while one that sleeps
+ * gets it at once when it is woken.  So after such a yield many waits do not spin; twice as many each time, unless as
+ * many spins were short in between. */
+enum { WARY_LEAST = 64, WARY_MOST = 4096 }; /* waits */
+
+static bool spin_is_wary(Endpoint *ep)
+{
+    unsigned wary = atomic_load_explicit(&ep->wary, memory_order_relaxed); /* a hint, as the next four */
+    if (wary > 0)
+        atomic_store_explicit(&ep->wary, wary - 1, memory_order_relaxed); /* a hint */
+    return wary > 0;
+}
+
+static void spin_learn(Endpoint *ep, bool late)
+{
+    unsigned waries = atomic_load_explicit(&ep->waries, memory_order_relaxed); /* a hint */
+    if (late) {
+        waries = waries < WARY_LEAST ? WARY_LEAST : waries < WARY_MOST ? 2 * waries : WARY_MOST;
+        atomic_store_explicit(&ep->wary, waries, memory_order_relaxed); /* a hint */
+    } else if (waries > 0)
+        waries--;
+    atomic_store_explicit(&ep->waries, waries, memory_order_relaxed); /* a hint */
+}
+
 /* The other side is another process, which may move a message any time: stay awake for a moment, as long as that was
  * worth it lately.  Nobody stands in line meanwhile, so the other process need not ring. */
 static step spin_by_lanes(Call *call, PyObject **out)
 {
     Endpoint *ep = call->ep;
+    bool late = false;
+    if (spin_is_wary(ep))
+        return STEP_BLOCKED;
     unsigned spin = atomic_load_explicit(&ep->spin, memory_order_relaxed); /* a hint, as in park_begin() */
     step s = STEP_BLOCKED;
     for (int vain = 0; s == STEP_BLOCKED && vain < SPINS_IN_VAIN; vain++) {
-        if (nc_gate_crowd(&ep->chan->gate[ep->side]) >= NC_WAITER || !reach_spin(ep->chan, spin))
+        if (late || nc_gate_crowd(&ep->chan->gate[ep->side]) >= NC_WAITER)
+            break;
+        bool moved = reach_spin(ep->chan, spin, (int64_t)(SPIN_WORTH * 1e9), &late);
+        if (moved || late)
+            spin_learn(ep, late);
+        if (!moved)
             break;
         s = try_call(call, out);
     }
@@ -436,12 +525,19 @@ static step spin_by_lanes(Call *call, PyObject **out)
 /* Look once, and wait if the look was in vain; `deadline` < 0: none, 0: do not wait.  Returns as a look does. */
 static step run_blocking(Call *call, double deadline, PyObject **out)
 {
+    call->sleeps = deadline != 0;
     step s = try_call(call, out);
     if (s == STEP_BLOCKED && call->ep->chan->block->lanes != NULL)
         s = spin_by_lanes(call, out);
     if (s != STEP_BLOCKED && s != STEP_PARTIAL)
         return s;
     double left = deadline > 0 ? deadline - monotonic() : deadline;
+    if (deadline > 0 && left <= 0) { /* it does not sleep after all */
+        call->sleeps = false;
+        s = try_call(call, out);
+    }
+    if (s != STEP_BLOCKED && s != STEP_PARTIAL)
+        return s;
     if (deadline >= 0 && left <= 0) {
         call->op->timed_out(call);
         return STEP_ERROR;

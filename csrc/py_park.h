@@ -8,6 +8,7 @@ typedef struct parker {
     wake_box base;
     struct listening *lanes;      /* it hears lanes, too, and sleeps in poll(2); NULL: it sleeps on the lock */
     PyThread_type_lock lock;      /* taken; a kick releases it */
+    unsigned long thread;         /* whose it is, if that is known; set before the first place in line is taken */
     Py_ssize_t places;
     nc_waiter waiter[];           /* [places]: one for each line that the thread stands in */
 } parker;

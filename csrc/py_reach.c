@@ -50,21 +50,6 @@ bool reach_spin_natively(nc_chan *block, unsigned most)
 
 /* ---- the same: with the GIL, runs Python code ----------------------------------------------------------------- */
 
-bool reach_spin(Chan *c, unsigned most)
-{
-    os_reach *r = reach_of(c->block);
-    uint64_t seen;
-    _Atomic uint64_t *word = os_reach_spin_begin(r, &seen);
-    bool moved;
-    if (word == NULL)
-        return false;
-    Py_BEGIN_ALLOW_THREADS;
-    moved = os_reach_spin(word, seen, most);
-    Py_END_ALLOW_THREADS;
-    os_reach_spin_end(r);
-    return moved;
-}
-
 void reach_hear(Chan *c)
 {
     nc_box *kicks = NULL;
@@ -72,6 +57,63 @@ void reach_hear(Chan *c)
         return;
     nc_chan_hear(c->block, core_generation(), &kicks);
     line_deliver(c, kicks);
+}
+
+void reach_answer(Chan *c)
+{
+    nc_lanes *l = c->block->lanes;
+    nc_box *kicks = NULL;
+    nc_lanes_enter(l);
+    os_reach_answer(reach_of(c->block));
+    nc_lanes_exit(l);
+    nc_chan_call_waiting(c->block, l->reads ? RX : TX, core_generation(), &kicks);
+    line_deliver(c, kicks);
+}
+
+/* Pauses: the other process may have to run on this very processor, and answers within a few microseconds. */
+enum { YIELD_EVERY = 16 };
+
+/* Without the GIL.  Relaxed: whoever goes on looks. */
+static bool spin_politely(_Atomic uint64_t *word, uint64_t seen, unsigned most, int64_t ns, bool *late)
+{
+    unsigned spins = 0;
+    bool moved = false;
+    while (!(moved = atomic_load_explicit(word, memory_order_relaxed) != seen) && spins < most && !*late) {
+        nc_pause();
+        if (++spins % YIELD_EVERY == 0) {
+            int64_t began = now_ns();
+            sched_yield();
+            *late = now_ns() - began > ns;
+        }
+    }
+    return moved;
+}
+
+/* True if it is time to hear the rest. */
+static bool spun(os_reach *r, bool moved)
+{
+    nc_lanes_enter(&r->lanes);
+    bool due = moved && os_reach_hears_all(r);
+    nc_lanes_exit(&r->lanes);
+    os_reach_spin_end(r);
+    return due;
+}
+
+bool reach_spin(Chan *c, unsigned most, int64_t ns, bool *late)
+{
+    os_reach *r = reach_of(c->block);
+    uint64_t seen;
+    _Atomic uint64_t *word = os_reach_spin_begin(r, &seen);
+    bool moved;
+    *late = false;
+    if (word == NULL)
+        return false;
+    Py_BEGIN_ALLOW_THREADS;
+    moved = spin_politely(word, seen, most, ns, late);
+    Py_END_ALLOW_THREADS;
+    if (spun(r, moved))
+        reach_hear(c);
+    return moved;
 }
 
 bool reach_deserted(Chan *c)
@@ -117,8 +159,9 @@ bool reach_same(Chan *a, Chan *b)
 bool reach_spin_natively(nc_chan *Py_UNUSED(block), unsigned Py_UNUSED(most)) { return false; }
 void reach_unguard(Chan *Py_UNUSED(c)) {}
 void reach_hear(Chan *Py_UNUSED(c)) {}
+void reach_answer(Chan *Py_UNUSED(c)) {}
 bool reach_deserted(Chan *Py_UNUSED(c)) { return false; }
-bool reach_spin(Chan *Py_UNUSED(c), unsigned Py_UNUSED(most)) { return false; }
+bool reach_spin(Chan *Py_UNUSED(c), unsigned Py_UNUSED(n), int64_t Py_UNUSED(ns), bool *Py_UNUSED(l)) { return false; }
 bool reach_same(Chan *Py_UNUSED(a), Chan *Py_UNUSED(b)) { return false; }
 
 #endif

@@ -34,11 +34,14 @@ void reach_unwatched(Chan *c);
 void reach_unguard(Chan *c);
 /* Hear what was rung, and call those whose turn it is; nothing, if the channel has no lanes.  Runs Python code. */
 void reach_hear(Chan *c);
+/* The same for a thread or a loop that was woken by the descriptor that it waits on. */
+void reach_answer(Chan *c);
 /* Has everybody left at the other side?  Hears first; runs Python code. */
 bool reach_deserted(Chan *c);
-/* Spin until a lane moves, without the GIL, for that many pauses at most; true if one has. */
-bool reach_spin(Chan *c, unsigned most);
-/* The same for any thread, which has not the GIL; of a channel by lanes. */
+/* Spin until a lane moves, without the GIL, for that many pauses at most; true if one has.  *late: it was kept from its
+ * processor for more than `ns`, and gave up. */
+bool reach_spin(Chan *c, unsigned most, int64_t ns, bool *late);
+/* Likewise for any thread, which has not the GIL; of a channel by lanes. */
 bool reach_spin_natively(nc_chan *block, unsigned most);
 /* Are these ends of one channel between processes? */
 bool reach_same(Chan *a, Chan *b);

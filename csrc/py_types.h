@@ -63,7 +63,10 @@ typedef struct Endpoint {
     lease *lent;                  /* the native end that uses or used it, a reference: ask endpoint_leased() */
     birth *birth;                 /* where it was made, in debug mode; else NULL */
     uint64_t refused;             /* sender of bytes: what a try needed in vain, until arm(); 0: nothing; likewise */
+    nc_box *rested;               /* of lanes: the parker of the last wait, for the next; or NULL; likewise */
     _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
+    _Atomic unsigned wary;        /* of lanes: so many waits do not spin, see spin_learn(); hints, relaxed */
+    _Atomic unsigned waries;      /* how many they were the last time */
     _Atomic uint64_t chosen;      /* grows whenever a select has chosen it; see py_select.c; a hint, relaxed */
 } Endpoint;
 
@@ -83,6 +86,7 @@ typedef struct Call {
     uint64_t least, share; /* for the waiter: what it needs, and the most that it takes */
     PyObject *entered; /* async with tx.claim(n): the claim, from its start to its end; strong */
     bool waiting; /* it has begun to wait: from now on a lent endpoint blocks it instead of raising BusyError */
+    bool sleeps; /* after a look in vain it goes to sleep on what other processes ring, so a look need not hear it */
     PyObject *source; /* send_many: the iterator that `value` is filled from; strong, NULL once it ended */
     PyObject *failure; /* the exception that ended `source`, to be raised when all before it is sent; strong */
 } Call;

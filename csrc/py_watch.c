@@ -69,7 +69,10 @@ static PyObject *watch_wake(PyObject *self, PyObject *Py_UNUSED(ignored))
     Watch *w = (Watch *)self;
     if (w->box->box->base.born != core_generation()) /* this loop came along with a fork */
         Py_RETURN_TRUE;
-    reach_hear(w->chan);
+    bool nested = w->box->called;
+    w->box->called = true;
+    reach_answer(w->chan);
+    w->box->called = nested;
     if (!watch_is_over(w->chan))
         Py_RETURN_FALSE;
     watch_end(w);

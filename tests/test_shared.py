@@ -3,6 +3,7 @@
 test_shared_processes.py goes across.
 """
 
+import asyncio
 import copy
 import errno
 import gc
@@ -1565,6 +1566,8 @@ def test_a_channel_of_many_lanes_gives_each_descriptor_back():
     tx, rx = mpsc_bytes.channel(PAGE, shared=True)
     with pytest.raises(Empty):
         rx.try_recv()  # it has taken the first lane in
+    with pytest.raises(RecvTimeout):
+        rx.recv_blocking(timeout=0.001)  # and keeps what its blocking waits sleep on
     before = descriptors()
     for round_number in range(3):
         senders = [attach(tx.clone().share()) for _ in range(30)]
@@ -1606,3 +1609,107 @@ if {how!r} == "sys.exit":
     sys.exit(0)
 """
     )
+
+
+# ---- what a wait costs ---------------------------------------------------------------------------------------------
+
+
+def bells():
+    """How many descriptors are eventfds."""
+    return sum("eventfd" in target for target in descriptors().values())
+
+
+@needs_lanes
+def test_an_end_keeps_one_descriptor_from_a_blocking_wait_for_the_next_and_closes_it(bytes_variant):
+    tx, rx = bytes_variant.channel(PAGE, shared=True)
+    fill(tx)
+    before = bells()
+    for _ in range(3):
+        with pytest.raises(SendTimeout):
+            tx.send_blocking(bytes(56), timeout=0.001)
+        assert bells() == before + 1
+    waiting = [Spawned(tx.send_blocking, bytes(56), timeout=20) for _ in range(2)]
+    until_blocked(tx, senders=2)
+    assert bells() == before + 2
+    take(rx, PAGE // 64)
+    for thread in waiting:
+        thread.join()
+    assert bells() == before + 2  # one of each end: the receiver has waited, too
+    tx.close(), rx.close()
+    assert bells() == before
+
+
+@needs_lanes
+def test_the_descriptor_of_a_wait_that_was_ended_by_close_is_closed(bytes_variant):
+    tx, rx = bytes_variant.channel(PAGE, shared=True)
+    before = bells()
+    waiting = Spawned(rx.recv_blocking, timeout=20)
+    until_blocked(rx, receivers=1)
+    rx.close()
+    with pytest.raises(EndpointClosed):
+        waiting.join()
+    tx.close()
+    del tx, rx, waiting
+    collect()
+    assert bells() == before
+
+
+@needs_lanes
+def test_a_new_sender_is_heard_beside_one_that_is_always_waited_for():
+    tx, rx = mpsc_bytes.channel(PAGE, shared=True)
+    asks, asked = spsc.channel(1)
+
+    def old():
+        while asked.recv_blocking(timeout=20):
+            tx.send_blocking(b"old", timeout=20)
+
+    sender = Spawned(old)
+    for _ in range(10):  # so that the receiver stays awake for it
+        asks.send_blocking(True)
+        assert rx.recv_bytes_blocking(timeout=20) == b"old"
+    new = attach(tx.clone().share())
+    new.try_send(b"new")
+    received = []
+    while b"new" not in received and len(received) < 100:
+        if received.count(b"old") == len(received):
+            asks.send_blocking(True)
+        received.append(rx.recv_bytes_blocking(timeout=20))
+    asks.send_blocking(False)
+    sender.join()
+    assert len(received) < 32, received
+    for end in (tx, rx, new):
+        end.close()
+
+
+@needs_lanes
+def test_a_blocking_call_hears_a_new_lane_before_its_time_is_up(bytes_variant):
+    for timeout in (1e-9, 1e-6, 1e-3):
+        tx, rx = bytes_variant.channel(PAGE, shared=True)
+        tx.try_send(b"there")
+        assert rx.recv_bytes_blocking(timeout=timeout) == b"there"
+        tx.close(), rx.close()
+
+
+@needs_lanes
+def test_a_task_that_another_process_wakes_costs_its_loop_no_further_kick(bytes_variant):
+    kicks = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def call_soon_threadsafe(self, *args, **kwargs):
+            kicks.append(args)
+            return super().call_soon_threadsafe(*args, **kwargs)
+
+    tx, rx = bytes_variant.channel(PAGE, shared=True)
+
+    async def receive():
+        got = []
+        for n in range(5):
+            loop.call_soon(tx.try_send, b"%d" % n)  # once this task waits; the ring goes through the lane's socket
+            got.append(await rx.recv_bytes())
+        return got
+
+    loop = Loop()
+    assert loop.run_until_complete(receive()) == [b"0", b"1", b"2", b"3", b"4"]
+    assert kicks == []
+    tx.close(), rx.close()
+    loop.close()

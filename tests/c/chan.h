@@ -152,7 +152,7 @@ static inline chan_step chan_look(chan *c, int side, bool called, chan_value *va
 {
     nc_record *record = &value->record;
     chan_step step = side == TX ? (chan_step)nc_chan_claim(&c->in, record->size, called, 0, record)
-                                : (chan_step)nc_chan_show(&c->in, called, 0, record, kicks);
+                                : (chan_step)nc_chan_show(&c->in, called, true, 0, record, kicks);
     bool copied = step == CHAN_DONE && !value->claim;
     if (side == TX) {
         if (copied)

@@ -128,7 +128,7 @@ static void a_claim_goes_behind_the_line_as_far_as_there_is_room_for_all(void)
         nc_chan_commit(&ch, &first, 72, memory_order_seq_cst);
         CHECK_EQ(line_up(NC_TX, 0, 64, 64), NC_SLEEP);
         CHECK_EQ(nc_chan_claim(&ch, 8, false, now, &second), NC_BLOCKED);
-        CHECK_EQ(nc_chan_show(&ch, false, now, &second, &kicks), NC_DONE);
+        CHECK_EQ(nc_chan_show(&ch, false, true, now, &second, &kicks), NC_DONE);
         nc_chan_release(&ch, &second, memory_order_seq_cst);
         nc_chan_notify(&ch, NC_TX, memory_order_seq_cst, now, &kicks);
         CHECK_EQ(state(0), NC_CALLED);
@@ -377,7 +377,7 @@ static void an_open_read_claim_keeps_what_lies_behind_it_until_it_ends(void)
             if (i < 2 || !many) /* of many producers one may still be at it */
                 nc_chan_commit(&ch, &record[i], 8, memory_order_seq_cst);
         }
-        CHECK_EQ(nc_chan_show(&ch, false, now, &shown, &kicks), NC_DONE);
+        CHECK_EQ(nc_chan_show(&ch, false, true, now, &shown, &kicks), NC_DONE);
         ch.reading = true;
         nc_chan_leave(&ch, NC_RX, now, &kicks);
         CHECK_EQ(nc_chan_discard_bytes(&ch, now), 0);
