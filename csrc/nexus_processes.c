@@ -155,7 +155,8 @@ static int listen_at_path(process_end *e, const char *path, bool many)
 
 static int listen_end(process_end *e, const char *path, size_t capacity, bool many)
 {
-    e->reach.capacity = capacity <= INT64_MAX ? os_block_round(capacity) : 0;
+    uint64_t wish = capacity; /* of 64 bits on every system */
+    e->reach.capacity = wish <= INT64_MAX ? os_block_round(wish) : 0;
     if (e->reach.capacity == 0)
         return NEXUS_TOO_LARGE;
     nc_lock_enter(&e->reach.lanes.lock); /* no fork comes between */

@@ -51,7 +51,7 @@ extern "C" {
 int nexus_connect(const char *path, int64_t timeout, nexus_sender **tx);
 
 /* Open a channel for senders that come by `path`, as listen(path, capacity) in Python; for many senders, or, if `many`
- * is 0, for one at a time.  Each sending process has `capacity` bytes, rounded up to a power of two, and to a page at
+ * is 0, for one at a time.  Each sender has `capacity` bytes, rounded up to a power of two, and to a page at
  * least.  Senders come in while this receiver waits or looks.  As they may come at any time, the end is not seen before
  * nexus_stop_listening().  Detaching removes the socket from the path.
  * NEXUS_TAKEN (somebody listens there), NEXUS_TOO_LARGE, NEXUS_SYSTEM (EEXIST: there is a file that is no socket). */
