@@ -66,7 +66,7 @@ def ns_each(program: str, pair: tuple[str, str], count: int, size: int) -> float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--count", type=int, default=300_000)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)

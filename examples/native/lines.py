@@ -71,7 +71,7 @@ def send(program: str, path: str, log: pathlib.Path, archive: pathlib.Path) -> s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("logs", nargs="*", type=pathlib.Path, default=LOGS)
     logs = parser.parse_args().logs
     with tempfile.TemporaryDirectory() as name:
