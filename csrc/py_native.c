@@ -3,7 +3,7 @@
  *
  * A native end has three owners: the Python object that tx.native() returned, the thread that is attached, and the
  * endpoint that lent itself.  The end refers to the channel's block and to no Python object, so the thread may outlive
- * all Python objects.  Calls from native code need no GIL and allocate nothing.
+ * all Python objects.  Calls from native code need no GIL and allocate nothing, but for a lane that is new.
  *
  * nc_end.h decides which owner may touch the end when (N1 to N3 in PROTOCOL.md).  Python closes an end by raising
  * `closed` and waiting for a state other than BUSY, which takes a few instructions.  If no claim is open, Python then
