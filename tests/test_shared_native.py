@@ -383,6 +383,21 @@ def test_statistics_count_native_ends(driver):
     assert tx.statistics().open_senders == 1
 
 
+def test_a_native_receiver_lets_in_who_comes_by_the_path(bytes_variant, driver, tmp_path):
+    """Nobody else waits there, and the thread does not hold the GIL."""
+    with bytes_variant.listen(tmp_path / "path", PAGE) as listener, listener.receiver.native() as end:
+        consumer = driver.consumer(end)
+        for n in range(3):
+            until_blocked(listener.receiver, receivers=1)
+            with bytes_variant.connect(tmp_path / "path") as tx, tx.native() as other:
+                sender = driver.sender(other)
+                assert sender.send(driver.stamped(n, 16, 0)) == OK
+                sender.detach()
+            until(lambda n=n: consumer.done == n + 1)
+        listener.close()
+        assert (consumer.join(), consumer.complaint) == (DISCONNECTED, 0)
+
+
 # ---- the other process ---------------------------------------------------------------------------------------------
 
 

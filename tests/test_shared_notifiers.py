@@ -10,7 +10,7 @@ import selectors
 import pytest
 from harness import size, takes_long
 from processes import descriptors, needs_lanes, run_script
-from support import Spawned, until_blocked
+from support import Spawned, collect, until, until_blocked
 
 from nexus_channels import BusyError, Empty, EndpointClosed, Full, RecvError, SendError, attach, mpsc_bytes
 
@@ -295,6 +295,24 @@ def test_descriptors_are_given_back_and_strangers_noticed(bytes_variant):
         notifier.arm()
         tx.try_send(b"x")
         assert readable(notifier)
+
+
+def test_who_comes_by_the_path_is_let_in_by_who_looks_at_the_notifier(bytes_variant, tmp_path):
+    with bytes_variant.listen(tmp_path / "path", PAGE) as listener, listener.receiver.notifier() as notifier:
+        notifier.arm()
+        assert not readable(notifier)
+        connects = Spawned(bytes_variant.connect, tmp_path / "path")
+        until(lambda: readable(notifier))
+        notifier.clear()
+        with pytest.raises(Empty):
+            listener.receiver.try_recv()
+        tx = connects.join()
+        notifier.arm()
+        assert not readable(notifier)
+        tx.try_send(b"x")
+        assert readable(notifier)
+        notifier.clear()
+        assert listener.receiver.try_recv_bytes() == b"x"
 
 
 # ---- other processes -----------------------------------------------------------------------------------------------
