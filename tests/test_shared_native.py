@@ -538,6 +538,7 @@ def test_native_ends_leave_no_descriptor(bytes_variant, driver):
     tx, rx = shared(bytes_variant)
     tx.try_send(b"so that the lane is taken in")
     rx.try_recv().release()
+    collect()
     before = descriptors()
     for endpoint in (tx, rx):
         with endpoint.native() as end:

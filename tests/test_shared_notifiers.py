@@ -273,6 +273,7 @@ def test_descriptors_are_given_back_and_strangers_noticed(bytes_variant):
     tx, rx = shared(bytes_variant)
     tx.try_send(b"so that the lane is taken in")
     rx.try_recv().release()
+    collect()
     before = descriptors()
     for endpoint in (tx, rx):
         for armed in (False, True):
