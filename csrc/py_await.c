@@ -10,6 +10,7 @@
 #include "py_line.h"
 #include "py_loop.h"
 #include "py_pace.h"
+#include "py_reach.h"
 #include "py_stop.h"
 #include "py_watch.h"
 
@@ -78,12 +79,34 @@ static nc_place awaitable_line_up(Awaitable *aw, bool busy, nc_box **kicks)
     return now;
 }
 
+/* Pauses, one or two microseconds: less than it takes to wake the loop.  And waits: an answer that came so soon is
+ * likely to come as soon again. */
+enum { STAYS_AWAKE = 64, BRISK_MOST = 16, BRISK_REST = 32 };
+
+/* The other side is another process, which may move a message any time: does it within a moment, as it did lately? */
+static bool awaitable_stays_awake(Endpoint *ep)
+{
+    nc_chan *b = ep->chan->block;
+    int brisk = atomic_load_explicit(&ep->brisk, memory_order_relaxed); /* a hint, as the next two */
+    if (b->lanes == NULL || nc_gate_crowd(&b->gate[ep->side]) >= NC_WAITER)
+        return false;
+    if (brisk < 0) {
+        atomic_store_explicit(&ep->brisk, brisk + 1, memory_order_relaxed); /* a hint */
+        return false;
+    }
+    bool moved = reach_spin_natively(b, STAYS_AWAKE);
+    brisk = moved ? BRISK_MOST : brisk > 0 ? brisk - 1 : -BRISK_REST;
+    atomic_store_explicit(&ep->brisk, brisk, memory_order_relaxed); /* a hint */
+    return moved;
+}
+
 /* Look, and line up while there is nothing.  `looked`: it has just looked in vain, so it lines up at once.  Lining up
  * finds whatever was published since, but not that the endpoint was closed: for that it looks once more.  Holding the
  * awaitable and its endpoint. */
 static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box **kicks)
 {
     Call *call = &aw->call;
+    bool awake = false; /* it stayed so for a moment */
     call->sleeps = aw->timeout != 0;
     for (;; looked = false) {
         uint32_t place = awaitable_place(aw);
@@ -109,6 +132,9 @@ static int awaitable_advance(Awaitable *aw, bool looked, PyObject **out, nc_box 
             call->op->timed_out(call);
             return STEP_ERROR;
         }
+        if (s == STEP_BLOCKED && place == NC_OUTSIDE && !awake && lines_of(aw) == NULL &&
+            (awake = awaitable_stays_awake(call->ep)))
+            continue;
         if (aw->future == NULL)
             return STEP_PREPARE;
         nc_place now = awaitable_line_up(aw, s == STEP_BUSY && place == NC_CALLED, kicks);

@@ -41,7 +41,8 @@ bool reach_deserted(Chan *c);
 /* Spin until a lane moves, without the GIL, for that many pauses at most; true if one has.  *late: it was kept from its
  * processor for more than `ns`, and gave up. */
 bool reach_spin(Chan *c, unsigned most, int64_t ns, bool *late);
-/* Likewise for any thread, which has not the GIL; of a channel by lanes. */
+/* Likewise for any thread, which has not the GIL; of a channel by lanes.  Also for a task, which keeps the GIL for a
+ * few pauses. */
 bool reach_spin_natively(nc_chan *block, unsigned most);
 /* Are these ends of one channel between processes? */
 bool reach_same(Chan *a, Chan *b);

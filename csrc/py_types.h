@@ -67,7 +67,8 @@ typedef struct Endpoint {
     _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
     _Atomic unsigned wary;        /* of lanes: so many waits do not spin, see spin_learn(); hints, relaxed */
     _Atomic unsigned waries;      /* how many they were the last time */
-    _Atomic uint64_t chosen;      /* grows whenever a select has chosen it; see py_select.c; a hint, relaxed */
+    _Atomic int brisk; /* of lanes: so many waits of tasks stay awake, or, less than 0, do not; a hint, relaxed */
+    _Atomic uint64_t chosen; /* grows whenever a select has chosen it; see py_select.c; a hint, relaxed */
 } Endpoint;
 
 /* After something was published: call those on that side who wait for it. */
