@@ -347,36 +347,43 @@ static PyObject *raise_unconnected(const place *at, double timeout)
     return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, at->path);
 }
 
-/* The connection; -1 with an exception set. */
-static int call_there(const place *at, double timeout, int64_t deadline)
+/* Open the door, no fork coming between. */
+static bool open_door(os_reach *r)
+{
+    nc_lanes_enter(&r->lanes);
+    r->door = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    nc_lanes_exit(&r->lanes);
+    if (r->door < 0)
+        PyErr_SetFromErrno(PyExc_OSError);
+    return r->door >= 0;
+}
+
+/* Connect; false with an exception set. */
+static bool call_there(os_reach *r, const place *at, double timeout, int64_t deadline)
 {
     struct sockaddr_un to;
     if (os_listen_address(&to, PyBytes_AS_STRING(at->encoded)) != OS_OK) {
         raise_too_long(at->path, at->encoded);
-        return -1;
+        return false;
     }
     if (to.sun_path[0] == '\0') { /* no path; as an address it would be none either */
         raise_text(ENOENT, "nobody listens there: the path is empty", at->path);
-        return -1;
+        return false;
     }
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     os_result result = OS_SYSTEM;
-    if (fd < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
+    if (!open_door(r))
+        return false;
     do {
         int64_t left = time_left(deadline);
         Py_BEGIN_ALLOW_THREADS;
-        result = os_listen_call(fd, &to, left < 0 ? NO_END : left / 1000);
+        result = os_listen_call(r->door, &to, left < 0 ? NO_END : left / 1000);
         Py_END_ALLOW_THREADS;
         if (result == OS_OK)
-            return fd;
+            return true;
     } while (errno == EINTR && PyErr_CheckSignals() == 0);
     if (!PyErr_Occurred())
         raise_unconnected(at, timeout);
-    close(fd);
-    return -1;
+    return false;
 }
 
 /* Wait until there is something to read.  False with an exception set. */
@@ -466,11 +473,13 @@ static PyObject *connect_there(PyObject *module, const place *at, double timeout
 {
     os_greeting greeting;
     int64_t deadline = timeout < 0 || timeout > 1e9 ? NO_END : now_ns() + (int64_t)(timeout * 1e9);
-    int door = call_there(at, timeout, deadline);
+    os_reach *r = reach_knock();
     PyObject *tx = NULL;
-    if (door >= 0 && greet_there(door, at, timeout, deadline, &greeting))
-        tx = shared_open_sender(module, at->many ? MPSC_BYTES : SPSC_BYTES, greeting.capacity, greeting.name, &door);
-    os_close(&door);
+    if (r == NULL)
+        return NULL;
+    if (call_there(r, at, timeout, deadline) && greet_there(r->door, at, timeout, deadline, &greeting))
+        tx = shared_open_sender(module, at->many ? MPSC_BYTES : SPSC_BYTES, greeting.capacity, greeting.name, &r->door);
+    reach_knocked(r);
     return tx;
 }
 

@@ -28,11 +28,32 @@ static void watch_process(void)
     atexit(reach_leave_all);
 }
 
-void reach_begin(os_reach *r, nc_chan *block, bool reads, uint64_t capacity)
+static void begin(os_reach *r, bool reads, bool guarded, uint64_t capacity)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, watch_process);
-    os_reach_begin(r, &list, reads, block->gate[TX].guarded, capacity);
+    os_reach_begin(r, &list, reads, guarded, capacity);
+}
+
+void reach_begin(os_reach *r, nc_chan *block, bool reads, uint64_t capacity)
+{
+    begin(r, reads, block->gate[TX].guarded, capacity);
+}
+
+os_reach *reach_knock(void)
+{
+    os_reach *r = calloc(1, sizeof *r);
+    if (r != NULL)
+        begin(r, false, false, 0);
+    else
+        PyErr_NoMemory();
+    return r;
+}
+
+void reach_knocked(os_reach *r)
+{
+    r->lanes.owner->end(&r->lanes);
+    free(r);
 }
 
 /* ---- for those who wait: any thread, with or without the GIL -------------------------------------------------- */

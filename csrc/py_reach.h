@@ -19,6 +19,10 @@ static inline os_reach *reach_of(nc_chan *block) { return container_of(block->la
 
 /* Begin with memory that is zeroed, in the block of the channel; no descriptor is there yet. */
 void reach_begin(os_reach *r, nc_chan *block, bool reads, uint64_t capacity);
+/* Somebody connects, and has a door before there is a channel: known from its first moment, so that the child of a fork
+ * closes its copy.  NULL with MemoryError set. */
+os_reach *reach_knock(void);
+void reach_knocked(os_reach *r);
 /* The process ends in good order: its ends leave their channels.  Calls that still wait on them, or come later, find
  * the other side gone.  From any thread, with or without the GIL. */
 void reach_leave_all(void);

@@ -955,6 +955,34 @@ for method in {METHODS!r}:
 # ---- forks, moving, the object -------------------------------------------------------------------------------------
 
 
+def test_a_fork_while_somebody_connects_keeps_no_sender_alive(module, path):
+    """The child lives on, and has no copy of what the sender comes by."""
+    listener = module.listen(path, 4096)
+    before = len(descriptors())
+    connecting = Spawned(module.connect, path)
+    until(lambda: len(descriptors()) > before)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    try:
+        with pytest.raises(Empty):
+            listener.receiver.try_recv()  # lets the sender in
+        tx = connecting.join()
+        tx.send_blocking(b"before the end")
+        tx.close()
+        listener.close()
+        assert listener.receiver.recv_bytes_blocking(timeout=DEADLINE) == b"before the end"
+        with pytest.raises(RecvError):
+            listener.receiver.recv_blocking(timeout=DEADLINE)
+    finally:
+        os.close(writing)
+        os.close(reading)
+        os.waitpid(pid, 0)
+
+
 def test_a_forked_child_neither_listens_nor_removes_the_socket(module, path):
     before = descriptors()
     with module.listen(path, 4096) as listener:
