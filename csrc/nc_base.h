@@ -41,6 +41,9 @@
 #define NC_CACHE_LINE 64
 #endif
 
+/* A slow way, kept out of the short one that leads to it. */
+#define NC_SLOW static __attribute__((noinline, unused))
+
 /* A point between two steps of a protocol; tests let another thread run here. */
 #ifndef NC_STEP
 #define NC_STEP(name) ((void)0)

@@ -302,7 +302,7 @@ static inline void nc_chan_call_ready(nc_chan *ch, int side, nc_box **kicks)
 
 /* Call those on `side` who can go on now, after the gate's flag was seen to be up.  Not inlined: the flag is mostly
  * down. */
-static __attribute__((noinline, unused)) void nc_chan_call_waiting(nc_chan *ch, int side, uint32_t now, nc_box **kicks)
+NC_SLOW void nc_chan_call_waiting(nc_chan *ch, int side, uint32_t now, nc_box **kicks)
 {
     if (ch->lanes != NULL && side == (ch->lanes->reads ? NC_TX : NC_RX)) {
         nc_lanes_ring(ch->lanes);

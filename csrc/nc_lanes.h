@@ -6,8 +6,9 @@
  *      here: the         gate[NC_RX] <--  a lane  <~~~~~~~~~~~~~      in other processes: senders,
  *      receiver                           a lane  <~~~~~~~~~~~~~      a lane each
  *
- * nc_chan.h uses it in place of a ring.  Of the two gates, that of the side that is here has the waiters; the other
- * side's has none, and its flag is always up, so that whoever publishes comes by nc_lanes_ring().
+ * nc_chan.h uses it in place of a ring; what it calls is NC_SLOW, as most channels have a ring, and their short ways
+ * stay short.  Of the two gates, that of the side that is here has the waiters; the other side's has none, and its flag
+ * is always up, so that whoever publishes comes by nc_lanes_ring().
  *
  * Whoever is asleep here sleeps in the gate, for all lanes.  Before the last look each lane's flag is raised
  * (nc_lanes_raise), so the other process rings; whoever hears it, any thread or loop of this process, calls those whose
@@ -47,9 +48,6 @@ typedef struct nc_lane_in {
 } nc_lane_in;
 
 struct nc_lanes;
-
-/* What nc_chan.h calls is not inlined: most channels have a ring, and their short ways stay short. */
-#define NC_LANES_CALL static __attribute__((noinline, unused))
 
 /* What only the owner can do.  Within the lock. */
 typedef struct nc_lanes_owner {
@@ -306,7 +304,7 @@ static inline void nc_lanes_lower_flags(nc_lanes *l)
 /* ---- calls: how much there is ------------------------------------------------------------------------- */
 
 /* What the side that is here waits for: 1 if there is something to receive, else 0; or room, bytes. */
-NC_LANES_CALL uint64_t nc_lanes_have(nc_lanes *l)
+NC_SLOW uint64_t nc_lanes_have(nc_lanes *l)
 {
     nc_lanes_enter(l);
     uint64_t have = l->reads ? nc_lanes_any_ready(l) : nc_lanes_free(l);
@@ -315,7 +313,7 @@ NC_LANES_CALL uint64_t nc_lanes_have(nc_lanes *l)
 }
 
 /* Bytes in use, of all lanes. */
-NC_LANES_CALL uint64_t nc_lanes_used(nc_lanes *l)
+NC_SLOW uint64_t nc_lanes_used(nc_lanes *l)
 {
     nc_lanes_enter(l);
     uint64_t used = l->reads ? 0 : nc_lanes_in_use(l);
@@ -330,7 +328,7 @@ NC_LANES_CALL uint64_t nc_lanes_used(nc_lanes *l)
 }
 
 /* How much was ever sent, and received, as far as it is known here. */
-NC_LANES_CALL void nc_lanes_totals(nc_lanes *l, uint64_t *sent, uint64_t *received)
+NC_SLOW void nc_lanes_totals(nc_lanes *l, uint64_t *sent, uint64_t *received)
 {
     uint64_t used = nc_lanes_used(l);
     nc_lanes_enter(l);
@@ -344,7 +342,7 @@ NC_LANES_CALL void nc_lanes_totals(nc_lanes *l, uint64_t *sent, uint64_t *receiv
 }
 
 /* Is the other side gone for good, and nothing left to read?  As far as it was heard. */
-NC_LANES_CALL bool nc_lanes_over(nc_lanes *l)
+NC_SLOW bool nc_lanes_over(nc_lanes *l)
 {
     nc_lanes_enter(l);
     bool over = l->reads ? (l->over |= l->turn == NULL && l->shut) : nc_lanes_reader_gone(l);
@@ -400,7 +398,7 @@ static inline nc_lanes_fault nc_lanes_take_fault(nc_lanes *l, int *why)
 }
 
 /* Is there something to be told?  A hint: whoever tells it takes it. */
-NC_LANES_CALL bool nc_lanes_faulty(nc_lanes *l)
+NC_SLOW bool nc_lanes_faulty(nc_lanes *l)
 {
     nc_lanes_enter(l);
     bool faulty = l->fault != NC_LANES_SOUND;
@@ -409,7 +407,7 @@ NC_LANES_CALL bool nc_lanes_faulty(nc_lanes *l)
 }
 
 /* The last end that is here has left. */
-NC_LANES_CALL void nc_lanes_leave(nc_lanes *l)
+NC_SLOW void nc_lanes_leave(nc_lanes *l)
 {
     nc_lanes_enter(l);
     l->owner->leave(l);
@@ -419,7 +417,7 @@ NC_LANES_CALL void nc_lanes_leave(nc_lanes *l)
 /* ---- calls: sleeping and waking ------------------------------------------------------------------------ */
 
 /* Hear what was rung; the caller then calls those whose turn it is. */
-NC_LANES_CALL void nc_lanes_attend(nc_lanes *l)
+NC_SLOW void nc_lanes_attend(nc_lanes *l)
 {
     nc_lanes_enter(l);
     l->owner->attend(l);
@@ -427,7 +425,7 @@ NC_LANES_CALL void nc_lanes_attend(nc_lanes *l)
 }
 
 /* Somebody here is about to sleep; a sender for that many bytes.  Look again after that. */
-NC_LANES_CALL void nc_lanes_raise(nc_lanes *l, uint64_t bytes)
+NC_SLOW void nc_lanes_raise(nc_lanes *l, uint64_t bytes)
 {
     nc_lanes_enter(l);
     l->raised = true;
@@ -436,7 +434,7 @@ NC_LANES_CALL void nc_lanes_raise(nc_lanes *l, uint64_t bytes)
 }
 
 /* Nobody here sleeps any more. */
-NC_LANES_CALL void nc_lanes_lower(nc_lanes *l)
+NC_SLOW void nc_lanes_lower(nc_lanes *l)
 {
     nc_lanes_enter(l);
     if (l->raised)
@@ -446,7 +444,7 @@ NC_LANES_CALL void nc_lanes_lower(nc_lanes *l)
 }
 
 /* After something was published: ring, if the other process says that it sleeps. */
-NC_LANES_CALL void nc_lanes_ring(nc_lanes *l)
+NC_SLOW void nc_lanes_ring(nc_lanes *l)
 {
     nc_lanes_enter(l);
     if (!l->reads) {
@@ -480,7 +478,7 @@ static inline bool nc_lanes_unsure(nc_lanes *l)
 }
 
 /* Reserve n bytes.  NC_FULL: not now; NC_EMPTY: the receiver is gone. */
-NC_LANES_CALL nc_result nc_lanes_claim(nc_lanes *l, uint64_t n, nc_record *record)
+NC_SLOW nc_result nc_lanes_claim(nc_lanes *l, uint64_t n, nc_record *record)
 {
     nc_lanes_enter(l);
     nc_result result = NC_FULL;
@@ -503,7 +501,7 @@ NC_LANES_CALL nc_result nc_lanes_claim(nc_lanes *l, uint64_t n, nc_record *recor
 }
 
 /* Publish the first n bytes of the claim. */
-NC_LANES_CALL void nc_lanes_commit(nc_lanes *l, const nc_record *record, uint64_t n, memory_order publish)
+NC_SLOW void nc_lanes_commit(nc_lanes *l, const nc_record *record, uint64_t n, memory_order publish)
 {
     nc_lanes_enter(l);
     nc_lane_commit(&l->writer, record, n, publish);
@@ -512,7 +510,7 @@ NC_LANES_CALL void nc_lanes_commit(nc_lanes *l, const nc_record *record, uint64_
 }
 
 /* End a batch that was committed by release stores, whoever of this process has committed to it. */
-NC_LANES_CALL void nc_lanes_publish(nc_lanes *l)
+NC_SLOW void nc_lanes_publish(nc_lanes *l)
 {
     nc_lanes_enter(l);
     nc_lane_publish(&l->writer);
@@ -520,7 +518,7 @@ NC_LANES_CALL void nc_lanes_publish(nc_lanes *l)
 }
 
 /* The claim was never there. */
-NC_LANES_CALL void nc_lanes_abort(nc_lanes *l)
+NC_SLOW void nc_lanes_abort(nc_lanes *l)
 {
     nc_lanes_enter(l);
     l->claimed = false;
@@ -531,7 +529,7 @@ NC_LANES_CALL void nc_lanes_abort(nc_lanes *l)
 
 /* The first record of the lanes that are known, without taking it, or NC_EMPTY.  Hears nothing: for whoever then peeks,
  * or sleeps on what is to be heard. */
-NC_LANES_CALL nc_result nc_lanes_glance(nc_lanes *l, nc_record *record)
+NC_SLOW nc_result nc_lanes_glance(nc_lanes *l, nc_record *record)
 {
     nc_lanes_enter(l);
     nc_result result = nc_lanes_find(l, record);
@@ -540,7 +538,7 @@ NC_LANES_CALL nc_result nc_lanes_glance(nc_lanes *l, nc_record *record)
 }
 
 /* The first record, without taking it, or NC_EMPTY; then nc_lanes_over() and the fault tell more. */
-NC_LANES_CALL nc_result nc_lanes_peek(nc_lanes *l, nc_record *record)
+NC_SLOW nc_result nc_lanes_peek(nc_lanes *l, nc_record *record)
 {
     nc_lanes_enter(l);
     nc_result result = nc_lanes_find(l, record);
@@ -553,7 +551,7 @@ NC_LANES_CALL nc_result nc_lanes_peek(nc_lanes *l, nc_record *record)
 }
 
 /* Give the record back that was shown.  `publish`: release within a batch. */
-NC_LANES_CALL void nc_lanes_release(nc_lanes *l, const nc_record *record, memory_order publish)
+NC_SLOW void nc_lanes_release(nc_lanes *l, const nc_record *record, memory_order publish)
 {
     nc_lanes_enter(l);
     nc_lane_in *lane = l->shown;
@@ -571,7 +569,7 @@ NC_LANES_CALL void nc_lanes_release(nc_lanes *l, const nc_record *record, memory
 }
 
 /* End a batch. */
-NC_LANES_CALL void nc_lanes_release_batch(nc_lanes *l)
+NC_SLOW void nc_lanes_release_batch(nc_lanes *l)
 {
     nc_lanes_enter(l);
     if (l->freed != NULL)

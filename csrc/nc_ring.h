@@ -173,7 +173,7 @@ static inline bool nc_ring_push_one_sp(nc_ring *r, void *value, memory_order pub
 /* The tail, after another producer has won the swap.  A value in its slot tells that somebody has moved on since, or
  * that the ring is full: to swap now would be in vain, and would take the line from its owner.  Not inlined: this is
  * the slow way. */
-static __attribute__((noinline, unused)) uint64_t nc_ring_lost(nc_ring *r, unsigned *pauses)
+NC_SLOW uint64_t nc_ring_lost(nc_ring *r, unsigned *pauses)
 {
     for (;;) {
         unsigned paused = *pauses;

@@ -348,7 +348,7 @@ static PyObject *raise_unconnected(const place *at, double timeout)
 }
 
 /* Open the door, no fork coming between. */
-static bool open_door(os_reach *r)
+static bool open_knocking(os_reach *r)
 {
     nc_lanes_enter(&r->lanes);
     r->door = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -371,7 +371,7 @@ static bool call_there(os_reach *r, const place *at, double timeout, int64_t dea
         return false;
     }
     os_result result = OS_SYSTEM;
-    if (!open_door(r))
+    if (!open_knocking(r))
         return false;
     do {
         int64_t left = time_left(deadline);
