@@ -148,11 +148,13 @@ static inline chan_step chan_look(chan *c, int side, bool called, chan_value *va
     return (chan_step)nc_chan_take(&c->in, value, 1, called, chan_way(c), 0, &n, kicks);
 }
 #else
+static bool chan_glances; /* by lanes: a look leaves out what is to be heard, as whoever looks in vain sleeps on that */
+
 static inline chan_step chan_look(chan *c, int side, bool called, chan_value *value, nc_box **kicks)
 {
     nc_record *record = &value->record;
     chan_step step = side == TX ? (chan_step)nc_chan_claim(&c->in, record->size, called, 0, record)
-                                : (chan_step)nc_chan_show(&c->in, called, true, 0, record, kicks);
+                                : (chan_step)nc_chan_show(&c->in, called, !chan_glances, 0, record, kicks);
     bool copied = step == CHAN_DONE && !value->claim;
     if (side == TX) {
         if (copied)

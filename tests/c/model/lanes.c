@@ -148,7 +148,7 @@ static void start(bool reads, int n)
     messages = n;
     waiters = 1;
     loop_calls = true;
-    brings = false;
+    chan_glances = brings = false;
     beds[WAITER].polls = true;
 }
 
@@ -183,6 +183,38 @@ static void setup_visit(void)
     lanes.shut = false;
     brings = true;
     beds[OTHER].polls = true;
+}
+
+/* Likewise, but a look leaves out what is to be heard. */
+static void setup_glance(void)
+{
+    setup_one();
+    chan_glances = true;
+}
+
+static void setup_two_glances(void)
+{
+    setup_two();
+    chan_glances = true;
+}
+
+static void setup_glance_by_either(void)
+{
+    setup_by_either();
+    chan_glances = true;
+}
+
+static void setup_glance_visit(void)
+{
+    setup_visit();
+    chan_glances = true;
+}
+
+/* It sleeps on something else: the ring of before is not heard. */
+static void setup_glance_in_vain(void)
+{
+    setup_glance_visit();
+    beds[WAITER].polls = beds[OTHER].polls = false;
 }
 
 static void setup_two_waiters(void)
@@ -388,6 +420,11 @@ static const model models[] = {
     {"heard by either", setup_by_either, thread_and_loop, finish, 3, 2, 2, 64, NULL},
     {"heard, and nobody called", setup_heard_in_vain, thread_and_loop, finish, 3, 2, 2, 64, LOST},
     {"a lane that comes", setup_visit, thread_and_loop, finish, 3, 2, 2, 64, NULL},
+    {"a glance, and a ring", setup_glance, thread_of_receivers, finish, 2, 4, 3, 64, NULL},
+    {"a glance, and two rings", setup_two_glances, thread_of_receivers, finish, 2, 3, 2, 64, NULL},
+    {"a glance, heard by either", setup_glance_by_either, thread_and_loop, finish, 3, 2, 2, 64, NULL},
+    {"a glance, and a lane that comes", setup_glance_visit, thread_and_loop, finish, 3, 2, 2, 64, NULL},
+    {"a glance, and nobody hears", setup_glance_in_vain, thread_and_loop, finish, 3, 2, 2, 64, LOST},
     {"two waiters", setup_two_waiters, thread_of_receivers, finish, 3, 2, 2, 64, NULL},
     {"a waiter gives up", setup_gives_up, thread_gives_up, NULL, 3, 2, 2, 64, NULL},
     {"observed to the end", setup_observed, thread_observed, finish, 3, 2, 2, 64, NULL},
