@@ -221,6 +221,20 @@ static void parker_hear(parker *p)
     p->lanes->polls[0].revents = 0;
 }
 
+/* The wait is over, and its place in line given up: keep the parker and its descriptor for the next one, if nobody is
+ * about to kick it.  Nobody can get at it from then on, as only those in line are called.  `born`: when the wait began;
+ * if the process was forked meanwhile, the parent has the same descriptor.  True if it was kept.  Holding the endpoint.
+ */
+static bool park_rest(Endpoint *ep, parker *p, uint32_t born)
+{
+    bool alone = atomic_load_explicit(&p->base.box.refs, memory_order_acquire) == 1; /* B1 */
+    if (p->lanes == NULL || p->lanes->n == 0 || !alone || born != core_generation() || ep->closed || ep->rested != NULL)
+        return false;
+    parker_receive(p);
+    ep->rested = &p->base.box;
+    return true;
+}
+
 #else
 
 bool parker_listen(parker *Py_UNUSED(p)) { return true; }
@@ -228,6 +242,7 @@ bool parker_listen_natively(parker *Py_UNUSED(p), Chan *Py_UNUSED(c)) { return t
 static bool parker_poll_natively(parker *Py_UNUSED(p), PY_TIMEOUT_T Py_UNUSED(us)) { return false; }
 static PyLockStatus parker_poll(parker *Py_UNUSED(p), PY_TIMEOUT_T Py_UNUSED(us)) { return PY_LOCK_FAILURE; }
 static void parker_hear(parker *Py_UNUSED(p)) {}
+static bool park_rest(Endpoint *Py_UNUSED(ep), parker *Py_UNUSED(p), uint32_t Py_UNUSED(born)) { return false; }
 
 #endif
 
@@ -401,20 +416,6 @@ static parker *park_take(Endpoint *ep)
         return NULL;
     }
     return p;
-}
-
-/* The wait is over, and its place in line given up: keep the parker and its descriptor for the next one, if nobody is
- * about to kick it.  Nobody can get at it from then on, as only those in line are called.  `born`: when the wait began;
- * if the process was forked meanwhile, the parent has the same descriptor.  True if it was kept.  Holding the endpoint.
- */
-static bool park_rest(Endpoint *ep, parker *p, uint32_t born)
-{
-    bool alone = atomic_load_explicit(&p->base.box.refs, memory_order_acquire) == 1; /* B1 */
-    if (p->lanes == NULL || p->lanes->n == 0 || !alone || born != core_generation() || ep->closed || ep->rested != NULL)
-        return false;
-    parker_receive(p);
-    ep->rested = &p->base.box;
-    return true;
 }
 
 /* After a look in vain: line up and sleep until the call is done.  Returns what the last look returned, or STEP_ERROR.
