@@ -46,4 +46,11 @@ static inline void bytes_take(nc_chan *b, const nc_record *record)
 /* After a record was given back: call those who wait for room, and whoever has to see what lies behind it. */
 static inline void bytes_given_back(nc_chan *b, nc_box **kicks) { nc_chan_given_back(b, core_generation(), kicks); }
 
+/* The record that was shown stays.  By lanes the look may have heard what observers in line would have heard. */
+static inline void bytes_left(nc_chan *b, nc_box **kicks)
+{
+    if (b->lanes != NULL)
+        nc_chan_notify(b, RX, memory_order_relaxed, core_generation(), kicks);
+}
+
 #endif

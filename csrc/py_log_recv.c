@@ -124,8 +124,10 @@ static step log_recv_bytes_look(Call *call, bool called, PyObject **out, nc_box 
     if (s != STEP_READY)
         return s;
     *out = PyBytes_FromStringAndSize((const char *)record.data, (Py_ssize_t)record.size);
-    if (*out == NULL)
-        return STEP_ERROR; /* the record stays */
+    if (*out == NULL) {
+        bytes_left(call->ep->chan->block, kicks);
+        return STEP_ERROR;
+    }
     bytes_take(call->ep->chan->block, &record);
     bytes_given_back(call->ep->chan->block, kicks);
     return STEP_READY;
@@ -152,11 +154,14 @@ static step log_recv_into_look(Call *call, bool called, PyObject **out, nc_box *
     if (record.size > (uint64_t)target->len) {
         PyErr_Format(PyExc_ValueError, "the message has %llu bytes and the buffer only %zd; the message stays",
                      (unsigned long long)record.size, target->len);
+        bytes_left(call->ep->chan->block, kicks);
         return STEP_ERROR;
     }
     *out = PyLong_FromUnsignedLongLong(record.size);
-    if (*out == NULL)
+    if (*out == NULL) {
+        bytes_left(call->ep->chan->block, kicks);
         return STEP_ERROR;
+    }
     memcpy(target->buf, record.data, record.size);
     bytes_take(call->ep->chan->block, &record);
     bytes_given_back(call->ep->chan->block, kicks);
@@ -223,8 +228,10 @@ step log_recv_many_look(Call *call, bool called, PyObject **out, nc_box **kicks)
     if (s != STEP_READY)
         return s;
     PyObject *list = list_for(b, &record, call->n, &room);
-    if (list == NULL)
+    if (list == NULL) {
+        bytes_left(b, kicks);
         return STEP_ERROR;
+    }
     s = show_or_raise(call, called, &record, kicks); /* again: the first record may be another by now, or none */
     if (s == STEP_READY && !take_many(b, &record, list, room, call->n, kicks))
         s = STEP_ERROR;

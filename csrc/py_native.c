@@ -457,8 +457,10 @@ static step end_recv_look(native_end *e, Want *want, bool called, nc_box **kicks
         return s;
     want->result = record.size > want->size ? NEXUS_TOO_LARGE : NEXUS_OK;
     want->size = record.size;
-    if (want->result != NEXUS_OK)
+    if (want->result != NEXUS_OK) {
+        bytes_left(e->block, kicks);
         return STEP_READY;
+    }
     memcpy(want->buffer, record.data, record.size);
     bytes_take(e->block, &record);
     bytes_given_back(e->block, kicks);

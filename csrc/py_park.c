@@ -374,12 +374,12 @@ step park_sleep(parking *at, Call *call, parker *p)
 {
     bool main = core_main_thread(), brief = main && at->fresh;
     unsigned spin = at->spin > SPIN_MAIN && main && !brief ? SPIN_MAIN : at->spin;
-    at->fresh = false;
     if (p->lanes != NULL)
         spin = 0; /* nobody calls a thread that spins: see run_blocking() */
     PyLockStatus slept = parker_sleep(at, p, call, spin, brief);
     if (p->lanes != NULL)
         parker_hear(p);
+    at->fresh &= slept != PY_LOCK_INTR; /* what was rung before the wait may end its first sleep at once */
     if (slept == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
         return STEP_ERROR;
     if (slept == PY_LOCK_FAILURE && !parker_called(p)) {

@@ -17,7 +17,7 @@ typedef struct parker {
 typedef struct parking {
     double began, woken, deadline; /* woken: after the last sleep, before waiting for the GIL; deadline < 0: none */
     unsigned spin;                /* pauses worth spending before a sleep */
-    bool fresh;                   /* it has not slept yet */
+    bool fresh;                   /* no sleep has ended yet that signals were looked for after */
 } parking;
 
 /* For the process: called when the module is made. */

@@ -269,6 +269,23 @@ def test_arm_refuses_while_a_claim_is_open(bytes_variant):
     assert readable(notifier)
 
 
+def test_a_look_that_leaves_the_message_where_it_is_leaves_the_notifier_readable(bytes_variant):
+    """It takes in the lane of a new sender, which is what the notifier had become readable for."""
+    tx, rx = shared(bytes_variant)
+    tx.try_send(b"so that the lane is taken in")
+    rx.try_recv().release()
+    with rx.notifier() as notifier:
+        notifier.arm()
+        other = attach(tx.share())
+        other.try_send(b"a message")
+        with pytest.raises(ValueError, match="the message stays"):
+            rx.try_recv_into(bytearray(1))
+        assert readable(notifier)
+        notifier.clear()
+        assert rx.try_recv_bytes() == b"a message"
+    other.close()
+
+
 def test_descriptors_are_given_back_and_strangers_noticed(bytes_variant):
     tx, rx = shared(bytes_variant)
     tx.try_send(b"so that the lane is taken in")
