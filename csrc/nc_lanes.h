@@ -29,6 +29,7 @@
 enum {
     NC_LANES_TURN = 8,   /* so many messages are taken of a lane before it is the next one's turn */
     NC_LANES_HEARS = 16, /* so many are sent before it is asked whether anybody still reads them */
+    NC_LANES_NEWS = 128, /* so many are received before new lanes are looked for, though there is always a message */
 };
 
 /* Rings that came for nothing.  An honest process rings after it has moved its position, or has closed. */
@@ -90,6 +91,7 @@ typedef struct nc_lanes {
     nc_lane_in *shown;   /* the lane of the record that was shown last */
     nc_lane_in *freed;   /* the lane of the record that was given back last, if it has not been rung for */
     unsigned left;       /* messages, until it is the next one's turn */
+    unsigned taken;      /* messages, since new lanes were looked for */
     unsigned count;      /* of lanes */
     bool shut;           /* no new lane can come */
     uint64_t gone;       /* bytes that came by lanes that are gone */
@@ -564,6 +566,10 @@ NC_SLOW void nc_lanes_release(nc_lanes *l, const nc_record *record, memory_order
         nc_lane_release(&lane->reader, record, publish);
         l->freed = lane;
         l->left -= l->left > 0;
+        if (++l->taken == NC_LANES_NEWS) { /* the caller calls those whose turn it is, as after each release */
+            l->taken = 0;
+            l->owner->attend(l);
+        }
     }
     nc_lanes_exit(l);
 }

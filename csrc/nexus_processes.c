@@ -92,6 +92,8 @@ static int open_sender(process_end *e, const os_greeting *greeting)
 {
     uint64_t id;
     nc_lock_enter(&e->reach.lanes.lock); /* no fork comes between */
+    if (e->reach.left) /* the process is exiting: the other side would see a crash */
+        return process_leave(e, NEXUS_DISCONNECTED);
     e->reach.capacity = greeting->capacity;
     e->reach.name = greeting->name;
     os_result result = OS_SYSTEM;
@@ -120,8 +122,9 @@ int nexus_connect(const char *path, int64_t timeout, nexus_sender **tx)
 
 /* ---- listening ------------------------------------------------------------------------------------------ */
 
-/* A socket that listens there. */
-static int bind_path(os_listening *os, const char *path)
+/* Nobody else is between looking and binding in that folder: the caller's turn, outside of all other locks, as whoever
+ * has it may keep it for long. */
+static int lock_path(os_listening *os, const char *path)
 {
     os_result result = os_listen_open(os, path);
     if (result != OS_OK)
@@ -134,21 +137,20 @@ static int bind_path(os_listening *os, const char *path)
         errno = why;
         return NEXUS_SYSTEM;
     }
-    if (os_listen_bind(os) == OS_OK)
-        return NEXUS_OK;
-    return errno == EADDRINUSE ? NEXUS_TAKEN : NEXUS_SYSTEM;
+    return NEXUS_OK;
 }
 
-static int listen_at_path(process_end *e, const char *path, bool many)
+/* A socket that listens there. */
+static int listen_at_path(process_end *e, os_listening *os, bool many)
 {
-    os_listening os;
-    if (!os_random_id(&e->reach.name) || os_reach_open_receiver(&e->reach) != OS_OK)
-        return NEXUS_SYSTEM;
-    int result = bind_path(&os, path);
-    if (result != NEXUS_OK || os_reach_listen(&e->reach, &os, !many) == OS_OK)
-        return result;
+    if (os_listen_bind(os) != OS_OK)
+        return errno == EADDRINUSE ? NEXUS_TAKEN : NEXUS_SYSTEM;
+    bool fine = os_random_id(&e->reach.name) && os_reach_open_receiver(&e->reach) == OS_OK &&
+                os_reach_listen(&e->reach, os, !many) == OS_OK;
+    if (fine)
+        return NEXUS_OK;
     int why = errno;
-    os_listen_close(&os);
+    os_listen_close(os);
     errno = why;
     return NEXUS_SYSTEM;
 }
@@ -159,8 +161,16 @@ static int listen_end(process_end *e, const char *path, size_t capacity, bool ma
     e->reach.capacity = wish <= INT64_MAX ? os_block_round(wish) : 0;
     if (e->reach.capacity == 0)
         return NEXUS_TOO_LARGE;
+    if (!os_block_fits(e->reach.capacity)) { /* none is made here: those who come would find that out */
+        errno = ENOMEM;
+        return NEXUS_SYSTEM;
+    }
+    os_listening os;
+    int result = lock_path(&os, path);
+    if (result != NEXUS_OK)
+        return result;
     nc_lock_enter(&e->reach.lanes.lock); /* no fork comes between */
-    return process_leave(e, listen_at_path(e, path, many));
+    return process_leave(e, listen_at_path(e, &os, many));
 }
 
 int nexus_listen(const char *path, size_t capacity, int many, nexus_receiver **rx)

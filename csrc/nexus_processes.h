@@ -82,8 +82,9 @@ int nexus_sender_fd(const nexus_sender *tx);
 int nexus_receiver_fd(const nexus_receiver *rx);
 
 /* Before each poll of that descriptor, and once nothing could be done: NEXUS_EMPTY, and it becomes readable as soon as
- * there is a message, a sender that comes, or the end.  NEXUS_OK: there is something already, so do not poll.
- * NEXUS_FORKED. */
+ * there is a message, a sender that comes, or the end.  NEXUS_OK: there is something already, so do not poll.  Any
+ * other call of this end takes what the descriptor tells, also one that asks whether the other side is gone: watch
+ * again after it.  NEXUS_FORKED. */
 int nexus_watch_receiver(nexus_receiver *rx);
 
 /* The same for room for a message of n bytes: NEXUS_FULL, or NEXUS_OK.  NEXUS_TOO_LARGE, NEXUS_ZERO_LENGTH. */

@@ -134,7 +134,8 @@ static inline void os_listen_forget(os_listening *l)
     l->fd = l->folder = -1;
 }
 
-/* Begin: a socket that has no name yet.  Not OS_OK: nothing is left open. */
+/* Begin: the folder.  There is no socket yet, so a child that is forked while the lock is waited for has no copy of it.
+ * Not OS_OK: nothing is left open. */
 static inline os_result os_listen_open(os_listening *l, const char *path)
 {
     l->fd = l->folder = -1;
@@ -146,13 +147,14 @@ static inline os_result os_listen_open(os_listening *l, const char *path)
         return OS_SYSTEM;
     }
     l->folder = os_listen_folder(l);
-    l->fd = l->folder >= 0 ? socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
-    if (l->fd >= 0 && fchmod(l->fd, OS_LISTEN_MODE) == 0) /* bind(2) gives the file this mode, less the umask */
-        return OS_OK;
-    int why = errno;
-    os_listen_forget(l);
-    errno = why;
-    return OS_SYSTEM;
+    return l->folder >= 0 ? OS_OK : OS_SYSTEM;
+}
+
+/* A socket that has no name yet; bind(2) gives the file its mode, less the umask. */
+static inline bool os_listen_socket(os_listening *l)
+{
+    l->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return l->fd >= 0 && fchmod(l->fd, OS_LISTEN_MODE) == 0;
 }
 
 /* Wait until no other process is between looking and binding in this folder.  OS_SYSTEM with EINTR: a signal came. */
@@ -209,11 +211,14 @@ static inline void os_listen_remove(const os_listening *l)
 static inline os_result os_listen_bind(os_listening *l)
 {
     os_result result = OS_SYSTEM;
-    errno = 0;
-    os_listen_look(l);
-    if (errno == 0)
+    bool made = os_listen_socket(l);
+    if (made) {
+        errno = 0;
+        os_listen_look(l);
+    }
+    if (made && errno == 0)
         unlinkat(l->folder, os_listen_name(l), 0);
-    if ((errno == 0 || errno == ENOENT) && bind(l->fd, (const struct sockaddr *)&l->at, sizeof l->at) == 0) {
+    if (made && (errno == 0 || errno == ENOENT) && bind(l->fd, (const struct sockaddr *)&l->at, sizeof l->at) == 0) {
         result = os_listen_note(l);
         if (result == OS_OK && listen(l->fd, OS_BACKLOG) != 0)
             result = OS_SYSTEM;
@@ -255,6 +260,7 @@ static inline os_result os_listen_accept(const os_listening *l, int *lobby)
         return result;
     int why = errno;
     close(*lobby);
+    *lobby = -1;
     errno = why;
     return OS_SYSTEM;
 }

@@ -233,12 +233,15 @@ static inline bool os_lobby_has_room(int lobby)
     return two >= 0;
 }
 
-/* Take the first message out; a descriptor that it carries still is closed by that. */
-static inline void os_lobby_drop(int lobby)
+/* Take the first message out; a descriptor that it carries still is closed by that, and needs no number.  False: there
+ * is none, or an empty one. */
+static inline bool os_lobby_drop(int lobby)
 {
     char byte;
-    while (recv(lobby, &byte, sizeof byte, MSG_DONTWAIT) < 0 && (errno == EINTR || errno == ECONNRESET))
+    ssize_t n;
+    while ((n = recv(lobby, &byte, sizeof byte, MSG_DONTWAIT)) < 0 && (errno == EINTR || errno == ECONNRESET))
         ;
+    return n > 0;
 }
 
 static inline bool os_lobby_is_visit(const os_visitor *v)

@@ -62,16 +62,12 @@ static inline void os_parcel_give_back(os_parcel *p)
     (void)written;
 }
 
-/* What lies in a lobby is alive as long as a copy of the lobby is. */
+/* What lies in a lobby is alive as long as a copy of the lobby is.  This process may have no number left for any of it.
+ */
 static inline void os_parcel_empty_lobby(int lobby)
 {
-    os_visit visit;
-    os_result result;
-    while ((result = os_lobby_hear(lobby, &visit)) == OS_OK || result == OS_NO_HELLO)
-        if (result == OS_OK) {
-            close(visit.socket);
-            close(visit.memory);
-        }
+    while (os_lobby_drop(lobby))
+        ;
 }
 
 /* Give up what is in it, unless it was unpacked from a copy; so no copy can be unpacked any more.  A socket that is
@@ -163,8 +159,9 @@ static inline os_result os_parcel_open_receiver(os_parcel *p, os_reach *r)
     os_result result = os_reach_open_receiver(r);
     nc_lanes_enter(&r->lanes);
     r->lanes.crashed = p->crashed;
+    r->one = p->kind == OS_PARCEL_ONE; /* as it may have been where the receiver listened */
     if (result == OS_OK && p->end >= 0)
-        result = os_reach_add_lobby(r, p->end);
+        result = os_reach_add_lobby(r, p->end, true);
     nc_lanes_exit(&r->lanes);
     if (result == OS_OK)
         p->end = -1;

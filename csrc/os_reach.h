@@ -38,6 +38,7 @@ typedef enum os_reach_kind { OS_REACH_LOBBY, OS_REACH_LANE, OS_REACH_LISTENING }
 typedef struct os_reach_lobby {
     os_reach_kind kind;
     bool deaf;                  /* the system refused what came: not heard until that was told */
+    bool packed;                /* a receiver that moved has put in it what it had: others' lanes, side by side */
     int fd;
     struct os_reach_lobby *next;
 } os_reach_lobby;
@@ -191,8 +192,12 @@ static inline os_result os_reach_add_lane(os_reach *r, const os_visit *visit)
             nc_lane_open_reader(&lane->in.reader, lane->os.map.block, lane->os.map.words, lane->os.map.capacity));
         if (result == OS_OK && epoll_ctl(r->fd->fd, EPOLL_CTL_ADD, lane->os.socket, &heard) != 0)
             result = OS_SYSTEM;
-        if (result != OS_OK)
+        if (result != OS_OK) { /* it stays on its way: whoever closes the lobby has not crashed */
+            int why = errno;
+            nc_lane_go_away(&lane->os.map.block->reader);
             os_lane_unmap(&lane->os);
+            errno = why;
+        }
     }
     if (result != OS_OK) {
         int why = errno;
@@ -212,8 +217,9 @@ static inline os_result os_reach_add_lane(os_reach *r, const os_visit *visit)
 /* ---- lobbies: within the lock --------------------------------------------------------------------------- */
 
 /* A lobby on its way to the receiver looks like a lane without room.  It is a further one, or takes the place of the
- * one it came by: then a ticket has been attached, and whoever has copies of its door may keep them. */
-enum { OS_LOBBY_FURTHER = 1, OS_LOBBY_INSTEAD = 2 };
+ * one it came by: then a ticket has been attached, and whoever has copies of its door may keep them.  PACKED: a further
+ * one that the receiver itself has filled before it moved; believed only of what came by such a one. */
+enum { OS_LOBBY_FURTHER = 1, OS_LOBBY_INSTEAD = 2, OS_LOBBY_PACKED = 3 };
 
 static inline os_result os_reach_send_lobby(int door, uint64_t how, int lobby)
 {
@@ -225,7 +231,7 @@ static inline os_result os_reach_send_lobby(int door, uint64_t how, int lobby)
 static inline void os_reach_note_shut(os_reach *r) { r->lanes.shut = r->lobbies == NULL && r->listening == NULL; }
 
 /* One lobby more, which is taken over, unless this fails. */
-static inline os_result os_reach_add_lobby(os_reach *r, int fd)
+static inline os_result os_reach_add_lobby(os_reach *r, int fd, bool packed)
 {
     os_reach_lobby *lobby = malloc(sizeof *lobby);
     struct epoll_event heard = {.events = EPOLLIN, .data.ptr = lobby};
@@ -233,7 +239,7 @@ static inline os_result os_reach_add_lobby(os_reach *r, int fd)
         errno = ENOMEM;
         return OS_SYSTEM;
     }
-    *lobby = (os_reach_lobby){.kind = OS_REACH_LOBBY, .fd = fd, .next = r->lobbies};
+    *lobby = (os_reach_lobby){.kind = OS_REACH_LOBBY, .packed = packed, .fd = fd, .next = r->lobbies};
     if (epoll_ctl(r->fd->fd, EPOLL_CTL_ADD, fd, &heard) != 0) {
         int why = errno;
         free(lobby);
@@ -269,11 +275,12 @@ static inline bool os_reach_is_lobby(int fd)
 }
 
 /* What came by a lobby: a lane, or a lobby.  The descriptors are taken over, or stay the caller's. */
-static inline os_result os_reach_enter(os_reach *r, const os_visit *visit)
+static inline os_result os_reach_enter(os_reach *r, const os_reach_lobby *by, const os_visit *visit)
 {
     if (visit->capacity != 0)
         return os_reach_add_lane(r, visit);
-    os_result result = os_reach_is_lobby(visit->socket) ? os_reach_add_lobby(r, visit->socket) : OS_NO_HELLO;
+    bool packed = by->packed && visit->id == OS_LOBBY_PACKED;
+    os_result result = os_reach_is_lobby(visit->socket) ? os_reach_add_lobby(r, visit->socket, packed) : OS_NO_HELLO;
     if (result == OS_OK)
         close(visit->memory);
     return result;
@@ -306,14 +313,16 @@ static inline void os_reach_listen_again(os_reach *r)
     }
     os_reach_listening *l = r->fd != NULL ? r->listening : NULL;
     struct epoll_event heard = {.events = EPOLLIN, .data.ptr = l};
-    if (l != NULL && l->deaf && epoll_ctl(r->fd->fd, EPOLL_CTL_ADD, l->os.fd, &heard) == 0)
+    if (l != NULL && l->deaf && epoll_ctl(r->fd->fd, EPOLL_CTL_ADD, l->os.fd, &heard) != 0)
+        nc_lanes_blame(&r->lanes, NC_LANES_SYSTEM, errno);
+    else if (l != NULL)
         l->deaf = false;
 }
 
 /* Take in what was seen.  It is out of the lobby only then, so it is not lost if something is short. */
 static inline os_result os_reach_arrive(os_reach *r, os_reach_lobby *lobby, os_visit *visit)
 {
-    os_result result = os_reach_enter(r, visit);
+    os_result result = os_reach_enter(r, lobby, visit);
     int why = errno;
     if (result != OS_OK) {
         close(visit->socket);
@@ -350,6 +359,8 @@ static inline bool os_reach_hear_lobby(os_reach *r, os_reach_lobby *lobby)
     /* Whoever has a door and is no sender would go on: it is told of once. */
     if (result != OS_OK && result != OS_CRASHED)
         nc_lanes_blame(&r->lanes, NC_LANES_REFUSED, errno);
+    if (lobby->packed && result != OS_CRASHED) /* what lies beside it is others' */
+        return true;
     os_reach_lobby_free(r, lobby);
     return false;
 }
@@ -396,7 +407,7 @@ static inline bool os_reach_let_in(os_reach *r)
         return false;
     os_verdict verdict = result == OS_STRANGER ? OS_FOREIGN : r->one && os_reach_has_sender(r) ? OS_TAKEN : OS_WELCOME;
     if (result == OS_OK && verdict == OS_WELCOME)
-        result = os_reach_add_lobby(r, lobby);
+        result = os_reach_add_lobby(r, lobby, false);
     if (result == OS_SYSTEM) {
         nc_lanes_blame(&r->lanes, NC_LANES_SYSTEM, errno);
         os_close(&lobby);

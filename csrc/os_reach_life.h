@@ -349,7 +349,7 @@ static inline os_result os_reach_pack_further(os_packing *p)
     os_result result = os_lobby_open(&lobby, &door);
     if (result != OS_OK)
         return result;
-    result = os_reach_send_lobby(p->door, OS_LOBBY_FURTHER, lobby);
+    result = os_reach_send_lobby(p->door, OS_LOBBY_PACKED, lobby);
     int why = errno;
     close(lobby);
     if (result == OS_OK) {

