@@ -165,7 +165,7 @@ def count_in_pool(paths: list[Path], times: int, workers: int) -> dict[Path, Any
     failed = False
     try:
         send_and_receive(blocks(paths, times), [tx for tx, _ in channels], rx, found)
-    except SendError:  # a worker is gone: the others would wait
+    except (RecvError, SendError):  # a worker is gone, and the others would wait; or all are
         failed = True
         for process in started:
             process.terminate()
