@@ -364,7 +364,7 @@ void park_end(parking *at, Call *call)
 {
     unsigned most = atomic_load_explicit(&spin_most, memory_order_relaxed);
     unsigned spin = at->woken - at->began < SPIN_WORTH ? most : at->spin / 2 > SPIN_LEAST ? at->spin / 2 : SPIN_LEAST;
-    atomic_store_explicit(&call->ep->spin, spin, memory_order_relaxed);
+    atomic_store_explicit(&call->ep->spin, (uint16_t)spin, memory_order_relaxed);
 }
 
 /* A signal that comes between the last check for signals and the sleep is handled only at the next wake-up, as with
@@ -485,7 +485,7 @@ static bool spin_is_wary(Endpoint *ep)
 {
     unsigned wary = atomic_load_explicit(&ep->wary, memory_order_relaxed); /* a hint, as the next four */
     if (wary > 0)
-        atomic_store_explicit(&ep->wary, wary - 1, memory_order_relaxed); /* a hint */
+        atomic_store_explicit(&ep->wary, (uint16_t)(wary - 1), memory_order_relaxed); /* a hint */
     return wary > 0;
 }
 
@@ -494,10 +494,10 @@ static void spin_learn(Endpoint *ep, bool late)
     unsigned waries = atomic_load_explicit(&ep->waries, memory_order_relaxed); /* a hint */
     if (late) {
         waries = waries < WARY_LEAST ? WARY_LEAST : waries < WARY_MOST ? 2 * waries : WARY_MOST;
-        atomic_store_explicit(&ep->wary, waries, memory_order_relaxed); /* a hint */
+        atomic_store_explicit(&ep->wary, (uint16_t)waries, memory_order_relaxed); /* a hint */
     } else if (waries > 0)
         waries--;
-    atomic_store_explicit(&ep->waries, waries, memory_order_relaxed); /* a hint */
+    atomic_store_explicit(&ep->waries, (uint16_t)waries, memory_order_relaxed); /* a hint */
 }
 
 /* The other side is another process, which may move a message any time: stay awake for a moment, as long as that was

@@ -64,10 +64,10 @@ typedef struct Endpoint {
     birth *birth;                 /* where it was made, in debug mode; else NULL */
     uint64_t refused;             /* sender of bytes: what a try needed in vain, until arm(); 0: nothing; likewise */
     nc_box *rested;               /* of lanes: the parker of the last wait, for the next; or NULL; likewise */
-    _Atomic unsigned spin;        /* pauses worth spending before a blocking wait sleeps */
-    _Atomic unsigned wary;        /* of lanes: so many waits do not spin, see spin_learn(); hints, relaxed */
-    _Atomic unsigned waries;      /* how many they were the last time */
-    _Atomic int brisk; /* of lanes: so many waits of tasks stay awake, or, less than 0, do not; a hint, relaxed */
+    _Atomic uint16_t spin; /* pauses worth spending before a blocking wait sleeps; like the next, hints, relaxed */
+    _Atomic uint16_t wary; /* of lanes: so many waits do not spin, see spin_learn() */
+    _Atomic uint16_t waries; /* how many they were the last time */
+    _Atomic int16_t brisk; /* of lanes: so many waits of tasks stay awake, or, less than 0, do not */
     _Atomic uint64_t chosen; /* grows whenever a select has chosen it; see py_select.c; a hint, relaxed */
 } Endpoint;
 
