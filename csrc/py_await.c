@@ -91,12 +91,12 @@ static bool awaitable_stays_awake(Endpoint *ep)
     if (b->lanes == NULL || nc_gate_crowd(&b->gate[ep->side]) >= NC_WAITER)
         return false;
     if (brisk < 0) {
-        atomic_store_explicit(&ep->brisk, (int16_t)(brisk + 1), memory_order_relaxed); /* a hint */
+        atomic_store_explicit(&ep->brisk, (int8_t)(brisk + 1), memory_order_relaxed); /* a hint */
         return false;
     }
     bool moved = reach_spin_natively(b, STAYS_AWAKE);
     brisk = moved ? BRISK_MOST : brisk > 0 ? brisk - 1 : -BRISK_REST;
-    atomic_store_explicit(&ep->brisk, (int16_t)brisk, memory_order_relaxed); /* a hint */
+    atomic_store_explicit(&ep->brisk, (int8_t)brisk, memory_order_relaxed); /* a hint */
     return moved;
 }
 

@@ -477,27 +477,15 @@ step try_call(Call *call, PyObject **out)
 enum { SPINS_IN_VAIN = 16 };
 
 /* A thread that yields to a process that computes gets the processor back after milliseconds, while one that sleeps
- * gets it at once when it is woken.  So after such a yield many waits do not spin; twice as many each time, unless as
- * many spins were short in between. */
-enum { WARY_LEAST = 64, WARY_MOST = 4096 }; /* waits */
+ * gets it at once when it is woken.  So after such a yield many waits do not spin. */
+enum { WARY = 512 }; /* waits */
 
 static bool spin_is_wary(Endpoint *ep)
 {
-    unsigned wary = atomic_load_explicit(&ep->wary, memory_order_relaxed); /* a hint, as the next four */
+    unsigned wary = atomic_load_explicit(&ep->wary, memory_order_relaxed); /* a hint, as the next one */
     if (wary > 0)
         atomic_store_explicit(&ep->wary, (uint16_t)(wary - 1), memory_order_relaxed); /* a hint */
     return wary > 0;
-}
-
-static void spin_learn(Endpoint *ep, bool late)
-{
-    unsigned waries = atomic_load_explicit(&ep->waries, memory_order_relaxed); /* a hint */
-    if (late) {
-        waries = waries < WARY_LEAST ? WARY_LEAST : waries < WARY_MOST ? 2 * waries : WARY_MOST;
-        atomic_store_explicit(&ep->wary, (uint16_t)waries, memory_order_relaxed); /* a hint */
-    } else if (waries > 0)
-        waries--;
-    atomic_store_explicit(&ep->waries, (uint16_t)waries, memory_order_relaxed); /* a hint */
 }
 
 /* The other side is another process, which may move a message any time: stay awake for a moment, as long as that was
@@ -514,8 +502,8 @@ static step spin_by_lanes(Call *call, PyObject **out)
         if (late || nc_gate_crowd(&ep->chan->gate[ep->side]) >= NC_WAITER)
             break;
         bool moved = reach_spin(ep->chan, spin, (int64_t)(SPIN_WORTH * 1e9), &late);
-        if (moved || late)
-            spin_learn(ep, late);
+        if (late)
+            atomic_store_explicit(&ep->wary, WARY, memory_order_relaxed); /* a hint */
         if (!moved)
             break;
         s = try_call(call, out);

@@ -59,15 +59,14 @@ typedef struct Endpoint {
     uint8_t side;
     bool closed;                  /* closed or dropped; this, `deferred`, `claim`: in its critical section */
     bool deferred;                /* a call in line may wait for `claim` to end */
+    _Atomic int8_t brisk;         /* of lanes: so many waits of tasks stay awake, or, less than 0, do not */
+    _Atomic uint16_t spin;        /* pauses worth spending before a blocking wait sleeps */
+    _Atomic uint16_t wary;        /* of lanes: so many blocking waits do not spin; these three are hints, relaxed */
     struct Claim *claim;          /* the open claim that uses it; borrowed, as the claim refers to it */
     lease *lent;                  /* the native end that uses or used it, a reference: ask endpoint_leased() */
     birth *birth;                 /* where it was made, in debug mode; else NULL */
     uint64_t refused;             /* sender of bytes: what a try needed in vain, until arm(); 0: nothing; likewise */
     nc_box *rested;               /* of lanes: the parker of the last wait, for the next; or NULL; likewise */
-    _Atomic uint16_t spin; /* pauses worth spending before a blocking wait sleeps; like the next, hints, relaxed */
-    _Atomic uint16_t wary; /* of lanes: so many waits do not spin, see spin_learn() */
-    _Atomic uint16_t waries; /* how many they were the last time */
-    _Atomic int16_t brisk; /* of lanes: so many waits of tasks stay awake, or, less than 0, do not */
     _Atomic uint64_t chosen; /* grows whenever a select has chosen it; see py_select.c; a hint, relaxed */
 } Endpoint;
 
