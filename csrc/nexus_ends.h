@@ -151,7 +151,7 @@ static inline void process_publish(process_end *e)
     if (!e->quiet)
         return;
     e->quiet = false;
-    nc_lane_publish(&e->reach.lanes.writer);
+    nc_lanes_publish(&e->reach.lanes);
     nc_lanes_ring(&e->reach.lanes);
 }
 
@@ -213,7 +213,7 @@ static inline void process_wait_asleep(process_end *e, uint64_t least, process_w
     int why = errno;
     nc_lock_enter(&l->lock);
     os_reach_fd_unref(fd);
-    l->owner->attend(l);
+    nc_lanes_attend(l);
     errno = why;
 }
 
@@ -466,7 +466,7 @@ static inline int process_is_disconnected(const nexus_end *face)
     if (process_enter(e) != NEXUS_OK)
         return 1;
     nc_lanes *l = &e->reach.lanes;
-    l->owner->attend(l);
+    nc_lanes_attend(l);
     return process_leave(e, e->reach.left || nc_lanes_deserted(l));
 }
 
@@ -488,7 +488,7 @@ static inline int process_crashed(const nexus_end *face)
     if (process_enter(e) != NEXUS_OK)
         return 0;
     nc_lanes *l = &e->reach.lanes;
-    l->owner->attend(l);
+    nc_lanes_attend(l);
     nc_lanes_over(l);
     return process_leave(e, l->crashed);
 }
@@ -512,7 +512,7 @@ static inline int process_arm(nexus_end *face, uint64_t least, int nothing)
     if (result != NEXUS_OK)
         return result;
     process_publish(e);
-    e->reach.lanes.owner->attend(&e->reach.lanes);
+    nc_lanes_attend(&e->reach.lanes);
     nc_lanes_raise(&e->reach.lanes, least);
     if (!process_has(e, least))
         return process_leave(e, nothing);

@@ -230,7 +230,7 @@ static int unpack(os_parcel *p, process_end *e)
         pass_on(p, true);
         p->token = p->end = -1;
     } else if (reads) { /* from now on whoever has sent sees it if this process dies */
-        e->reach.lanes.owner->attend(&e->reach.lanes);
+        nc_lanes_attend(&e->reach.lanes);
     }
     os_parcel_clear(p);
     errno = why;

@@ -86,8 +86,6 @@ static inline os_result os_listen_user(int socket, uid_t *user)
 
 /* ---- descriptors that another process named --------------------------------------------------------------- */
 
-static inline bool os_is_memory(int fd) { return fcntl(fd, F_GET_SEALS) >= 0; }
-
 /* Whoever has a descriptor of it can make it wait, so that is asked once, before it is believed. */
 static inline bool os_is_counter(int fd)
 {

@@ -4,7 +4,7 @@
  *     sender, in any process                                       receiver
  *     holds a copy of the door                                     holds the lobby
  *       |  os_lobby_make: a socketpair, the memory                   |
- *       |-- visit: numbers, the reader's end, the memory ----------->|   os_lobby_hear: whole? two descriptors?
+ *       |-- visit: numbers, the reader's end, the memory ----------->|   os_lobby_see: whole? two descriptors?
  *       |  it writes at once                                         |   os_lobby_take: user, seals, size, layout
  *       |<- - - - - - - - - rings on the lane's own socket - - - - ->|   it reads
  *
@@ -280,16 +280,6 @@ static inline os_result os_lobby_see(int lobby, os_visit *visit)
                         .socket = v.fds[0],
                         .memory = v.fds[1]};
     return OS_OK;
-}
-
-/* Take the next visit out of the lobby, as os_lobby_see(). */
-static inline os_result os_lobby_hear(int lobby, os_visit *visit)
-{
-    os_result result = os_lobby_see(lobby, visit);
-    if (result == OS_OK)
-        os_lobby_drop(lobby);
-    NC_STEP("lobby_hear: taken out, not looked at");
-    return result;
 }
 
 /* A unix socket of that type? */

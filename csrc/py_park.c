@@ -293,9 +293,9 @@ static void parker_linger(nc_chan *b, int side, unsigned most)
 static PyLockStatus parker_sleep(parking *at, parker *p, Call *call, unsigned spin, bool brief)
 {
     PyLockStatus slept = PY_LOCK_ACQUIRED;
-    PY_TIMEOUT_T us = -1, brief_us = spin > SPIN_MAIN ? 0 : BRIEF; /* after a long spin no brief sleep is needed */
-    if (p->lanes != NULL)
-        brief_us = BRIEF_POLL;
+    PY_TIMEOUT_T us = -1, most = p->lanes != NULL ? BRIEF_POLL : BRIEF;
+    if (p->lanes == NULL && spin > SPIN_MAIN)
+        most = 0; /* after a long spin no brief sleep is needed */
     if (at->deadline >= 0) {
         double left = at->deadline - monotonic();
         if (left <= 0) {
@@ -305,15 +305,17 @@ static PyLockStatus parker_sleep(parking *at, parker *p, Call *call, unsigned sp
         }
         us = left > 3600 ? (PY_TIMEOUT_T)3600000000 : (PY_TIMEOUT_T)ceil(left * 1e6); /* the caller sleeps again */
     }
+    if (!brief || (us >= 0 && us < most))
+        most = us;
     unsigned spins = 0;
     Py_BEGIN_ALLOW_THREADS;
     while (spins < spin && !parker_called(p))
         nc_relax(&spins);
     bool posted = parker_called(p);
     if (!posted && p->lanes != NULL)
-        slept = parker_poll(p, brief && (us < 0 || us > brief_us) ? brief_us : us);
+        slept = parker_poll(p, most);
     else if (!posted)
-        slept = PyThread_acquire_lock_timed(p->lock, brief && (us < 0 || us > brief_us) ? brief_us : us, 1);
+        slept = PyThread_acquire_lock_timed(p->lock, most, 1);
     if (brief && slept == PY_LOCK_FAILURE)
         slept = PY_LOCK_INTR;
     at->woken = monotonic();

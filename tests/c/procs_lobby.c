@@ -49,6 +49,15 @@ static void close_visit(const os_visit *visit)
     close(visit->memory);
 }
 
+/* Take the next visit out of the lobby. */
+static os_result hear(os_visit *visit)
+{
+    os_result result = os_lobby_see(lobby, visit);
+    if (result == OS_OK)
+        os_lobby_drop(lobby);
+    return result;
+}
+
 /* ---- both sides, as a program writes them --------------------------------------------------------------- */
 
 /* Make a lane and send it. */
@@ -67,7 +76,7 @@ static os_result come(os_tx *tx, uint64_t id)
 static os_result meet(os_rx *rx, os_visit *visit)
 {
     os_lane lane;
-    os_result result = os_lobby_hear(lobby, visit);
+    os_result result = hear(visit);
     if (result != OS_OK)
         return result;
     CHECK_EQ(result = os_lobby_take(&lane, visit, CAPACITY), OS_OK);
@@ -113,7 +122,7 @@ static void a_lane_comes_as_it_was_sent(void)
     os_visit sent = {.id = UINT64_C(0x123456789abcdef0), .after = 77, .after_pos = UINT64_MAX - 7}, came;
     open_lobby(__func__);
     int zeros = open("/dev/zero", O_RDONLY | O_CLOEXEC);
-    CHECK_EQ(os_lobby_hear(lobby, &came), OS_AGAIN);
+    CHECK_EQ(hear(&came), OS_AGAIN);
     CHECK_EQ(os_lobby_make(&lane, CAPACITY, &sent), OS_OK);
     CHECK_EQ(os_tx_open(&tx, &lane), OS_OK);
     send_some(&tx, 0, FEW); /* before anybody knows */
@@ -134,7 +143,7 @@ static void a_lane_comes_as_it_was_sent(void)
     read_some(&rx, FEW, FEW);
     ends_by(&rx, OS_CLOSED);
     os_rx_close(&rx);
-    CHECK_EQ(os_lobby_hear(lobby, &came), OS_AGAIN);
+    CHECK_EQ(hear(&came), OS_AGAIN);
     close_lobby();
 }
 
@@ -163,14 +172,14 @@ static void once_all_doors_are_closed_that_is_told_behind_the_last_visit(void)
     int copy = dup(door);
     close_once(&door);
     for (uint64_t i = 1; i <= 3; i++) {
-        CHECK_EQ(os_lobby_hear(lobby, &visit), OS_OK);
+        CHECK_EQ(hear(&visit), OS_OK);
         CHECK_EQ(visit.id, i);
         close_visit(&visit);
         if (i == 2)
             close(copy);
     }
     for (int i = 0; i < 2; i++)
-        CHECK_EQ(os_lobby_hear(lobby, &visit), OS_CRASHED);
+        CHECK_EQ(hear(&visit), OS_CRASHED);
     close_lobby();
 }
 
@@ -200,7 +209,7 @@ static bool meet_all(crowd *c)
     os_visit visit;
     int before = c->n;
     while (!c->nobody_comes) {
-        os_result result = c->n == SENDERS ? os_lobby_hear(lobby, &visit) : meet(&c->rx[c->n], &visit);
+        os_result result = c->n == SENDERS ? hear(&visit) : meet(&c->rx[c->n], &visit);
         if (result == OS_AGAIN)
             break;
         c->nobody_comes = result == OS_CRASHED;
@@ -329,7 +338,7 @@ static void what_was_sent_comes_before_the_end_though_nobody_looked_until_then(v
         read_some(&rx, 0, FEW);
         ends_by(&rx, how == IS_KILLED ? OS_CRASHED : OS_CLOSED);
         os_rx_close(&rx);
-        CHECK_EQ(os_lobby_hear(lobby, &visit), OS_CRASHED);
+        CHECK_EQ(hear(&visit), OS_CRASHED);
         close_lobby();
     }
 }
@@ -345,7 +354,7 @@ static void meet_and_end(int how)
     if (how == NEVER_HEARS)
         procs_die();
     if (how == HEARS) {
-        CHECK_EQ(os_lobby_hear(lobby, &visit), OS_OK);
+        CHECK_EQ(hear(&visit), OS_OK);
         procs_die();
     }
     CHECK_EQ(meet(&rx, &visit), OS_OK);
@@ -466,9 +475,9 @@ static void is_no_visit(const char *what, const void *data, size_t size, int des
     CHECK(send_descriptors(door, data, size, descriptors));
     CHECK_EQ(come(&tx, 5), OS_OK);
     int before = procs_descriptors();
-    CHECK_EQ(os_lobby_hear(lobby, &visit), OS_NO_HELLO);
+    CHECK_EQ(hear(&visit), OS_NO_HELLO);
     CHECK_EQ(procs_descriptors(), before);
-    CHECK_EQ(os_lobby_hear(lobby, &visit), OS_OK);
+    CHECK_EQ(hear(&visit), OS_OK);
     CHECK_EQ(visit.id, 5);
     close_visit(&visit);
     os_tx_close(&tx);
@@ -501,8 +510,8 @@ static void what_is_no_visit_is_refused_and_leaves_nothing_open(void)
     CHECK(send(door, "", 0, 0) == 0); /* nothing at all, once nobody can come any more, is not the end */
     close_once(&door);
     os_visit visit;
-    CHECK_EQ(os_lobby_hear(lobby, &visit), OS_NO_HELLO);
-    CHECK_EQ(os_lobby_hear(lobby, &visit), OS_CRASHED);
+    CHECK_EQ(hear(&visit), OS_NO_HELLO);
+    CHECK_EQ(hear(&visit), OS_CRASHED);
     close_lobby();
 }
 
@@ -541,7 +550,7 @@ static void is_no_lane(int socket, int memory_of_it, uint64_t said, os_result wh
     CASE("%d", (int)why);
     CHECK_EQ(os_lobby_send(door, &visit), OS_OK);
     close_visit(&visit);
-    CHECK_EQ(os_lobby_hear(lobby, &visit), OS_OK);
+    CHECK_EQ(hear(&visit), OS_OK);
     os_result result = os_lobby_take(&lane, &visit, CAPACITY);
     CHECK_EQ(result, why);
     if (result == OS_OK)
@@ -610,7 +619,7 @@ static void a_process_of_another_user_is_a_stranger(void)
     os_visit visit;
     open_lobby(__func__);
     procs_join(procs_fork(come_as_nobody, 0), false);
-    CHECK_EQ(os_lobby_hear(lobby, &visit), OS_OK);
+    CHECK_EQ(hear(&visit), OS_OK);
     CHECK_EQ(os_lobby_take(&lane, &visit, CAPACITY), OS_STRANGER);
     close_visit(&visit);
     close_lobby();
@@ -629,10 +638,10 @@ static void a_visit_that_never_comes_through_holds_up_no_other(void)
         os_tx_close(&tx);
     }
     int before = procs_descriptors();
-    CHECK_EQ(os_lobby_hear(lobby, &visit), OS_NO_HELLO);
+    CHECK_EQ(hear(&visit), OS_NO_HELLO);
     CHECK_EQ(procs_descriptors(), before);
     CHECK(setsockopt(lobby, SOL_SOCKET, SO_TIMESTAMP, &no, sizeof no) == 0);
-    CHECK_EQ(os_lobby_hear(lobby, &visit), OS_OK);
+    CHECK_EQ(hear(&visit), OS_OK);
     CHECK_EQ(visit.id, 2);
     close_visit(&visit);
     close_lobby();
@@ -674,7 +683,7 @@ static void hear_with_few_numbers(int n)
     leave_numbers((rlim_t)n);
     for (int i = 0; i < 100; i++) {
         errno = 0;
-        CHECK_EQ(os_lobby_hear(lobby, &visit), OS_SYSTEM);
+        CHECK_EQ(hear(&visit), OS_SYSTEM);
         CHECK_EQ(errno, EMFILE);
     }
     CHECK_EQ(numbers_left(), n);
@@ -682,12 +691,12 @@ static void hear_with_few_numbers(int n)
         close(NUMBERS / 2 + i); /* of those that were taken */
     for (uint64_t id = 1; id <= 2; id++) {
         os_visit other;
-        CHECK_EQ(os_lobby_hear(lobby, &visit), OS_OK);
+        CHECK_EQ(hear(&visit), OS_OK);
         CHECK_EQ(visit.id, id);
-        CHECK_EQ(os_lobby_hear(lobby, &other), id == 1 ? OS_SYSTEM : OS_AGAIN);
+        CHECK_EQ(hear(&other), id == 1 ? OS_SYSTEM : OS_AGAIN);
         close_visit(&visit);
         if (id == 1)
-            CHECK_EQ(os_lobby_hear(lobby, &other), OS_NO_HELLO);
+            CHECK_EQ(hear(&other), OS_NO_HELLO);
     }
     CHECK_EQ(numbers_left(), 2);
 }
@@ -747,7 +756,7 @@ static void hear_while_numbers_are_taken(int rounds)
     os_visit sent, came;
     pthread_t hog[2];
     CHECK_EQ(come(&tx, 0), OS_OK);
-    CHECK_EQ(os_lobby_hear(lobby, &sent), OS_OK); /* to be sent again and again */
+    CHECK_EQ(hear(&sent), OS_OK); /* to be sent again and again */
     leave_numbers(3);
     atomic_store(&hogs, true);
     for (int i = 0; i < 2; i++)
@@ -756,7 +765,7 @@ static void hear_while_numbers_are_taken(int rounds)
         os_result result;
         sent.id = (uint64_t)i;
         CHECK_EQ(os_lobby_send(door, &sent), OS_OK);
-        while ((result = os_lobby_hear(lobby, &came)) == OS_SYSTEM && errno == EMFILE)
+        while ((result = hear(&came)) == OS_SYSTEM && errno == EMFILE)
             ;
         CHECK_EQ(result, OS_OK);
         if (result != OS_OK)
@@ -797,7 +806,7 @@ static void a_full_lobby_turns_senders_away_and_loses_nobody(void)
         CHECK(n > 16);
         CHECK_EQ(os_lobby_send(door, &sent), OS_AGAIN);
         CHECK(!can_be_written_to(door));
-        for (; (result = os_lobby_hear(lobby, &came)) == OS_OK; heard++) {
+        for (; (result = hear(&came)) == OS_OK; heard++) {
             CHECK_EQ(came.id, sent.id - n + heard);
             close_visit(&came);
         }
@@ -926,7 +935,7 @@ static bool one_dies(const char *step, uint64_t after)
     CHECK(victim == OS_READER ? received <= sent : received == sent || (received == sent + 1 && died));
     CHECK_EQ(atomic_load(&shared->wrong), 0);
     if (victim == OS_WRITER)
-        CHECK_EQ(os_lobby_hear(lobby, &visit), OS_CRASHED); /* its door went with it */
+        CHECK_EQ(hear(&visit), OS_CRASHED); /* its door went with it */
     close_lobby();
     return died;
 }
