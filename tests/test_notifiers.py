@@ -19,7 +19,7 @@ import pytest
 from anychannel import ALL, BYTES, THREADED, AnyChannel
 from harness import FREE_THREADED, WAKE, run_child, size, takes_long
 from steploop import StepLoop
-from support import Spawned, collect, until, until_blocked
+from support import Spawned, collect, readable, until, until_blocked
 
 import nexus_channels
 from nexus_channels import (
@@ -53,12 +53,6 @@ def test_without_descriptors_to_wait_on_notifier_says_so(name):
         assert failed.value.errno == errno.ENOTSUP
     channel.try_send(1)
     assert channel.try_recv() == 1
-
-
-def readable(notifier):
-    poll = select.poll()
-    poll.register(notifier, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def signals(notifier):

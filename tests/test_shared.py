@@ -16,7 +16,7 @@ import weakref
 import aio
 import pytest
 from harness import seeded, size, takes_long
-from processes import PAGE, descriptors, needs_lanes, run_script, without_lanes
+from processes import PAGE, descriptors, fill, needs_lanes, run_script, without_lanes
 from support import Spawned, collect, in_thread, until_blocked, until_parked
 
 from nexus_channels import (
@@ -75,17 +75,6 @@ def channel(bytes_variant):
     for end in opened:
         end.abort() if hasattr(end, "abort") else end.release()
         end.close()
-
-
-def fill(tx, length=56):
-    """Send until it is full; how many messages that were."""
-    sent = 0
-    try:
-        while True:
-            tx.try_send(bytes(length))
-            sent += 1
-    except Full:
-        return sent
 
 
 def take(rx, count):

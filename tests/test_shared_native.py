@@ -21,14 +21,13 @@ from native_driver import (
     SEND,
     TIMEOUT,
 )
-from processes import NATIVE, descriptors, needs_lanes, run_script
+from processes import NATIVE, PAGE, descriptors, fill, needs_lanes, run_script, shared
 from support import Spawned, collect, until, until_blocked, until_parked
 
 from nexus_channels import BusyError, EndpointClosed, Full, RecvError, SendError, attach, mpsc_bytes, spsc_bytes
 
 pytestmark = needs_lanes
 
-PAGE = 4096
 HOWS = ["thread", "native", *(name for name in ("asyncio", "uvloop", "trio") if importlib.util.find_spec(name))]
 PAIRS = [("native", how) for how in HOWS] + [(how, "native") for how in HOWS if how != "native"]
 
@@ -36,21 +35,6 @@ PAIRS = [("native", how) for how in HOWS] + [(how, "native") for how in HOWS if 
 @pytest.fixture(params=["spsc_bytes", "mpsc_bytes"])
 def module(request):
     return request.param
-
-
-def shared(bytes_variant, capacity=PAGE):
-    return bytes_variant.channel(capacity, shared=True)
-
-
-def fill(tx, message=bytes(100)):
-    """Until there is no room for one more; how many."""
-    count = 0
-    try:
-        while True:
-            tx.try_send(message)
-            count += 1
-    except Full:
-        return count
 
 
 def script(text, driver, **more):
@@ -169,7 +153,7 @@ def test_a_native_thread_that_sleeps_is_woken_by_the_other_side(bytes_variant, d
         tx.close()
         assert (consumer.join(), consumer.complaint) == (DISCONNECTED, 0)
     tx, rx = shared(bytes_variant)
-    fill(tx, bytes(56))
+    fill(tx, 56)
     with tx.native() as end:
         producer = driver.producer(end, size(200, 20_000), least=56, most=56)
         for number in range(size(200, 20_000)):
@@ -185,7 +169,7 @@ def test_closing_wakes_a_native_thread_that_sleeps(bytes_variant, driver, how):
     for side in ("tx", "rx"):
         tx, rx = shared(bytes_variant)
         if side == "tx":
-            fill(tx)
+            fill(tx, 100)
             end = tx.native()
             job = driver.producer(end, 1, least=100, most=100)
             until_blocked(tx, senders=1)
@@ -208,6 +192,7 @@ def test_closing_wakes_a_native_thread_that_sleeps(bytes_variant, driver, how):
 
 def test_quiet_commits_wake_with_the_flush_and_are_there_for_who_looks(bytes_variant, driver):
     tx, rx = shared(bytes_variant)
+    assert not rx.is_disconnected  # which takes the lane in: else whoever waits wakes up for that
     with tx.native() as end:
         sender = driver.sender(end)
         waits = Spawned(rx.recv_many_blocking, 10)
@@ -311,7 +296,7 @@ def test_tasks_and_threads_that_wait_already_are_woken_by_native_threads(driver)
 
     async def main():
         tx, rx = shared(mpsc_bytes)
-        fill(tx)
+        fill(tx, 100)
         task = asyncio.ensure_future(tx.send(b"from a task".ljust(100)))
         thread = Spawned(tx.clone().send_blocking, b"from a thread".ljust(100), timeout=20)
         await until_parked(tx, senders=2)

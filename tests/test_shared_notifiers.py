@@ -4,19 +4,17 @@ comes by descriptors of the channel. One behaviour a test; both ends are in one 
 
 import contextlib
 import os
-import select
 import selectors
 
 import pytest
 from harness import size, takes_long
-from processes import descriptors, needs_lanes, run_script
-from support import Spawned, collect, until, until_blocked
+from processes import PAGE, descriptors, fill, needs_lanes, run_script, shared
+from support import Spawned, collect, readable, until, until_blocked
 
 from nexus_channels import BusyError, Empty, EndpointClosed, Full, RecvError, SendError, attach, mpsc_bytes
 
 pytestmark = needs_lanes
 
-PAGE = 4096
 SELECTING = """
 import selectors, struct
 
@@ -30,22 +28,6 @@ def readable(notifier, seconds=0):
 @pytest.fixture(params=["spsc_bytes", "mpsc_bytes"])
 def module(request):
     return request.param
-
-
-def shared(bytes_variant):
-    return bytes_variant.channel(PAGE, shared=True)
-
-
-def readable(notifier):
-    poll = select.poll()
-    poll.register(notifier, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def fill(tx, message=bytes(504)):
-    with contextlib.suppress(Full):
-        while True:
-            tx.try_send(message)
 
 
 # ---- one notifier ---------------------------------------------------------------------------------------------------
@@ -89,7 +71,7 @@ def test_one_that_is_not_armed_says_nothing_whatever_is_rung(bytes_variant):
     until_blocked(rx, receivers=1)
     tx.try_send(b"x")  # rings
     waits.join()
-    fill(tx)
+    fill(tx, 504)
     waits = Spawned(tx.send_blocking, b"y")
     until_blocked(tx, senders=1)
     rx.try_recv().release()
@@ -106,7 +88,7 @@ def test_a_sender_becomes_readable_when_there_is_the_room_that_it_needs(bytes_va
         notifier.arm()
         assert readable(notifier)
         notifier.clear()
-        fill(tx)
+        fill(tx, 504)
         notifier.arm()
         assert not readable(notifier)
         rx.try_recv().release()
@@ -144,7 +126,7 @@ def test_the_end_of_the_other_side_signals_and_then_is_quiet(bytes_variant, left
         assert not readable(notifier)
         notifier.arm()
     tx, rx = shared(bytes_variant)
-    fill(tx)
+    fill(tx, 504)
     notifier = tx.notifier()
     notifier.arm()
     rx.close()
@@ -203,7 +185,7 @@ def test_whoever_takes_the_message_leaves_it_quiet_until_the_next(bytes_variant)
 def test_closing_the_endpoint_signals_and_dropping_it_does(bytes_variant):
     for side in (0, 1):
         ends = list(shared(bytes_variant))
-        fill(ends[0])
+        fill(ends[0], 504)
         if side:
             with contextlib.suppress(Empty):
                 while True:
@@ -245,7 +227,7 @@ def test_a_sender_that_comes_and_says_nothing_is_no_reason_to_stay_awake():
 def test_an_observer_that_needs_much_does_not_keep_a_waiter_behind_it_asleep(bytes_variant):
     """The other process rings when there is the room that the least of them needs."""
     tx, rx = shared(bytes_variant)
-    fill(tx)
+    fill(tx, 504)
     notifier = tx.notifier()
     with pytest.raises(Full):
         tx.try_send(bytes(3000))

@@ -55,6 +55,21 @@ OF_MULTIPROCESSING = ("pymp-", "sem.", "psm_", "mp-")
 # ---- for the tests -------------------------------------------------------------------------------------------------
 
 
+def shared(bytes_variant, capacity=PAGE):
+    return bytes_variant.channel(capacity, shared=True)
+
+
+def fill(tx, length=56):
+    """Send until it is full; how many messages that were."""
+    sent = 0
+    try:
+        while True:
+            tx.try_send(bytes(length))
+            sent += 1
+    except Full:
+        return sent
+
+
 def left_in(folder):
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return {name for name in names if not name.startswith(OF_MULTIPROCESSING)}

@@ -6,6 +6,7 @@ deadline.
 
 import gc
 import os
+import select
 import threading
 import time
 
@@ -144,3 +145,10 @@ class _CountedItem:
 
     def __del__(self):
         self._freed.append(self._name)
+
+
+def readable(notifier):
+    """Would an event loop come by now?"""
+    poll = select.poll()
+    poll.register(notifier, select.POLLIN)
+    return bool(poll.poll(0))
