@@ -35,14 +35,6 @@ static int told_unconnected(const char *path)
     return NEXUS_SYSTEM;
 }
 
-/* The door is the end's from its first moment, so the child of a fork closes its copy. */
-static int open_door(process_end *e)
-{
-    nc_lock_enter(&e->reach.lanes.lock);
-    e->reach.door = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    return process_leave(e, e->reach.door >= 0 ? NEXUS_OK : NEXUS_SYSTEM);
-}
-
 /* Knock until there is room for one more. */
 static int knock(process_end *e, const char *path, int64_t deadline)
 {
@@ -52,7 +44,7 @@ static int knock(process_end *e, const char *path, int64_t deadline)
         return NEXUS_SYSTEM;
     if (path[0] == '\0') /* as an address it would be no path */
         return NEXUS_NO_RECEIVER;
-    if (open_door(e) != NEXUS_OK)
+    if (!os_reach_open_door(&e->reach))
         return NEXUS_SYSTEM;
     do {
         int64_t left = deadline < 0 ? -1 : (deadline - process_now()) / 1000;

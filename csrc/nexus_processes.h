@@ -20,16 +20,14 @@
  * Rules, besides those of nexus_channels.h
  *  - One end is used by one thread at a time; give each thread a connection of its own.
  *  - Detaching closes the end: once, and it is not to be used any more.  A process that returns from main() or calls
- *    exit() closes its ends; one that is killed, or calls _exit(), does not, and the other side is told that it
- * crashed.
+ *    exit() closes its ends.  One that is killed, or calls _exit(), does not; to the other side that is a crash.
  *  - What the other side had sent before it closed or died is received first, and then NEXUS_DISCONNECTED.
  *  - After fork() the ends stay the parent's.  In the child every call answers NEXUS_FORKED; detaching frees them.
  *  - Opening allocates, and a receiver allocates when a sender comes.  All other calls allocate nothing.  Each takes a
- *    lock that nobody else waits for.  While nobody sleeps at the other side, sending and receiving make no system
- * call.
+ *    lock that nobody else waits for.  Sending and receiving make no system call while the other side is awake.
  *  - The other process is not believed: whatever it writes, this one reads and writes nothing out of place, and no call
- *    hangs that has a time limit.  Its messages may be anything, and may change while they are looked at in place:
- * copy, then check.
+ *    hangs that has a time limit.  Its messages may be anything, and may change while you look at them in place.
+ *    Copy, then check.
  *  - No call raises SIGPIPE.  A signal does not end a wait.
  *  - After NEXUS_SYSTEM, errno tells what the system refused.
  */

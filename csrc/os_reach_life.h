@@ -215,6 +215,18 @@ static inline void os_reach_begin(os_reach *r, os_reach_list *list, bool reads, 
     os_reach_enlist(r, list);
 }
 
+/* For whoever connects: the socket that becomes the door.  The end knows it from its first moment, so that the child of
+ * a fork closes its copy.  False with errno set. */
+static inline bool os_reach_open_door(os_reach *r)
+{
+    nc_lock_enter(&r->lanes.lock);
+    r->door = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int why = errno;
+    nc_lock_exit(&r->lanes.lock);
+    errno = why;
+    return r->door >= 0;
+}
+
 /* Through the door: the lane, or first of all a lobby, in which the lane is already.  So it is one step: whatever fails
  * before it, nobody has seen anything. */
 static inline os_result os_reach_send_lane(int *door, bool of_ticket, const os_visit *visit)

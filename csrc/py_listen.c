@@ -347,17 +347,6 @@ static PyObject *raise_unconnected(const place *at, double timeout)
     return PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, at->path);
 }
 
-/* Open the door, no fork coming between. */
-static bool open_knocking(os_reach *r)
-{
-    nc_lanes_enter(&r->lanes);
-    r->door = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    nc_lanes_exit(&r->lanes);
-    if (r->door < 0)
-        PyErr_SetFromErrno(PyExc_OSError);
-    return r->door >= 0;
-}
-
 /* Connect; false with an exception set. */
 static bool call_there(os_reach *r, const place *at, double timeout, int64_t deadline)
 {
@@ -371,8 +360,10 @@ static bool call_there(os_reach *r, const place *at, double timeout, int64_t dea
         return false;
     }
     os_result result = OS_SYSTEM;
-    if (!open_knocking(r))
+    if (!os_reach_open_door(r)) {
+        PyErr_SetFromErrno(PyExc_OSError);
         return false;
+    }
     do {
         int64_t left = time_left(deadline);
         Py_BEGIN_ALLOW_THREADS;
