@@ -51,7 +51,7 @@ class Across(Ends):
 
 CAN = "send_blocking recv_blocking values source"
 QUEUE = "concurrent.interpreters.Queue"
-OURS = tuple(f"{variant.__name__.rpartition('.')[2]}, two interpreters" for variant in (spsc_bytes, mpsc_bytes))
+OURS = tuple(f"{variant.__name__}, two interpreters" for variant in (spsc_bytes, mpsc_bytes))
 more: dict[str, Any] = {"encode": encode, "decode": decode, "family": "interpreters"}
 
 try:

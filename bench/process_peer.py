@@ -211,6 +211,7 @@ def serve(asked: Any, own: dict[str, tuple[Any, Any]]) -> None:
             its = open_ends(kind, *(own[there] if isinstance(there, str) and there in own else (there, back)))
             asked.send("ready")
             RUNS[run](its, count, lambda word="done": asked.send(word))
+            asked.recv()  # all that was sent has been received
             its.close()
             asked.send("over")
         except BaseException:

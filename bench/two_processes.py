@@ -126,12 +126,16 @@ def close_other() -> None:
 
 @contextmanager
 def beside(ends: Across, run: str, count: int) -> Iterator[Other]:
-    """Have the other process `run` it; if that fails, there is a new one for the next."""
+    """Have the other process `run` it; if that fails, there is a new one for the next.
+
+    It keeps its ends until all that it sent has been received here: sockets of pyzmq sometimes lose the last messages
+    when they are closed at once."""
     one = other()
     try:
         one.asks.send((run, ends.kind, ends.there, ends.back, count))
         one.hear("ready")
         yield one
+        one.asks.send("over")
         one.hear("over")
     except BaseException:
         close_other()
@@ -178,7 +182,7 @@ def close_ours(pair: tuple[Any, Any]) -> None:
             end.close()
 
 
-OURS = tuple(f"{variant.__name__.rpartition('.')[2]}, two processes" for variant in (spsc_bytes, mpsc_bytes))
+OURS = tuple(f"{variant.__name__}, two processes" for variant in (spsc_bytes, mpsc_bytes))
 if HAS_LANES:
     for name, variant in zip(OURS, (spsc_bytes, mpsc_bytes), strict=True):
         can = f"{BLOCKING} send recv send_many_blocking claim_blocking large"
@@ -549,6 +553,7 @@ ALL_BARS = [
     Bar("processes_claims", COPY, 1 / 0.8, OURS, close=True),
     Bar("processes_to_task", f"{QUEUE}, two processes", 1 / 25, OURS),
     Bar("processes_pingpong", EVENTFDS, 1.15, OURS, what="p50"),
+    Bar("processes_asleep", EVENTFDS, 1.15, OURS, close=True),
     Bar("processes_pingpong_task", BY_HAND, 1.2, OURS, what="p50"),
 ]
 BARS = ALL_BARS if HAS_LANES else []
