@@ -14,7 +14,7 @@ from functools import partial
 from time import perf_counter_ns, sleep
 from typing import Any
 
-__all__ = ["ASLEEP", "AT_ONCE", "MESSAGE", "ByHand", "content", "decode", "on_one_processor", "open_ends", "serve"]
+__all__ = ["ASLEEP", "AT_ONCE", "MESSAGE", "ByHand", "content", "decode", "on_processor", "open_ends", "serve"]
 
 MESSAGE = 64
 AT_ONCE = 256  # messages in a batch
@@ -34,13 +34,13 @@ def decode(message: Any) -> int:
 
 
 @contextmanager
-def on_one_processor() -> Iterator[None]:
-    """Keep this process to the first processor that it may use, which is the same for both."""
+def on_processor(place: int) -> Iterator[None]:
+    """Keep this process to one of the processors that it may use, which are the same for both."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
+    os.sched_setaffinity(0, {sorted(before)[place]})
     try:
         yield
     finally:
@@ -182,11 +182,11 @@ def echo(its: Its, count: int, done: Callable[[], None]) -> None:
         send(recv())
 
 
-def echo_late(its: Its, count: int, done: Callable[..., None]) -> None:
+def echo_late(its: Its, count: int, done: Callable[..., None], *, place: int) -> None:
     """Keep each message until the other process is asleep; tell how long each was kept, in nanoseconds."""
     send, recv = its.send, its.recv
     held: list[int] = []
-    with on_one_processor():
+    with on_processor(place):
         done()
         for _ in range(count):
             item = recv()
@@ -197,7 +197,15 @@ def echo_late(its: Its, count: int, done: Callable[..., None]) -> None:
     done(held)
 
 
-RUNS = {"stream": stream, "batches": batches, "look": look, "pour": pour, "echo": echo, "echo_late": echo_late}
+RUNS = {
+    "stream": stream,
+    "batches": batches,
+    "look": look,
+    "pour": pour,
+    "echo": echo,
+    "echo_late": partial(echo_late, place=-1),
+    "echo_late_here": partial(echo_late, place=0),  # on the processor of who asks
+}
 
 
 def serve(asked: Any, own: dict[str, tuple[Any, Any]]) -> None:

@@ -5,8 +5,9 @@
 - `processes_claims`: messages of 64 KiB, filled and looked at where they lie, by those who can
 - `processes_to_task`: messages of 64 bytes into a task
 - `processes_pingpong`: there and back, both sides blocking; `processes_pingpong_task`: asked by a task
-- `processes_asleep`: there and back, both sides blocking, on one processor; each message is kept for two milliseconds,
-  so that each finds the other process asleep; that time is not counted
+- `processes_asleep`: there and back, both sides blocking, on a processor each; each message is kept for two
+  milliseconds, so that each finds the other process asleep; that time is not counted
+- `processes_asleep_one_cpu`: the same on one processor
 
 Beside ours are the queues and pipes of multiprocessing, a pipe by hand, faster-fifo and pyzmq, where they are
 installed. When all messages have arrived, the other process says so through a pipe of its own, whoever takes part; then
@@ -38,7 +39,7 @@ from typing import Any
 
 from bars import Bar
 from contenders import faster_fifo, zmq
-from process_peer import ASLEEP, AT_ONCE, MESSAGE, ByHand, content, decode, on_one_processor, serve
+from process_peer import ASLEEP, AT_ONCE, MESSAGE, ByHand, content, decode, on_processor, serve
 
 from nexus_channels import mpsc_bytes, spsc_bytes
 from nexus_channels._programs.bench.contenders import Contender, Ends, contender
@@ -389,9 +390,9 @@ def pingpong(new: New, items: Items, _: LoopFactory) -> int:
         return wall_ns() - began
 
 
-def asleep(new: New, items: Items, _: LoopFactory) -> int:
+def asleep(new: New, items: Items, _: LoopFactory, *, run: str) -> int:
     ends: Any = new()
-    with beside(ends, "echo_late", len(items)) as peer:
+    with beside(ends, run, len(items)) as peer:
         return wake_in_turn(peer, items, ends.send_blocking, ends.recv_blocking)
 
 
@@ -399,7 +400,7 @@ def wake_in_turn(peer: Other, items: Items, send: Callable[[Any], Any], recv: Ca
     """The median round trip, for each: few are timed, and what else runs on that processor may hold one up for long."""
     peer.hear("done")
     took = []
-    with on_one_processor():
+    with on_processor(0):
         for item in items:
             sleep(ASLEEP)
             began = wall_ns()
@@ -450,23 +451,23 @@ def two_eventfds(items: Items, _: LoopFactory) -> int:
     return with_eventfds(run, items)
 
 
-def asleep_eventfds(items: Items, _: LoopFactory) -> int:
+def asleep_eventfds(items: Items, _: LoopFactory, *, run: str) -> int:
     there, back = os.eventfd(0), os.eventfd(0)
     one = (1).to_bytes(8, sys.byteorder)
     try:
-        with beside(Across(kind="eventfds", there=DupFd(there), back=DupFd(back)), "echo_late", len(items)) as peer:
+        with beside(Across(kind="eventfds", there=DupFd(there), back=DupFd(back)), run, len(items)) as peer:
             return wake_in_turn(peer, [one] * len(items), partial(os.write, there), partial(os.read, back, 8))
     finally:
         os.close(there)
         os.close(back)
 
 
-def asleep_sockets(items: Items, _: LoopFactory) -> int:
+def asleep_sockets(items: Items, _: LoopFactory, *, run: str) -> int:
     tx, there = socket.socketpair()
     back, rx = socket.socketpair()
     with tx, there, back, rx:
         ends = Across(kind="pipes", there=DupFd(there.fileno()), back=DupFd(back.fileno()))
-        with beside(ends, "echo_late", len(items)) as peer:
+        with beside(ends, run, len(items)) as peer:
             return wake_in_turn(peer, [content(0, MESSAGE)] * len(items), tx.send, partial(rx.recv, MESSAGE))
 
 
@@ -509,6 +510,16 @@ class ProcessScenario(Scenario):
 
 EVENTFDS, BY_HAND, COPY = "two eventfds", "an eventfd with add_reader", "one copy of 64 KiB"
 SOCKETS = "two pairs of sockets"
+
+
+def asleep_scenario(name: str, run: str) -> ProcessScenario:
+    floors: dict[str, Any] = {}
+    if hasattr(os, "eventfd"):
+        floors = {EVENTFDS: partial(asleep_eventfds, run=run), SOCKETS: partial(asleep_sockets, run=run)}
+    call, both = partial(asleep, run=run), ("send_blocking", "recv_blocking")
+    return ProcessScenario(name, ROUND_TRIP, call, both, capacity=1, fixed=64, floors=floors)
+
+
 for kind in (
     ProcessScenario("processes_stream", ITEM, stream, ("send_blocking", "recv_blocking")),
     ProcessScenario("processes_batches", ITEM, batches, ("send_many_blocking", "recv_blocking")),
@@ -523,15 +534,8 @@ for kind in (
         one_by_one=True,
         floors={EVENTFDS: two_eventfds} if hasattr(os, "eventfd") else {},
     ),
-    ProcessScenario(
-        "processes_asleep",
-        ROUND_TRIP,
-        asleep,
-        ("send_blocking", "recv_blocking"),
-        capacity=1,
-        fixed=64,
-        floors={EVENTFDS: asleep_eventfds, SOCKETS: asleep_sockets} if hasattr(os, "eventfd") else {},
-    ),
+    asleep_scenario("processes_asleep", "echo_late"),
+    asleep_scenario("processes_asleep_one_cpu", "echo_late_here"),
     ProcessScenario(
         "processes_pingpong_task",
         ROUND_TRIP,
@@ -554,6 +558,7 @@ ALL_BARS = [
     Bar("processes_to_task", f"{QUEUE}, two processes", 1 / 25, OURS),
     Bar("processes_pingpong", EVENTFDS, 1.15, OURS, what="p50"),
     Bar("processes_asleep", EVENTFDS, 1.15, OURS, close=True),
+    Bar("processes_asleep_one_cpu", EVENTFDS, 1.15, OURS, close=True),
     Bar("processes_pingpong_task", BY_HAND, 1.2, OURS, what="p50"),
 ]
 BARS = ALL_BARS if HAS_LANES else []
