@@ -634,6 +634,34 @@ def test_what_comes_by_a_path_and_is_no_lane_is_told_once(program, path):
     assert ended(child) == [f"take {OK} 13 an honest one", f"stop {OK}", f"take {DISCONNECTED} 0"]
 
 
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory):
+    target = tmp_path_factory.mktemp("refusals") / "refusals"
+    return build(target, NATIVE / "refusals.c", SOURCE, flags=STRICT)
+
+
+@pytest.mark.parametrize(
+    ("what", "capacity", "told"),
+    [
+        # a lane of many pages is made though signals come all the time
+        ("interrupted", 1 << 24, [f"open {OK} 0 unmapped 0"]),
+        # what is unmapped twice may be another thread's by then
+        ("unmapped", 4096, [f"open {SYSTEM} {errno.ENOMEM} unmapped 1"]),
+        ("asleep", 4096, [f"open {OK} 0 unmapped 0", f"send {SYSTEM} {errno.EINVAL}"]),
+    ],
+)
+def test_what_the_system_seldom_refuses(refusals, path, what, capacity, told):
+    with mpsc_bytes.listen(path, capacity) as listener:
+        child = subprocess.Popen([refusals, what, path], stdout=subprocess.PIPE, text=True)
+        try:
+            until(lambda: look(listener.receiver) or child.poll() is not None, "the program's end")
+            assert child.stdout.read().splitlines() == told
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+
+
 # ---- what is left ------------------------------------------------------------------------------------------------
 
 
