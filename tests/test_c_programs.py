@@ -5,6 +5,7 @@
 
 import asyncio
 import errno
+import fcntl
 import os
 import pathlib
 import re
@@ -660,6 +661,18 @@ def test_what_the_system_seldom_refuses(refusals, path, what, capacity, told):
             child.kill()
             child.wait()
             child.stdout.close()
+
+
+def test_a_socket_that_comes_while_the_process_exits_is_not_left_behind(refusals, path):
+    folder = os.open(".", os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with subprocess.Popen([refusals, "exiting", path], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert line(child) == "exiting"
+        finally:
+            os.close(folder)
+        assert ended(child) == [f"listen {DISCONNECTED}"]
+    assert not os.path.exists(path)
 
 
 # ---- what is left ------------------------------------------------------------------------------------------------
