@@ -526,6 +526,14 @@ def test_a_child_forked_while_its_parent_connects_keeps_nothing_of_that(program,
     assert ended(child) == [f"connected {OK}", f"send {OK}"]
 
 
+def test_a_child_forked_while_a_connection_is_refused_has_no_copy_of_it(tmp_path, path):
+    built = build(
+        tmp_path / "knocking", NATIVE / "knocking.c", SOURCE, flags=(*STRICT, "-Wl,--wrap=pthread_mutex_unlock")
+    )
+    done = subprocess.run([built, path, str(size(200, 5000))], capture_output=True, text=True, check=True)
+    assert done.stdout == "more 0\n"
+
+
 def works(flags, folder):
     """Does a program that is compiled with these flags run here?"""
     (folder / "nothing.c").write_text("int main(void) { return 0; }")
