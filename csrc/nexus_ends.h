@@ -172,6 +172,7 @@ typedef struct process_want {
 typedef struct process_wait_state {
     int64_t began, deadline; /* deadline < 0: none */
     int slept;               /* 0: the time is up, so the next look is the last; < 0: the system refuses */
+    int why;                 /* its errno then, as the next look makes calls of its own */
 } process_wait_state;
 
 /* Stay awake for a moment, as long as that was worth it lately; true if the other side has moved on.  Not on and on,
@@ -210,11 +211,10 @@ static inline void process_wait_asleep(process_end *e, uint64_t least, process_w
     os_reach_fd_ref(fd); /* the process may exit meanwhile, in another thread */
     nc_lock_exit(&l->lock);
     at->slept = process_sleep(fd->fd, at->deadline);
-    int why = errno;
+    at->why = errno;
     nc_lock_enter(&l->lock);
     os_reach_fd_unref(fd);
     nc_lanes_attend(l);
-    errno = why;
 }
 
 /* The last look was in vain: wait until another one is worth it. */
@@ -232,10 +232,12 @@ static inline void process_wait_end(process_end *e, const process_wait_state *at
 }
 
 /* What it comes to if the last look was in vain. */
-static inline int process_in_vain(const process_end *e, int64_t timeout, int slept)
+static inline int process_in_vain(const process_end *e, int64_t timeout, const process_wait_state *at)
 {
-    if (slept < 0)
+    if (at->slept < 0) {
+        errno = at->why;
         return NEXUS_SYSTEM;
+    }
     return timeout != 0 ? NEXUS_TIMEOUT : e->reach.lanes.reads ? NEXUS_EMPTY : NEXUS_FULL;
 }
 
@@ -256,7 +258,7 @@ static inline int process_run(process_end *e, process_want *want, int64_t timeou
     }
     if (result == PROCESS_AGAIN) {
         process_publish(e);
-        result = process_in_vain(e, timeout, at.slept);
+        result = process_in_vain(e, timeout, &at);
     }
     nc_lanes_lower(&e->reach.lanes);
     if (at.began >= 0)

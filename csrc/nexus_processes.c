@@ -162,6 +162,10 @@ static int listen_end(process_end *e, const char *path, size_t capacity, bool ma
     if (result != NEXUS_OK)
         return result;
     nc_lock_enter(&e->reach.lanes.lock); /* no fork comes between */
+    if (e->reach.left) { /* the process is exiting, and nobody would remove the socket */
+        os_listen_forget(&os);
+        return process_leave(e, NEXUS_DISCONNECTED);
+    }
     return process_leave(e, listen_at_path(e, &os, many));
 }
 
@@ -246,6 +250,8 @@ static int inherit_end(process_end *e, const char *text)
     if (!os_text_parse(&t, text))
         return NEXUS_BAD_TICKET;
     nc_lock_enter(&e->reach.lanes.lock);
+    if (e->reach.left) /* the process is exiting: the other side would see a crash */
+        return process_leave(e, NEXUS_DISCONNECTED);
     return process_leave(e, inherit_held(e, &t));
 }
 

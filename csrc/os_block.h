@@ -56,11 +56,13 @@ static inline bool os_block_map_at(char *at, uint64_t length, int protection, in
     return mmap(at, (size_t)length, protection, MAP_SHARED | MAP_FIXED, fd, (off_t)offset) != MAP_FAILED;
 }
 
-/* Map the file of that capacity, the records for reading alone unless `writes`.  A child of fork() does not get it. */
+/* Map the file of that capacity, the records for reading alone unless `writes`.  A child of fork() does not get it. Not
+ * OS_OK: *b is empty, so nobody unmaps what another thread has mapped there since. */
 static inline os_result os_block_map(os_block *b, int fd, uint64_t capacity, bool writes)
 {
     uint64_t page = os_block_page(), length = page + 2 * capacity;
     int protection = writes ? PROT_READ | PROT_WRITE : PROT_READ;
+    *b = (os_block){0};
     char *base = mmap(NULL, (size_t)length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
         return OS_SYSTEM;
@@ -68,16 +70,21 @@ static inline os_result os_block_map(os_block *b, int fd, uint64_t capacity, boo
                   os_block_map_at(base + page, capacity, protection, fd, page) &&
                   os_block_map_at(base + page + capacity, capacity, protection, fd, page) &&
                   madvise(base, (size_t)length, MADV_DONTFORK) == 0;
-    *b = (os_block){(nc_lane_block *)(void *)base, (_Atomic uint64_t *)(void *)(base + page), capacity, length};
-    if (mapped)
+    if (mapped) {
+        *b = (os_block){(nc_lane_block *)(void *)base, (_Atomic uint64_t *)(void *)(base + page), capacity, length};
         return OS_OK;
+    }
     int why = errno;
     munmap(base, (size_t)length);
     errno = why;
     return OS_SYSTEM;
 }
 
-static inline void os_block_unmap(os_block *b) { munmap(b->block, (size_t)b->length); }
+static inline void os_block_unmap(os_block *b)
+{
+    munmap(b->block, (size_t)b->length);
+    *b = (os_block){0};
+}
 
 /* ---- whoever makes it --------------------------------------------------------------------------------- */
 
@@ -86,6 +93,20 @@ static inline bool os_block_fits(uint64_t size)
 {
     struct sysinfo has;
     return sysinfo(&has) != 0 || size / has.mem_unit <= (uint64_t)has.totalram + has.totalswap;
+}
+
+/* All pages of the file, a piece at a time: a signal undoes the piece that it comes into, so all at once might never
+ * get done where a timer sends signals.  0, or why not, as posix_fallocate(). */
+static inline int os_block_fill(int fd, uint64_t size)
+{
+    const uint64_t piece = UINT64_C(1) << 20;
+    int why = 0;
+    for (uint64_t at = 0; at < size && why == 0; at += piece) {
+        uint64_t left = size - at;
+        while ((why = posix_fallocate(fd, (off_t)at, (off_t)(left < piece ? left : piece))) == EINTR)
+            ;
+    }
+    return why;
 }
 
 /* A file of that size, with all its pages, closed on exec. */
@@ -100,13 +121,11 @@ static inline os_result os_block_file(uint64_t size, int *fd)
         *fd = memfd_create("nexus-lane", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (*fd < 0)
         return OS_SYSTEM;
-    int why;
-    while ((why = posix_fallocate(*fd, 0, (off_t)size)) == EINTR)
-        ;
+    int why = os_block_fill(*fd, size);
     if (why == 0)
         return OS_OK;
     close(*fd);
-    errno = why; /* posix_fallocate() returns it */
+    errno = why;
     return OS_SYSTEM;
 }
 

@@ -183,8 +183,11 @@ static inline void os_reach_strike_off(os_reach *r)
 static inline void os_reach_free(nc_lanes *l)
 {
     os_reach *r = os_reach_of_lanes(l);
-    os_reach_strike_off(r);
     nc_lanes_leave(&r->lanes); /* of a channel that was not opened to the end */
+    nc_lock_enter(&r->lanes.lock); /* a child that is forked closes its copies of what is still in the list */
+    os_close(&r->door);
+    nc_lock_exit(&r->lanes.lock);
+    os_reach_strike_off(r);
     for (os_reach_lane *lane; (lane = r->all) != NULL;) {
         r->all = lane->next;
         lane->next = r->dropped;
@@ -195,7 +198,6 @@ static inline void os_reach_free(nc_lanes *l)
         os_reach_lobby_free(r, r->lobbies);
     os_reach_stop_listening(r);
     os_close(&r->over);
-    os_close(&r->door);
     if (r->out.map.block != NULL)
         os_lane_unmap(&r->out);
     nc_lock_destroy(&r->lanes.lock);

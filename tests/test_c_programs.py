@@ -5,6 +5,7 @@
 
 import asyncio
 import errno
+import fcntl
 import os
 import pathlib
 import re
@@ -525,6 +526,14 @@ def test_a_child_forked_while_its_parent_connects_keeps_nothing_of_that(program,
     assert ended(child) == [f"connected {OK}", f"send {OK}"]
 
 
+def test_a_child_forked_while_a_connection_is_refused_has_no_copy_of_it(tmp_path, path):
+    built = build(
+        tmp_path / "knocking", NATIVE / "knocking.c", SOURCE, flags=(*STRICT, "-Wl,--wrap=pthread_mutex_unlock")
+    )
+    done = subprocess.run([built, path, str(size(200, 5000))], capture_output=True, text=True, check=True)
+    assert done.stdout == "more 0\n"
+
+
 def works(flags, folder):
     """Does a program that is compiled with these flags run here?"""
     (folder / "nothing.c").write_text("int main(void) { return 0; }")
@@ -632,6 +641,46 @@ def test_what_comes_by_a_path_and_is_no_lane_is_told_once(program, path):
     with mpsc_bytes.connect(path, timeout=DEADLINE) as tx:
         tx.send_blocking(b"an honest one")
     assert ended(child) == [f"take {OK} 13 an honest one", f"stop {OK}", f"take {DISCONNECTED} 0"]
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory):
+    target = tmp_path_factory.mktemp("refusals") / "refusals"
+    return build(target, NATIVE / "refusals.c", SOURCE, flags=STRICT)
+
+
+@pytest.mark.parametrize(
+    ("what", "capacity", "told"),
+    [
+        # a lane of many pages is made though signals come all the time
+        ("interrupted", 1 << 24, [f"open {OK} 0 unmapped 0"]),
+        # what is unmapped twice may be another thread's by then
+        ("unmapped", 4096, [f"open {SYSTEM} {errno.ENOMEM} unmapped 1"]),
+        ("asleep", 4096, [f"open {OK} 0 unmapped 0", f"send {SYSTEM} {errno.EINVAL}"]),
+    ],
+)
+def test_what_the_system_seldom_refuses(refusals, path, what, capacity, told):
+    with mpsc_bytes.listen(path, capacity) as listener:
+        child = subprocess.Popen([refusals, what, path], stdout=subprocess.PIPE, text=True)
+        try:
+            until(lambda: look(listener.receiver) or child.poll() is not None, "the program's end")
+            assert child.stdout.read().splitlines() == told
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+
+
+def test_a_socket_that_comes_while_the_process_exits_is_not_left_behind(refusals, path):
+    folder = os.open(".", os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with subprocess.Popen([refusals, "exiting", path], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert line(child) == "exiting"
+        finally:
+            os.close(folder)
+        assert ended(child) == [f"listen {DISCONNECTED}"]
+    assert not os.path.exists(path)
 
 
 # ---- what is left ------------------------------------------------------------------------------------------------
