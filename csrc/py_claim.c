@@ -319,8 +319,9 @@ __attribute__((noinline)) static claim_fate claim_kept(Claim *claim, Py_ssize_t 
     if (views < 0)
         raise_released(claim);
     else
-        PyErr_Format(PyExc_BufferError, "%zd view%s of this claim still exist%s; release %s first", views,
-                     views == 1 ? "" : "s", views == 1 ? "s" : "", views == 1 ? "it" : "them");
+        PyErr_Format(PyExc_BufferError,
+                     "%zd view%s of this claim still exist%s; release %s first, or del the slices and arrays of it",
+                     views, views == 1 ? "" : "s", views == 1 ? "s" : "", views == 1 ? "it" : "them");
     return CLAIM_KEPT;
 }
 

@@ -9,6 +9,7 @@ is gone (`Disconnected`), and the channel has no room or no item *now* (`Full`, 
 import asyncio
 import queue
 import sys
+from typing import Any
 
 __all__ = [
     "BusyError",
@@ -42,7 +43,7 @@ class ChannelError(Exception):
 
     index: int | None = None
     """The place of the arm that raised, if a select did."""
-    arm: object = None
+    arm: Any = None
     """That arm, the very object that was passed."""
 
 

@@ -25,12 +25,23 @@ from nexus_channels import (
     attach,
     mpsc,
     mpsc_bytes,
+    select,
     spsc,
     spsc_bytes,
 )
 from nexus_channels.anyio import ByteReceiveStream, ByteSendStream, ByteStream, ReceiveStream, SendStream
 from nexus_channels.logging import ChannelHandler, ChannelListener
 from nexus_channels.queue import Queue, SyncQueue, as_queue
+
+
+async def receive_from(arms: list[mpsc.Receiver[int]]) -> AsyncIterator[int]:
+    while arms:
+        try:
+            done = await select(*arms)
+        except RecvError as error:
+            arms.remove(error.arm)  # it has ended
+        else:
+            yield done.value
 
 
 async def produce(tx: mpsc.Sender[int]) -> None:
