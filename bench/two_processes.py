@@ -37,7 +37,7 @@ from time import perf_counter_ns as wall_ns
 from time import sleep
 from typing import Any
 
-from bars import Bar
+from bars import WHY, Bar
 from contenders import faster_fifo, zmq
 from process_peer import ASLEEP, AT_ONCE, MESSAGE, ByHand, content, decode, on_processor, serve
 
@@ -562,3 +562,7 @@ ALL_BARS = [
     Bar("processes_pingpong_task", BY_HAND, 1.2, OURS, what="p50"),
 ]
 BARS = ALL_BARS if HAS_LANES else []
+WHY[("processes_asleep", EVENTFDS)] = WHY[("processes_asleep_one_cpu", EVENTFDS)] = (
+    "a wake-up is a byte on a socket. An eventfd would be quicker, but whoever shares it could make it block the other "
+    "process for ever. One row shows what pairs of sockets take by hand."
+)

@@ -206,6 +206,29 @@ join(process)
     )
 
 
+def test_whoever_waits_beside_a_process_that_computes_does_not_yield_to_it_each_time():
+    run_script(
+        """
+trips = 500
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the children, too
+(tx, there), (back_tx, back) = (spsc_bytes.channel(1, shared=True) for _ in range(2))
+process = start(answer, there.share(), back_tx.share(), trips, "thread")
+begins, begun = spsc_bytes.channel(64, shared=True)
+computing = start(compute, begins.share())
+begun.recv_bytes_blocking()
+late = 0
+for n in range(trips):
+    began = time.perf_counter()
+    tx.send_blocking(b"%d" % n)
+    back.recv_bytes_blocking()
+    late += time.perf_counter() - began > 0.001
+killed(computing)
+join(process)
+assert late < trips / 8, late  # if each wait spins, a third of them
+"""
+    )
+
+
 def test_both_ends_in_other_processes(module):
     run_script(
         f"""

@@ -121,6 +121,7 @@ __all__ = [
     "answer",
     "attach_first",
     "claim_and_wait",
+    "compute",
     "descriptors",
     "drain",
     "end_by",
@@ -434,6 +435,14 @@ def give_receiver_on(ticket, first, count, queue, taken):
         assert rx.recv_bytes_blocking() == message(n)
     queue.put(rx.share())
     assert taken.wait(20 * SLOWNESS)
+
+
+def compute(ticket):
+    """Say that it begins, and never pause."""
+    with attach(ticket) as tx:
+        tx.send_blocking(b"begins")
+    while True:
+        pass
 
 
 def answer(ticket, back, count, how="thread"):
