@@ -88,12 +88,15 @@ static inline void os_block_unmap(os_block *b)
 
 /* ---- whoever makes it --------------------------------------------------------------------------------- */
 
-/* Could the machine ever have so much memory? */
-static inline bool os_block_fits(uint64_t size)
+/* All memory that the machine has, in bytes. */
+static inline uint64_t os_block_memory(void)
 {
     struct sysinfo has;
-    return sysinfo(&has) != 0 || size / has.mem_unit <= (uint64_t)has.totalram + has.totalswap;
+    return sysinfo(&has) != 0 ? UINT64_MAX : ((uint64_t)has.totalram + has.totalswap) * has.mem_unit;
 }
+
+/* Could the machine ever have so much? */
+static inline bool os_block_fits(uint64_t size) { return size <= os_block_memory(); }
 
 /* All pages of the file, a piece at a time: a signal undoes the piece that it comes into, so all at once might never
  * get done where a timer sends signals.  0, or why not, as posix_fallocate(). */

@@ -192,14 +192,25 @@ static PyObject *open_both(PyObject *module, chan_kind kind, uint64_t capacity)
     return pair;
 }
 
+/* OSError with errno ENOMEM. */
+static void raise_unfit(uint64_t capacity)
+{
+    PyObject *what =
+        PyUnicode_FromFormat("a lane of %llu bytes does not fit into the memory of this machine, %llu bytes",
+                             (unsigned long long)capacity, (unsigned long long)os_block_memory());
+    PyObject *args = what != NULL ? Py_BuildValue("(iN)", ENOMEM, what) : NULL;
+    if (args != NULL)
+        PyErr_SetObject(PyExc_OSError, args);
+    Py_XDECREF(args);
+}
+
 uint64_t shared_parse_capacity(PyObject *arg)
 {
     uint64_t wish = chan_parse_capacity(arg), capacity = wish != 0 ? os_block_round(wish) : 0;
     if (wish != 0 && capacity == 0) {
-        PyErr_Format(PyExc_MemoryError, "no memory for lanes of %llu bytes", (unsigned long long)wish);
+        PyErr_Format(PyExc_MemoryError, "no memory for lanes of %S bytes", arg);
     } else if (capacity != 0 && !os_block_fits(capacity)) { /* a listener makes none itself: those who come would */
-        errno = ENOMEM;
-        PyErr_SetFromErrno(PyExc_OSError);
+        raise_unfit(capacity);
         return 0;
     }
     return capacity;

@@ -202,6 +202,14 @@ for module in (spsc_bytes, mpsc_bytes):
             open_it()
         except OSError as error:
             assert error.errno == errno.ENOMEM, error
+            assert "a lane of 35184372088832 bytes does not fit" in str(error), error
+        else:
+            raise SystemExit("no error")
+    for number in (1 << 62, 10**30):
+        try:
+            module.channel(number, shared=True)
+        except MemoryError as error:
+            assert str(number) in str(error), error
         else:
             raise SystemExit("no error")
 assert descriptors() == before, (descriptors(), before)
