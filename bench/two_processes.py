@@ -562,7 +562,8 @@ ALL_BARS = [
     Bar("processes_pingpong_task", BY_HAND, 1.2, OURS, what="p50"),
 ]
 BARS = ALL_BARS if HAS_LANES else []
-WHY[("processes_asleep", EVENTFDS)] = WHY[("processes_asleep_one_cpu", EVENTFDS)] = (
-    "a wake-up is a byte on a socket. An eventfd would be quicker, but whoever shares it could make it block the other "
-    "process for ever. One row shows what pairs of sockets take by hand."
-)
+if HAS_LANES:
+    WHY[("processes_asleep", EVENTFDS)] = WHY[("processes_asleep_one_cpu", EVENTFDS)] = (
+        "a wake-up is a byte on a socket. An eventfd would be quicker, but whoever shares it could make it block the "
+        "other process for ever. One row shows what pairs of sockets take by hand."
+    )
