@@ -75,5 +75,5 @@ def latencies(
             entries[name](items)
             found[name] += items.lengths()[cold:]
             progress()
-        order.append(order.pop(0))
+        order = order[1:] + order[:1]
     return {name: Latency(name, sorted(lengths)) for name, lengths in found.items()}

@@ -116,8 +116,6 @@ def run(scenario: Scenario, options: argparse.Namespace) -> dict[str, Any]:
 def latency_samples(scenario: Scenario, options: argparse.Namespace, results: dict[str, Result]) -> int:
     if not (scenario.one_by_one or scenario.latencies) or options.latency == 0:
         return 0
-    if scenario.latencies is None and not results:  # nobody takes part
-        return 0
     if options.burn and results:  # a switch of threads may take 5 ms then
         slowest = max(result.median for result in results.values())
         return max(100, min(options.latency or 100_000, int(2e9 / slowest)))

@@ -12,6 +12,14 @@
 
 #if OS_HAS_LANES
 
+/* As process_enter(), for whoever opens the end; no fork comes between.  A process that is exiting opens none: nobody
+ * would close it, or remove its socket. */
+static int begin_opening(process_end *e)
+{
+    nc_lock_enter(&e->reach.lanes.lock);
+    return e->reach.left ? process_leave(e, NEXUS_DISCONNECTED) : NEXUS_OK;
+}
+
 /* ---- connecting ----------------------------------------------------------------------------------------- */
 
 static int told_unconnected(const char *path)
@@ -83,9 +91,9 @@ static int read_greeting(int door, int64_t deadline, os_greeting *greeting)
 static int open_sender(process_end *e, const os_greeting *greeting)
 {
     uint64_t id;
-    nc_lock_enter(&e->reach.lanes.lock); /* no fork comes between */
-    if (e->reach.left) /* the process is exiting: the other side would see a crash */
-        return process_leave(e, NEXUS_DISCONNECTED);
+    int entered = begin_opening(e);
+    if (entered != NEXUS_OK)
+        return entered;
     e->reach.capacity = greeting->capacity;
     e->reach.name = greeting->name;
     os_result result = OS_SYSTEM;
@@ -161,10 +169,10 @@ static int listen_end(process_end *e, const char *path, size_t capacity, bool ma
     int result = lock_path(&os, path);
     if (result != NEXUS_OK)
         return result;
-    nc_lock_enter(&e->reach.lanes.lock); /* no fork comes between */
-    if (e->reach.left) { /* the process is exiting, and nobody would remove the socket */
+    result = begin_opening(e);
+    if (result != NEXUS_OK) {
         os_listen_forget(&os);
-        return process_leave(e, NEXUS_DISCONNECTED);
+        return result;
     }
     return process_leave(e, listen_at_path(e, &os, many));
 }
@@ -249,10 +257,8 @@ static int inherit_end(process_end *e, const char *text)
     os_text t;
     if (!os_text_parse(&t, text))
         return NEXUS_BAD_TICKET;
-    nc_lock_enter(&e->reach.lanes.lock);
-    if (e->reach.left) /* the process is exiting: the other side would see a crash */
-        return process_leave(e, NEXUS_DISCONNECTED);
-    return process_leave(e, inherit_held(e, &t));
+    int result = begin_opening(e);
+    return result == NEXUS_OK ? process_leave(e, inherit_held(e, &t)) : result;
 }
 
 int nexus_inherit_sender(const char *text, nexus_sender **tx)

@@ -56,8 +56,8 @@ static inline bool os_block_map_at(char *at, uint64_t length, int protection, in
     return mmap(at, (size_t)length, protection, MAP_SHARED | MAP_FIXED, fd, (off_t)offset) != MAP_FAILED;
 }
 
-/* Map the file of that capacity, the records for reading alone unless `writes`.  A child of fork() does not get it. Not
- * OS_OK: *b is empty, so nobody unmaps what another thread has mapped there since. */
+/* Map the file of that capacity, the records for reading alone unless `writes`.  A child of fork() does not get it. If
+ * this fails, *b is empty, so nobody unmaps what another thread has mapped there since. */
 static inline os_result os_block_map(os_block *b, int fd, uint64_t capacity, bool writes)
 {
     uint64_t page = os_block_page(), length = page + 2 * capacity;

@@ -180,14 +180,13 @@ static inline void os_reach_strike_off(os_reach *r)
 
 /* ---- making and freeing --------------------------------------------------------------------------------- */
 
+/* Struck off the list last, and closed within the lock: a child that is forked meanwhile closes its copies of whatever
+ * is still open. */
 static inline void os_reach_free(nc_lanes *l)
 {
     os_reach *r = os_reach_of_lanes(l);
     nc_lanes_leave(&r->lanes); /* of a channel that was not opened to the end */
-    nc_lock_enter(&r->lanes.lock); /* a child that is forked closes its copies of what is still in the list */
-    os_close(&r->door);
-    nc_lock_exit(&r->lanes.lock);
-    os_reach_strike_off(r);
+    nc_lock_enter(&r->lanes.lock);
     for (os_reach_lane *lane; (lane = r->all) != NULL;) {
         r->all = lane->next;
         lane->next = r->dropped;
@@ -198,8 +197,11 @@ static inline void os_reach_free(nc_lanes *l)
         os_reach_lobby_free(r, r->lobbies);
     os_reach_stop_listening(r);
     os_close(&r->over);
+    os_close(&r->door);
     if (r->out.map.block != NULL)
         os_lane_unmap(&r->out);
+    nc_lock_exit(&r->lanes.lock);
+    os_reach_strike_off(r);
     nc_lock_destroy(&r->lanes.lock);
 }
 
